@@ -1,0 +1,235 @@
+"""The command line: read settings, hand over to the supervisor."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import secrets
+import sys
+import tempfile
+import uuid
+from collections.abc import Sequence
+
+from collector import __version__, config, errors, logs
+from collector.errors import CollectorError, ConfigError
+
+EPILOG = """\
+exit codes:
+  0   ended as asked (signal, --duration, end of the files)
+  1   something was not delivered, or the output went away
+  2   the command line is wrong
+  3   AKTO_MEM_THRESH_RESTART was passed: drained, please start again
+  65  a recorded file is damaged (what was readable was processed)
+  69  this host cannot be captured (see `collector check`)
+  70  a child process could not be started or kept alive
+  75  another collector captures on this node
+  78  a variable or option has a bad value
+
+Settings are environment variables: `collector config` lists them.
+"""
+
+RUN_HELP = """\
+Capture the HTTP traffic of this host and deliver one JSON record per exchange.
+
+examples:
+  collector run                                   JSON lines on standard output
+  collector run --port 8080 --duration 60         one minute, connections with local or remote port 8080
+  collector run --output records.jsonl            append to a file (made with mode 0600)
+  AKTO_KAFKA_BROKER_MAL=kafka:9092 collector run  to the topic akto.api.logs
+  collector run --record traffic.cap              also keep the raw events, for `collector replay`
+"""
+
+REPLAY_HELP = """\
+Feed recorded traffic through the same router, shards and sink; needs no privilege.
+
+FILE is a capture of `collector run --record`, or a .streams.jsonl of two-sided streams. Records come out ordered by
+(end time, connection, index) and are the same every time, whatever the number of shards.
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    formatter = argparse.RawDescriptionHelpFormatter
+    top = argparse.ArgumentParser(
+        prog="collector", formatter_class=formatter, epilog=EPILOG,
+        description="Sees the HTTP APIs of this Linux node with eBPF and delivers one JSON record per exchange.")
+    top.add_argument("--version", action="version", version=f"collector {__version__}")
+    commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    run = commands.add_parser("run", help="capture this host", description=RUN_HELP, formatter_class=formatter)
+    run.add_argument("--output", metavar="-|FILE|kafka|null", help="where records go (default: COLLECTOR_OUTPUT)")
+    run.add_argument("--record", metavar="FILE", help="also write the raw events to FILE (mode 0600, at most 1 GiB)")
+    run.add_argument("--pid", type=_positive, action="append", default=[], metavar="P",
+                     help="only this process (repeatable)")
+    run.add_argument("--port", type=_port, action="append", default=[], metavar="P",
+                     help="only connections with this local or remote port (repeatable)")
+    run.add_argument("--duration", type=_seconds, metavar="S", help="stop after S seconds of capture")
+
+    replay = commands.add_parser("replay", help="process recorded traffic", description=REPLAY_HELP,
+                                 formatter_class=formatter)
+    replay.add_argument("files", nargs="+", metavar="FILE")
+    replay.add_argument("--output", metavar="-|FILE|kafka|null", help="where records go (default: COLLECTOR_OUTPUT)")
+    replay.add_argument("--shards", type=_positive, metavar="N", help="number of shards (default: COLLECTOR_SHARDS)")
+
+    commands.add_parser("check", help="can this host be captured?",
+                        description="Print what capture needs, what was found, and what to do. Exit code 69 when "
+                        "capture is impossible.")
+    commands.add_parser("config", help="print all settings",
+                        description="Print every variable with type, unit, default, effective value, its source, and "
+                        "whether it acts.")
+    return top
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return value
+
+
+def _port(text: str) -> int:
+    value = int(text)
+    if not 0 < value < 65536:
+        raise argparse.ArgumentTypeError("must be from 1 to 65535")
+    return value
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not value > 0:
+        raise argparse.ArgumentTypeError("must be above 0")
+    return value
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Returns the exit code."""
+    options = parser().parse_args(arguments)
+    try:
+        settings = config.load()
+        if options.command == "config":
+            sys.stdout.write(config.table(settings))
+            for warning in settings.warnings:
+                sys.stderr.write(f"collector: warning: {warning}\n")
+            return errors.EXIT_OK
+        if options.command == "check":
+            from collector.loader import preflight
+
+            return preflight.main()
+        logs.set_up_supervisor(settings["AKTO_LOG_LEVEL"], settings["COLLECTOR_LOG_FORMAT"])
+        for warning in settings.warnings:
+            import logging
+
+            logging.getLogger("config").warning(warning)
+        return run(settings, options) if options.command == "run" else replay(settings, options)
+    except CollectorError as error:
+        sys.stderr.write(f"collector: {error}\n")
+        return error.exit_code
+    finally:
+        logs.shut_down()
+
+
+def _output(settings: config.Config, option: str | None) -> tuple[str, int | None]:
+    """(kind, descriptor): kind is kafka, null, - or file."""
+    output = option or settings.output
+    if output == "kafka":
+        if not settings.brokers:
+            raise ConfigError("--output kafka: needs AKTO_KAFKA_BROKER_MAL=HOST:PORT")
+        return "kafka", None
+    if output == "null":
+        return "null", None
+    if output == "-":
+        return "-", os.dup(1)
+    try:
+        return "file", os.open(output, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise ConfigError(f"output {output!r}: {error.strerror}") from None
+
+
+def _summary(totals: dict[str, int], what: str) -> None:
+    lost = totals["loader_kernel_dropped_events"] + totals["loader_lost_messages"]
+    sys.stderr.write(
+        f"collector: {what}: {totals['records']} records ({totals['records_marked']} marked), "
+        f"{totals['sink_delivered_records']} delivered, {totals['sink_dropped_records']} dropped, "
+        f"{totals['sink_failed_records']} failed; {totals['events']} events, {lost} lost, {totals['holes']} holes\n")
+
+
+def replay(settings: config.Config, options: argparse.Namespace) -> int:
+    """`collector replay`."""
+    from collector.supervisor.supervisor import Plan, Supervisor
+
+    if options.shards:
+        settings.values["COLLECTOR_SHARDS"] = config.Value(
+            settings.values["COLLECTOR_SHARDS"].setting, options.shards, "--shards")
+    for path in options.files:
+        if not os.path.isfile(path):
+            raise ConfigError(f"{path}: no such file")
+    kind, fd = _output(settings, options.output)
+    supervisor = Supervisor(Plan(
+        settings, kind, "collector.loader.replay",
+        {"files": [os.path.abspath(path) for path in options.files]}, output_fd=fd, live=False, lossless=True,
+        ordered=True, ends_by_itself=True, directory=tempfile.mkdtemp(prefix="collector-"),
+        record_prefix="replay-", daemonset_id="00000000-0000-0000-0000-000000000000", serve_health=False,
+        stop_sink_seconds=3600.0))
+    code = supervisor.run()
+    for problem in supervisor.problems:
+        sys.stderr.write(f"collector: {problem}\n")
+    if settings["AKTO_LOG_LEVEL"] != "OFF":
+        _summary(supervisor.totals(), "replayed")
+    return code
+
+
+def run(settings: config.Config, options: argparse.Namespace) -> int:
+    """`collector run`."""
+    from collector.loader import capturefile, preflight
+    from collector.router import partition
+    from collector.supervisor.lock import NodeLock
+    from collector.supervisor.supervisor import Plan, Supervisor
+
+    preflight.require()
+    with NodeLock(settings["COLLECTOR_RUNTIME_DIR"]):
+        kind, fd = _output(settings, options.output)
+        rings = partition.ring_count(settings.shards, os.cpu_count() or 1)
+        message = {
+            "rings": rings, "ring_bytes": settings["COLLECTOR_RING_BYTES"], "pids": options.pid, "ports": options.port,
+            "unix": settings["COLLECTOR_UNIX_SOCKETS"], "record": bool(options.record),
+            "record_limit": capturefile.DEFAULT_LIMIT_BYTES, "brokers": settings.brokers,
+            "announce": _announcement(settings, options, kind),
+        }
+        fds = []
+        if options.record:
+            try:
+                fds.append(os.open(options.record, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600))
+                os.fchmod(fds[0], 0o600)
+            except OSError as error:
+                raise ConfigError(f"--record {options.record!r}: {error.strerror}") from None
+        supervisor = Supervisor(Plan(
+            settings, kind, "collector.loader.process", message, fds, output_fd=fd,
+            duration_seconds=options.duration,
+            directory=os.path.join(settings["COLLECTOR_RUNTIME_DIR"], f"run-{os.getpid()}"),
+            record_prefix=secrets.token_hex(4) + "-", daemonset_id=str(uuid.uuid4())))
+        code = supervisor.run()
+        for problem in supervisor.problems:
+            sys.stderr.write(f"collector: {problem}\n")
+        if settings["AKTO_LOG_LEVEL"] != "OFF":
+            _summary(supervisor.totals(), "stopped")
+        return code
+
+
+def _announcement(settings: config.Config, options: argparse.Namespace, kind: str) -> str:
+    """The one line of every start: what is captured, where it goes, what is in it."""
+    what = "HTTP/1 of all processes"
+    if options.pid:
+        what = "HTTP/1 of process " + ", ".join(map(str, options.pid))
+    if options.port:
+        what += " on port " + ", ".join(map(str, options.port))
+    where = {"kafka": f"Kafka {settings.brokers} topic {settings['COLLECTOR_KAFKA_TOPIC']}", "null": "nowhere",
+             "-": "standard output", "file": f"file {options.output or settings.output}"}[kind]
+    rules = "header filter as configured" if settings.is_set("AKTO_MODULE_DISCOVERY_CONFIG") else \
+        "default header filter (Istio gateways left out)"
+    text = (f"collector {__version__}: capturing {what} -> {where}; records hold headers and bodies, nothing is "
+            f"redacted; {rules}")
+    return text.replace("{", "{{").replace("}", "}}") + " [{attached}]"
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

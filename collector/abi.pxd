@@ -1,0 +1,69 @@
+"""Cython's view of bpf/abi/event.h: the C compiler vouches for every value and offset."""
+
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+
+cdef extern from "event.h" nogil:
+    enum:
+        EVENT_ABI_VERSION
+        EVENT_OPEN
+        EVENT_DATA
+        EVENT_EOF
+        EVENT_CLOSE
+        EVENT_EXIT
+        EVENT_ADDRESS
+        DIR_IN
+        DIR_OUT
+        ROLE_UNKNOWN
+        ROLE_SERVER
+        ROLE_CLIENT
+        START_SEEN
+        START_MID
+        EVENT_F_TLS
+        EVENT_F_CUT
+        EVENT_F_SIZE_ONLY
+        EVENT_F_FAULT
+        CLOSE_NORMAL
+        CLOSE_NOT_HTTP
+
+    struct event_header:
+        uint64_t ts_ns
+        uint64_t pos
+        uint32_t tgid
+        int32_t fd
+        uint32_t gen
+        uint32_t tid
+        uint32_t len_true
+        uint32_t len_cap
+        uint8_t type
+        uint8_t dir
+        uint8_t flags
+        uint8_t call
+        uint32_t spare
+
+    struct event_open:
+        event_header h
+        uint8_t local[16]
+        uint8_t remote[16]
+        uint16_t local_port
+        uint16_t remote_port
+        uint8_t role
+        uint8_t start
+        uint8_t family
+        uint8_t reason_unused
+        char comm[16]
+
+    struct event_close:
+        event_header h
+        uint64_t final_pos[2]
+
+# A ring record: the kernel's header (u32 length with two flag bits, u32 page offset), the sample, padding to 8.
+cdef enum:
+    RING_HEADER_BYTES = 8
+    RING_BUSY = 0x80000000        # reserved, not committed yet: the walk stops here
+    RING_DISCARD = 0x40000000     # committed as void: the walk skips it
+    RING_LENGTH_MASK = 0x3FFFFFFF
+
+cdef inline size_t ring_advance(uint32_t length) noexcept nogil:
+    """Bytes from one ring record to the next (kernel/bpf/ringbuf.c: header and sample, rounded up to 8)."""
+    return ((<size_t>length & RING_LENGTH_MASK) + RING_HEADER_BYTES + 7) & ~<size_t>7

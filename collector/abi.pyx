@@ -1,0 +1,195 @@
+"""The event contract of bpf/abi/event.h for Python: constants, layout, and packing for tests and replay.
+
+Packed events come out as ring records (8-byte kernel header, sample, padding), that is, in the very form in
+which spans travel from the ring buffer to the shards.
+"""
+
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from libc.string cimport memcpy, memset
+
+import socket
+
+VERSION = EVENT_ABI_VERSION
+OPEN = EVENT_OPEN
+DATA = EVENT_DATA
+EOF = EVENT_EOF
+CLOSE = EVENT_CLOSE
+EXIT = EVENT_EXIT
+ADDRESS = EVENT_ADDRESS
+IN = DIR_IN
+OUT = DIR_OUT
+UNKNOWN = ROLE_UNKNOWN
+SERVER = ROLE_SERVER
+CLIENT = ROLE_CLIENT
+SEEN = START_SEEN
+MID = START_MID
+F_TLS = EVENT_F_TLS
+F_CUT = EVENT_F_CUT
+F_SIZE_ONLY = EVENT_F_SIZE_ONLY
+F_FAULT = EVENT_F_FAULT
+NORMAL = CLOSE_NORMAL
+NOT_HTTP = CLOSE_NOT_HTTP
+
+
+def layout():
+    """Size and field offsets of every event struct as this compiler laid them out: {struct: {field: offset}}.
+
+    The key ``"sizeof"`` holds the size. compiler.py compares it with bcc's layout before attaching.
+    """
+    cdef event_header h
+    cdef event_open o
+    cdef event_close c
+    cdef char* hb = <char*>&h
+    cdef char* ob = <char*>&o
+    cdef char* cb = <char*>&c
+    return {
+        "event_header": {
+            "sizeof": sizeof(event_header),
+            "ts_ns": <char*>&h.ts_ns - hb, "pos": <char*>&h.pos - hb, "tgid": <char*>&h.tgid - hb,
+            "fd": <char*>&h.fd - hb, "gen": <char*>&h.gen - hb, "tid": <char*>&h.tid - hb,
+            "len_true": <char*>&h.len_true - hb, "len_cap": <char*>&h.len_cap - hb,
+            "type": <char*>&h.type - hb, "dir": <char*>&h.dir - hb, "flags": <char*>&h.flags - hb,
+            "call": <char*>&h.call - hb, "spare": <char*>&h.spare - hb,
+        },
+        "event_open": {
+            "sizeof": sizeof(event_open),
+            "local": <char*>&o.local - ob, "remote": <char*>&o.remote - ob,
+            "local_port": <char*>&o.local_port - ob, "remote_port": <char*>&o.remote_port - ob,
+            "role": <char*>&o.role - ob, "start": <char*>&o.start - ob, "family": <char*>&o.family - ob,
+            "comm": <char*>&o.comm - ob,
+        },
+        "event_close": {"sizeof": sizeof(event_close), "final_pos": <char*>&c.final_pos - cb},
+    }
+
+
+cdef bytes _ring_record(const void* sample, size_t sample_len, const void* tail, size_t tail_len):
+    cdef size_t length = sample_len + tail_len
+    cdef size_t total = ring_advance(<uint32_t>length)
+    cdef bytes out = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>total)
+    cdef char* p = out
+    memset(p, 0, total)
+    (<uint32_t*>p)[0] = <uint32_t>length
+    memcpy(p + RING_HEADER_BYTES, sample, sample_len)
+    if tail_len:
+        memcpy(p + RING_HEADER_BYTES + sample_len, tail, tail_len)
+    return out
+
+
+cdef void _fill_header(event_header* h, conn, int type_, uint64_t ts_ns) except *:
+    memset(h, 0, sizeof(event_header))
+    tgid, fd, gen = conn
+    h.ts_ns = ts_ns
+    h.tgid = tgid
+    h.tid = tgid
+    h.fd = fd
+    h.gen = gen
+    h.type = <uint8_t>type_
+
+
+def pack_data(conn, int direction, uint64_t pos, const unsigned char[::1] data not None, *, uint64_t ts_ns=0,
+              len_true=None, int flags=0):
+    """One EVENT_DATA record. ``conn`` is (tgid, fd, generation); ``len_true`` (bytes) defaults to len(data)."""
+    cdef event_header h
+    _fill_header(&h, conn, EVENT_DATA, ts_ns)
+    h.dir = <uint8_t>direction
+    h.pos = pos
+    h.flags = <uint8_t>flags
+    h.len_cap = <uint32_t>data.shape[0]
+    h.len_true = h.len_cap if len_true is None else <uint32_t>len_true
+    return _ring_record(&h, sizeof(h), &data[0] if data.shape[0] else NULL, <size_t>data.shape[0])
+
+
+def address16(host):
+    """An IP address text as the 16 bytes events carry (IPv4 as ::ffff:a.b.c.d). Empty text: all zero.
+
+    Raises OSError when the text is not an address.
+    """
+    if not host:
+        return bytes(16)
+    if ":" in host:
+        return socket.inet_pton(socket.AF_INET6, host)
+    return b"\0" * 10 + b"\xff\xff" + socket.inet_pton(socket.AF_INET, host)
+
+
+def pack_open(conn, *, uint64_t ts_ns=0, int role=ROLE_SERVER, int start=START_SEEN, local=("", 0), remote=("", 0),
+              bytes comm=b"", int type=EVENT_OPEN):
+    """One EVENT_OPEN (or EVENT_ADDRESS) record; ``local`` and ``remote`` are (address text, port)."""
+    cdef event_open o
+    cdef bytes a = address16(local[0])
+    cdef bytes b = address16(remote[0])
+    memset(&o, 0, sizeof(o))
+    _fill_header(&o.h, conn, type, ts_ns)
+    memcpy(o.local, <const char*>a, 16)
+    memcpy(o.remote, <const char*>b, 16)
+    o.local_port = local[1]
+    o.remote_port = remote[1]
+    o.role = <uint8_t>role
+    o.start = <uint8_t>start
+    comm = comm[:15]
+    memcpy(o.comm, <const char*>comm, len(comm))
+    return _ring_record(&o, sizeof(o), NULL, 0)
+
+
+def pack_close(conn, *, uint64_t ts_ns=0, uint64_t final_in=0, uint64_t final_out=0, int reason=CLOSE_NORMAL):
+    """One EVENT_CLOSE record with the final stream position (bytes) of both directions."""
+    cdef event_close c
+    memset(&c, 0, sizeof(c))
+    _fill_header(&c.h, conn, EVENT_CLOSE, ts_ns)
+    c.h.flags = <uint8_t>reason
+    c.final_pos[DIR_IN] = final_in
+    c.final_pos[DIR_OUT] = final_out
+    return _ring_record(&c, sizeof(c), NULL, 0)
+
+
+def pack_eof(conn, int direction, uint64_t pos, *, uint64_t ts_ns=0):
+    """One EVENT_EOF record: ``direction`` ended at position ``pos`` (bytes)."""
+    cdef event_header h
+    _fill_header(&h, conn, EVENT_EOF, ts_ns)
+    h.dir = <uint8_t>direction
+    h.pos = pos
+    return _ring_record(&h, sizeof(h), NULL, 0)
+
+
+def pack_exit(uint32_t tgid, *, uint64_t ts_ns=0):
+    """One EVENT_EXIT record."""
+    cdef event_header h
+    _fill_header(&h, (tgid, -1, 0), EVENT_EXIT, ts_ns)
+    return _ring_record(&h, sizeof(h), NULL, 0)
+
+
+def walk(const unsigned char[::1] span not None):
+    """The events of a span as a list of dicts, for tests and debugging. Raises ValueError at a damaged record."""
+    cdef size_t off = 0, end = <size_t>span.shape[0]
+    cdef uint32_t length
+    cdef event_header* h
+    cdef event_open* o
+    cdef event_close* c
+    out = []
+    while off < end:
+        if end - off < RING_HEADER_BYTES:
+            raise ValueError(f"span ends inside a ring header at offset {off}")
+        length = (<uint32_t*>&span[off])[0]
+        if ring_advance(length) > end - off:
+            raise ValueError(f"ring record at offset {off} is longer than the span")
+        if not length & RING_DISCARD:
+            if (length & RING_LENGTH_MASK) < sizeof(event_header):
+                raise ValueError(f"event at offset {off} is shorter than its header")
+            h = <event_header*>&span[off + RING_HEADER_BYTES]
+            event = {"type": h.type, "dir": h.dir, "flags": h.flags, "ts_ns": h.ts_ns, "pos": h.pos,
+                     "conn": (h.tgid, h.fd, h.gen), "tid": h.tid, "len_true": h.len_true, "len_cap": h.len_cap,
+                     "call": h.call}
+            if h.type == EVENT_DATA and h.len_cap:
+                if sizeof(event_header) + h.len_cap > (length & RING_LENGTH_MASK):
+                    raise ValueError(f"event at offset {off} claims more bytes than it has")
+                event["data"] = bytes(span[off + RING_HEADER_BYTES + sizeof(event_header):
+                                           off + RING_HEADER_BYTES + sizeof(event_header) + h.len_cap])
+            elif h.type == EVENT_OPEN or h.type == EVENT_ADDRESS:
+                o = <event_open*>h
+                event.update(local=(bytes(o.local[:16]), o.local_port), remote=(bytes(o.remote[:16]), o.remote_port),
+                             role=o.role, start=o.start, family=o.family, comm=bytes(o.comm[:16]).split(b"\0")[0])
+            elif h.type == EVENT_CLOSE:
+                c = <event_close*>h
+                event["final"] = (c.final_pos[0], c.final_pos[1])
+            out.append(event)
+        off += ring_advance(length)
+    return out

@@ -1,0 +1,165 @@
+"""Every metric, declared once: its place in shared memory, its Prometheus name, its help. docs/metrics.md is printed
+from here.
+
+Help says what is counted and what an operator should conclude.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+COUNTER, GAUGE = "counter", "gauge"
+
+# Python-side numbers of each role, in the order of their place in the block (collector/counters.py, offset CORE).
+COMMON = ("heartbeat_ns", "cpu_ns", "log_lines_dropped", "ready")
+LOADER_NAMES = (*COMMON, "spans", "span_bytes", "ring_full_bytes", "lost_messages", "lost_bytes", "record_file_bytes",
+                "record_file_skipped_bytes", "addresses_resolved", "addresses_failed", "done",
+                "kernel_dropped_events", "kernel_dropped_bytes", "kernel_map_full", "kernel_not_http", "kernel_tls",
+                "kernel_http2", "kernel_faults", "kernel_events", "kernel_event_bytes", "hook_variant", "probes",
+                "io_uring_setups", "ring_high_water_bytes")
+SHARD_NAMES = (*COMMON, "messages", "batches", "batch_bytes", "batches_resent", "window_full", "refused_messages",
+               "in_flight_bytes")
+SINK_NAMES = (*COMMON, "batches", "records", "record_bytes", "delivered_records", "failed_records", "dropped_records",
+              "queue_bytes", "write_errors", "refused_messages", "destination_up", "late_ns")
+SUPERVISOR_NAMES = ("restarts_loader", "restarts_shard", "restarts_sink", "memory_pss_bytes", "memory_checks",
+                    "shed", "lost_exchanges", "lost_state_bytes")
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One exported metric. ``labels`` is a tuple of (name, value) pairs fixed for this entry."""
+
+    name: str
+    kind: str
+    role: str
+    key: str
+    help: str
+    labels: tuple[tuple[str, str], ...] = ()
+    scale: float = 1.0
+
+
+def _core(name: str, key: str, help_: str, *labels: tuple[str, str], kind: str = COUNTER) -> Metric:
+    return Metric(name, kind, "core", key, help_, labels)
+
+
+_FILTERED = "Exchanges and connections left out by a filter; the reason names the setting."
+_LOST_EVENTS = "Events that the kernel could not hand over. Above zero: enlarge COLLECTOR_RING_BYTES or add shards."
+
+METRICS: tuple[Metric, ...] = (
+    _core("collector_records", "records", "Records made from exchanges."),
+    _core("collector_records_marked", "records_marked",
+          "Records that carry a mark (docs/records.md). A rising share means loss or odd traffic: look at the others."),
+    _core("collector_record_bytes", "record_bytes", "Bytes of JSON made."),
+    _core("collector_records_too_large", "records_dropped_size",
+          "Records left out because even without bodies they pass the size limit of a Kafka message."),
+    _core("collector_events", "events", "Events taken from the rings."),
+    _core("collector_event_bytes", "event_bytes", "Bytes of spans taken from the rings, headers included."),
+    _core("collector_bad_events", "bad_events", "Events whose form is wrong. Above zero is a bug."),
+    _core("collector_connections_opened", "connections_opened", "Connections that a shard began to follow."),
+    _core("collector_connections_closed", "connections_closed", "Connections that a shard ceased to follow."),
+    _core("collector_connections_not_http", "connections_not_http",
+          "Connections that looked like HTTP to the kernel and were not."),
+    _core("collector_orphan_responses", "orphan_responses",
+          "Responses without a request: joined in the middle, or the request was lost."),
+    _core("collector_filtered", "filtered_rule", _FILTERED, ("reason", "header_rule")),
+    _core("collector_filtered", "filtered_ip_host", _FILTERED, ("reason", "ip_host")),
+    _core("collector_filtered", "filtered_metadata", _FILTERED, ("reason", "cloud_metadata")),
+    _core("collector_filtered", "filtered_egress", _FILTERED, ("reason", "egress")),
+    _core("collector_filtered", "filtered_port", _FILTERED, ("reason", "port")),
+    _core("collector_holes", "holes", "Places in a stream where bytes are missing; the records they touch are marked."),
+    _core("collector_hole_bytes", "hole_bytes", "Bytes missing in those places."),
+    _core("collector_uncaptured_bytes", "uncaptured_bytes",
+          "Bytes that were counted and not copied: beyond the limit of one call, sendfile, splice."),
+    _core("collector_overlaps", "overlaps", "Events for bytes that were there already: two threads on one connection."),
+    _core("collector_resyncs", "resyncs", "Times that a direction found a message start again after a hole."),
+    _core("collector_skipped_bytes", "skipped_bytes", "Bytes that belong to no recorded message."),
+    _core("collector_interim_responses", "interim_responses", "1xx responses."),
+    _core("collector_upgraded", "upgraded", "Connections that became another protocol (101, CONNECT)."),
+    _core("collector_undecoded_bodies", "undecoded_bodies",
+          "Bodies whose content coding or charset is unknown or broken; recorded as they were, marked."),
+    _core("collector_evicted_connections", "evicted_connections", "Connections given up for a limit.",
+          ("limit", "connections")),
+    _core("collector_evicted_connections", "evicted_budget", "Connections given up for a limit.", ("limit", "bytes")),
+    _core("collector_timed_out", "timed_out", "Messages recorded as they stood after TRAFFIC_INACTIVITY_THRESHOLD."),
+    _core("collector_unanswered", "unanswered", "Requests recorded without answer after COLLECTOR_UNANSWERED_SECS."),
+    _core("collector_suspect_events", "suspect_events", "Events of connections skipped for having killed a shard twice."),
+    _core("collector_callback_errors", "callback_errors", "Failures inside a filter or decoder. Above zero is a bug."),
+    _core("collector_connections", "connections", "Connections being followed.", kind=GAUGE),
+    _core("collector_queued_exchanges", "queued_exchanges", "Exchanges that wait for their end.", kind=GAUGE),
+    _core("collector_buffer_bytes", "buffer_bytes", "Bytes held for connections; compared with the shard's budget.",
+          kind=GAUGE),
+    Metric("collector_spans", COUNTER, "loader", "spans", "Messages sent to shards."),
+    Metric("collector_span_bytes", COUNTER, "loader", "span_bytes", "Bytes sent to shards."),
+    Metric("collector_lost_messages", COUNTER, "loader", "lost_messages",
+           "Messages that a shard held when it died.", (("hop", "loader_shard"),)),
+    Metric("collector_lost_bytes", COUNTER, "loader", "lost_bytes", "Bytes that a shard held when it died.",
+           (("hop", "loader_shard"),)),
+    Metric("collector_kernel_events", COUNTER, "loader", "kernel_events", "Events that the kernel programs put into rings."),
+    Metric("collector_kernel_event_bytes", COUNTER, "loader", "kernel_event_bytes", "Bytes of those events."),
+    Metric("collector_kernel_dropped_events", COUNTER, "loader", "kernel_dropped_events", _LOST_EVENTS),
+    Metric("collector_kernel_dropped_bytes", COUNTER, "loader", "kernel_dropped_bytes",
+           "Stream bytes of those events."),
+    Metric("collector_kernel_map_full", COUNTER, "loader", "kernel_map_full",
+           "Connections that found no room in the kernel's table; they are tried again at their next message."),
+    Metric("collector_kernel_faults", COUNTER, "loader", "kernel_faults", "User pages that could not be read."),
+    Metric("collector_kernel_ignored", COUNTER, "loader", "kernel_not_http", "Connections left out in the kernel.",
+           (("reason", "not_http"),)),
+    Metric("collector_kernel_ignored", COUNTER, "loader", "kernel_tls", "Connections left out in the kernel.",
+           (("reason", "tls"),)),
+    Metric("collector_kernel_ignored", COUNTER, "loader", "kernel_http2", "Connections left out in the kernel.",
+           (("reason", "http2"),)),
+    Metric("collector_io_uring_setups", COUNTER, "loader", "io_uring_setups",
+           "io_uring instances made. Their traffic cannot be seen: above zero, some traffic may be missing."),
+    Metric("collector_ring_high_water_bytes", GAUGE, "loader", "ring_high_water_bytes",
+           "Fullest that a ring was found. Near COLLECTOR_RING_BYTES: enlarge it."),
+    Metric("collector_probes", GAUGE, "loader", "probes", "Kernel programs attached."),
+    Metric("collector_addresses_resolved", COUNTER, "loader", "addresses_resolved",
+           "Addresses of connections that were older than the collector, found afterwards."),
+    Metric("collector_addresses_failed", COUNTER, "loader", "addresses_failed", "The same, not found."),
+    Metric("collector_record_file_bytes", COUNTER, "loader", "record_file_bytes", "Bytes written by --record."),
+    Metric("collector_record_file_skipped_bytes", COUNTER, "loader", "record_file_skipped_bytes",
+           "Bytes not written by --record because its limit was reached."),
+    Metric("collector_batches", COUNTER, "shard", "batches", "Batches of records sent to the sink."),
+    Metric("collector_batches_resent", COUNTER, "shard", "batches_resent", "Batches sent again to a new sink."),
+    Metric("collector_in_flight_bytes", GAUGE, "shard", "in_flight_bytes", "Bytes of records not acknowledged yet."),
+    Metric("collector_window_full", COUNTER, "shard", "window_full", "Times that the sink's window was full."),
+    Metric("collector_delivered_records", COUNTER, "sink", "delivered_records",
+           "Records that the destination has taken."),
+    Metric("collector_failed_records", COUNTER, "sink", "failed_records",
+           "Records that the destination refused for good."),
+    Metric("collector_dropped_records", COUNTER, "sink", "dropped_records",
+           "Records dropped, oldest first, while the destination was away. Above zero: data is missing."),
+    Metric("collector_write_errors", COUNTER, "sink", "write_errors", "Failed attempts to deliver."),
+    Metric("collector_sink_queue_bytes", GAUGE, "sink", "queue_bytes", "Bytes that wait for the destination."),
+    Metric("collector_destination_up", GAUGE, "sink", "destination_up", "1 while the destination takes records."),
+    Metric("collector_restarts", COUNTER, "supervisor", "restarts_loader", "Children started again.",
+           (("child", "loader"),)),
+    Metric("collector_restarts", COUNTER, "supervisor", "restarts_shard", "Children started again.",
+           (("child", "shard"),)),
+    Metric("collector_restarts", COUNTER, "supervisor", "restarts_sink", "Children started again.",
+           (("child", "sink"),)),
+    Metric("collector_memory_pss_bytes", GAUGE, "supervisor", "memory_pss_bytes",
+           "Proportional set size of all processes; compared with TRAFFIC_BUFFER_THRESHOLD and AKTO_MEM_THRESH_RESTART."),
+    Metric("collector_shed", COUNTER, "supervisor", "shed", "Times that shards were told to give state up."),
+    Metric("collector_lost_exchanges", COUNTER, "supervisor", "lost_exchanges",
+           "Exchanges that a shard had begun when it died."),
+    Metric("collector_lost_state_bytes", COUNTER, "supervisor", "lost_state_bytes",
+           "Bytes of connection state that a shard held when it died."),
+)
+
+
+def markdown() -> str:
+    """docs/metrics.md."""
+    out = ["# Metrics", "", "<!-- Generated by `make docs` from collector/metrics.py. Do not edit. -->", "",
+           "Served at `http://COLLECTOR_HEALTH_ADDRESS/metrics` in the Prometheus text format. Counters get the suffix "
+           "`_total`. Everything of a shard has the label `shard`.", "",
+           "| Metric | Kind | Labels | Meaning |", "|---|---|---|---|"]
+    merged: dict[str, tuple[Metric, list[str]]] = {}
+    for metric in METRICS:
+        entry = merged.setdefault(metric.name, (metric, []))
+        entry[1].extend(f"{name}={value}" for name, value in metric.labels)
+    for name, (metric, labels) in merged.items():
+        suffix = "_total" if metric.kind == COUNTER else ""
+        shown = ", ".join(["shard"] * (metric.role in ("core", "shard")) + [f"`{label}`" for label in labels])
+        out.append(f"| `{name}{suffix}` | {metric.kind} | {shown} | {metric.help} |")
+    return "\n".join(out) + "\n"

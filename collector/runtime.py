@@ -1,0 +1,129 @@
+"""What every child process does first: control channel, logs, counters, signals, privileges.
+
+    child = Child.begin(NAMES)     # reads the start message
+    child.drop_privileges()        # shards and sink
+    while not child.stopping: ...; child.beat()
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import logging
+import os
+import resource
+import signal
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from collector import control, logs
+from collector.counters import CounterMemory, Counters
+
+# An unprivileged user without an entry in any passwd: nothing else runs as it (65532 is "nonroot" in images).
+UNPRIVILEGED_ID = 65532
+
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 1, 4, 24, 38
+_LAST_CAPABILITY = 63
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def prctl(option: int, argument: int) -> bool:
+    """prctl(2) with one argument; did it work?"""
+    return int(_libc.prctl(option, ctypes.c_ulong(argument), 0, 0, 0)) == 0
+
+
+def drop_privileges(uid: int = UNPRIVILEGED_ID) -> None:
+    """Become an ordinary user for good: no groups, no capabilities, none to be gained, no core dumps.
+
+    Does nothing when the process is not root. Raises OSError.
+    """
+    if os.geteuid() != 0:
+        return
+    for capability in range(_LAST_CAPABILITY + 1):
+        if not prctl(_PR_CAPBSET_DROP, capability):
+            if ctypes.get_errno() == errno.EINVAL:
+                break
+            raise OSError(ctypes.get_errno(), "cannot drop a capability from the bounding set")
+    os.setgroups([])
+    os.setresgid(uid, uid, uid)
+    os.setresuid(uid, uid, uid)
+    if not prctl(_PR_SET_NO_NEW_PRIVS, 1) or not prctl(_PR_SET_DUMPABLE, 0):
+        raise OSError(ctypes.get_errno(), "cannot give up privileges")
+    prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # changing the user cleared it
+
+
+class Child:
+    """This process, as its supervisor sees it. ``start`` is the start message, ``fds`` its descriptors."""
+
+    def __init__(self, channel: socket.socket, start: dict[str, Any], fds: list[int], names: Sequence[str]) -> None:
+        self.channel = channel
+        self.start = start
+        self.fds = fds
+        self.stopping = False
+        memory = CounterMemory(start["blocks"], fds[0])
+        self.block = memory.block(start["block"])
+        self.counters = Counters(self.block, names)
+        channel.setblocking(False)
+        self.beat()
+
+    @classmethod
+    def begin(cls, names: Sequence[str]) -> Child:
+        """Read the start message from the channel in argv; ends the process when there is no supervisor."""
+        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the supervisor decides
+        channel = socket.socket(fileno=int(sys.argv[1]))
+        received = control.receive(channel)
+        if received is None:
+            sys.exit(0)
+        start, fds = received
+        logs.set_up_child(start["log_level"])
+        child = cls(channel, start, fds, names)
+        signal.signal(signal.SIGTERM, lambda *_: setattr(child, "stopping", True))
+        return child
+
+    def beat(self) -> None:
+        """Tell the supervisor that the loop goes round, and what it has cost."""
+        self.counters["heartbeat_ns"] = time.monotonic_ns()
+        self.counters["cpu_ns"] = time.process_time_ns()
+
+    def ready(self) -> None:
+        """Tell the supervisor that this child does its work."""
+        self.counters["ready"] = 1
+        self.say({"kind": "ready"})
+
+    def say(self, message: dict[str, Any], fds: Sequence[int] = ()) -> None:
+        """Send the supervisor a message; a supervisor that is gone ends us."""
+        try:
+            self.channel.setblocking(True)
+            control.send(self.channel, message, fds)
+        except OSError:
+            self.stopping = True
+        finally:
+            self.channel.setblocking(False)
+
+    def hear(self) -> list[dict[str, Any]]:
+        """Messages of the supervisor that are here now; `stop` sets ``stopping``."""
+        heard = []
+        while True:
+            try:
+                received = control.receive(self.channel)
+            except (BlockingIOError, InterruptedError):
+                return heard
+            except OSError:
+                received = None
+            if received is None:
+                logging.getLogger("child").error("the supervisor is gone")
+                os._exit(1)
+            if received[0].get("kind") == "stop":
+                self.stopping = True
+            heard.append(received[0])
+
+    @staticmethod
+    def drop_privileges() -> None:
+        """See drop_privileges()."""
+        drop_privileges()

@@ -1,0 +1,241 @@
+"""The connections of one shard: found by (tgid, fd), bounded in number and bytes, timed.
+
+* Look-up: chained hash, doubled when full; the cost of an event does not depend on how many connections there are.
+* Limits: when there are too many, or their buffers hold too many bytes, the least recently active connection is
+  recorded as it stands and forgotten. The order is exact to LRU_GRAIN_NS: a busy connection is not moved in the
+  list more often than that, so the common event does not touch its neighbours' memory.
+* Timers: one list in the order of arming. A connection is looked at once per period while something waits on it;
+  the decision itself (dissectors' idle function) depends only on event times, so it does not matter when the look
+  is taken, and replay gives the same records as live capture.
+"""
+
+from libc.stdint cimport int32_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memset
+
+from collector.shards.dissectors.http1.messages cimport http1_close, http1_idle
+from collector.shards.state cimport *
+
+cdef enum:
+    LRU_GRAIN_NS = 1000000000
+    FIRST_BUCKETS = 1024
+    DIR_UNKNOWN = 2
+
+
+cdef inline uint64_t mix(uint64_t key) noexcept nogil:
+    key *= 0x9E3779B97F4A7C15ULL
+    return key ^ (key >> 32)
+
+
+cdef int table_init(table_t* t, uint32_t max_connections, size_t max_bytes) noexcept:
+    memset(t, 0, sizeof(table_t))
+    t.buckets = <conn_t**>calloc(FIRST_BUCKETS, sizeof(conn_t*))
+    t.mask = FIRST_BUCKETS - 1
+    t.max_connections = max_connections
+    t.max_bytes = max_bytes
+    return -1 if t.buckets == NULL else 0
+
+
+cdef conn_t* table_find(table_t* t, uint64_t key) noexcept nogil:
+    cdef conn_t* c = t.buckets[mix(key) & t.mask]
+    while c != NULL and c.key != key:
+        c = c.hash_next
+    return c
+
+
+cdef void grow(ctx_t* ctx, table_t* t) noexcept:
+    cdef uint64_t n = (t.mask + 1) * 2, i
+    cdef conn_t** fresh = <conn_t**>calloc(n, sizeof(conn_t*))
+    cdef conn_t* c
+    cdef conn_t* following
+    if fresh == NULL:
+        return
+    for i in range(t.mask + 1):
+        c = t.buckets[i]
+        while c != NULL:
+            following = c.hash_next
+            c.hash_next = fresh[mix(c.key) & (n - 1)]
+            fresh[mix(c.key) & (n - 1)] = c
+            c = following
+    free(t.buckets)
+    t.buckets = fresh
+    t.mask = n - 1
+
+
+cdef inline void lru_unlink(table_t* t, conn_t* c) noexcept nogil:
+    if c.lru_prev != NULL:
+        c.lru_prev.lru_next = c.lru_next
+    else:
+        t.lru_first = c.lru_next
+    if c.lru_next != NULL:
+        c.lru_next.lru_prev = c.lru_prev
+    else:
+        t.lru_last = c.lru_prev
+
+
+cdef inline void lru_append(table_t* t, conn_t* c) noexcept nogil:
+    c.lru_prev = t.lru_last
+    c.lru_next = NULL
+    if t.lru_last != NULL:
+        t.lru_last.lru_next = c
+    else:
+        t.lru_first = c
+    t.lru_last = c
+
+
+cdef inline void timer_unlink(table_t* t, conn_t* c) noexcept nogil:
+    if c.timer_prev != NULL:
+        c.timer_prev.timer_next = c.timer_next
+    else:
+        t.timer_first = c.timer_next
+    if c.timer_next != NULL:
+        c.timer_next.timer_prev = c.timer_prev
+    else:
+        t.timer_last = c.timer_prev
+    c.flags &= ~CONN_TIMED & 0xFF
+
+
+cdef inline void timer_append(table_t* t, conn_t* c, uint64_t due) noexcept nogil:
+    c.due_ns = due
+    c.timer_prev = t.timer_last
+    c.timer_next = NULL
+    if t.timer_last != NULL:
+        t.timer_last.timer_next = c
+    else:
+        t.timer_first = c
+    t.timer_last = c
+    c.flags |= CONN_TIMED
+
+
+cdef conn_t* table_add(ctx_t* ctx, table_t* t, uint64_t key, uint32_t gen) noexcept:
+    """A new connection with unknown role, or NULL when memory is out. The key must not be in the table."""
+    cdef conn_t* c
+    cdef uint64_t b
+    cdef uint32_t g
+    if t.count > t.mask:
+        grow(ctx, t)
+    c = <conn_t*>malloc(sizeof(conn_t))
+    if c == NULL:
+        return NULL
+    memset(c, 0, sizeof(conn_t))
+    ctx.pool.bytes += sizeof(conn_t)
+    c.key = key
+    c.gen = gen
+    c.dir_request = DIR_UNKNOWN
+    b = mix(key) & t.mask
+    c.hash_next = t.buckets[b]
+    t.buckets[b] = c
+    g = <uint32_t>(mix(key >> 32) & (GROUPS - 1))
+    c.group_next = t.groups[g]
+    if c.group_next != NULL:
+        c.group_next.group_prev = c
+    t.groups[g] = c
+    c.lru_ns = ctx.now_ns
+    lru_append(t, c)
+    t.count += 1
+    ctx.counters[C_OPENED] += 1
+    ctx.counters[G_CONNECTIONS] = t.count
+    return c
+
+
+cdef void table_remove(ctx_t* ctx, table_t* t, conn_t* conn) noexcept:
+    cdef conn_t** at = &t.buckets[mix(conn.key) & t.mask]
+    while at[0] != conn:
+        at = &at[0].hash_next
+    at[0] = conn.hash_next
+    if conn.group_prev != NULL:
+        conn.group_prev.group_next = conn.group_next
+    else:
+        t.groups[mix(conn.key >> 32) & (GROUPS - 1)] = conn.group_next
+    if conn.group_next != NULL:
+        conn.group_next.group_prev = conn.group_prev
+    lru_unlink(t, conn)
+    if conn.flags & CONN_TIMED:
+        timer_unlink(t, conn)
+    buf_free(&ctx.pool, &conn.constant)
+    buf_free(&ctx.pool, &conn.half[0].part)
+    buf_free(&ctx.pool, &conn.half[1].part)
+    ctx.pool.bytes -= sizeof(conn_t)
+    free(conn)
+    t.count -= 1
+    ctx.counters[C_CLOSED] += 1
+    ctx.counters[G_CONNECTIONS] = t.count
+
+
+cdef void table_close(ctx_t* ctx, table_t* t, conn_t* conn, uint32_t marks) noexcept:
+    """Record what waits on the connection, with `marks`, and forget it."""
+    http1_close(ctx, conn, marks)
+    table_remove(ctx, t, conn)
+
+
+cdef void table_touch(table_t* t, conn_t* conn, uint64_t now) noexcept nogil:
+    conn.seen_ns = now
+    if now > conn.lru_ns + LRU_GRAIN_NS:
+        conn.lru_ns = now
+        lru_unlink(t, conn)
+        lru_append(t, conn)
+
+
+cdef void table_arm(ctx_t* ctx, table_t* t, conn_t* conn, uint64_t now) noexcept nogil:
+    """Look at the connection again after half the idle time, while anything waits on it."""
+    if not conn.flags & CONN_TIMED and (conn.first != NULL or conn.half[0].parked or conn.half[1].parked):
+        timer_append(t, conn, now + (ctx.idle_ns >> 1))
+
+
+cdef void table_tick(ctx_t* ctx, table_t* t, uint64_t now) noexcept:
+    """Timers that are due at `now` (event time, ns)."""
+    cdef conn_t* c = t.timer_first
+    cdef uint64_t again
+    while c != NULL and c.due_ns <= now:
+        timer_unlink(t, c)
+        again = http1_idle(ctx, c, now)
+        if again:
+            timer_append(t, c, now + (ctx.idle_ns >> 1))
+        c = t.timer_first
+
+
+cdef void table_limit(ctx_t* ctx, table_t* t) noexcept:
+    """Bring count and bytes back within their limits."""
+    while t.count > t.max_connections and t.lru_first != NULL:
+        ctx.counters[C_EVICTED_CONNECTIONS] += 1
+        table_close(ctx, t, t.lru_first, MARK_EVICTED | MARK_END_UNSEEN)
+    while ctx.pool.bytes > t.max_bytes and t.lru_first != NULL:
+        ctx.counters[C_EVICTED_BUDGET] += 1
+        table_close(ctx, t, t.lru_first, MARK_EVICTED | MARK_END_UNSEEN)
+        trim(ctx)
+
+
+cdef void trim(ctx_t* ctx) noexcept:
+    """Give the exchanges kept for reuse back."""
+    cdef exchange_t* ex
+    while ctx.free_exchanges != NULL:
+        ex = ctx.free_exchanges
+        ctx.free_exchanges = ex.next
+        buf_free(&ctx.pool, &ex.req.head)
+        buf_free(&ctx.pool, &ex.req.body)
+        buf_free(&ctx.pool, &ex.resp.head)
+        buf_free(&ctx.pool, &ex.resp.body)
+        buf_free(&ctx.pool, &ex.details)
+        ctx.pool.bytes -= sizeof(exchange_t)
+        free(ex)
+    ctx.free_count = 0
+
+
+cdef void table_exit(ctx_t* ctx, table_t* t, uint32_t tgid) noexcept:
+    """The process is gone: so are its connections. Their last bytes are not known to have been seen."""
+    cdef conn_t* c = t.groups[mix(tgid) & (GROUPS - 1)]
+    cdef conn_t* following
+    while c != NULL:
+        following = c.group_next
+        if c.key >> 32 == tgid:
+            table_close(ctx, t, c, MARK_END_UNSEEN)
+        c = following
+
+
+cdef void table_clear(ctx_t* ctx, table_t* t, uint32_t marks) noexcept:
+    """Record and forget everything, least recently active first."""
+    while t.lru_first != NULL:
+        table_close(ctx, t, t.lru_first, marks)
+    trim(ctx)
+    free(t.buckets)
+    t.buckets = NULL

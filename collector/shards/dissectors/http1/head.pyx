@@ -1,0 +1,641 @@
+"""HTTP/1.x message heads (RFC 9112 sections 2-5, RFC 9110 section 5), as an observer reads them.
+
+parse_head gives pointers, never copies. It is tolerant where servers are tolerant - bare LF, white space before the
+colon, folded lines, garbage lines - because the peer that we overhear may have accepted it; each such thing sets an
+ambiguity bit, for it is what request smuggling is made of. It refuses only what is no HTTP start line at all.
+
+write_*_head turns the fields into the JSON text of the record at once, while they are at hand: names in wire case
+except `host`, repeated fields joined (`, `; `; ` for Cookie; newline for Set-Cookie, whose values contain commas).
+"""
+
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memchr, memcmp, memcpy
+
+from collector.shards.records.encode cimport escape_json, escape_json_twice, put_u64, TEXT_LATIN1
+from collector.shards.state cimport *
+
+# tchar of RFC 9110 section 5.6.2
+cdef uint8_t[256] tchar
+for _i in range(256):
+    tchar[_i] = 0
+for _c in bytearray(b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"):
+    tchar[_c] = 1
+
+
+cdef bint same_name(const uint8_t* a, const char* lower, uint32_t n) noexcept nogil:
+    """ASCII case-insensitive; `lower` is lower case and n bytes long."""
+    cdef uint32_t i
+    cdef uint8_t c
+    for i in range(n):
+        c = a[i]
+        if c >= c'A' and c <= c'Z':
+            c |= 0x20
+        if c != <uint8_t>lower[i]:
+            return False
+    return True
+
+
+cdef inline uint8_t field_id_of(const uint8_t* name, uint32_t n) noexcept nogil:
+    if n == 4 and same_name(name, b"host", 4):
+        return F_HOST
+    if n == 14 and same_name(name, b"content-length", 14):
+        return F_CONTENT_LENGTH
+    if n == 17 and same_name(name, b"transfer-encoding", 17):
+        return F_TRANSFER_ENCODING
+    if n == 12 and same_name(name, b"content-type", 12):
+        return F_CONTENT_TYPE
+    if n == 16 and same_name(name, b"content-encoding", 16):
+        return F_CONTENT_ENCODING
+    if n == 7 and same_name(name, b"upgrade", 7):
+        return F_UPGRADE
+    if n == 6:
+        if same_name(name, b"expect", 6):
+            return F_EXPECT
+        if same_name(name, b"cookie", 6):
+            return F_COOKIE
+    if n == 10 and same_name(name, b"set-cookie", 10):
+        return F_SET_COOKIE
+    return F_OTHER
+
+
+cdef bint looks_like_request(const uint8_t* p, const uint8_t* end) noexcept nogil:
+    """A whole request line, or the start of one with a usual method: good enough to begin again after a hole."""
+    cdef const uint8_t* q = p
+    cdef const uint8_t* nl
+    while q < end and q - p < 32 and tchar[q[0]]:
+        q += 1
+    if q == p or end - q < 2 or q[0] != c' ':
+        return False
+    nl = <const uint8_t*>memchr(q, c'\n', <size_t>(end - q))
+    if nl == NULL:
+        return q[1] == c'/' and q - p >= 3 and p[0] >= c'A' and p[0] <= c'Z'
+    if nl > q and (nl - 1)[0] == c'\r':
+        nl -= 1
+    return nl - q >= 10 and memcmp(nl - 8, b"HTTP/1.", 7) == 0
+
+
+cdef bint looks_like_response(const uint8_t* p, const uint8_t* end) noexcept nogil:
+    return end - p >= 12 and memcmp(p, b"HTTP/1.", 7) == 0 and p[8] == c' ' and p[9] >= c'1' and p[9] <= c'9'
+
+
+cdef int64_t find_head_end(const uint8_t* p, uint32_t length, uint32_t* scan) noexcept nogil:
+    """Length of the head with its empty line, or 0; `scan` remembers where to go on, so no byte is searched twice."""
+    cdef const uint8_t* end = p + length
+    cdef const uint8_t* q = p + scan[0]
+    cdef const uint8_t* nl
+    while True:
+        nl = <const uint8_t*>memchr(q, c'\n', <size_t>(end - q))
+        if nl == NULL:
+            scan[0] = length
+            return 0
+        q = nl + 1
+        if q < end and q[0] == c'\n':
+            return q + 1 - p
+        if q + 1 < end and q[0] == c'\r' and q[1] == c'\n':
+            return q + 2 - p
+        if end - q < 2 and (q == end or q[0] == c'\r'):
+            scan[0] = <uint32_t>(nl - p)        # the line end is here, what follows is not: look at it again
+            return 0
+
+
+cdef inline bint parse_request_line(head_t* h, const uint8_t* p, const uint8_t* end) noexcept nogil:
+    """method SP target SP version; tolerant of several blanks and of blanks in the target (marked)."""
+    cdef const uint8_t* q = p
+    cdef const uint8_t* v
+    while q < end and tchar[q[0]]:
+        q += 1
+    if q == p or q == end or (q[0] != c' ' and q[0] != c'\t'):
+        return False
+    h.method = p
+    h.method_len = <uint32_t>(q - p)
+    if q[0] != c' ' or (q + 1 < end and (q[1] == c' ' or q[1] == c'\t')):
+        h.ambiguity |= AMB_START_LINE
+    while q < end and (q[0] == c' ' or q[0] == c'\t'):
+        q += 1
+    if end > q and ((end - 1)[0] == c' ' or (end - 1)[0] == c'\t'):
+        h.ambiguity |= AMB_START_LINE
+        while end > q and ((end - 1)[0] == c' ' or (end - 1)[0] == c'\t'):
+            end -= 1
+    v = end
+    while v > q and (v - 1)[0] != c' ' and (v - 1)[0] != c'\t':
+        v -= 1
+    if v == q or end - v < 6 or memcmp(v, b"HTTP/", 5) != 0:
+        return False
+    h.version = v
+    h.version_len = <uint32_t>(end - v)
+    h.http10 = h.version_len == 8 and memcmp(v, b"HTTP/1.0", 8) == 0
+    if h.version_len != 8 or memcmp(v, b"HTTP/1.", 7) != 0 or v[7] < c'0' or v[7] > c'1':
+        h.ambiguity |= AMB_START_LINE
+    v -= 1
+    if v > q and ((v - 1)[0] == c' ' or (v - 1)[0] == c'\t'):
+        h.ambiguity |= AMB_START_LINE
+        while v > q and ((v - 1)[0] == c' ' or (v - 1)[0] == c'\t'):
+            v -= 1
+    h.target = q
+    h.target_len = <uint32_t>(v - q) if v > q else 0
+    if h.target_len == 0:
+        h.ambiguity |= AMB_START_LINE
+    elif memchr(q, c' ', h.target_len) != NULL or memchr(q, c'\t', h.target_len) != NULL:
+        h.ambiguity |= AMB_START_LINE
+    return True
+
+
+cdef inline bint parse_status_line(head_t* h, const uint8_t* p, const uint8_t* end) noexcept nogil:
+    cdef const uint8_t* q
+    cdef uint32_t status = 0
+    cdef int digits = 0
+    if end - p < 8 or memcmp(p, b"HTTP/", 5) != 0:
+        return False
+    q = <const uint8_t*>memchr(p, c' ', <size_t>(end - p))
+    if q == NULL:
+        return False
+    h.version = p
+    h.version_len = <uint32_t>(q - p)
+    h.http10 = h.version_len == 8 and memcmp(p, b"HTTP/1.0", 8) == 0
+    if h.version_len != 8 or memcmp(p, b"HTTP/1.", 7) != 0:
+        h.ambiguity |= AMB_START_LINE
+    while q < end and q[0] == c' ':
+        q += 1
+    h.reason = q
+    while q < end and q[0] >= c'0' and q[0] <= c'9' and digits < 4:
+        status = status * 10 + (q[0] - c'0')
+        digits += 1
+        q += 1
+    if digits == 0:
+        return False
+    if digits != 3 or (q < end and q[0] != c' '):
+        h.ambiguity |= AMB_START_LINE
+    while end > q and ((end - 1)[0] == c' ' or (end - 1)[0] == c'\t'):
+        end -= 1
+    h.reason_len = <uint32_t>(end - h.reason)
+    h.status = status
+    return True
+
+
+cdef inline void framing_facts(head_t* h, field_t* f) noexcept nogil:
+    """Content-Length and Transfer-Encoding (RFC 9112 section 6)."""
+    cdef uint64_t v = 0
+    cdef const uint8_t* p = f.value
+    cdef const uint8_t* end = f.value + f.value_len
+    cdef const uint8_t* q
+    cdef bint any_digit = False
+    if f.id == F_CONTENT_LENGTH:
+        while True:
+            while p < end and p[0] >= c'0' and p[0] <= c'9' and v < 100000000000000000ULL:
+                v = v * 10 + (p[0] - c'0')
+                any_digit = True
+                p += 1
+            while p < end and (p[0] == c' ' or p[0] == c'\t'):
+                p += 1
+            if not any_digit or (p < end and p[0] != c','):
+                h.ambiguity |= AMB_CL_INVALID
+                h.has_cl = 1
+                return
+            if h.has_cl and h.cl_valid:
+                if h.content_length != v:
+                    h.ambiguity |= AMB_CL_CONFLICT
+                else:
+                    h.ambiguity |= AMB_CL_REPEATED
+            elif not h.has_cl:
+                h.has_cl = 1
+                h.cl_valid = 1
+                h.content_length = v
+            if p >= end:
+                return
+            p += 1      # a list "5, 5"
+            while p < end and (p[0] == c' ' or p[0] == c'\t'):
+                p += 1
+            v = 0
+            any_digit = False
+    else:
+        # only the last coding decides; "chunked" must be it
+        q = end
+        while q > p and (q - 1)[0] != c',':
+            q -= 1
+        while q < end and (q[0] == c' ' or q[0] == c'\t'):
+            q += 1
+        if h.has_te:
+            h.ambiguity |= AMB_TE_OBFUSCATED
+        h.has_te = 1
+        h.chunked = end - q == 7 and same_name(q, b"chunked", 7)
+        if not h.chunked:
+            h.ambiguity |= AMB_TE_NOT_CHUNKED
+
+
+cdef int64_t parse_head(head_t* h, const uint8_t* p, const uint8_t* end, bint response, bint whole) noexcept nogil:
+    """Parse one head. Returns its length with the empty line; 0 when it is not whole yet; -1 when it is no HTTP.
+
+    With `whole` the bytes end where the head was cut (header limit): what is complete is taken.
+    """
+    cdef const uint8_t* start = p
+    cdef const uint8_t* nl
+    cdef const uint8_t* stop
+    cdef const uint8_t* q
+    cdef const uint8_t* colon
+    cdef field_t* f
+    cdef uint64_t seen = 0, bit
+    cdef uint32_t i, n
+    cdef bint folded_any = False
+    h.count = 0
+    h.ambiguity = 0
+    h.overflow = 0
+    h.chunked = 0
+    h.has_te = 0
+    h.has_cl = 0
+    h.cl_valid = 0
+    h.content_length = 0
+    h.expect = 0
+    h.upgrade = 0
+    h.host = NULL
+    h.content_type = NULL
+    # empty lines before the start line are skipped (RFC 9112 section 2.2)
+    while p < end and (p[0] == c'\r' or p[0] == c'\n'):
+        p += 1
+    if p == end:
+        return 0
+    if response:
+        n = 5 if end - p > 5 else <uint32_t>(end - p)
+        if memcmp(p, b"HTTP/", n) != 0:
+            return -1
+    elif not tchar[p[0]]:
+        return -1
+    nl = <const uint8_t*>memchr(p, c'\n', <size_t>(end - p))
+    if nl == NULL:
+        if not response:
+            # a token, then a blank: anything else never becomes a request line
+            q = p
+            while q < end and tchar[q[0]]:
+                q += 1
+            if q < end and q[0] != c' ' and q[0] != c'\t':
+                return -1
+        return 0
+    stop = nl
+    if stop > p and (stop - 1)[0] == c'\r':
+        stop -= 1
+    else:
+        h.ambiguity |= AMB_BARE_LF
+    if response:
+        if not parse_status_line(h, p, stop):
+            return -1
+    elif not parse_request_line(h, p, stop):
+        return -1
+    p = nl + 1
+    while True:
+        if p >= end:
+            if whole:
+                break
+            return 0
+        if p[0] == c'\r':
+            if end - p < 2:
+                if whole:
+                    break
+                return 0
+            if p[1] == c'\n':
+                p += 2
+                break
+        elif p[0] == c'\n':
+            h.ambiguity |= AMB_BARE_LF
+            p += 1
+            break
+        nl = <const uint8_t*>memchr(p, c'\n', <size_t>(end - p))
+        if nl == NULL:
+            if whole:
+                break
+            return 0
+        stop = nl
+        if (stop - 1)[0] == c'\r' and stop > p:
+            stop -= 1
+        else:
+            h.ambiguity |= AMB_BARE_LF
+        if p[0] == c' ' or p[0] == c'\t':
+            # obs-fold: the value goes on; what lies between becomes one blank when it is written
+            h.ambiguity |= AMB_OBS_FOLD
+            if h.count and not h.overflow:
+                f = &h.fields[h.count - 1]
+                while stop > p and ((stop - 1)[0] == c' ' or (stop - 1)[0] == c'\t'):
+                    stop -= 1
+                if stop > p:
+                    f.value_len = <uint32_t>(stop - f.value)
+                folded_any = True
+            p = nl + 1
+            continue
+        if h.count >= MAX_FIELDS:
+            h.overflow = 1
+            p = nl + 1
+            continue
+        colon = <const uint8_t*>memchr(p, c':', <size_t>(stop - p))
+        if colon == NULL or colon == p:
+            h.ambiguity |= AMB_BAD_HEADER_LINE
+            p = nl + 1
+            continue
+        f = &h.fields[h.count]
+        h.count += 1
+        q = colon
+        if (q - 1)[0] == c' ' or (q - 1)[0] == c'\t':
+            h.ambiguity |= AMB_SPACE_BEFORE_COLON
+            while q > p and ((q - 1)[0] == c' ' or (q - 1)[0] == c'\t'):
+                q -= 1
+        f.name = p
+        f.name_len = <uint32_t>(q - p)
+        q = colon + 1
+        while q < stop and (q[0] == c' ' or q[0] == c'\t'):
+            q += 1
+        while stop > q and ((stop - 1)[0] == c' ' or (stop - 1)[0] == c'\t'):
+            stop -= 1
+        f.value = q
+        f.value_len = <uint32_t>(stop - q)
+        f.id = field_id_of(p, f.name_len)
+        f.repeats = 0
+        f.repeated = 0
+        n = f.name_len
+        f.hash = n * 31 + (p[0] | 0x20) * 7 + (p[n - 1] | 0x20) + (p[n >> 1] | 0x20) * 3
+        bit = <uint64_t>1 << (f.hash & 63)
+        if seen & bit:
+            for i in range(h.count - 1):
+                if (h.fields[i].hash == f.hash and h.fields[i].name_len == n and not h.fields[i].repeats
+                        and same_text(h.fields[i].name, p, n)):
+                    h.fields[i].repeated = 1
+                    f.repeats = 1
+                    break
+        seen |= bit
+        p = nl + 1
+    # second look, at the few fields that matter: folding may have lengthened their values
+    for i in range(h.count):
+        f = &h.fields[i]
+        if f.id == F_OTHER:
+            continue
+        if f.id == F_HOST:
+            if h.host != NULL:
+                h.ambiguity |= AMB_MULTIPLE_HOST
+            else:
+                h.host = f
+        elif f.id == F_CONTENT_LENGTH or f.id == F_TRANSFER_ENCODING:
+            framing_facts(h, f)
+        elif f.id == F_CONTENT_TYPE:
+            h.content_type = f
+        elif f.id == F_EXPECT:
+            h.expect = 1
+        elif f.id == F_UPGRADE:
+            h.upgrade = 1
+    if h.has_te:
+        if h.has_cl:
+            h.ambiguity |= AMB_CL_AND_TE
+        if h.http10:
+            h.ambiguity |= AMB_TE_HTTP10
+    if memchr(start, 0, <size_t>(p - start)) != NULL:
+        h.ambiguity |= AMB_NUL
+    return p - start
+
+
+cdef bint same_text(const uint8_t* a, const uint8_t* b, uint32_t n) noexcept nogil:
+    cdef uint32_t i
+    cdef uint8_t c, d
+    for i in range(n):
+        c = a[i]
+        d = b[i]
+        if c != d:
+            if c >= c'A' and c <= c'Z':
+                c |= 0x20
+            if d >= c'A' and d <= c'Z':
+                d |= 0x20
+            if c != d:
+                return False
+    return True
+
+
+cdef inline char* lit(char* out, const char* s, size_t n) noexcept nogil:
+    memcpy(out, s, n)
+    return out + n
+
+
+cdef char* write_fields(char* out, head_t* h, bint request) noexcept nogil:
+    """The fields as a JSON object inside a JSON string, both braces included."""
+    cdef uint32_t i, j
+    cdef field_t* f
+    cdef field_t* g
+    cdef bint first = True
+    cdef const uint8_t* q
+    cdef const uint8_t* stop
+    out[0] = c'{'
+    out += 1
+    for i in range(h.count):
+        f = &h.fields[i]
+        if f.repeats:
+            continue
+        if not first:
+            out = lit(out, b',\\"', 3)
+        else:
+            out = lit(out, b'\\"', 2)
+            first = False
+        if request and f.id == F_HOST:
+            out = lit(out, b"host", 4)
+        else:
+            out = escape_json_twice(out, f.name, f.name + f.name_len)
+        out = lit(out, b'\\":\\"', 5)
+        out = escape_json_twice(out, f.value, f.value + f.value_len)
+        if f.repeated:
+            for j in range(i + 1, h.count):
+                g = &h.fields[j]
+                if g.repeats and g.hash == f.hash and g.name_len == f.name_len and same_text(g.name, f.name, f.name_len):
+                    if f.id == F_COOKIE:
+                        out = lit(out, b"; ", 2)
+                    elif f.id == F_SET_COOKIE:
+                        out = lit(out, b"\\\\n", 3)
+                    else:
+                        out = lit(out, b", ", 2)
+                    out = escape_json_twice(out, g.value, g.value + g.value_len)
+        out = lit(out, b'\\"', 2)
+    if request and h.host == NULL:
+        if not first:
+            out = lit(out, b',', 1)
+        out = lit(out, b'\\"host\\":\\"', 11)
+        # the authority of an absolute target stands for the missing field (RFC 9112 section 3.2.2)
+        if h.target_len > 8 and (same_name(h.target, b"http://", 7) or same_name(h.target, b"https://", 8)):
+            q = h.target + (7 if h.target[4] == c':' else 8)
+            stop = q
+            while stop < h.target + h.target_len and stop[0] != c'/' and stop[0] != c'?' and stop[0] != c'#':
+                stop += 1
+            out = escape_json_twice(out, q, stop)
+        out = lit(out, b'\\"', 2)
+    out[0] = c'}'
+    return out + 1
+
+
+cdef inline size_t fields_room(head_t* h) noexcept nogil:
+    cdef size_t n = 256
+    cdef uint32_t i
+    for i in range(h.count):
+        n += <size_t>(h.fields[i].name_len + h.fields[i].value_len) * 7 + 48
+    return n
+
+
+cdef int write_request_head(ctx_t* ctx, head_t* h, message_t* m) noexcept:
+    """`"method":...,"path":...,"type":...,"requestHeaders":"{...}"` into m.head. 0, or -1 when memory is out."""
+    cdef char* out
+    cdef size_t room = fields_room(h) + <size_t>(h.method_len + h.version_len) * 6 + <size_t>h.target_len * 14 + 128
+    ctx.scratch.len = 0
+    if buf_reserve(&ctx.out_pool, &ctx.scratch, room) < 0:
+        return -1
+    out = ctx.scratch.data
+    out = lit(out, b'"method":"', 10)
+    out = escape_json(out, h.method, h.method + h.method_len, TEXT_LATIN1)
+    out = lit(out, b'","path":"', 10)
+    out = escape_json(out, h.target, h.target + h.target_len, TEXT_LATIN1)
+    out = lit(out, b'","type":"', 10)
+    out = escape_json(out, h.version, h.version + h.version_len, TEXT_LATIN1)
+    out = lit(out, b'","requestHeaders":"', 20)
+    out = write_fields(out, h, True)
+    out[0] = c'"'
+    out += 1
+    # the worst case is seven times what is needed: written in scratch, kept at its size
+    m.head.len = 0
+    return buf_append(&ctx.pool, &m.head, ctx.scratch.data, <size_t>(out - ctx.scratch.data))
+
+
+cdef int write_response_head(ctx_t* ctx, head_t* h, message_t* m) noexcept:
+    """`,"status":...,"statusCode":...,"responseHeaders":"{...}"` into m.head. 0, or -1 when memory is out."""
+    cdef char* out
+    cdef size_t room = fields_room(h) + <size_t>h.reason_len * 6 + 128
+    ctx.scratch.len = 0
+    if buf_reserve(&ctx.out_pool, &ctx.scratch, room) < 0:
+        return -1
+    out = ctx.scratch.data
+    out = lit(out, b',"status":"', 11)
+    out = escape_json(out, h.reason, h.reason + h.reason_len, TEXT_LATIN1)
+    out = lit(out, b'","statusCode":"', 16)
+    out = put_u64(out, h.status)
+    out = lit(out, b'","responseHeaders":"', 21)
+    out = write_fields(out, h, False)
+    out[0] = c'"'
+    out += 1
+    m.head.len = 0
+    return buf_append(&ctx.pool, &m.head, ctx.scratch.data, <size_t>(out - ctx.scratch.data))
+
+
+cdef inline bint starts(const uint8_t* p, uint32_t n, const char* lower, uint32_t m) noexcept nogil:
+    return n >= m and same_name(p, lower, m)
+
+
+cdef bint binary_type(const uint8_t* p, uint32_t n) noexcept nogil:
+    """Media types whose bodies are left out of records (docs/records.md lists them)."""
+    if starts(p, n, b"image/", 6):
+        return not starts(p, n, b"image/svg", 9)
+    if starts(p, n, b"audio/", 6) or starts(p, n, b"video/", 6) or starts(p, n, b"font/", 5):
+        return True
+    if not starts(p, n, b"application/", 12):
+        return False
+    p += 12
+    n -= 12
+    return (starts(p, n, b"octet-stream", 12) or starts(p, n, b"zip", 3) or starts(p, n, b"gzip", 4)
+            or starts(p, n, b"x-gzip", 6) or starts(p, n, b"x-tar", 5) or starts(p, n, b"zstd", 4)
+            or starts(p, n, b"x-bzip", 6) or starts(p, n, b"x-xz", 4) or starts(p, n, b"x-7z", 4)
+            or starts(p, n, b"x-rar", 5) or starts(p, n, b"vnd.rar", 7) or starts(p, n, b"java-archive", 12)
+            or starts(p, n, b"font-", 5) or starts(p, n, b"vnd.ms-fontobject", 17) or starts(p, n, b"pdf", 3)
+            or starts(p, n, b"wasm", 4))
+
+
+cdef void content_facts(ctx_t* ctx, head_t* h, message_t* m) noexcept:
+    """Media type, charset and content codings of a message, for the encoder."""
+    cdef const uint8_t* p
+    cdef const uint8_t* q
+    cdef const uint8_t* end
+    cdef uint32_t i, n, k = 0
+    cdef field_t* f
+    m.media = MEDIA_ABSENT
+    m.charset = 0
+    m.codings[0] = 0
+    f = h.content_type
+    if f != NULL and f.value_len:
+        p = f.value
+        n = f.value_len
+        if n == 16 and same_name(p, b"application/json", 16):
+            m.media = MEDIA_JSON
+        elif binary_type(p, n):
+            m.media = MEDIA_BINARY
+        else:
+            m.media = MEDIA_OTHER
+            end = p + n
+            q = <const uint8_t*>memchr(p, c';', n)
+            while q != NULL and end - q > 9:
+                q += 1
+                while q < end and (q[0] == c' ' or q[0] == c'\t'):
+                    q += 1
+                if end - q > 8 and same_name(q, b"charset=", 8):
+                    q += 8
+                    m.charset = charset_index(ctx, q, end)
+                    break
+                q = <const uint8_t*>memchr(q, c';', <size_t>(end - q))
+    for i in range(h.count):
+        f = &h.fields[i]
+        if f.id != F_CONTENT_ENCODING:
+            continue
+        p = f.value
+        end = p + f.value_len
+        while p < end:
+            while p < end and (p[0] == c' ' or p[0] == c'\t' or p[0] == c','):
+                p += 1
+            q = p
+            while q < end and q[0] != c',' and q[0] != c' ' and q[0] != c'\t':
+                q += 1
+            n = <uint32_t>(q - p)
+            if n == 0:
+                break
+            if n == 8 and same_name(p, b"identity", 8):
+                pass
+            elif k == 4:
+                m.codings[3] = CODING_UNKNOWN
+            else:
+                if (n == 4 and same_name(p, b"gzip", 4)) or (n == 6 and same_name(p, b"x-gzip", 6)):
+                    m.codings[k] = CODING_GZIP
+                elif n == 7 and same_name(p, b"deflate", 7):
+                    m.codings[k] = CODING_DEFLATE
+                elif n == 2 and same_name(p, b"br", 2):
+                    m.codings[k] = CODING_BR
+                elif n == 4 and same_name(p, b"zstd", 4):
+                    m.codings[k] = CODING_ZSTD
+                else:
+                    m.codings[k] = CODING_UNKNOWN
+                k += 1
+                if k < 4:
+                    m.codings[k] = 0
+            p = q
+
+
+cdef uint8_t charset_index(ctx_t* ctx, const uint8_t* p, const uint8_t* end) noexcept:
+    """0 for UTF-8, US-ASCII and what we do not know; else the decoder's number for the charset."""
+    if p < end and p[0] == c'"':
+        p += 1
+    if end - p >= 5 and (same_name(p, b"utf-8", 5) or (end - p >= 4 and same_name(p, b"utf8", 4))):
+        return 0
+    if end - p >= 8 and same_name(p, b"us-ascii", 8):
+        return 0
+    if ctx.content == NULL:
+        return 0
+    try:
+        return (<object>ctx.content).charset_number((<const char*>p)[:end - p])
+    except Exception:
+        ctx.counters[C_CALLBACK_ERRORS] += 1
+        return 0
+
+
+def head_fields(bytes data, bint response=False):
+    """parse_head for tests: a dict of what was found, 0 (not whole yet) or -1 (no HTTP)."""
+    cdef head_t h
+    cdef const uint8_t* p = data
+    cdef int64_t n = parse_head(&h, p, p + len(data), response, False)
+    if n <= 0:
+        return n
+    out = {
+        "length": n, "ambiguity": h.ambiguity, "chunked": bool(h.chunked),
+        "content_length": h.content_length if h.has_cl and h.cl_valid else None,
+        "version": (<const char*>h.version)[:h.version_len],
+        "fields": [((<const char*>h.fields[i].name)[:h.fields[i].name_len],
+                    (<const char*>h.fields[i].value)[:h.fields[i].value_len]) for i in range(h.count)],
+    }
+    if response:
+        out["status"] = h.status
+        out["reason"] = (<const char*>h.reason)[:h.reason_len]
+    else:
+        out["method"] = (<const char*>h.method)[:h.method_len]
+        out["target"] = (<const char*>h.target)[:h.target_len]
+    return out

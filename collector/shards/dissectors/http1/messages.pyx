@@ -1,0 +1,834 @@
+"""HTTP/1.x as overheard on one connection (RFC 9112): framing of both directions, and which answer belongs to what.
+
+Each direction is a `half_t` in one of these states. A byte moves it along, a hole is an input like any other:
+
+    state          a byte does                             a hole of n bytes does
+    START          part of a head; whole: next state       framing lost -> RESYNC
+    BODY           counted, kept up to the cap             n <= remaining: skipped, exact; more: RESYNC behind it
+    CHUNK_DATA     as BODY                                 as BODY
+    CHUNK_SIZE     line to its LF; bad: RESYNC             framing lost -> RESYNC
+    CHUNK_END      CRLF; bad: RESYNC                       framing lost -> RESYNC
+    TRAILER        line by line to the empty one           framing lost -> RESYNC
+    UNTIL_CLOSE    counted, kept up to the cap             counted
+    RESYNC         skipped, unless an event begins with    skipped
+                   something like a message
+    OPAQUE         skipped (after 101 / CONNECT)           skipped
+
+Responses belong to requests in order. After a hole of unknown framing nobody knows how many messages it held, so:
+
+* older requests that wait are given up (recorded without an answer), the newest one stays;
+* every exchange carries `pairing_uncertain` until UNCERTAIN_EXCHANGES of them in a row began on a quiet
+  connection (nothing outstanding). A client that always keeps exactly one further request in flight would defeat
+  this number; no client known does. Pipelining starts the count again.
+
+An exchange that was given up early (idle, unanswered) stays in the queue as a ghost, without bytes, and swallows its
+late answer, so that it cannot be taken for the next one's.
+
+Complexity: every byte is looked at once (a head that arrives in pieces: at most twice).
+"""
+
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memchr, memcmp, memset
+
+from collector.abi cimport DIR_IN, DIR_OUT, ROLE_CLIENT, ROLE_SERVER
+from collector.shards.dissectors.http1.head cimport *
+from collector.shards.records.encode cimport emit_record
+from collector.shards.state cimport *
+
+cdef enum:
+    DIR_UNKNOWN = 2
+    UNCERTAIN_EXCHANGES = 16
+    CHUNK_LINE_LIMIT = 4096       # size and extensions of one chunk; nginx and node allow less
+    FREE_EXCHANGES = 64           # kept for reuse, with buffers of at most FREE_BUFFER_BYTES each
+    FREE_BUFFER_BYTES = 8192
+
+
+# ---- exchanges ---------------------------------------------------------------------------------------------------
+
+cdef inline void recycle_buffer(ctx_t* ctx, buf_t* b) noexcept nogil:
+    if b.cap > FREE_BUFFER_BYTES:
+        buf_free(&ctx.pool, b)
+    b.len = 0
+
+
+cdef exchange_t* new_exchange(ctx_t* ctx) noexcept:
+    cdef exchange_t* ex = ctx.free_exchanges
+    cdef buf_t a, b, c, d, e
+    if ex != NULL:
+        ctx.free_exchanges = ex.next
+        ctx.free_count -= 1
+        a = ex.req.head
+        b = ex.req.body
+        c = ex.resp.head
+        d = ex.resp.body
+        e = ex.details
+        memset(ex, 0, sizeof(exchange_t))
+        ex.req.head = a
+        ex.req.body = b
+        ex.resp.head = c
+        ex.resp.body = d
+        ex.details = e
+        return ex
+    ex = <exchange_t*>malloc(sizeof(exchange_t))
+    if ex != NULL:
+        memset(ex, 0, sizeof(exchange_t))
+        ctx.pool.bytes += sizeof(exchange_t)
+    return ex
+
+
+cdef void drop_buffers(ctx_t* ctx, exchange_t* ex) noexcept:
+    buf_free(&ctx.pool, &ex.req.head)
+    buf_free(&ctx.pool, &ex.req.body)
+    buf_free(&ctx.pool, &ex.resp.head)
+    buf_free(&ctx.pool, &ex.resp.body)
+    buf_free(&ctx.pool, &ex.details)
+
+
+cdef void free_exchange(ctx_t* ctx, exchange_t* ex) noexcept:
+    if ctx.free_count < FREE_EXCHANGES:
+        recycle_buffer(ctx, &ex.req.head)
+        recycle_buffer(ctx, &ex.req.body)
+        recycle_buffer(ctx, &ex.resp.head)
+        recycle_buffer(ctx, &ex.resp.body)
+        recycle_buffer(ctx, &ex.details)
+        ex.next = ctx.free_exchanges
+        ctx.free_exchanges = ex
+        ctx.free_count += 1
+        return
+    drop_buffers(ctx, ex)
+    ctx.pool.bytes -= sizeof(exchange_t)
+    free(ex)
+
+
+cdef inline exchange_t* awaiting(conn_t* conn) noexcept nogil:
+    """The exchange whose answer comes next, or NULL."""
+    cdef exchange_t* ex = conn.first
+    while ex != NULL and ex.resp.done:
+        ex = ex.next
+    return ex
+
+
+cdef void emit(ctx_t* ctx, conn_t* conn, exchange_t* ex) noexcept:
+    cdef uint64_t end = ex.req.last_ns
+    if ex.flags & (EX_EMITTED | EX_DROP):
+        return
+    if ex.resp.last_ns > end:
+        end = ex.resp.last_ns
+    if not ex.resp.started:
+        ex.marks |= MARK_NO_RESPONSE
+    emit_record(ctx, conn, ex, end)
+
+
+cdef void emit_early(ctx_t* ctx, conn_t* conn, exchange_t* ex) noexcept:
+    """Record it as it stands and keep it as a ghost."""
+    emit(ctx, conn, ex)
+    ex.flags |= EX_EMITTED
+    drop_buffers(ctx, ex)
+
+
+cdef inline void pop_done(ctx_t* ctx, conn_t* conn) noexcept:
+    cdef exchange_t* ex = conn.first
+    while ex != NULL and ex.req.done and ex.resp.done:
+        conn.first = ex.next
+        if ex.next == NULL:
+            conn.last = NULL
+        conn.queued -= 1
+        ctx.counters[G_QUEUED] -= 1
+        emit(ctx, conn, ex)
+        free_exchange(ctx, ex)
+        ex = conn.first
+
+
+# ---- message ends ------------------------------------------------------------------------------------------------
+
+cdef inline message_t* side(exchange_t* ex, bint request) noexcept nogil:
+    return &ex.req if request else &ex.resp
+
+
+cdef void message_done(ctx_t* ctx, conn_t* conn, half_t* h, bint request) noexcept:
+    cdef exchange_t* ex = h.current
+    h.current = NULL
+    h.state = H_START
+    if ex != NULL:
+        side(ex, request).done = 1
+        pop_done(ctx, conn)
+
+
+cdef void lose_framing(ctx_t* ctx, conn_t* conn, half_t* h, bint request) noexcept:
+    """What comes next in this direction is not known: skip to something that looks like a message."""
+    cdef exchange_t* ex = h.current
+    h.current = NULL
+    h.part.len = 0
+    h.parked = 0
+    h.state = H_RESYNC
+    conn.uncertain = UNCERTAIN_EXCHANGES
+    if ex != NULL:
+        ex.marks |= MARK_REQUEST_INCOMPLETE if request else MARK_RESPONSE_INCOMPLETE
+        side(ex, request).done = 1
+    if not request:
+        ex = conn.first
+        while ex != NULL:
+            if not ex.resp.done:
+                ex.marks |= MARK_PAIRING | MARK_RESPONSE_LOST
+            ex = ex.next
+    pop_done(ctx, conn)
+
+
+cdef void resynchronised(ctx_t* ctx, conn_t* conn, half_t* h, bint request) noexcept:
+    cdef exchange_t* ex
+    ctx.counters[C_RESYNCS] += 1
+    h.state = H_START
+    if request:
+        return
+    # whichever answers were in the hole, they belonged to the older requests
+    ex = conn.first
+    while ex != NULL and ex.next != NULL:
+        if not ex.resp.done:
+            ex.resp.done = 1
+            if not ex.req.done:
+                ex.marks |= MARK_REQUEST_INCOMPLETE
+                ex.req.done = 1
+                if conn.half[conn.dir_request].current == ex:
+                    conn.half[conn.dir_request].current = NULL
+        ex = ex.next
+    pop_done(ctx, conn)
+
+
+cdef inline void add_body(ctx_t* ctx, exchange_t* ex, bint request, const uint8_t* p, size_t n, uint64_t ts) noexcept:
+    cdef message_t* m
+    cdef size_t room
+    if ex == NULL:
+        ctx.counters[C_SKIPPED_BYTES] += n
+        return
+    m = side(ex, request)
+    m.size += n
+    m.last_ns = ts
+    if ex.flags & (EX_DROP | EX_EMITTED) or m.body_stopped or (not request and not ctx.response_bodies):
+        return
+    room = ctx.body_bytes - m.body.len
+    if n > room:
+        ex.marks |= MARK_REQUEST_CUT if request else MARK_RESPONSE_CUT
+        m.body_stopped = 1
+        n = room
+    if n and buf_append(&ctx.pool, &m.body, p, n) < 0:
+        ex.marks |= MARK_REQUEST_CUT if request else MARK_RESPONSE_CUT
+        m.body_stopped = 1
+
+
+# ---- heads -------------------------------------------------------------------------------------------------------
+
+cdef head_t HEAD       # the shard is one thread and a head is used up before the next is parsed
+
+
+cdef bint filtered(ctx_t* ctx, conn_t* conn, head_t* h) noexcept:
+    """The record filters that look at the request head; counts what it drops."""
+    cdef uint32_t i, j, verdict
+    cdef rule_t* rule
+    cdef field_t* f
+    cdef bint found
+    try:
+        if ctx.ignore_ip_hosts or ctx.ignore_metadata:
+            verdict = (<object>ctx.filters).host_verdict(
+                (<const char*>h.host.value)[:h.host.value_len] if h.host != NULL else b"",
+                ctx.ignore_ip_hosts, ctx.ignore_metadata, bytes(conn.remote[:16]) if conn.dir_request != DIR_IN else b"")
+            if verdict == 1:
+                ctx.counters[C_FILTERED_IP] += 1
+                return True
+            if verdict == 2:
+                ctx.counters[C_FILTERED_METADATA] += 1
+                return True
+        for i in range(ctx.rule_count):
+            rule = &ctx.rules[i]
+            found = False
+            for j in range(h.count):
+                f = &h.fields[j]
+                if f.name_len == rule.name_len and same_name(f.name, rule.name, f.name_len):
+                    found = True
+                    break
+            if not found:
+                if rule.reject_absent:
+                    ctx.counters[C_FILTERED_RULE] += 1
+                    return True
+                continue
+            values = []
+            for j in range(h.count):
+                f = &h.fields[j]
+                if f.name_len == rule.name_len and same_name(f.name, rule.name, f.name_len):
+                    values.append((<const char*>f.value)[:f.value_len])
+            if not (<object>ctx.filters).rule_matches(i, b", ".join(values)):
+                ctx.counters[C_FILTERED_RULE] += 1
+                return True
+    except Exception:
+        # a filter that fails must not let through what it might have held back
+        ctx.counters[C_CALLBACK_ERRORS] += 1
+        return True
+    return False
+
+
+cdef inline void note_ambiguity(exchange_t* ex, head_t* head) noexcept nogil:
+    if head.ambiguity:
+        ex.ambiguity |= head.ambiguity
+        ex.marks |= MARK_AMBIGUOUS
+    if head.overflow or head.ambiguity & AMB_BAD_HEADER_LINE:
+        ex.marks |= MARK_HEADERS_UNCERTAIN
+
+
+cdef void write_details(ctx_t* ctx, head_t* head, exchange_t* ex) noexcept:
+    """`host|method|path` for the Kafka record header; left out when one of them is empty."""
+    ex.details.len = 0
+    if head.host == NULL or head.host.value_len == 0 or head.target_len == 0:
+        return
+    if buf_reserve(&ctx.pool, &ex.details, <size_t>head.host.value_len + head.method_len + head.target_len + 2) < 0:
+        return
+    buf_append(&ctx.pool, &ex.details, head.host.value, head.host.value_len)
+    buf_append(&ctx.pool, &ex.details, b"|", 1)
+    buf_append(&ctx.pool, &ex.details, head.method, head.method_len)
+    buf_append(&ctx.pool, &ex.details, b"|", 1)
+    buf_append(&ctx.pool, &ex.details, head.target, head.target_len)
+
+
+cdef void on_request(ctx_t* ctx, conn_t* conn, half_t* h, uint64_t first_ns, uint64_t ts, bint cut) noexcept:
+    cdef exchange_t* ex = new_exchange(ctx)
+    cdef head_t* head = &HEAD
+    cdef half_t* other
+    if ex == NULL:
+        lose_framing(ctx, conn, h, True)
+        return
+    if conn.first != NULL:
+        conn.flags |= CONN_PIPELINED
+        if conn.uncertain:
+            conn.uncertain = UNCERTAIN_EXCHANGES
+        conn.last.next = ex
+    else:
+        conn.first = ex
+    conn.last = ex
+    conn.queued += 1
+    ctx.counters[G_QUEUED] += 1
+    ex.index = conn.next_index
+    conn.next_index += 1
+    ex.req.started = 1
+    ex.req.first_ns = first_ns
+    ex.req.last_ns = ts
+    if conn.flags & CONN_JOINED:
+        ex.marks |= MARK_JOINED
+        conn.flags &= ~CONN_JOINED & 0xFF
+    if conn.uncertain:
+        ex.marks |= MARK_PAIRING
+        conn.uncertain -= 1
+    note_ambiguity(ex, head)
+    if head.method_len == 4 and memcmp(head.method, b"HEAD", 4) == 0:
+        ex.flags |= EX_HEAD
+    elif head.method_len == 7 and memcmp(head.method, b"CONNECT", 7) == 0:
+        ex.flags |= EX_CONNECT
+    if head.expect:
+        ex.flags |= EX_EXPECT
+    if head.upgrade:
+        ex.flags |= EX_UPGRADE
+    if filtered(ctx, conn, head):
+        ex.flags |= EX_DROP
+    else:
+        content_facts(ctx, head, &ex.req)
+        if write_request_head(ctx, head, &ex.req) < 0:
+            ex.flags |= EX_DROP
+            ctx.counters[C_RECORDS_DROPPED_SIZE] += 1
+        if ctx.want_details:
+            write_details(ctx, head, ex)
+    h.current = ex
+    if cut:
+        ex.marks |= MARK_HEADERS_CUT
+        h.state = H_HEAD_SKIP
+        h.line_bytes = 1
+    elif head.has_te:
+        if head.chunked:
+            h.state = H_CHUNK_SIZE
+        else:
+            lose_framing(ctx, conn, h, True)
+    elif head.has_cl:
+        if not head.cl_valid or head.ambiguity & AMB_CL_INVALID:
+            lose_framing(ctx, conn, h, True)
+        elif head.content_length == 0:
+            message_done(ctx, conn, h, True)
+        else:
+            h.state = H_BODY
+            h.remaining = head.content_length
+            if head.content_length <= ctx.body_bytes and not ex.flags & EX_DROP:
+                buf_reserve(&ctx.pool, &ex.req.body, <size_t>head.content_length)
+    else:
+        message_done(ctx, conn, h, True)
+    other = &conn.half[1 - conn.dir_request]
+    if other.parked:
+        unpark(ctx, conn, other, 1 - conn.dir_request, ts)
+
+
+cdef void unpark(ctx_t* ctx, conn_t* conn, half_t* h, uint32_t d, uint64_t ts) noexcept:
+    """Read the answer that had arrived before its request."""
+    cdef buf_t held = h.part
+    memset(&h.part, 0, sizeof(buf_t))
+    h.parked = 0
+    http1_data(ctx, conn, d, <const uint8_t*>held.data, held.len, ts)
+    buf_free(&ctx.pool, &held)
+
+
+cdef void go_opaque(ctx_t* ctx, conn_t* conn) noexcept:
+    """101 or CONNECT: what follows is another protocol (RFC 9110 sections 7.8 and 9.3.6)."""
+    cdef uint32_t i
+    ctx.counters[C_UPGRADED] += 1
+    for i in range(2):
+        conn.half[i].state = H_OPAQUE
+        conn.half[i].current = NULL
+        buf_free(&ctx.pool, &conn.half[i].part)
+
+
+cdef void on_response(ctx_t* ctx, conn_t* conn, half_t* h, uint64_t first_ns, uint64_t ts, bint cut) noexcept:
+    cdef head_t* head = &HEAD
+    cdef exchange_t* ex = awaiting(conn)
+    cdef bint empty
+    if head.status >= 100 and head.status < 200 and head.status != 101:
+        ctx.counters[C_INTERIM] += 1
+        h.state = H_START
+        return
+    empty = head.status == 204 or head.status == 304 or head.status == 101
+    if ex == NULL:
+        ctx.counters[C_ORPHAN_RESPONSES] += 1
+        if conn.next_index:
+            conn.uncertain = UNCERTAIN_EXCHANGES
+    else:
+        ex.resp.started = 1
+        ex.resp.first_ns = first_ns
+        ex.resp.last_ns = ts
+        ex.status = <uint16_t>head.status
+        if conn.uncertain:
+            ex.marks |= MARK_PAIRING
+        note_ambiguity(ex, head)
+        if not ex.flags & (EX_DROP | EX_EMITTED):
+            content_facts(ctx, head, &ex.resp)
+            if write_response_head(ctx, head, &ex.resp) < 0:
+                ex.flags |= EX_DROP
+                ctx.counters[C_RECORDS_DROPPED_SIZE] += 1
+        if ex.flags & EX_HEAD:
+            empty = True
+        if head.status == 101 or (ex.flags & EX_CONNECT and head.status >= 200 and head.status < 300):
+            ex.req.done = 1
+            ex.resp.done = 1
+            go_opaque(ctx, conn)
+            pop_done(ctx, conn)
+            return
+    h.current = ex
+    if cut:
+        if ex != NULL:
+            ex.marks |= MARK_HEADERS_CUT
+        h.state = H_HEAD_SKIP
+        h.line_bytes = 1
+    elif empty:
+        message_done(ctx, conn, h, False)
+    elif head.has_te:
+        h.state = H_CHUNK_SIZE if head.chunked else H_UNTIL_CLOSE
+    elif head.has_cl and head.cl_valid and not head.ambiguity & AMB_CL_INVALID:
+        if head.content_length == 0:
+            message_done(ctx, conn, h, False)
+        else:
+            h.state = H_BODY
+            h.remaining = head.content_length
+            if (ex != NULL and ctx.response_bodies and head.content_length <= ctx.body_bytes
+                    and not ex.flags & (EX_DROP | EX_EMITTED)):
+                buf_reserve(&ctx.pool, &ex.resp.body, <size_t>head.content_length)
+    else:
+        h.state = H_UNTIL_CLOSE
+
+
+cdef size_t feed_start(ctx_t* ctx, conn_t* conn, half_t* h, bint request, const uint8_t* p, size_t n,
+                       uint64_t ts) noexcept:
+    """Bytes used. Between messages or inside a head; on return either the head was handled or all was kept."""
+    cdef int64_t length
+    cdef size_t take, before
+    cdef size_t blank = 0
+    cdef uint64_t first_ns
+    if not request and not h.parked and conn.role == ROLE_CLIENT and h.part.len == 0 and awaiting(conn) == NULL \
+            and not conn.uncertain and conn.half[conn.dir_request].state != H_OPAQUE and not conn.half[
+                conn.dir_request].ended:
+        # The traced client's send may return after its answer was read by another thread: wait for the request.
+        h.parked = 1
+        h.part_first_ns = ts
+    if h.parked:
+        if h.part.len + n <= <size_t>ctx.header_bytes + ctx.body_bytes and buf_append(&ctx.pool, &h.part, p, n) == 0:
+            return n
+        before_park(ctx, conn, h, ts)
+        return 0        # nothing used; the state may be another one now
+    if h.part.len == 0:
+        length = parse_head(&HEAD, p, p + n, not request, False)
+        if length > 0:          # the common case: a whole head in one event
+            if length > ctx.header_bytes + 65536:
+                lose_framing(ctx, conn, h, request)
+                return n
+            if request:
+                on_request(ctx, conn, h, ts, ts, False)
+            else:
+                on_response(ctx, conn, h, ts, ts, False)
+            return <size_t>length
+        if length < 0:
+            bad_start(ctx, conn, h, request)
+            return n
+        while blank < n and (p[blank] == c'\r' or p[blank] == c'\n'):
+            blank += 1
+        p += blank
+        n -= blank
+        if n == 0:
+            return blank
+        h.part_first_ns = ts
+        h.scan = 0
+    before = h.part.len
+    take = <size_t>ctx.header_bytes + 1 - before
+    if take > n:
+        take = n
+    if buf_append(&ctx.pool, &h.part, p, take) < 0:
+        lose_framing(ctx, conn, h, request)
+        return blank + n
+    length = find_head_end(<const uint8_t*>h.part.data, h.part.len, &h.scan)
+    if length == 0:
+        if h.part.len <= ctx.header_bytes:
+            return blank + n
+        # too long: take the fields that are here, look for the end without keeping anything
+        length = parse_head(&HEAD, <const uint8_t*>h.part.data, <const uint8_t*>h.part.data + h.part.len,
+                            not request, True)
+        if length <= 0:
+            bad_start(ctx, conn, h, request)
+            return blank + n
+        first_ns = h.part_first_ns
+        if request:
+            on_request(ctx, conn, h, first_ns, ts, True)
+        else:
+            on_response(ctx, conn, h, first_ns, ts, True)
+        buf_free(&ctx.pool, &h.part)
+        return blank + take
+    if parse_head(&HEAD, <const uint8_t*>h.part.data, <const uint8_t*>h.part.data + length, not request, False) <= 0:
+        bad_start(ctx, conn, h, request)
+        return blank + n
+    first_ns = h.part_first_ns
+    h.part.len = 0      # still readable: HEAD points into it
+    if request:
+        on_request(ctx, conn, h, first_ns, ts, False)
+    else:
+        on_response(ctx, conn, h, first_ns, ts, False)
+    if h.part.len == 0:
+        buf_free(&ctx.pool, &h.part)
+    return blank + <size_t>length - before
+
+
+cdef void before_park(ctx_t* ctx, conn_t* conn, half_t* h, uint64_t ts) noexcept:
+    """The request never came: read what was parked as an answer without request."""
+    cdef buf_t held = h.part
+    memset(&h.part, 0, sizeof(buf_t))
+    h.parked = 0
+    conn.uncertain = UNCERTAIN_EXCHANGES
+    http1_data(ctx, conn, 1 - conn.dir_request, <const uint8_t*>held.data, held.len, ts)
+    buf_free(&ctx.pool, &held)
+
+
+cdef void bad_start(ctx_t* ctx, conn_t* conn, half_t* h, bint request) noexcept:
+    """Where a message should begin there is none."""
+    if conn.next_index == 0 and not conn.flags & CONN_NOT_HTTP:
+        conn.flags |= CONN_NOT_HTTP
+        ctx.counters[C_NOT_HTTP] += 1
+    lose_framing(ctx, conn, h, request)
+
+
+cdef int64_t chunk_size(const uint8_t* p, const uint8_t* end, uint32_t* ambiguity) noexcept nogil:
+    """The size in a chunk line without its LF (RFC 9112 section 7.1), or -1."""
+    cdef uint64_t v = 0
+    cdef int digits = 0
+    cdef uint8_t c
+    if end > p and (end - 1)[0] == c'\r':
+        end -= 1
+    else:
+        ambiguity[0] |= AMB_BARE_LF
+    while p < end:
+        c = p[0]
+        if c >= c'0' and c <= c'9':
+            c -= c'0'
+        elif (c | 0x20) >= c'a' and (c | 0x20) <= c'f':
+            c = (c | 0x20) - c'a' + 10
+        else:
+            break
+        if digits == 15:
+            return -1
+        v = v * 16 + c
+        digits += 1
+        p += 1
+    if digits == 0:
+        return -1
+    while p < end and (p[0] == c' ' or p[0] == c'\t'):
+        p += 1
+    if p < end and p[0] != c';':
+        return -1
+    return <int64_t>v
+
+
+cdef void bad_chunk(ctx_t* ctx, conn_t* conn, half_t* h, bint request) noexcept:
+    if h.current != NULL:
+        h.current.marks |= MARK_AMBIGUOUS
+        h.current.ambiguity |= AMB_BAD_CHUNK
+    lose_framing(ctx, conn, h, request)
+
+
+cdef size_t feed_chunk_size(ctx_t* ctx, conn_t* conn, half_t* h, bint request, const uint8_t* p, size_t n) noexcept:
+    cdef const uint8_t* nl = <const uint8_t*>memchr(p, c'\n', n)
+    cdef size_t used
+    cdef int64_t size
+    cdef uint32_t ambiguity = 0
+    if nl == NULL:
+        if h.part.len + n > CHUNK_LINE_LIMIT or buf_append(&ctx.pool, &h.part, p, n) < 0:
+            bad_chunk(ctx, conn, h, request)
+        return n
+    used = <size_t>(nl - p) + 1
+    if h.part.len:
+        if h.part.len + used > CHUNK_LINE_LIMIT or buf_append(&ctx.pool, &h.part, p, used) < 0:
+            bad_chunk(ctx, conn, h, request)
+            return n
+        size = chunk_size(<const uint8_t*>h.part.data, <const uint8_t*>h.part.data + h.part.len - 1, &ambiguity)
+        buf_free(&ctx.pool, &h.part)
+    elif used > CHUNK_LINE_LIMIT:
+        size = -1
+    else:
+        size = chunk_size(p, nl, &ambiguity)
+    if size < 0:
+        bad_chunk(ctx, conn, h, request)
+        return n
+    if ambiguity and h.current != NULL:
+        h.current.marks |= MARK_AMBIGUOUS
+        h.current.ambiguity |= ambiguity
+    if size == 0:
+        h.state = H_TRAILER
+        h.line_bytes = 0
+    else:
+        h.state = H_CHUNK_DATA
+        h.remaining = <uint64_t>size
+    return used
+
+
+cdef size_t feed_lines(ctx_t* ctx, conn_t* conn, half_t* h, bint request, const uint8_t* p, size_t n,
+                       uint64_t ts) noexcept:
+    """To the empty line that ends a trailer section or an over-long head. Nothing is kept."""
+    cdef size_t i
+    for i in range(n):
+        if p[i] == c'\n':
+            if h.line_bytes == 0:
+                if h.current != NULL:
+                    side(h.current, request).last_ns = ts
+                if h.state == H_TRAILER:
+                    message_done(ctx, conn, h, request)
+                else:
+                    lose_framing(ctx, conn, h, request)
+                return i + 1
+            h.line_bytes = 0
+        elif p[i] != c'\r':
+            h.line_bytes = 1
+    return n
+
+
+# ---- the contract of a dissector ---------------------------------------------------------------------------------
+
+cdef void http1_data(ctx_t* ctx, conn_t* conn, uint32_t d, const uint8_t* p, size_t n, uint64_t ts) noexcept:
+    """`n` bytes of direction `d`, all of one event, at the expected stream position."""
+    cdef half_t* h = &conn.half[d]
+    cdef bint request
+    cdef bint event_start = True
+    cdef size_t take
+    if conn.dir_request == DIR_UNKNOWN:
+        if conn.role == ROLE_SERVER:
+            conn.dir_request = DIR_IN
+        elif conn.role == ROLE_CLIENT:
+            conn.dir_request = DIR_OUT
+        elif n >= 5 and memcmp(p, b"HTTP/", 5) == 0:
+            conn.dir_request = <uint8_t>(1 - d)
+        elif looks_like_request(p, p + n) or h.state != H_RESYNC:
+            conn.dir_request = <uint8_t>d
+        else:
+            ctx.counters[C_SKIPPED_BYTES] += n
+            return
+    request = d == conn.dir_request
+    h.last_ns = ts
+    while n:
+        if h.state == H_START:
+            take = feed_start(ctx, conn, h, request, p, n, ts)
+        elif h.state == H_BODY or h.state == H_CHUNK_DATA:
+            if (event_start and request and h.current != NULL and h.current.flags & EX_EXPECT and h.current.resp.done
+                    and h.current.req.size == 0 and looks_like_request(p, p + n)):
+                # refused after Expect: 100-continue, and the client sends its next request instead of the body
+                h.current.marks |= MARK_REQUEST_INCOMPLETE
+                message_done(ctx, conn, h, True)
+                continue
+            take = n if n < h.remaining else <size_t>h.remaining
+            add_body(ctx, h.current, request, p, take, ts)
+            h.remaining -= take
+            if h.remaining == 0:
+                if h.state == H_BODY:
+                    message_done(ctx, conn, h, request)
+                else:
+                    h.state = H_CHUNK_END
+        elif h.state == H_CHUNK_SIZE:
+            take = feed_chunk_size(ctx, conn, h, request, p, n)
+        elif h.state == H_CHUNK_END:
+            if p[0] == c'\n':
+                h.state = H_CHUNK_SIZE
+                take = 1
+            elif p[0] == c'\r':
+                take = 1
+            else:
+                bad_chunk(ctx, conn, h, request)
+                take = n
+        elif h.state == H_TRAILER or h.state == H_HEAD_SKIP:
+            take = feed_lines(ctx, conn, h, request, p, n, ts)
+        elif h.state == H_UNTIL_CLOSE:
+            add_body(ctx, h.current, request, p, n, ts)
+            return
+        elif h.state == H_RESYNC:
+            # Only an event's first byte may begin a message again: a body can hold anything that looks like one.
+            if not event_start or not (looks_like_request(p, p + n) if request else looks_like_response(p, p + n)):
+                ctx.counters[C_SKIPPED_BYTES] += n
+                return
+            resynchronised(ctx, conn, h, request)
+            continue
+        else:
+            ctx.counters[C_SKIPPED_BYTES] += n
+            return
+        event_start = False
+        p += take
+        n -= take
+
+
+cdef void http1_hole(ctx_t* ctx, conn_t* conn, uint32_t d, uint64_t n, bint lost) noexcept:
+    """`n` bytes of direction `d` are missing: `lost` on the way, or never copied (size-only)."""
+    cdef half_t* h = &conn.half[d]
+    cdef bint request
+    cdef uint64_t skip
+    cdef message_t* m
+    if conn.dir_request == DIR_UNKNOWN:
+        if conn.role == ROLE_SERVER:
+            conn.dir_request = DIR_IN
+        elif conn.role == ROLE_CLIENT:
+            conn.dir_request = DIR_OUT
+        else:
+            h.state = H_RESYNC
+            return
+    request = d == conn.dir_request
+    while n:
+        if h.state == H_RESYNC or h.state == H_OPAQUE:
+            return
+        if h.state == H_BODY or h.state == H_CHUNK_DATA or h.state == H_UNTIL_CLOSE:
+            skip = n if h.state == H_UNTIL_CLOSE or n < h.remaining else h.remaining
+            if h.current != NULL:
+                m = side(h.current, request)
+                m.size += skip
+                m.body_stopped = 1
+                if lost:
+                    m.lost += skip
+                    h.current.marks |= MARK_REQUEST_LOST if request else MARK_RESPONSE_LOST
+                else:
+                    m.uncaptured += skip
+                    h.current.marks |= MARK_REQUEST_CUT if request else MARK_RESPONSE_CUT
+            if h.state == H_UNTIL_CLOSE:
+                return
+            n -= skip
+            h.remaining -= skip
+            if h.remaining == 0:
+                if h.state == H_BODY:
+                    message_done(ctx, conn, h, request)
+                else:
+                    h.state = H_CHUNK_END
+            continue
+        if h.current != NULL:
+            h.current.marks |= MARK_REQUEST_LOST if request else MARK_RESPONSE_LOST
+            side(h.current, request).lost += n
+        elif not request and awaiting(conn) != NULL:
+            awaiting(conn).resp.lost += n
+        lose_framing(ctx, conn, h, request)
+        return
+
+
+cdef void http1_end(ctx_t* ctx, conn_t* conn, uint32_t d) noexcept:
+    """No more bytes in direction `d`."""
+    cdef half_t* h = &conn.half[d]
+    cdef bint request = d == conn.dir_request
+    if h.ended:
+        return
+    h.ended = 1
+    if h.parked:
+        before_park(ctx, conn, h, h.part_first_ns)
+    if h.state == H_UNTIL_CLOSE:
+        message_done(ctx, conn, h, request)
+    elif h.current != NULL:
+        h.current.marks |= MARK_REQUEST_INCOMPLETE if request else MARK_RESPONSE_INCOMPLETE
+        message_done(ctx, conn, h, request)
+    elif h.part.len:
+        ctx.counters[C_SKIPPED_BYTES] += h.part.len
+        if not request and awaiting(conn) != NULL:
+            awaiting(conn).marks |= MARK_RESPONSE_INCOMPLETE
+    buf_free(&ctx.pool, &h.part)
+
+
+cdef void http1_close(ctx_t* ctx, conn_t* conn, uint32_t marks) noexcept:
+    """The connection is over (or given up): everything that waits is recorded as it stands, with `marks`."""
+    cdef exchange_t* ex = conn.first
+    cdef exchange_t* following
+    while ex != NULL and marks:
+        ex.marks |= marks
+        ex = ex.next
+    if conn.dir_request != DIR_UNKNOWN:
+        http1_end(ctx, conn, conn.dir_request)
+        http1_end(ctx, conn, 1 - conn.dir_request)
+    ex = conn.first
+    conn.first = NULL
+    conn.last = NULL
+    while ex != NULL:
+        following = ex.next
+        conn.queued -= 1
+        ctx.counters[G_QUEUED] -= 1
+        emit(ctx, conn, ex)
+        free_exchange(ctx, ex)
+        ex = following
+
+
+cdef uint64_t http1_idle(ctx_t* ctx, conn_t* conn, uint64_t now) noexcept:
+    """Timer: give up what was silent for too long. Returns when to look again (ns), 0 for never."""
+    cdef uint32_t i
+    cdef half_t* h
+    cdef exchange_t* ex
+    cdef bint inside = False
+    cdef bint waiting = False
+    cdef bint request
+    cdef uint64_t quiet = now - conn.seen_ns if now > conn.seen_ns else 0
+    for i in range(2):
+        h = &conn.half[i]
+        request = i == conn.dir_request
+        if h.current != NULL and not h.current.flags & EX_EMITTED:
+            if quiet >= ctx.idle_ns:
+                ctx.counters[C_TIMED_OUT] += 1
+                ex = h.current
+                ex.marks |= MARK_REQUEST_INCOMPLETE if request else MARK_RESPONSE_INCOMPLETE
+                if not ex.req.done and not request:
+                    ex.marks |= MARK_REQUEST_INCOMPLETE
+                emit_early(ctx, conn, ex)
+            else:
+                inside = True
+        if h.parked:
+            if quiet >= ctx.idle_ns:
+                before_park(ctx, conn, h, h.part_first_ns)
+            else:
+                inside = True
+    ex = conn.first
+    while ex != NULL:
+        if not ex.flags & EX_EMITTED:
+            if quiet >= ctx.unanswered_ns:
+                ctx.counters[C_UNANSWERED] += 1
+                if not ex.req.done:
+                    ex.marks |= MARK_REQUEST_INCOMPLETE
+                emit_early(ctx, conn, ex)
+            else:
+                waiting = True
+        ex = ex.next
+    if inside:
+        return conn.seen_ns + ctx.idle_ns
+    if waiting:
+        return conn.seen_ns + ctx.unanswered_ns
+    return 0

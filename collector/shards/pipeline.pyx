@@ -1,0 +1,337 @@
+"""One shard, without process, socket or clock: spans of events in, batches of records out.
+
+    Pipeline.feed(span)      every event of a span, in order (walk -> connection -> dissector -> record)
+    Pipeline.tick(now_ns)    timers, when no event moves the time
+    Pipeline.take()          the records that are ready
+    Pipeline.close_all()     the end: everything that waits is recorded as it stands
+
+Time is event time (CLOCK_MONOTONIC of the capturing host, ns), so recorded traffic gives the same records as live.
+"""
+
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport free
+from libc.string cimport memcpy, memset
+
+from collector.abi cimport *
+from collector.shards.connections.table cimport *
+from collector.shards.dissectors.http1.messages cimport http1_close, http1_data, http1_end, http1_hole, http1_idle
+from collector.shards.records.encode cimport build_constant
+from collector.shards.state cimport *
+
+cdef enum:
+    DIR_UNKNOWN = 2
+
+COUNTER_NAMES = (
+    "events", "event_bytes", "bad_events", "connections_opened", "connections_closed", "connections_not_http",
+    "records", "records_marked", "record_bytes", "records_dropped_size", "orphan_responses",
+    "filtered_rule", "filtered_ip_host", "filtered_metadata", "filtered_egress", "filtered_port",
+    "holes", "hole_bytes", "uncaptured_bytes", "overlaps", "resyncs", "skipped_bytes", "interim_responses",
+    "upgraded", "undecoded_bodies", "evicted_connections", "evicted_budget", "timed_out", "unanswered",
+    "suspect_events", "callback_errors",
+    "connections", "queued_exchanges", "buffer_bytes", "current_key", "input_bytes",
+)
+GAUGES = frozenset({"connections", "queued_exchanges", "buffer_bytes", "current_key", "input_bytes"})
+assert len(COUNTER_NAMES) == COUNTERS
+
+INDEX_FORMAT = "=IIQQII"     # struct out_index_t
+
+
+cdef class Pipeline:
+    """See the module. Not thread-safe.
+
+    settings: an object with header_bytes, body_bytes, record_bytes, max_connections, buffer_bytes (all int),
+    idle_seconds, unanswered_seconds (float), response_bodies, disable_egress, ignore_ip_hosts, ignore_metadata,
+    want_details (bool), ignore_ports (iterable of int), record_prefix, daemonset_id (str, ASCII).
+    filters: collector.shards.filters.Filters. content: collector.shards.records.content.Decoder.
+    counters: a writable buffer of at least len(COUNTER_NAMES) unsigned 64-bit numbers.
+    Raises MemoryError, and ValueError for settings that do not fit.
+    """
+
+    cdef ctx_t ctx
+    cdef table_t table
+    cdef object filters
+    cdef object content
+    cdef uint64_t[::1] shared
+    cdef uint64_t[16] suspects
+    cdef uint32_t suspect_count
+    cdef uint8_t[65536] ignored_port
+    cdef bint any_port
+
+    def __cinit__(self, settings, filters, content, uint64_t[::1] counters not None):
+        cdef bytes text
+        cdef int i
+        cdef rule_t* rule
+        if counters.shape[0] < COUNTERS:
+            raise ValueError("counters: too small")
+        memset(&self.ctx, 0, sizeof(ctx_t))
+        memset(self.ignored_port, 0, 65536)
+        self.shared = counters
+        self.ctx.counters = &counters[0]
+        for i in range(G_CONNECTIONS, COUNTERS):
+            counters[i] = 0
+        self.filters = filters
+        self.content = content
+        self.ctx.filters = <void*>filters
+        self.ctx.content = <void*>content
+        self.ctx.header_bytes = settings.header_bytes
+        self.ctx.body_bytes = settings.body_bytes
+        self.ctx.record_bytes = settings.record_bytes
+        self.ctx.idle_ns = <uint64_t>(settings.idle_seconds * 1e9)
+        self.ctx.unanswered_ns = <uint64_t>(settings.unanswered_seconds * 1e9)
+        self.ctx.response_bodies = settings.response_bodies
+        self.ctx.disable_egress = settings.disable_egress
+        self.ctx.ignore_ip_hosts = settings.ignore_ip_hosts
+        self.ctx.ignore_metadata = settings.ignore_metadata
+        self.ctx.want_details = settings.want_details
+        for port in settings.ignore_ports:
+            self.ignored_port[port] = 1
+            self.any_port = True
+        text = settings.record_prefix.encode("ascii")
+        if len(text) > 500:
+            raise ValueError("record_prefix: too long")
+        memcpy(self.ctx.prefix, <const char*>text, len(text))
+        self.ctx.prefix_len = <uint32_t>len(text)
+        text = settings.daemonset_id.encode("ascii")
+        if len(text) > 63:
+            raise ValueError("daemonset_id: too long")
+        memcpy(self.ctx.daemonset, <const char*>text, len(text))
+        self.ctx.daemonset_len = <uint32_t>len(text)
+        if len(filters.rules) > 32:
+            raise ValueError("AKTO_MODULE_DISCOVERY_CONFIG: at most 32 entries")
+        for i, entry in enumerate(filters.rules):
+            text = entry.header.lower().encode("latin-1")
+            if len(text) > 63:
+                raise ValueError("AKTO_MODULE_DISCOVERY_CONFIG: a header name is longer than 63 bytes")
+            rule = &self.ctx.rules[i]
+            memcpy(rule.name, <const char*>text, len(text))
+            rule.name_len = <uint32_t>len(text)
+            rule.reject_absent = entry.reject_absent
+        self.ctx.rule_count = <uint32_t>len(filters.rules)
+        if table_init(&self.table, settings.max_connections, settings.buffer_bytes) < 0:
+            raise MemoryError
+
+    def __dealloc__(self):
+        if self.table.buckets != NULL:
+            table_clear(&self.ctx, &self.table, 0)
+        buf_free(&self.ctx.out_pool, &self.ctx.out)
+        buf_free(&self.ctx.out_pool, &self.ctx.out_index)
+        buf_free(&self.ctx.out_pool, &self.ctx.out_details)
+        buf_free(&self.ctx.out_pool, &self.ctx.scratch)
+
+    def skip(self, keys):
+        """Ignore these connections (tgid << 32 | fd), at most 16: each killed a shard twice."""
+        self.suspect_count = 0
+        for key in list(keys)[:16]:
+            self.suspects[self.suspect_count] = key
+            self.suspect_count += 1
+
+    def feed(self, const unsigned char[::1] span not None, int64_t wall_offset_ns=0):
+        """All events of one span (ring records back to back). Damage ends the span and is counted."""
+        cdef size_t off = 0, end = <size_t>span.shape[0]
+        cdef uint32_t length, sample
+        cdef event_header* h
+        cdef ctx_t* ctx = &self.ctx
+        ctx.wall_offset_ns = wall_offset_ns
+        while end - off >= RING_HEADER_BYTES:
+            length = (<uint32_t*>&span[off])[0]
+            sample = length & RING_LENGTH_MASK
+            if ring_advance(length) > end - off:
+                ctx.counters[C_BAD_EVENTS] += 1
+                break
+            if not length & RING_DISCARD:
+                h = <event_header*>&span[off + RING_HEADER_BYTES]
+                if (sample < sizeof(event_header) or (h.type == EVENT_DATA and (
+                        sample - sizeof(event_header) < h.len_cap or h.len_cap > h.len_true or h.dir > 1))):
+                    ctx.counters[C_BAD_EVENTS] += 1
+                else:
+                    self.event(h, sample)
+            off += ring_advance(length)
+        ctx.counters[C_EVENT_BYTES] += off
+        ctx.counters[G_CURRENT_KEY] = 0
+        table_limit(ctx, &self.table)
+        table_tick(ctx, &self.table, ctx.now_ns)
+        ctx.counters[G_BUFFER_BYTES] = ctx.pool.bytes
+
+    cdef void event(self, event_header* h, uint32_t sample) noexcept:
+        cdef ctx_t* ctx = &self.ctx
+        cdef uint64_t key = <uint64_t>h.tgid << 32 | <uint32_t>h.fd
+        cdef conn_t* conn
+        cdef half_t* half
+        cdef uint32_t i
+        cdef uint64_t gap
+        ctx.counters[C_EVENTS] += 1
+        if h.ts_ns > ctx.now_ns:
+            ctx.now_ns = h.ts_ns
+        if self.suspect_count:
+            for i in range(self.suspect_count):
+                if self.suspects[i] == key:
+                    ctx.counters[C_SUSPECT_EVENTS] += 1
+                    return
+        ctx.counters[G_CURRENT_KEY] = key
+        if h.type == EVENT_EXIT:
+            table_exit(ctx, &self.table, h.tgid)
+            return
+        conn = table_find(&self.table, key)
+        if conn != NULL and conn.gen != h.gen:
+            # (tgid, fd) is in use again: the CLOSE of the older connection was lost
+            table_close(ctx, &self.table, conn, MARK_END_UNSEEN)
+            conn = NULL
+        if conn == NULL:
+            if h.type != EVENT_DATA and h.type != EVENT_OPEN:
+                return
+            conn = table_add(ctx, &self.table, key, h.gen)
+            if conn == NULL:
+                ctx.counters[C_BAD_EVENTS] += 1
+                return
+            conn.seen_ns = h.ts_ns
+            if h.type == EVENT_DATA:
+                # its OPEN was lost, or it was evicted: join in the middle
+                conn.flags |= CONN_JOINED
+                conn.half[0].state = H_RESYNC
+                conn.half[1].state = H_RESYNC
+        if h.type == EVENT_DATA:
+            half = &conn.half[h.dir]
+            if h.ts_ns > conn.seen_ns + ctx.idle_ns and conn.first != NULL:
+                http1_idle(ctx, conn, h.ts_ns)
+            table_touch(&self.table, conn, h.ts_ns)
+            if not half.known:
+                half.known = 1
+                half.pos = h.pos
+            if conn.flags & CONN_IGNORED:
+                return
+            if h.pos != half.pos:
+                if h.pos < half.pos:
+                    # Two threads in one call each, or a repeated event: whose bytes these are is not known.
+                    ctx.counters[C_OVERLAPS] += 1
+                    if h.pos + h.len_true > half.pos:
+                        gap = h.pos + h.len_true - half.pos
+                        half.pos += gap
+                        http1_hole(ctx, conn, h.dir, gap, True)
+                        table_arm(ctx, &self.table, conn, h.ts_ns)
+                    return
+                gap = h.pos - half.pos
+                ctx.counters[C_HOLES] += 1
+                ctx.counters[C_HOLE_BYTES] += gap
+                http1_hole(ctx, conn, h.dir, gap, True)
+            half.pos = h.pos + h.len_true
+            if h.len_cap:
+                if conn.dir_request == DIR_UNKNOWN or conn.half[h.dir].state != H_OPAQUE:
+                    http1_data(ctx, conn, h.dir, <const uint8_t*>h + sizeof(event_header), h.len_cap, h.ts_ns)
+            if h.len_true > h.len_cap:
+                gap = h.len_true - h.len_cap
+                ctx.counters[C_UNCAPTURED_BYTES] += gap
+                http1_hole(ctx, conn, h.dir, gap, h.flags & EVENT_F_FAULT)
+            table_arm(ctx, &self.table, conn, h.ts_ns)
+        elif h.type == EVENT_OPEN or h.type == EVENT_ADDRESS:
+            if sample >= sizeof(event_open):
+                self.opened(conn, <event_open*>h)
+        elif h.type == EVENT_EOF:
+            self.reached(conn, h.dir, h.pos)
+            if conn.dir_request != DIR_UNKNOWN:
+                http1_end(ctx, conn, h.dir)
+        elif h.type == EVENT_CLOSE:
+            if h.flags == CLOSE_NOT_HTTP:
+                conn.flags |= CONN_NOT_HTTP
+                ctx.counters[C_NOT_HTTP] += 1
+            elif sample >= sizeof(event_close):
+                self.reached(conn, 0, (<event_close*>h).final_pos[0])
+                self.reached(conn, 1, (<event_close*>h).final_pos[1])
+            table_close(ctx, &self.table, conn, 0)
+
+    cdef void reached(self, conn_t* conn, uint32_t d, uint64_t pos) noexcept:
+        """The stream is known to have gone on to `pos`: what is missing was lost."""
+        cdef half_t* half = &conn.half[d]
+        cdef uint64_t gap
+        if half.known and pos > half.pos and not conn.flags & CONN_IGNORED:
+            gap = pos - half.pos
+            self.ctx.counters[C_HOLES] += 1
+            self.ctx.counters[C_HOLE_BYTES] += gap
+            half.pos = pos
+            http1_hole(&self.ctx, conn, d, gap, True)
+
+    cdef void opened(self, conn_t* conn, event_open* o) noexcept:
+        cdef ctx_t* ctx = &self.ctx
+        cdef uint16_t server_port
+        cdef uint32_t i
+        if o.role:
+            conn.role = o.role
+        memcpy(conn.local, o.local, 16)
+        memcpy(conn.remote, o.remote, 16)
+        conn.local_port = o.local_port
+        conn.remote_port = o.remote_port
+        if o.h.flags & EVENT_F_TLS:
+            conn.flags |= CONN_TLS
+        if o.comm[0]:
+            memcpy(conn.comm, o.comm, 16)
+        if o.h.type == EVENT_OPEN and not conn.flags & CONN_OPENED and not conn.half[0].known and not conn.half[1].known:
+            conn.flags |= CONN_OPENED
+            conn.half[0].known = 1
+            conn.half[1].known = 1
+            if o.start == START_MID:
+                conn.flags |= CONN_JOINED
+                for i in range(2):
+                    conn.half[i].state = H_RESYNC
+        buf_free(&ctx.pool, &conn.constant)
+        if conn.flags & CONN_IGNORED:
+            return
+        if ctx.disable_egress and conn.role == ROLE_CLIENT:
+            ctx.counters[C_FILTERED_EGRESS] += 1
+            conn.flags |= CONN_IGNORED
+            return
+        if self.any_port:
+            server_port = conn.remote_port if conn.role == ROLE_CLIENT else conn.local_port
+            if self.ignored_port[server_port] and server_port:
+                ctx.counters[C_FILTERED_PORT] += 1
+                conn.flags |= CONN_IGNORED
+
+    def tick(self, uint64_t now_ns):
+        """Timers; `now_ns` is CLOCK_MONOTONIC."""
+        if now_ns > self.ctx.now_ns:
+            self.ctx.now_ns = now_ns
+        table_tick(&self.ctx, &self.table, self.ctx.now_ns)
+        self.ctx.counters[G_BUFFER_BYTES] = self.ctx.pool.bytes
+
+    def finish_timers(self):
+        """Recorded traffic is over: let every timer fire as if the silence went on."""
+        self.tick(self.ctx.now_ns + self.ctx.idle_ns + self.ctx.unanswered_ns + 1)
+        self.tick(self.ctx.now_ns + self.ctx.idle_ns + 1)
+
+    def close_all(self):
+        """Record everything that waits as it stands (`end_unseen`), and forget it."""
+        while self.table.lru_first != NULL:
+            table_close(&self.ctx, &self.table, self.table.lru_first, MARK_END_UNSEEN)
+        self.ctx.counters[G_BUFFER_BYTES] = self.ctx.pool.bytes
+
+    def set_budget(self, size_t buffer_bytes):
+        """Change the byte budget (supervisor's memory guard)."""
+        self.table.max_bytes = buffer_bytes
+        table_limit(&self.ctx, &self.table)
+
+    def pending(self):
+        """Bytes of records that are ready."""
+        return self.ctx.out.len
+
+    def take(self):
+        """(records, index, details) and begin a new batch; None when there is nothing.
+
+        records: newline-terminated JSON. index: INDEX_FORMAT per record: length, details length, end (ns), connection
+        key, generation, index on the connection. details: `host|method|path` of each record, back to back.
+        """
+        cdef ctx_t* ctx = &self.ctx
+        if ctx.out.len == 0:
+            return None
+        out = (PyBytes_FromStringAndSize(ctx.out.data, ctx.out.len),
+               PyBytes_FromStringAndSize(ctx.out_index.data, ctx.out_index.len),
+               PyBytes_FromStringAndSize(ctx.out_details.data, ctx.out_details.len))
+        ctx.out.len = 0
+        ctx.out_index.len = 0
+        ctx.out_details.len = 0
+        return out
+
+    def statistics(self):
+        """An immutable look at the counters, for tests and debugging."""
+        return {name: self.ctx.counters[i] for i, name in enumerate(COUNTER_NAMES)}
+
+    def __repr__(self):
+        return f"<Pipeline {self.table.count} connections, {self.ctx.pool.bytes} bytes, now {self.ctx.now_ns} ns>"

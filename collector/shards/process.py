@@ -1,0 +1,152 @@
+"""A shard: receive spans, feed the pipeline, send batches. Knows nothing of HTTP.
+
+A batch leaves when it has BATCH_BYTES, or as soon as no further input is at hand: under load batches are large, and
+a single exchange is delivered at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from types import SimpleNamespace
+
+import zmq
+
+from collector.metrics import SHARD_NAMES
+from collector.router import endpoints, messages
+from collector.router.channel import Receiver, Sender
+from collector.runtime import Child
+from collector.shards.filters import Filters
+from collector.shards.filters.rules import parse_rules
+from collector.shards.pipeline import Pipeline
+from collector.shards.records.content import Decoder
+
+log = logging.getLogger("shard")
+
+BATCH_BYTES = 256 * 1024
+INPUT_WINDOW_BYTES = 8 << 20
+TICK_NS = 200_000_000
+STOP_SECONDS = 8.0
+
+
+class Shard:
+    """The process; ``run`` returns its exit code."""
+
+    def __init__(self, child: Child) -> None:
+        start = child.start
+        self._child = child
+        self._counters = child.counters
+        self._live = start["live"]
+        self._replay_end = start["finish_timers"]
+        token = bytes.fromhex(start["token"])
+        child.drop_privileges()
+        self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
+        self._in = Receiver(self.context, endpoints.shard(start["directory"], start["number"]), token,
+                            window=INPUT_WINDOW_BYTES)
+        self._out = Sender(self.context, endpoints.sink(start["directory"]), token, retain=True)
+        settings = SimpleNamespace(**start["settings"])
+        self._pipeline = Pipeline(settings, Filters(parse_rules(settings.rules)), Decoder(), child.block)
+        self._pipeline.skip(start["suspects"])
+        self._poller = zmq.Poller()
+        self._poller.register(self._in.socket, zmq.POLLIN)
+        self._poller.register(self._out.socket, zmq.POLLIN)
+        self._poller.register(child.channel, zmq.POLLIN)
+        self._ended = False
+        self._last_tick = 0
+
+    def run(self) -> int:
+        """Until told to stop and everything is acknowledged."""
+        self._child.ready()
+        deadline = None
+        while True:
+            if self._child.stopping and deadline is None:
+                deadline = time.monotonic() + STOP_SECONDS
+            events = dict(self._poller.poll(20 if deadline else 100))
+            if self._child.channel.fileno() in events:
+                self._hear()
+            self._out.service()
+            self._receive()
+            self._tick()
+            self._child.beat()
+            if deadline is not None and (self._ended or time.monotonic() > deadline - STOP_SECONDS / 2):
+                return self._finish(deadline)
+
+    def _hear(self) -> None:
+        for message in self._child.hear():
+            if message.get("kind") == "budget":
+                self._pipeline.set_budget(message["bytes"])
+
+    def _receive(self) -> None:
+        while True:
+            if not self._flush(BATCH_BYTES):
+                return
+            delivery = self._in.receive()
+            if delivery is None:
+                self._flush(1)
+                return
+            if delivery.kind == messages.END:
+                self._ended = True
+                self._in.acknowledge(delivery)
+                continue
+            self._counters.add("messages")
+            for frame in delivery.frames:
+                self._pipeline.feed(frame, delivery.argument)
+            self._in.acknowledge(delivery)
+            self._child.beat()
+
+    def _flush(self, at_least: int) -> bool:
+        """Send the batch if it has that many bytes. False when the sink has no room for it now."""
+        if self._pipeline.pending() < at_least:
+            return True
+        if self._out.room() == 0 and not (self._out.connected and self._out.idle()):
+            self._counters.add("window_full")
+            self._out.service()
+            return False
+        batch = self._pipeline.take()
+        if batch is not None:
+            self._out.send(batch)
+            self._counters.add("batches")
+            self._counters.add("batch_bytes", len(batch[0]))
+            self._counters["in_flight_bytes"] = self._out.in_flight_bytes
+        return True
+
+    def _tick(self) -> None:
+        now = time.monotonic_ns()
+        if now - self._last_tick < TICK_NS:
+            return
+        self._last_tick = now
+        self._counters["batches_resent"] = self._out.resent
+        self._counters["refused_messages"] = self._in.refused
+        self._counters["in_flight_bytes"] = self._out.in_flight_bytes
+        if self._live:
+            self._pipeline.tick(now)
+            self._flush(1)
+
+    def _finish(self, deadline: float) -> int:
+        """Record what waits, deliver it, end."""
+        if self._replay_end:
+            self._pipeline.finish_timers()
+        self._pipeline.close_all()
+        while self._pipeline.pending() or not self._out.idle():
+            self._flush(1)
+            self._poller.poll(20)
+            self._out.service()
+            self._child.beat()
+            if time.monotonic() > deadline:
+                log.error("stopped with %d bytes of records not acknowledged by the sink",
+                          self._pipeline.pending() + self._out.in_flight_bytes)
+                return 1
+        return 0
+
+
+def main() -> int:
+    """Entry of the child process."""
+    child = Child.begin(SHARD_NAMES)
+    shard = Shard(child)
+    code = shard.run()
+    shard.context.destroy(0)
+    return code
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,148 @@
+"""Content codings and charsets of bodies (RFC 9110 sections 8.3 and 8.4): bytes on the wire -> UTF-8 text bytes.
+
+Everything is bounded: a decoded body is never longer than the cap, whatever a bomb promises. A body that cannot be
+decoded is handed back as it was, and the record says so.
+"""
+
+from __future__ import annotations
+
+import codecs
+import zlib
+
+import brotli
+import zstandard
+
+GZIP, DEFLATE, BR, ZSTD, UNKNOWN = 1, 2, 3, 4, 5  # enum coding of shards/state.pxd
+
+
+class _Undecodable(Exception):
+    """This body is not what its headers say."""
+
+
+def _inflate(data: bytes, limit: int, cut: bool, wbits: int) -> tuple[bytes, bool]:
+    out = b""
+    while data:
+        engine = zlib.decompressobj(wbits)
+        try:
+            out += engine.decompress(data, limit + 1 - len(out))
+        except zlib.error as error:
+            raise _Undecodable from error
+        if len(out) > limit:
+            return out[:limit], True
+        if not engine.eof:
+            if not cut:
+                raise _Undecodable
+            return out, True
+        data = engine.unused_data if wbits == 31 else b""  # gzip: more members may follow (RFC 1952 section 2.2)
+        if data[:2] != b"\x1f\x8b":
+            break
+    return out, False
+
+
+def _gunzip(data: bytes, limit: int, cut: bool) -> tuple[bytes, bool]:
+    return _inflate(data, limit, cut, 31)
+
+
+def _undeflate(data: bytes, limit: int, cut: bool) -> tuple[bytes, bool]:
+    # "deflate" means the zlib format, but raw deflate is sent too (RFC 9110 section 8.4.1.2)
+    try:
+        return _inflate(data, limit, cut, 15)
+    except _Undecodable:
+        return _inflate(data, limit, cut, -15)
+
+
+def _unbrotli(data: bytes, limit: int, cut: bool) -> tuple[bytes, bool]:
+    engine = brotli.Decompressor()
+    out = b""
+    try:
+        out = engine.process(data, output_buffer_limit=limit + 1)
+        while len(out) <= limit and not engine.is_finished() and not engine.can_accept_more_data():
+            more = engine.process(b"", output_buffer_limit=limit + 1 - len(out))
+            if not more:
+                break
+            out += more
+    except brotli.error as error:
+        raise _Undecodable from error
+    if len(out) > limit:
+        return out[:limit], True
+    if not engine.is_finished():
+        if not cut:
+            raise _Undecodable
+        return out, True
+    return out, False
+
+
+def _unzstd(data: bytes, limit: int, cut: bool) -> tuple[bytes, bool]:
+    # 8 MiB is the window that a sender may use for HTTP (RFC 9659 section 3)
+    engine = zstandard.ZstdDecompressor(max_window_size=8 << 20)
+    out = b""
+    try:
+        with engine.stream_reader(data, read_across_frames=True) as reader:
+            while len(out) <= limit:
+                piece = reader.read(limit + 1 - len(out))
+                if not piece:
+                    break
+                out += piece
+    except zstandard.ZstdError as error:
+        if not (cut and out):
+            raise _Undecodable from error
+    if len(out) > limit:
+        return out[:limit], True
+    if not out and data and not cut:
+        raise _Undecodable
+    return out, cut
+
+
+_DECODERS = {GZIP: _gunzip, DEFLATE: _undeflate, BR: _unbrotli, ZSTD: _unzstd}
+
+
+class Decoder:
+    """Holds the charsets that this shard has met, by number (1-255), so that a message needs one byte for it."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[bytes, int] = {}
+        self._names: list[str] = [""]
+
+    def charset_number(self, text: bytes) -> int:
+        """The number of a charset parameter's value (what follows ``charset=``), 0 when Python knows none such."""
+        name = text.split(b";")[0].strip().strip(b'"').lower()[:40]
+        known = self._numbers.get(name)
+        if known is not None:
+            return known
+        number = 0
+        try:
+            canonical = codecs.lookup(name.decode("ascii")).name
+            # only real charsets: Python also has codecs such as "hex" and "rot13"
+            if canonical not in ("utf-8", "ascii") and isinstance(b"".decode(canonical), str):
+                number = len(self._names)
+        except (LookupError, ValueError, UnicodeError):
+            number = 0
+        if number > 255 or len(self._numbers) > 1024:
+            return 0
+        if number:
+            self._names.append(canonical)
+        self._numbers[name] = number
+        return number
+
+    def decode(self, data: bytes, codings: bytes, charset: int, cut: bool, limit: int) -> tuple[bytes, bool, bool]:
+        """(text bytes, decoded?, shorter than the whole?).
+
+        codings: numbers in the order they were applied, 0 ends. cut: ``data`` is known to be a prefix.
+        limit: bytes of output at most. When not decoded, ``data`` comes back.
+        """
+        out, shorter = data, False
+        for coding in reversed(codings.partition(b"\0")[0]):
+            decoder = _DECODERS.get(coding)
+            if decoder is None:
+                return data, False, False
+            try:
+                out, here = decoder(out, limit, cut or shorter)
+            except _Undecodable:
+                return data, False, False
+            shorter = shorter or here
+        if charset:
+            try:
+                out = codecs.getincrementaldecoder(self._names[charset])("strict").decode(out).encode()
+            except (UnicodeError, LookupError, AssertionError):
+                return data, False, shorter
+        return out, True, shorter

@@ -1,0 +1,719 @@
+"""One exchange -> one JSON record, in the outgoing batch.
+
+The heads arrive here already as JSON text (dissectors/http1/head.pyx writes them while it has the fields at hand),
+so what is left is copying, the two bodies, the times and the marks. Each body byte is looked at once; the common
+case - text that is valid UTF-8 - is escaped straight into the batch, sixteen bytes a step. Only content codings,
+foreign charsets and binary bodies go through Python objects.
+
+JSON: RFC 8259; UTF-8: RFC 3629 section 4. A record is one line: no raw newline can occur inside it.
+"""
+
+import binascii
+
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcmp, memcpy, strlen
+
+from collector.abi cimport DIR_IN, ROLE_CLIENT
+from collector.shards.state cimport *
+
+
+cdef extern from "simd.h" nogil:
+    unsigned copy16_special(void* out, const void* p)
+    unsigned ctz32(unsigned x)
+
+cdef extern from "arpa/inet.h" nogil:
+    const char* inet_ntop(int af, const void* src, char* dst, unsigned size)
+    enum:
+        AF_INET6
+
+cdef const char* HEX = b"0123456789abcdef"
+
+cdef uint8_t[256] short_escape
+for _i in range(256):
+    short_escape[_i] = 0
+for _c, _e in ((8, b"b"), (9, b"t"), (10, b"n"), (12, b"f"), (13, b"r"), (0x22, b'"'), (0x5C, b"\\")):
+    short_escape[_c] = _e[0]
+
+
+cdef inline int utf8_length(const uint8_t* p, const uint8_t* end) noexcept nogil:
+    """Length of the well-formed sequence at p (p[0] >= 0x80), 0 when malformed, -1 when cut off by `end`."""
+    cdef uint8_t a = p[0], lo = 0x80, hi = 0xBF
+    cdef int n, i
+    if a < 0xC2 or a > 0xF4:
+        return 0
+    if a < 0xE0:
+        n = 2
+    elif a < 0xF0:
+        n = 3
+        if a == 0xE0:
+            lo = 0xA0
+        elif a == 0xED:
+            hi = 0x9F
+    else:
+        n = 4
+        if a == 0xF0:
+            lo = 0x90
+        elif a == 0xF4:
+            hi = 0x8F
+    if end - p < 2:
+        return -1
+    if p[1] < lo or p[1] > hi:
+        return 0
+    for i in range(2, n):
+        if end - p <= i:
+            return -1
+        if p[i] < 0x80 or p[i] > 0xBF:
+            return 0
+    return n
+
+
+cdef inline char* put_escape(char* out, uint8_t c) noexcept nogil:
+    cdef uint8_t s = short_escape[c]
+    out[0] = c'\\'
+    if s:
+        out[1] = <char>s
+        return out + 2
+    out[1] = c'u'
+    out[2] = c'0'
+    out[3] = c'0'
+    out[4] = HEX[c >> 4]
+    out[5] = HEX[c & 15]
+    return out + 6
+
+
+cdef inline char* put_escape_twice(char* out, uint8_t c) noexcept nogil:
+    cdef uint8_t s = short_escape[c]
+    out[0] = c'\\'
+    out[1] = c'\\'
+    if s:
+        if s == c'"' or s == c'\\':
+            out[2] = c'\\'
+            out[3] = <char>s
+            return out + 4
+        out[2] = <char>s
+        return out + 3
+    out[2] = c'u'
+    out[3] = c'0'
+    out[4] = c'0'
+    out[5] = HEX[c >> 4]
+    out[6] = HEX[c & 15]
+    return out + 7
+
+
+cdef inline char* put_latin1(char* out, uint8_t c) noexcept nogil:
+    out[0] = <char>(0xC0 | (c >> 6))
+    out[1] = <char>(0x80 | (c & 0x3F))
+    return out + 2
+
+
+cdef char* escape_json(char* out, const uint8_t* p, const uint8_t* end, int mode) noexcept nogil:
+    """The inside of a JSON string for the bytes p..end; returns the new end of out, or NULL (TEXT_STRICT only)."""
+    cdef unsigned m, k
+    cdef uint8_t c
+    cdef int n
+    while True:
+        if end - p >= 16:
+            m = copy16_special(out, p)
+            if m == 0:          # the common case: plain text, nothing to do but move on
+                p += 16
+                out += 16
+                continue
+            k = ctz32(m)
+            p += k
+            out += k
+            c = p[0]
+        else:
+            if p >= end:
+                return out
+            c = p[0]
+            if c >= 0x20 and c < 0x80 and c != c'"' and c != c'\\':
+                out[0] = <char>c
+                out += 1
+                p += 1
+                continue
+        if c < 0x80:
+            out = put_escape(out, c)
+            p += 1
+            continue
+        while p < end and p[0] >= 0x80:
+            n = utf8_length(p, end)
+            if n > 0:
+                out[0] = <char>p[0]
+                out[1] = <char>p[1]
+                if n > 2:
+                    out[2] = <char>p[2]
+                    if n > 3:
+                        out[3] = <char>p[3]
+                out += n
+                p += n
+            elif mode == TEXT_STRICT:
+                return NULL
+            else:
+                out = put_latin1(out, p[0])
+                p += 1
+
+
+cdef char* escape_json_twice(char* out, const uint8_t* p, const uint8_t* end) noexcept nogil:
+    """As escape_json, for a JSON text inside a JSON string (the header objects). TEXT_LATIN1 for bytes not UTF-8.
+
+    CR and LF only occur inside folded values (RFC 9112 section 5.2) and become spaces.
+    """
+    cdef unsigned m, k
+    cdef uint8_t c
+    cdef int n
+    while True:
+        if end - p >= 16:
+            m = copy16_special(out, p)
+            if m == 0:
+                p += 16
+                out += 16
+                continue
+            k = ctz32(m)
+            p += k
+            out += k
+            c = p[0]
+        else:
+            if p >= end:
+                return out
+            c = p[0]
+            if c >= 0x20 and c < 0x80 and c != c'"' and c != c'\\':
+                out[0] = <char>c
+                out += 1
+                p += 1
+                continue
+        if c < 0x80:
+            if c == c'\r' or c == c'\n':
+                out[0] = c' '
+                out += 1
+            else:
+                out = put_escape_twice(out, c)
+            p += 1
+            continue
+        while p < end and p[0] >= 0x80:
+            n = utf8_length(p, end)
+            if n > 0:
+                memcpy(out, p, <size_t>n)
+                out += n
+                p += n
+            else:
+                out = put_latin1(out, p[0])
+                p += 1
+
+
+cdef char* put_u64(char* out, uint64_t v) noexcept nogil:
+    cdef char[24] tmp
+    cdef int i = 24
+    while True:
+        i -= 1
+        tmp[i] = <char>(c'0' + v % 10)
+        v = v // 10
+        if v == 0:
+            break
+    memcpy(out, &tmp[i], 24 - i)
+    return out + (24 - i)
+
+
+cdef char* put_hex(char* out, uint64_t v) noexcept nogil:
+    cdef char[16] tmp
+    cdef int i = 16
+    while True:
+        i -= 1
+        tmp[i] = HEX[v & 15]
+        v >>= 4
+        if v == 0:
+            break
+    memcpy(out, &tmp[i], 16 - i)
+    return out + (16 - i)
+
+
+cdef inline char* put_text(char* out, const char* s) noexcept nogil:
+    cdef size_t n = strlen(s)
+    memcpy(out, s, n)
+    return out + n
+
+
+cdef inline char* put_millis(char* out, uint64_t ns) noexcept nogil:
+    """Nanoseconds as milliseconds with three decimals."""
+    cdef uint64_t us = ns // 1000
+    cdef unsigned frac = <unsigned>(us % 1000)
+    out = put_u64(out, us // 1000)
+    out[0] = c'.'
+    out[1] = <char>(c'0' + frac // 100)
+    out[2] = <char>(c'0' + frac // 10 % 10)
+    out[3] = <char>(c'0' + frac % 10)
+    return out + 4
+
+
+cdef char* put_address(char* out, const uint8_t* a, uint16_t port) noexcept nogil:
+    """`a.b.c.d:port`, `[v6]:port`; all zero: `0.0.0.0:0`. At most 48 bytes."""
+    cdef char[48] tmp
+    cdef int i
+    cdef bint zero = True
+    for i in range(16):
+        if a[i]:
+            zero = False
+            break
+    if zero:
+        return put_text(out, b"0.0.0.0:0")
+    for i in range(10):
+        if a[i]:
+            break
+    else:
+        if a[10] == 0xFF and a[11] == 0xFF:
+            for i in range(12, 16):
+                out = put_u64(out, a[i])
+                out[0] = c'.' if i < 15 else c':'
+                out += 1
+            return put_u64(out, port)
+    out[0] = c'['
+    out = put_text(out + 1, inet_ntop(AF_INET6, a, tmp, 48))
+    out[0] = c']'
+    out[1] = c':'
+    return put_u64(out + 2, port)
+
+
+cdef inline bint address_known(const uint8_t* a) noexcept nogil:
+    cdef int i
+    for i in range(16):
+        if a[i]:
+            return True
+    return False
+
+
+cdef int build_constant(ctx_t* ctx, conn_t* conn) noexcept:
+    """The fields that are the same for all records of a connection, once. 0, or -1 when memory is out."""
+    cdef char* out
+    cdef size_t n = 0
+    cdef bint client = conn.dir_request != DIR_IN
+    buf_free(&ctx.pool, &conn.constant)
+    if buf_reserve(&ctx.pool, &conn.constant, 560) < 0:
+        return -1
+    out = conn.constant.data
+    out = put_text(out, b',"ip":"')
+    if client:
+        out = put_address(out, conn.local, conn.local_port)
+        out = put_text(out, b'","destIp":"')
+        out = put_address(out, conn.remote, conn.remote_port)
+        out = put_text(out, b'","direction":"2')
+    else:
+        out = put_address(out, conn.remote, conn.remote_port)
+        out = put_text(out, b'","destIp":"')
+        out = put_address(out, conn.local, conn.local_port)
+        out = put_text(out, b'","direction":"1')
+    out = put_text(out, b'","process_id":"')
+    out = put_u64(out, conn.key >> 32)
+    out = put_text(out, b'","socket_id":"')
+    out = put_u64(out, conn.key & 0xFFFFFFFF)
+    out = put_text(out, b'","process_name":"')
+    while n < 16 and conn.comm[n]:
+        n += 1
+    out = escape_json(out, <const uint8_t*>conn.comm, <const uint8_t*>conn.comm + n, TEXT_LATIN1)
+    out = put_text(out, b'","daemonset_id":"')
+    memcpy(out, ctx.daemonset, ctx.daemonset_len)
+    out += ctx.daemonset_len
+    out = put_text(out, b'","akto_account_id":"1000000","akto_vxlan_id":"0","is_pending":"false","source":"MIRRORING"')
+    out = put_text(out, b',"enable_graph":"true","protocol":"http1","tls":')
+    out = put_text(out, b'"true"' if conn.flags & CONN_TLS else b'"false"')
+    conn.constant.len = <uint32_t>(out - conn.constant.data)
+    return 0
+
+
+cdef struct mark_name_t:
+    uint32_t bit
+    const char* name
+
+cdef mark_name_t[20] MARK_NAMES
+cdef int MARK_COUNT = 0
+
+
+cdef void _mark_name(uint32_t bit, const char* name) noexcept:
+    global MARK_COUNT
+    MARK_NAMES[MARK_COUNT].bit = bit
+    MARK_NAMES[MARK_COUNT].name = name
+    MARK_COUNT += 1
+
+_mark_name(MARK_REQUEST_CUT, b"request_body_cut")
+_mark_name(MARK_RESPONSE_CUT, b"response_body_cut")
+_mark_name(MARK_REQUEST_LOST, b"request_bytes_lost")
+_mark_name(MARK_RESPONSE_LOST, b"response_bytes_lost")
+_mark_name(MARK_REQUEST_INCOMPLETE, b"request_incomplete")
+_mark_name(MARK_RESPONSE_INCOMPLETE, b"response_incomplete")
+_mark_name(MARK_JOINED, b"joined_mid_stream")
+_mark_name(MARK_NO_RESPONSE, b"no_response")
+_mark_name(MARK_END_UNSEEN, b"end_unseen")
+_mark_name(MARK_HEADERS_UNCERTAIN, b"headers_uncertain")
+_mark_name(MARK_HEADERS_CUT, b"headers_cut")
+_mark_name(MARK_PEER_UNKNOWN, b"peer_unknown")
+_mark_name(MARK_PAIRING, b"pairing_uncertain")
+_mark_name(MARK_REQUEST_OMITTED, b"request_body_omitted")
+_mark_name(MARK_RESPONSE_OMITTED, b"response_body_omitted")
+_mark_name(MARK_REQUEST_UNDECODED, b"request_body_undecoded")
+_mark_name(MARK_RESPONSE_UNDECODED, b"response_body_undecoded")
+_mark_name(MARK_EVICTED, b"evicted")
+_mark_name(MARK_AMBIGUOUS, b"ambiguous_framing")
+
+cdef const char* AMBIGUITY_NAMES[16]
+AMBIGUITY_NAMES[0] = b"content_length_and_transfer_encoding"
+AMBIGUITY_NAMES[1] = b"content_length_conflict"
+AMBIGUITY_NAMES[2] = b"content_length_invalid"
+AMBIGUITY_NAMES[3] = b"transfer_encoding_not_chunked"
+AMBIGUITY_NAMES[4] = b"transfer_encoding_in_http10"
+AMBIGUITY_NAMES[5] = b"bare_lf"
+AMBIGUITY_NAMES[6] = b"obs_fold"
+AMBIGUITY_NAMES[7] = b"space_before_colon"
+AMBIGUITY_NAMES[8] = b"bad_header_line"
+AMBIGUITY_NAMES[9] = b"start_line"
+AMBIGUITY_NAMES[10] = b"bad_chunk"
+AMBIGUITY_NAMES[11] = b"nul"
+AMBIGUITY_NAMES[12] = b"multiple_host"
+AMBIGUITY_NAMES[13] = b"transfer_encoding_obfuscated"
+AMBIGUITY_NAMES[14] = b"content_length_repeated"
+AMBIGUITY_NAMES[15] = b"bare_cr"
+
+
+def mark_words():
+    """The words that may stand in `marks`, without their counts and reasons."""
+    return [MARK_NAMES[i].name.decode() for i in range(MARK_COUNT)]
+
+
+def ambiguity_words():
+    """The reasons that may follow `ambiguous_framing:`."""
+    return [AMBIGUITY_NAMES[i].decode() for i in range(16)]
+
+
+cdef char* put_marks(char* out, exchange_t* ex, uint64_t req_shown, uint64_t resp_shown) noexcept nogil:
+    """The marks as a JSON array inside a JSON string; counts in bytes behind a colon. At most 1,400 bytes."""
+    cdef int i, j
+    cdef bint first = True
+    cdef uint32_t bit
+    out = put_text(out, b'[')
+    for i in range(MARK_COUNT):
+        bit = MARK_NAMES[i].bit
+        if not ex.marks & bit:
+            continue
+        if not first:
+            out = put_text(out, b',')
+        first = False
+        out = put_text(out, b'\\"')
+        out = put_text(out, MARK_NAMES[i].name)
+        if bit == MARK_REQUEST_CUT or bit == MARK_RESPONSE_CUT:
+            # how many body bytes of the true size the record does not show
+            out[0] = c':'
+            if bit == MARK_REQUEST_CUT:
+                out = put_u64(out + 1, ex.req.size - req_shown if ex.req.size > req_shown else 0)
+            else:
+                out = put_u64(out + 1, ex.resp.size - resp_shown if ex.resp.size > resp_shown else 0)
+        elif bit == MARK_REQUEST_LOST and ex.req.lost:
+            out[0] = c':'
+            out = put_u64(out + 1, ex.req.lost)
+        elif bit == MARK_RESPONSE_LOST and ex.resp.lost:
+            out[0] = c':'
+            out = put_u64(out + 1, ex.resp.lost)
+        elif bit == MARK_AMBIGUOUS:
+            for j in range(16):
+                if ex.ambiguity & (1 << j):
+                    out = put_text(out, b':')
+                    out = put_text(out, AMBIGUITY_NAMES[j])
+        out = put_text(out, b'\\"')
+    return put_text(out, b']')
+
+
+cdef size_t close_json(char* out, const uint8_t* p, const uint8_t* end) noexcept nogil:
+    """A JSON text cut anywhere, closed so that it is JSON again: the prefix up to the last whole value, then quotes
+    and brackets. Room needed: the input and 516 bytes. Deeper than 512 levels: 0 (the body is left out then).
+
+    Akto's consumer rejects a JSON request body that does not end as it began.
+    """
+    cdef uint8_t[512] stack
+    cdef int depth = 0, safe_depth = 0
+    cdef const uint8_t* start = p
+    cdef const uint8_t* safe = p
+    cdef const uint8_t* literal = NULL
+    cdef const uint8_t* back
+    cdef uint8_t c, structural = 0
+    cdef bint in_string = False, is_key = False
+    cdef size_t n
+    while p < end:
+        c = p[0]
+        if in_string:
+            if c == c'\\':
+                if end - p < 2 or (p[1] == c'u' and end - p < 6):
+                    break
+                p += 2
+                continue
+            if c == c'"':
+                in_string = False
+                if not is_key:
+                    safe = p + 1
+                    safe_depth = depth
+            p += 1
+            continue
+        if c == c'"':
+            in_string = True
+            is_key = depth > 0 and stack[depth - 1] == c'}' and structural != c':'
+        elif c == c'{' or c == c'[':
+            if depth == 512:
+                return 0
+            stack[depth] = c'}' if c == c'{' else c']'
+            depth += 1
+            structural = c
+            safe = p + 1
+            safe_depth = depth
+        elif c == c'}' or c == c']':
+            if literal != NULL:
+                literal = NULL
+            if depth > 0:
+                depth -= 1
+            structural = c
+            safe = p + 1
+            safe_depth = depth
+        elif c == c',' or c == c':':
+            if literal != NULL and c == c',':
+                safe = p
+                safe_depth = depth
+            literal = NULL
+            structural = c
+        elif c != c' ' and c != c'\n' and c != c'\r' and c != c'\t':
+            if literal == NULL:
+                literal = p
+        p += 1
+    if in_string and not is_key:
+        # keep what there is of the string; never half a UTF-8 sequence
+        back = p
+        while back > start and back > p - 4 and ((back - 1)[0] & 0xC0) == 0x80:
+            back -= 1
+        if back > start and (back - 1)[0] >= 0xC0 and utf8_length(back - 1, p) <= 0:
+            p = back - 1
+        n = <size_t>(p - start)
+        memcpy(out, start, n)
+        out[n] = c'"'
+        n += 1
+        safe_depth = depth
+    else:
+        n = <size_t>(safe - start)
+        memcpy(out, start, n)
+    while safe_depth > 0:
+        safe_depth -= 1
+        out[n] = <char>stack[safe_depth]
+        n += 1
+    return n
+
+
+def close_json_text(bytes text):
+    """close_json for tests: bytes in, bytes out."""
+    cdef bytearray out = bytearray(len(text) + 520)
+    cdef const uint8_t* p = text
+    cdef char* o = out
+    cdef size_t n = close_json(o, p, p + len(text))
+    return bytes(out[:n])
+
+
+def escape_text(bytes text, bint twice=False):
+    """The escapers for tests: the inside of a JSON string, or None when the bytes are not UTF-8."""
+    cdef bytearray out = bytearray(len(text) * 7 + 16)
+    cdef const uint8_t* p = text
+    cdef char* o = out
+    cdef char* e
+    if twice:
+        e = escape_json_twice(o, p, p + len(text))
+    else:
+        e = escape_json(o, p, p + len(text), TEXT_STRICT)
+        if e == NULL:
+            return None
+    return bytes(out[:e - o])
+
+
+cdef int put_body(ctx_t* ctx, message_t* m, bint is_request, uint32_t* marks, uint64_t* shown, size_t limit) noexcept:
+    """Append `,"requestPayload":"..."` (and its encoding) to the batch; 0, or -1 when memory is out.
+
+    `shown` gets the number of wire body bytes that the record stands for; `limit` bounds the body bytes used.
+    """
+    cdef const uint8_t* p = <const uint8_t*>m.body.data
+    cdef size_t n = m.body.len
+    cdef char* out
+    cdef char* done
+    cdef bint cut = (marks[0] & ((MARK_REQUEST_CUT | MARK_REQUEST_LOST | MARK_REQUEST_INCOMPLETE) if is_request else
+                                 (MARK_RESPONSE_CUT | MARK_RESPONSE_LOST | MARK_RESPONSE_INCOMPLETE))) != 0
+    cdef bint binary = False
+    cdef bytes plain = None
+    cdef bytes text
+    cdef const uint8_t* back
+    if n > limit:
+        n = limit
+        cut = True
+        marks[0] |= MARK_REQUEST_CUT if is_request else MARK_RESPONSE_CUT
+    shown[0] = n
+    if n and m.media == MEDIA_BINARY:
+        marks[0] |= MARK_REQUEST_OMITTED if is_request else MARK_RESPONSE_OMITTED
+        n = 0
+    elif n and (m.codings[0] or m.charset):
+        plain, ok, shorter = decode_body(ctx, p, n, m, cut, limit)
+        if not ok:
+            marks[0] |= MARK_REQUEST_UNDECODED if is_request else MARK_RESPONSE_UNDECODED
+            ctx.counters[C_UNDECODED] += 1
+            binary = True
+        if shorter:
+            cut = True
+            marks[0] |= MARK_REQUEST_CUT if is_request else MARK_RESPONSE_CUT
+        p = <const uint8_t*><const char*>plain
+        n = <size_t>len(plain)
+    if buf_reserve(&ctx.out_pool, &ctx.out, n * 6 + 96) < 0:
+        return -1
+    out = ctx.out.data + ctx.out.len
+    out = put_text(out, b',"requestPayload":"' if is_request else b',"responsePayload":"')
+    if n == 0:
+        out[0] = c'"'
+        ctx.out.len = <uint32_t>(out + 1 - ctx.out.data)
+        return 0
+    if not binary and cut:
+        # a cut inside a UTF-8 sequence is not "not UTF-8": drop the incomplete tail
+        back = p + n
+        while back > p and back > p + n - 4 and ((back - 1)[0] & 0xC0) == 0x80:
+            back -= 1
+        if back > p and (back - 1)[0] >= 0xC0 and utf8_length(back - 1, p + n) == -1:
+            n = <size_t>(back - 1 - p)
+        if is_request and m.media <= MEDIA_JSON and n and (p[0] == c'{' or p[0] == c'['):
+            text = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>n + 520)
+            n = close_json(<char*>text, p, p + n)
+            plain = text
+            p = <const uint8_t*><const char*>plain
+            if buf_reserve(&ctx.out_pool, &ctx.out, n * 6 + 96) < 0:
+                return -1
+            out = ctx.out.data + ctx.out.len
+            out = put_text(out, b',"requestPayload":"')
+    done = NULL if binary else escape_json(out, p, p + n, TEXT_STRICT)
+    if done != NULL:
+        done[0] = c'"'
+        ctx.out.len = <uint32_t>(done + 1 - ctx.out.data)
+        return 0
+    text = binascii.b2a_base64(PyBytes_FromStringAndSize(<const char*>p, <Py_ssize_t>n), newline=False)
+    memcpy(out, <const char*>text, len(text))
+    out += len(text)
+    out = put_text(out, b'","requestPayloadEncoding":"base64"' if is_request else
+                   b'","responsePayloadEncoding":"base64"')
+    ctx.out.len = <uint32_t>(out - ctx.out.data)
+    return 0
+
+
+cdef tuple decode_body(ctx_t* ctx, const uint8_t* p, size_t n, message_t* m, bint cut, size_t limit):
+    cdef bytes raw = PyBytes_FromStringAndSize(<const char*>p, <Py_ssize_t>n)
+    try:
+        return (<object>ctx.content).decode(raw, bytes(m.codings[:4]), m.charset, cut, ctx.body_bytes
+                                            if ctx.body_bytes < limit else limit)
+    except Exception:
+        ctx.counters[C_CALLBACK_ERRORS] += 1
+        return raw, False, False
+
+
+cdef int encode_once(ctx_t* ctx, conn_t* conn, exchange_t* ex, uint64_t end_ns, size_t limit) noexcept:
+    """Append the record without its newline. 0, or -1 when memory is out."""
+    cdef uint32_t marks = ex.marks
+    cdef uint64_t req_shown = 0, resp_shown = 0, start_wall
+    cdef uint32_t before = ex.marks
+    cdef char* out
+    if buf_reserve(&ctx.out_pool, &ctx.out, <size_t>ex.req.head.len + 64) < 0:
+        return -1
+    ctx.out.data[ctx.out.len] = c'{'
+    memcpy(ctx.out.data + ctx.out.len + 1, ex.req.head.data, ex.req.head.len)
+    ctx.out.len += ex.req.head.len + 1
+    if put_body(ctx, &ex.req, True, &marks, &req_shown, limit) < 0:
+        return -1
+    if buf_reserve(&ctx.out_pool, &ctx.out, <size_t>ex.resp.head.len + 128) < 0:
+        return -1
+    out = ctx.out.data + ctx.out.len
+    if ex.resp.head.len:
+        memcpy(out, ex.resp.head.data, ex.resp.head.len)
+        out += ex.resp.head.len
+    else:
+        out = put_text(out, b',"status":"","statusCode":"0","responseHeaders":"{}"')
+    ctx.out.len = <uint32_t>(out - ctx.out.data)
+    if put_body(ctx, &ex.resp, False, &marks, &resp_shown, limit) < 0:
+        return -1
+    if buf_reserve(&ctx.out_pool, &ctx.out, <size_t>conn.constant.len + 2560) < 0:
+        return -1
+    out = ctx.out.data + ctx.out.len
+    memcpy(out, conn.constant.data, conn.constant.len)
+    out += conn.constant.len
+    start_wall = <uint64_t>(<int64_t>ex.req.first_ns + ctx.wall_offset_ns)
+    out = put_text(out, b',"time":"')
+    out = put_u64(out, start_wall // 1000000000)
+    out = put_text(out, b'","startTimeMs":"')
+    out = put_u64(out, start_wall // 1000000)
+    out = put_text(out, b'","firstByteMs":"')
+    if ex.resp.started and ex.resp.first_ns >= ex.req.first_ns:
+        out = put_millis(out, ex.resp.first_ns - ex.req.first_ns)
+    out = put_text(out, b'","durationMs":"')
+    out = put_millis(out, end_ns - ex.req.first_ns if end_ns > ex.req.first_ns else 0)
+    out = put_text(out, b'","requestSize":"')
+    out = put_u64(out, ex.req.size)
+    out = put_text(out, b'","responseSize":"')
+    out = put_u64(out, ex.resp.size)
+    out = put_text(out, b'","recordId":"')
+    memcpy(out, ctx.prefix, ctx.prefix_len)
+    out += ctx.prefix_len
+    out = put_hex(out, conn.key >> 32)
+    out[0] = c'-'
+    out = put_hex(out + 1, conn.key & 0xFFFFFFFF)
+    out[0] = c'-'
+    out = put_hex(out + 1, conn.gen)
+    out[0] = c'-'
+    out = put_hex(out + 1, ex.index)
+    if marks == 0:
+        out = put_text(out, b'","marks":"[]"}')
+    else:
+        ex.marks = marks
+        out = put_text(out, b'","marks":"')
+        out = put_marks(out, ex, req_shown, resp_shown)
+        out = put_text(out, b'"}')
+        ex.marks = before
+    ctx.out.len = <uint32_t>(out - ctx.out.data)
+    return 0
+
+
+cdef void emit_record(ctx_t* ctx, conn_t* conn, exchange_t* ex, uint64_t end_ns) noexcept:
+    """Put the record of `ex` into the outgoing batch. A record that would pass ctx.record_bytes is written again
+    with shorter bodies (marked); one that is still too long is counted and left out.
+    """
+    cdef uint32_t start = ctx.out.len
+    cdef size_t limit = 0xFFFFFFFF
+    cdef out_index_t* entry
+    if conn.constant.len == 0 and build_constant(ctx, conn) < 0:
+        ctx.counters[C_RECORDS_DROPPED_SIZE] += 1
+        return
+    if not (address_known(conn.local) and address_known(conn.remote)):
+        ex.marks |= MARK_PEER_UNKNOWN
+    while True:
+        if encode_once(ctx, conn, ex, end_ns, limit) < 0:
+            ctx.out.len = start
+            ctx.counters[C_RECORDS_DROPPED_SIZE] += 1
+            return
+        if ctx.out.len - start < ctx.record_bytes:
+            break
+        ctx.out.len = start
+        if limit == 0:
+            ctx.counters[C_RECORDS_DROPPED_SIZE] += 1
+            return
+        if limit == 0xFFFFFFFF:
+            limit = ctx.body_bytes
+        limit = limit // 2 if limit > 2048 else 0
+    if (buf_reserve(&ctx.out_pool, &ctx.out, 1) < 0
+            or buf_reserve(&ctx.out_pool, &ctx.out_index, sizeof(out_index_t)) < 0
+            or (ex.details.len and buf_append(&ctx.out_pool, &ctx.out_details, ex.details.data, ex.details.len) < 0)):
+        ctx.out.len = start
+        ctx.counters[C_RECORDS_DROPPED_SIZE] += 1
+        return
+    ctx.out.data[ctx.out.len] = c'\n'
+    ctx.out.len += 1
+    entry = <out_index_t*>(ctx.out_index.data + ctx.out_index.len)
+    ctx.out_index.len += sizeof(out_index_t)
+    entry.length = ctx.out.len - start
+    entry.details_len = ex.details.len
+    entry.end_ns = end_ns
+    entry.conn_key = conn.key
+    entry.gen = conn.gen
+    entry.index = ex.index
+    ctx.counters[C_RECORDS] += 1
+    ctx.counters[C_RECORD_BYTES] += entry.length
+    if ex.marks:
+        ctx.counters[C_RECORDS_MARKED] += 1

@@ -1,0 +1,143 @@
+"""The sink: receive batches from the shards, hand them to the destination, acknowledge them when it has them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+
+import zmq
+
+from collector.metrics import SINK_NAMES
+from collector.router import endpoints
+from collector.router.channel import Delivery, Receiver
+from collector.runtime import Child
+from collector.sink.destination import Batch, Destination, NullDestination
+from collector.sink.jsonlines import JsonLines
+from collector.sink.ordered import Ordered
+
+log = logging.getLogger("sink")
+
+INPUT_WINDOW_BYTES = 16 << 20
+
+
+class Sink:
+    """The process; ``run`` returns its exit code."""
+
+    def __init__(self, child: Child) -> None:
+        start = child.start
+        self._child = child
+        self._counters = child.counters
+        self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._stop_seconds = float(start["stop_seconds"])
+        self._ordered = Ordered() if start["ordered"] else None
+        self._base = child.counters.snapshot()  # another life may have counted before us
+        self._destination = self._make(start)
+        child.drop_privileges()
+        self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
+        self._in = Receiver(self.context, endpoints.sink(start["directory"]), bytes.fromhex(start["token"]),
+                            window=INPUT_WINDOW_BYTES)
+        self._poller = zmq.Poller()
+        self._poller.register(self._in.socket, zmq.POLLIN)
+        self._poller.register(child.channel, zmq.POLLIN)
+        self._poller.register(self._wake_read, zmq.POLLIN)
+        self._said_gone = False
+
+    def _make(self, start: dict[str, object]) -> Destination:
+        lossless = bool(start["lossless"])
+        output = start["output"]
+        if output == "null":
+            return NullDestination(lossless=lossless, wake=self._wake)
+        if output == "kafka":
+            from collector.sink.kafka import Kafka
+
+            kafka = start["kafka"]
+            assert isinstance(kafka, dict)
+            return Kafka(kafka, lossless=lossless, wake=self._wake)
+        return JsonLines(self._child.fds[1], lossless=lossless, wake=self._wake, first_life=bool(start["first_life"]))
+
+    def _wake(self) -> None:
+        try:
+            os.write(self._wake_write, b"x")
+        except BlockingIOError:
+            pass  # it is awake already
+
+    def run(self) -> int:
+        """Until told to stop and everything is delivered, or the time to stop is over."""
+        self._destination.start()
+        self._child.ready()
+        while not self._child.stopping:
+            self._poller.poll(100)
+            self._turn()
+        deadline = time.monotonic() + self._stop_seconds
+        self._turn()
+        if self._ordered is not None:
+            for batch in self._ordered.batches():
+                self._destination.submit(batch)
+        self._destination.close()
+        while not self._destination.idle() and not self._destination.gone and time.monotonic() < deadline:
+            self._poller.poll(20)
+            self._turn()
+        self._turn()
+        left = 0 if self._destination.idle() else 1
+        if left:
+            log.error("stopped with %d bytes not taken by the destination", self._destination.queued_bytes)
+        return 1 if left or self._destination.gone else 0
+
+    def _turn(self) -> None:
+        self._child.hear()
+        while not self._destination.full():
+            delivery = self._in.receive()
+            if delivery is None:
+                break
+            self._take(delivery)
+        try:
+            while os.read(self._wake_read, 4096):
+                pass
+        except BlockingIOError:
+            pass
+        for batch in self._destination.done():
+            if batch.token is not None:
+                self._in.acknowledge(batch.token)
+        if self._destination.gone and not self._said_gone:
+            self._said_gone = True
+            self._child.say({"kind": "destination_gone", "why": self._destination.gone})
+        self._count()
+        self._child.beat()
+
+    def _take(self, delivery: Delivery) -> None:
+        if len(delivery.frames) != 3:
+            self._in.acknowledge(delivery)  # END
+            return
+        batch = Batch(*delivery.frames, token=delivery)
+        self._counters.add("batches")
+        self._counters.add("records", batch.count)
+        self._counters.add("record_bytes", len(batch.records))
+        if self._ordered is not None:
+            self._ordered.add(batch)
+            self._in.acknowledge(delivery)
+        else:
+            self._destination.submit(batch)
+
+    def _count(self) -> None:
+        totals, base = self._destination.totals, self._base
+        self._counters["delivered_records"] = base["delivered_records"] + totals.delivered
+        self._counters["failed_records"] = base["failed_records"] + totals.failed
+        self._counters["dropped_records"] = base["dropped_records"] + totals.dropped
+        self._counters["write_errors"] = base["write_errors"] + totals.errors
+        self._counters["queue_bytes"] = self._destination.queued_bytes
+        self._counters["destination_up"] = int(self._destination.up and not self._destination.gone)
+        self._counters["refused_messages"] = self._in.refused
+
+
+def main() -> int:
+    """Entry of the child process."""
+    child = Child.begin(SINK_NAMES)
+    sink = Sink(child)
+    code = sink.run()
+    sink.context.destroy(0)
+    return code
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,144 @@
+"""One child process: start, stop, kill, exit status, and what it says."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from collector import control
+from collector.counters import Counters
+from collector.logs import ChildLines
+from collector.supervisor.policy import History
+
+log = logging.getLogger("supervisor")
+
+# A child gets what Python and the dynamic linker need, and none of the settings: those come by the channel.
+_ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "VIRTUAL_ENV", "PYTHONPATH", "LD_LIBRARY_PATH",
+                "LD_PRELOAD", "ASAN_OPTIONS", "UBSAN_OPTIONS", "PYTHONDONTWRITEBYTECODE", "PYTHONMALLOC")
+
+
+class ChildProcess:
+    """A child's room in the supervisor; it survives the child's lives.
+
+    ``name`` is unique (`shard-0`), ``role`` is loader, shard or sink. ``stdout`` is a descriptor or None for nowhere.
+    """
+
+    def __init__(self, name: str, role: str, module: str, block: int, counters: Counters,
+                 stdout: int | None = None) -> None:
+        self.name = name
+        self.role = role
+        self.module = module
+        self.block = block
+        self.counters = counters
+        self.history = History()
+        self.ready = False
+        self.lives = 0
+        self.restart_at: float | None = None
+        self.exit_code: int | None = None
+        self.expected_to_end = False
+        self._stdout = stdout
+        self._process: subprocess.Popen[bytes] | None = None
+        self.channel: socket.socket | None = None
+        self.log_pipe: int | None = None
+        self._lines = ChildLines(name)
+        self.started_at = 0.0
+
+    @property
+    def pid(self) -> int | None:
+        """Its process id while it lives."""
+        return self._process.pid if self._process is not None else None
+
+    def start(self, message: dict[str, Any], fds: Sequence[int]) -> None:
+        """Start a life: exec, then hand over the start message with descriptors. Raises OSError."""
+        ours, theirs = control.pair()
+        read, write = os.pipe2(os.O_CLOEXEC)
+        environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", self.module, str(theirs.fileno())], env=environment, stdin=subprocess.DEVNULL,
+                stdout=self._stdout if self._stdout is not None else subprocess.DEVNULL, stderr=write,
+                pass_fds=[theirs.fileno()], close_fds=True)
+        finally:
+            theirs.close()
+            os.close(write)
+        os.set_blocking(read, False)
+        self.channel = ours
+        self.log_pipe = read
+        self.ready = False
+        self.exit_code = None
+        self.restart_at = None
+        self.lives += 1
+        self.started_at = time.monotonic()
+        self.counters["heartbeat_ns"] = time.monotonic_ns()
+        self.counters["ready"] = 0
+        control.send(ours, {"kind": "start", "block": self.block, **message}, fds)
+        ours.setblocking(False)
+
+    def tell(self, message: dict[str, Any]) -> None:
+        """Send it a message; one that is gone or does not listen hears nothing."""
+        if self.channel is not None:
+            try:
+                control.send(self.channel, message)
+            except OSError:
+                log.debug("%s does not listen", self.name)
+
+    def said(self) -> list[tuple[dict[str, Any], list[int]]]:
+        """Its messages that are here now."""
+        out: list[tuple[dict[str, Any], list[int]]] = []
+        while self.channel is not None:
+            try:
+                received = control.receive(self.channel)
+            except (BlockingIOError, InterruptedError):
+                break
+            except OSError:
+                received = None
+            if received is None:
+                break
+            out.append(received)
+        return out
+
+    def read_logs(self) -> None:
+        """Pass its log lines on."""
+        while self.log_pipe is not None:
+            try:
+                data = os.read(self.log_pipe, 65536)
+            except (BlockingIOError, InterruptedError):
+                return
+            if not data:
+                return
+            self._lines.feed(data)
+
+    def reap(self) -> bool:
+        """Has it ended since the last call? Then its exit code is known and its descriptors are closed."""
+        if self._process is None or self._process.poll() is None:
+            return False
+        self.read_logs()
+        self._lines.feed(b"\n")
+        self.exit_code = self._process.returncode
+        self._process = None
+        if self.channel is not None:
+            self.channel.close()
+            self.channel = None
+        if self.log_pipe is not None:
+            os.close(self.log_pipe)
+            self.log_pipe = None
+        return True
+
+    def kill(self) -> None:
+        """kill -9."""
+        if self._process is not None:
+            try:
+                self._process.send_signal(signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+
+    def __repr__(self) -> str:
+        state = "ready" if self.ready else "starting" if self.pid else "down"
+        return f"<{self.name} {state} pid={self.pid} life={self.lives}>"

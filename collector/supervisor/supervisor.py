@@ -1,0 +1,438 @@
+"""Over all: starts the children, watches them, repairs, stops them in the order of the data.
+
+    start   sink, shards, loader          (who receives is there before who sends)
+    stop    loader, shards, sink          (each drains into the next, then ends)
+
+A child that ends is noticed at once and started again; one that hangs, within seconds. The supervisor keeps
+duplicates of everything the kernel gave the loader, so a new loader goes on where the old one was, and nothing is
+compiled again. What a killed child held is known from shared memory and counted.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import selectors
+import shutil
+import signal
+import sys
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from collector import errors, metrics
+from collector.config import Config, memory_limit
+from collector.counters import CounterMemory, Counters
+from collector.errors import ChildError, CollectorError
+from collector.runtime import UNPRIVILEGED_ID
+from collector.shards.pipeline import COUNTER_NAMES
+from collector.supervisor import memory, policy
+from collector.supervisor.child import ChildProcess
+from collector.supervisor.health import HealthServer
+
+log = logging.getLogger("supervisor")
+
+RECORD_BYTES = 1_000_000  # a record stays below Kafka's default message limit of 1,048,588 with room for the batch
+PSS_SECONDS = 10.0
+STOP_LOADER_SECONDS, STOP_SHARDS_SECONDS, STOP_SINK_SECONDS = 10.0, 10.0, 8.0
+
+
+@dataclass
+class Plan:
+    """What one run does. ``loader`` is (module, start message, descriptors) of the first stage: the live loader, a
+    replay or a benchmark's ring."""
+
+    config: Config
+    output: str
+    loader_module: str
+    loader_message: dict[str, Any] = field(default_factory=dict)
+    loader_fds: list[int] = field(default_factory=list)
+    output_fd: int | None = None
+    live: bool = True
+    lossless: bool = False
+    ordered: bool = False
+    ends_by_itself: bool = False
+    duration_seconds: float | None = None
+    directory: str = ""
+    record_prefix: str = ""
+    daemonset_id: str = ""
+    serve_health: bool = True
+    stop_sink_seconds: float = STOP_SINK_SECONDS
+
+
+class Supervisor:
+    """See the module. ``run`` blocks until everything has ended and returns the exit code."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = self._plan = plan
+        config = plan.config
+        self.shards = config.shards
+        self._token = secrets.token_hex(8)
+        self._memory = CounterMemory(self.shards + 3)
+        self.own = Counters(self._memory.block(self.shards + 2), metrics.SUPERVISOR_NAMES)
+        self._core = [Counters(self._memory.block(i), COUNTER_NAMES, 0) for i in range(self.shards)]
+        self._deaths_while_fed: dict[int, int] = {}
+        self._signals = 0
+        self._exit_code = 0
+        self._stop_reason = ""
+        self._failed = ""
+        self._adopted: tuple[dict[str, Any], list[int]] | None = None
+        self._attached_line = ""
+        self._announced = False
+        self.problems: list[str] = []
+        self._next_memory = 0.0
+        self._next_pss = 0.0
+        self._base_bytes = 0
+        stdout = plan.output_fd
+        self.sink = ChildProcess("sink", "sink", "collector.sink.process", self.shards + 1,
+                                 Counters(self._memory.block(self.shards + 1), metrics.SINK_NAMES), stdout)
+        self.shard_children = [
+            ChildProcess(f"shard-{i}", "shard", "collector.shards.process", i,
+                         Counters(self._memory.block(i), metrics.SHARD_NAMES)) for i in range(self.shards)]
+        self.loader = ChildProcess("loader", "loader", plan.loader_module, self.shards,
+                                   Counters(self._memory.block(self.shards), metrics.LOADER_NAMES))
+        self.children = [self.sink, *self.shard_children, self.loader]
+        self._soft, self._hard = memory.thresholds(
+            config["TRAFFIC_BUFFER_THRESHOLD"], config["AKTO_MEM_THRESH_RESTART"], memory_limit())
+        self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+
+    # ---- start messages
+
+    def _common(self) -> dict[str, Any]:
+        return {"log_level": self._plan.config["AKTO_LOG_LEVEL"], "blocks": self._memory.blocks,
+                "token": self._token, "directory": self._plan.directory, "shards": self.shards}
+
+    def _shard_message(self, number: int, lives: int) -> dict[str, Any]:
+        config, plan = self._plan.config, self._plan
+        ports: list[int] = []
+        if config["TRAFFIC_IGNORE_DEFAULT_PORTS"]:
+            from collector.config import IGNORED_PORTS
+
+            ports.extend(IGNORED_PORTS)
+        settings = {
+            "header_bytes": config["COLLECTOR_HEADER_BYTES"], "body_bytes": config["COLLECTOR_BODY_BYTES"],
+            "record_bytes": RECORD_BYTES,
+            "max_connections": max(1, -(-config["TRAFFIC_MAX_ACTIVE_CONN"] * 5 // (4 * self.shards))),
+            "buffer_bytes": self._budget(), "idle_seconds": config["TRAFFIC_INACTIVITY_THRESHOLD"],
+            "unanswered_seconds": config["COLLECTOR_UNANSWERED_SECS"],
+            "response_bodies": config["COLLECTOR_RESPONSE_BODIES"],
+            "disable_egress": config["TRAFFIC_DISABLE_EGRESS"], "ignore_ip_hosts": config["AKTO_IGNORE_IP_TRAFFIC"],
+            "ignore_metadata": config["AKTO_IGNORE_CLOUD_METADATA_CALLS"], "want_details": plan.output == "kafka",
+            "ignore_ports": ports, "rules": config["AKTO_MODULE_DISCOVERY_CONFIG"],
+            "record_prefix": f"{plan.record_prefix}{lives:x}-", "daemonset_id": plan.daemonset_id,
+        }
+        return {**self._common(), "number": number, "settings": settings, "live": plan.live,
+                "finish_timers": not plan.live, "suspects": policy.suspects(self._deaths_while_fed)}
+
+    def _start(self, child: ChildProcess) -> None:
+        plan = self._plan
+        if child.role == "shard":
+            child.start(self._shard_message(child.block, child.lives), [self._memory.fd])
+        elif child.role == "sink":
+            fds = [self._memory.fd] + ([plan.output_fd] if plan.output_fd is not None else [])
+            config = plan.config
+            child.start({**self._common(), "output": plan.output, "lossless": plan.lossless, "ordered": plan.ordered,
+                         "first_life": child.lives == 0, "stop_seconds": plan.stop_sink_seconds,
+                         "kafka": {"brokers": config.brokers, "topic": config["COLLECTOR_KAFKA_TOPIC"],
+                                   "compression": config["COLLECTOR_COMPRESSION"],
+                                   "batch_records": config["AKTO_TRAFFIC_BATCH_SIZE"],
+                                   "batch_seconds": config["AKTO_TRAFFIC_BATCH_TIME_SECS"]}}, fds)
+        else:
+            message = {**self._common(), **plan.loader_message, "adopt": None, "spare": len(plan.loader_fds)}
+            fds = [self._memory.fd, *plan.loader_fds]
+            if self._adopted is not None:
+                message["adopt"] = self._adopted[0]
+                fds += self._adopted[1]
+            child.start(message, fds)
+
+    def _budget(self) -> int:
+        base = self._base_bytes or 110 * memory.MIB
+        return memory.shard_budget(self._soft, base, self.shards)
+
+    # ---- the endpoints' questions
+
+    def live(self) -> tuple[bool, str]:
+        """Live fails only when repair failed."""
+        return (not self._failed, self._failed or "ok")
+
+    def ready(self) -> tuple[bool, str]:
+        """Probes attached and every child at work."""
+        missing = [child.name for child in self.children if not child.ready]
+        if self._stop_reason:
+            return False, f"stopping: {self._stop_reason}"
+        return (not missing, "ok" if not missing else "not ready: " + ", ".join(missing))
+
+    def readings(self) -> list[tuple[str, dict[str, str], dict[str, int]]]:
+        """For /metrics."""
+        out: list[tuple[str, dict[str, str], dict[str, int]]] = []
+        for i, child in enumerate(self.shard_children):
+            out.append(("shard", {"shard": str(i)}, {**child.counters.snapshot(), **self._core[i].snapshot()}))
+        out.append(("loader", {}, self.loader.counters.snapshot()))
+        out.append(("sink", {}, self.sink.counters.snapshot()))
+        out.append(("supervisor", {}, self.own.snapshot()))
+        return out
+
+    def totals(self) -> dict[str, int]:
+        """Sums over the shards, and the other children's numbers by `role_key`."""
+        out: dict[str, int] = {}
+        for role, _labels, values in self.readings():
+            for key, value in values.items():
+                name = key if role == "shard" else f"{role}_{key}"
+                out[name] = out.get(name, 0) + value
+        return out
+
+    def pids(self) -> list[int]:
+        """Of the whole tree, this process first."""
+        return [os.getpid(), *(child.pid for child in self.children if child.pid is not None)]
+
+    # ---- the loop
+
+    def run(self) -> int:
+        """Until a signal, the planned end, or a failure that cannot be repaired."""
+        health = None
+        old = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            self._make_directory()
+            if self._plan.serve_health:
+                try:
+                    health = HealthServer(self._plan.config["COLLECTOR_HEALTH_ADDRESS"], self)
+                except OSError as error:
+                    raise CollectorError(
+                        f"COLLECTOR_HEALTH_ADDRESS={self._plan.config['COLLECTOR_HEALTH_ADDRESS']}: "
+                        f"{error.strerror}") from None
+            for child in self.children:
+                self._start(child)
+            started = time.monotonic()
+            while not self._stop_reason:
+                self._turn(0.1)
+                duration = self._plan.duration_seconds
+                if duration is not None and self.loader.ready and time.monotonic() - self._ready_since(started) > duration:
+                    self._stop("duration is over")
+            self._shut_down()
+        finally:
+            for child in self.children:
+                child.kill()
+            for child in self.children:
+                while child.pid is not None and not child.reap():
+                    time.sleep(0.005)
+            self._release()
+            if health is not None:
+                health.close()
+            if self._plan.directory:
+                shutil.rmtree(self._plan.directory, ignore_errors=True)
+            for number, handler in old.items():
+                signal.signal(number, handler)
+        if self._failed:
+            raise ChildError(self._failed)
+        return self._exit_code
+
+    def _ready_since(self, fallback: float) -> float:
+        return self._captures_since if self._captures_since else fallback
+
+    _captures_since = 0.0
+
+    def _on_signal(self, number: int, _frame: object) -> None:
+        self._signals += 1
+        try:
+            os.write(self._wake_write, b"s")
+        except BlockingIOError:
+            pass
+        if self._signals > 1:
+            for child in self.children:
+                child.kill()
+            self._release()
+            if self._plan.directory:
+                shutil.rmtree(self._plan.directory, ignore_errors=True)
+            os._exit(128 + number)
+
+    def _make_directory(self) -> None:
+        directory = self._plan.directory
+        os.makedirs(directory, mode=0o700, exist_ok=True)
+        if len(directory) > 80:
+            raise CollectorError(f"COLLECTOR_RUNTIME_DIR: {directory} is too long for a socket's name")
+        if os.geteuid() == 0:
+            os.chown(directory, UNPRIVILEGED_ID, UNPRIVILEGED_ID)
+
+    def _stop(self, reason: str, code: int = 0) -> None:
+        if not self._stop_reason:
+            self._stop_reason = reason
+            self._exit_code = code
+            log.info("stopping: %s", reason)
+
+    def _wait(self, seconds: float) -> None:
+        """Until something may have happened: a message, a log line, an end, a signal."""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._wake_read, selectors.EVENT_READ)
+            for child in self.children:
+                if child.channel is not None:
+                    selector.register(child.channel, selectors.EVENT_READ)
+                if child.log_pipe is not None:
+                    selector.register(child.log_pipe, selectors.EVENT_READ)
+            selector.select(seconds)
+        try:
+            while os.read(self._wake_read, 4096):
+                pass
+        except BlockingIOError:
+            pass
+
+    def _turn(self, seconds: float) -> None:
+        self._wait(seconds)
+        now = time.monotonic()
+        if self._signals:
+            self._stop("signal")
+        for child in self.children:
+            child.read_logs()
+            for message, fds in child.said():
+                self._heard(child, message, fds)
+            self._watch(child, now)
+        self._watch_memory(now)
+
+    def _heard(self, child: ChildProcess, message: dict[str, Any], fds: list[int]) -> None:
+        kind = message.get("kind")
+        if kind == "ready":
+            child.ready = True
+            if child is self.loader and not self._captures_since:
+                self._captures_since = time.monotonic()
+            self._announce()
+        elif kind == "attached":
+            self._release()
+            self._adopted = (message, fds)
+            self._attached_line = message.get("line", "")
+            fds = []
+        elif kind == "problem":
+            self.problems.append(message["text"])
+            log.error("%s", message["text"])
+        elif kind == "fatal":
+            self.problems.append(message["text"])
+            self._exit_code = int(message["code"])
+            self._stop_reason = "cannot capture"
+        elif kind == "destination_gone":
+            self.problems.append(f"output: {message['why']}")
+            self._stop(f"the output is gone: {message['why']}", errors.EXIT_FAILURE)
+        for fd in fds:
+            os.close(fd)
+
+    def _announce(self) -> None:
+        if self._announced or not all(child.ready for child in self.children):
+            return
+        self._announced = True
+        line = self._plan.loader_message.get("announce", "")
+        if line and self._plan.config["AKTO_LOG_LEVEL"] != "OFF":
+            sys.stderr.write(line.format(attached=self._attached_line) + "\n")
+            sys.stderr.flush()
+
+    def _release(self) -> None:
+        """Let go of what the kernel gave the loader."""
+        if self._adopted is not None:
+            for fd in self._adopted[1]:
+                os.close(fd)
+            self._adopted = None
+
+    def _watch(self, child: ChildProcess, now: float) -> None:
+        """One idempotent step for one child: reap, then make it so."""
+        if child.pid is not None and not child.expected_to_end:
+            silent = (time.monotonic_ns() - child.counters["heartbeat_ns"]) / 1e9
+            if policy.hangs(ready=child.ready, silent_seconds=silent, lived_seconds=now - child.started_at):
+                log.error("%s hangs (no sign of life for %.1f s): killed", child.name, silent)
+                child.kill()
+        if child.reap():
+            self._ended(child, now)
+        if child.restart_at is not None and now >= child.restart_at and not self._stop_reason:
+            self._start(child)
+
+    def _ended(self, child: ChildProcess, now: float) -> None:
+        was_ready, child.ready = child.ready, False
+        if child.role == "shard" and not child.expected_to_end:
+            core = self._core[child.block]
+            self.own.add("lost_exchanges", core["queued_exchanges"])
+            self.own.add("lost_state_bytes", core["buffer_bytes"])
+            fed = core["current_key"]
+            if fed:
+                self._deaths_while_fed[fed] = self._deaths_while_fed.get(fed, 0) + 1
+        if child.expected_to_end or self._stop_reason:
+            return
+        if child is self.loader and self._plan.ends_by_itself and child.counters["done"]:
+            self._stop("done", child.exit_code or 0)
+            return
+        log.error("%s ended with %s", child.name, child.exit_code)
+        child.history.ended(now, was_ready=was_ready, lived_seconds=now - child.started_at)
+        if child is self.loader and child.exit_code in (errors.EXIT_CANNOT_CAPTURE, errors.EXIT_CONFIG):
+            self._failed = "; ".join(self.problems) or "the loader cannot capture"
+            self._stop("cannot capture", child.exit_code)
+            return
+        delay = policy.restart_delay(child.history)
+        if delay is None:
+            self._failed = f"{child.name} cannot be started ({policy.MAX_FAILED_STARTS} attempts)"
+            self._stop(self._failed, errors.EXIT_CHILD)
+            return
+        self.own.add(f"restarts_{child.role}")
+        child.restart_at = now + delay
+
+    def _watch_memory(self, now: float) -> None:
+        if now < self._next_memory:
+            return
+        self._next_memory = now + self._plan.config["MODULE_MEM_CHECK_INTERVAL"] / 1000
+        self.own.add("memory_checks")
+        used = memory.rss_bytes(self.pids())
+        if used >= self._soft or now >= self._next_pss:
+            self._next_pss = now + PSS_SECONDS
+            used = memory.pss_bytes(self.pids())
+            self.own["memory_pss_bytes"] = used
+        if not self._base_bytes and self._announced:
+            rings = self._plan.loader_message.get("ring_bytes", 0) * self._plan.loader_message.get("rings", 0)
+            self._base_bytes = memory.pss_bytes(self.pids()) + rings
+            for child in self.shard_children:
+                child.tell({"kind": "budget", "bytes": self._budget()})
+        decision = memory.decide(used, self._soft, self._hard) if self._plan.live else memory.OK
+        if decision == memory.RESTART:
+            log.error("memory: %d MiB in use, above AKTO_MEM_THRESH_RESTART (%d MiB): draining for a restart",
+                      used >> 20, self._hard >> 20)
+            self._stop("memory", errors.EXIT_MEMORY)
+        elif decision == memory.SHED:
+            self.own.add("shed")
+            log.warning("memory: %d MiB in use, above TRAFFIC_BUFFER_THRESHOLD (%d MiB): giving state up",
+                        used >> 20, self._soft >> 20)
+            over = used - self._soft
+            for i, child in enumerate(self.shard_children):
+                held = self._core[i]["buffer_bytes"]
+                child.tell({"kind": "budget", "bytes": max(0, held - over // self.shards - memory.MIB)})
+                child.tell({"kind": "budget", "bytes": self._budget()})
+
+    # ---- the end
+
+    def _shut_down(self) -> None:
+        """Drain in the order of the data."""
+        if self.loader.pid is not None and not self.loader.ready and self._adopted is None:
+            self.loader.kill()  # it had not begun: there is nothing to drain
+        self._release()  # the probes go with the loader's own descriptors
+        self._end_stage([self.loader], STOP_LOADER_SECONDS)
+        self._end_stage(self.shard_children, STOP_SHARDS_SECONDS)
+        self._end_stage([self.sink], self._plan.stop_sink_seconds + 2.0)
+
+    def _end_stage(self, children: list[ChildProcess], seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        for child in children:
+            child.expected_to_end = True
+            child.restart_at = None
+            child.tell({"kind": "stop"})
+        while any(child.pid is not None for child in children):
+            self._wait(0.05)
+            for child in self.children:
+                child.read_logs()
+                for message, fds in child.said():
+                    if child.role == "sink" or message.get("kind") == "problem":
+                        self._heard(child, message, fds)
+                        fds = []
+                    for fd in fds:
+                        os.close(fd)
+                if child.reap():
+                    if child not in children:
+                        log.error("%s ended with %s while stopping", child.name, child.exit_code)
+                    elif child.exit_code and not self._exit_code:
+                        self._exit_code = errors.EXIT_FAILURE if child.exit_code < 0 else child.exit_code
+            if time.monotonic() > deadline:
+                for child in children:
+                    if child.pid is not None:
+                        log.error("%s did not stop within %.0f s: killed", child.name, seconds)
+                        child.kill()
