@@ -93,6 +93,7 @@ class Child:
 
     def ready(self) -> None:
         """Tell the supervisor that this child does its work."""
+        self.beat()
         self.counters["ready"] = 1
         self.say({"kind": "ready"})
 

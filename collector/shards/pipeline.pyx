@@ -158,6 +158,7 @@ cdef class Pipeline:
         cdef uint64_t key = <uint64_t>h.tgid << 32 | <uint32_t>h.fd
         cdef conn_t* conn
         cdef half_t* half
+        cdef exchange_t* ex
         cdef uint32_t i
         cdef uint64_t gap
         ctx.counters[C_EVENTS] += 1
@@ -232,8 +233,12 @@ cdef class Pipeline:
                 http1_end(ctx, conn, h.dir)
         elif h.type == EVENT_CLOSE:
             if h.flags == CLOSE_NOT_HTTP:
-                conn.flags |= CONN_NOT_HTTP
+                # no socket, or no HTTP after all: nothing of it is a record
                 ctx.counters[C_NOT_HTTP] += 1
+                ex = conn.first
+                while ex != NULL:
+                    ex.flags |= EX_DROP
+                    ex = ex.next
             elif sample >= sizeof(event_close):
                 self.reached(conn, 0, (<event_close*>h).final_pos[0])
                 self.reached(conn, 1, (<event_close*>h).final_pos[1])

@@ -139,12 +139,15 @@ class Supervisor:
                                    "batch_records": config["AKTO_TRAFFIC_BATCH_SIZE"],
                                    "batch_seconds": config["AKTO_TRAFFIC_BATCH_TIME_SECS"]}}, fds)
         else:
-            message = {**self._common(), **plan.loader_message, "adopt": None, "spare": len(plan.loader_fds)}
+            message = {**self._common(), **plan.loader_message, "adopt": None, "spare": len(plan.loader_fds),
+                       "ours": self.pids()}
             fds = [self._memory.fd, *plan.loader_fds]
             if self._adopted is not None:
                 message["adopt"] = self._adopted[0]
                 fds += self._adopted[1]
             child.start(message, fds)
+        if child is not self.loader:
+            self.loader.tell({"kind": "pids", "ours": self.pids()})
 
     def _budget(self) -> int:
         base = self._base_bytes or 110 * memory.MIB

@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
+/*
+ * First bytes -> is it HTTP/1? No helpers, no maps: also compiled natively by the tests.
+ *
+ * A connection whose opening was seen is judged by grammar (any method token, a blank, something like a target), with
+ * "undecided" for senders that write byte by byte. A descriptor we know nothing of is judged by a list of usual starts.
+ */
+
+enum verdict { VERDICT_NO = 0, VERDICT_YES = 1, VERDICT_MORE = 2, VERDICT_TLS = 3, VERDICT_HTTP2 = 4 };
+
+#define SNIFF_BYTES 24
+#define TOKEN_LIMIT 32
+#define TOKEN_BLANK 255
+
+#define FOUR(a, b, c, d) ((u32)(a) | (u32)(b) << 8 | (u32)(c) << 16 | (u32)(d) << 24)
+
+static __always_inline bool usual_method(u32 w)
+{
+    return w == FOUR('G', 'E', 'T', ' ') || w == FOUR('P', 'O', 'S', 'T') || w == FOUR('P', 'U', 'T', ' ') ||
+           w == FOUR('H', 'E', 'A', 'D') || w == FOUR('D', 'E', 'L', 'E') || w == FOUR('O', 'P', 'T', 'I') ||
+           w == FOUR('P', 'A', 'T', 'C') || w == FOUR('C', 'O', 'N', 'N') || w == FOUR('T', 'R', 'A', 'C') ||
+           w == FOUR('P', 'R', 'O', 'P');
+}
+
+/* A descriptor of unknown history: its first four bytes. */
+static __always_inline bool usual_start(u32 w) { return usual_method(w) || w == FOUR('H', 'T', 'T', 'P'); }
+
+/* tchar of RFC 9110 section 5.6.2 */
+static __always_inline bool is_tchar(u8 c)
+{
+    u64 low = 0x03ff6cfa00000000ULL;  /* 0x00 - 0x3f: ! # $ % & ' * + - . 0-9 */
+    u64 high = 0x57ffffffc7fffffeULL; /* 0x40 - 0x7f: A-Z ^ _ ` a-z | ~ */
+    if (c >= 0x80)
+        return false;
+    return ((c & 0x40) ? (high >> (c & 63)) : (low >> (c & 63))) & 1;
+}
+
+/*
+ * One byte of the request side. `token` is the number of method bytes so far (TOKEN_BLANK once its blank was seen),
+ * `first4` the first four bytes.
+ */
+static __always_inline u32 judge_byte(u8 c, u8 *token, u32 *first4)
+{
+    if (*token == TOKEN_BLANK) {
+        if (*first4 == FOUR('P', 'R', 'I', ' '))
+            return VERDICT_HTTP2;
+        if (usual_method(*first4) || c == '/' || c == '*' || c == 'h' || c == 'H')
+            return VERDICT_YES;
+        return VERDICT_NO;
+    }
+    if (*token == 0) {
+        if (c == '\r' || c == '\n') /* empty lines before a request are to be ignored (RFC 9112 section 2.2) */
+            return VERDICT_MORE;
+        if (c == 0x16)
+            return VERDICT_TLS;
+    }
+    if (*token < 4)
+        *first4 |= (u32)c << (*token * 8);
+    if (c == ' ' && *token > 0) {
+        *token = TOKEN_BLANK;
+        return VERDICT_MORE;
+    }
+    if (!is_tchar(c) || *token >= TOKEN_LIMIT)
+        return VERDICT_NO;
+    *token += 1;
+    return VERDICT_MORE;
+}

@@ -1,0 +1,114 @@
+"""The few kernel calls that the loader makes itself, so that libbcc and LLVM live only in the compiler child.
+
+bpf(2), perf_event_open(2), pidfd_open(2), pidfd_getfd(2) by ctypes; include/uapi/linux/bpf.h and perf_event.h.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import platform
+import struct
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_ARM = platform.machine() == "aarch64"
+_SYS_BPF = 280 if _ARM else 321
+_SYS_PERF_EVENT_OPEN = 241 if _ARM else 298
+_SYS_PIDFD_GETFD = 438
+
+_MAP_CREATE, _MAP_LOOKUP, _MAP_UPDATE, _MAP_DELETE, _RAW_TRACEPOINT_OPEN = 0, 1, 2, 3, 17
+_MAP_TYPE_RINGBUF = 27
+_PERF_EVENT_IOC_SET_BPF = 0x40042408
+_PERF_FLAG_FD_CLOEXEC = 8
+_PERF_TYPE_TRACEPOINT = 2
+
+
+def _bpf(command: int, attributes: bytes) -> int:
+    buffer = ctypes.create_string_buffer(attributes, 128)
+    result = _libc.syscall(ctypes.c_long(_SYS_BPF), ctypes.c_long(command), buffer, ctypes.c_long(128))
+    if result < 0:
+        error = ctypes.get_errno()
+        raise OSError(error, f"bpf({command}): {os.strerror(error)}")
+    return int(result)
+
+
+def create_ring(size: int) -> int:
+    """A ring buffer map of ``size`` bytes (a power of two); its descriptor. Raises OSError."""
+    fd = _bpf(_MAP_CREATE, struct.pack("=IIII", _MAP_TYPE_RINGBUF, 0, 0, size))
+    os.set_inheritable(fd, False)
+    return fd
+
+
+def map_update(fd: int, key: bytes, value: bytes, flags: int = 0) -> None:
+    """Store one entry. Raises OSError."""
+    k, v = ctypes.create_string_buffer(key, len(key)), ctypes.create_string_buffer(value, len(value))
+    _bpf(_MAP_UPDATE, struct.pack("=IxxxxQQQ", fd, ctypes.addressof(k), ctypes.addressof(v), flags))
+
+
+def map_lookup(fd: int, key: bytes, size: int) -> bytes | None:
+    """One entry of ``size`` bytes (for per-CPU maps: 8-byte rounded, times the possible CPUs), None when absent."""
+    k, v = ctypes.create_string_buffer(key, len(key)), ctypes.create_string_buffer(size)
+    try:
+        _bpf(_MAP_LOOKUP, struct.pack("=IxxxxQQQ", fd, ctypes.addressof(k), ctypes.addressof(v), 0))
+    except FileNotFoundError:
+        return None
+    return v.raw
+
+
+def attach_tracepoint(program: int, category: str, name: str, tracefs: str) -> int:
+    """Attach; closing the returned descriptor detaches. Raises OSError (FileNotFoundError: no such tracepoint)."""
+    with open(f"{tracefs}/events/{category}/{name}/id", encoding="ascii") as file:
+        config = int(file.read())
+    attributes = struct.pack("=IIQQQQQIIQQ", _PERF_TYPE_TRACEPOINT, 128, config, 1, 0, 0, 0, 0, 0, 0, 0)
+    buffer = ctypes.create_string_buffer(attributes, 128)
+    fd = _libc.syscall(ctypes.c_long(_SYS_PERF_EVENT_OPEN), buffer, ctypes.c_long(-1), ctypes.c_long(0),
+                       ctypes.c_long(-1), ctypes.c_long(_PERF_FLAG_FD_CLOEXEC))
+    if fd < 0:
+        error = ctypes.get_errno()
+        raise OSError(error, f"perf_event_open: {os.strerror(error)}")
+    try:
+        fcntl.ioctl(fd, _PERF_EVENT_IOC_SET_BPF, program)
+    except OSError:
+        os.close(fd)
+        raise
+    return int(fd)
+
+
+def attach_raw_tracepoint(program: int, name: str) -> int:
+    """Attach to a raw tracepoint; closing the returned descriptor detaches. Raises OSError."""
+    text = ctypes.create_string_buffer(name.encode())
+    return _bpf(_RAW_TRACEPOINT_OPEN, struct.pack("=QI", ctypes.addressof(text), program))
+
+
+def pidfd_getfd(pid: int, fd: int) -> int:
+    """A duplicate of descriptor ``fd`` of process ``pid``. Hold it as short as can be: while it lives, the program's
+    close() sends no FIN. Raises OSError."""
+    pidfd = os.pidfd_open(pid)
+    try:
+        result = _libc.syscall(ctypes.c_long(_SYS_PIDFD_GETFD), ctypes.c_long(pidfd), ctypes.c_long(fd),
+                               ctypes.c_long(0))
+        if result < 0:
+            error = ctypes.get_errno()
+            raise OSError(error, f"pidfd_getfd: {os.strerror(error)}")
+        return int(result)
+    finally:
+        os.close(pidfd)
+
+
+def possible_cpus() -> int:
+    """Number of CPUs that per-CPU maps have values for."""
+    with open("/sys/devices/system/cpu/possible", encoding="ascii") as file:
+        text = file.read().strip()
+    return max(int(part.split("-")[-1]) for part in text.split(",")) + 1
+
+
+def find_tracefs() -> str | None:
+    """Where tracefs is mounted, mounting it at its usual place when it is not and that is allowed."""
+    for path in ("/sys/kernel/tracing", "/sys/kernel/debug/tracing"):
+        if os.path.isdir(f"{path}/events/syscalls"):
+            return path
+    if os.geteuid() == 0 and os.path.isdir("/sys/kernel/tracing"):
+        if _libc.mount(b"tracefs", b"/sys/kernel/tracing", b"tracefs", ctypes.c_ulong(0), None) == 0:
+            return "/sys/kernel/tracing"
+    return None

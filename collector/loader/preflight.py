@@ -1,0 +1,174 @@
+"""`collector check`: what capture needs, what was found, what follows, what to do. Also asked before every start."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from collector import config, errors
+from collector.loader import kernel
+
+_CAPABILITIES = {"CAP_SYS_ADMIN": 21, "CAP_SYS_PTRACE": 19, "CAP_SYS_RESOURCE": 24, "CAP_IPC_LOCK": 14,
+                 "CAP_PERFMON": 38, "CAP_BPF": 39}
+FOUND, MISSING, NOTE = "found", "MISSING", "note"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table. ``fatal``: capture is impossible without it."""
+
+    need: str
+    state: str
+    detail: str
+    todo: str = ""
+    fatal: bool = False
+
+
+def _effective_capabilities() -> int:
+    with open("/proc/self/status", encoding="ascii") as file:
+        for line in file:
+            if line.startswith("CapEff:"):
+                return int(line.split()[1], 16)
+    return 0
+
+
+def _kernel() -> Row:
+    release = os.uname().release
+    version = tuple(int(n) for n in release.split("-")[0].split(".")[:2])
+    good = version >= (5, 8)
+    return Row("kernel 5.8 or later", FOUND if good else MISSING, release,
+               "" if good else "capture needs BPF ring buffers: use a newer kernel", not good)
+
+
+def _ring_buffer() -> Row:
+    try:
+        os.close(kernel.create_ring(4096))
+    except OSError as error:
+        return Row("BPF ring buffer", MISSING, str(error),
+                   "run as root, or with CAP_BPF and CAP_PERFMON (privileged in a container)", True)
+    return Row("BPF ring buffer", FOUND, "created one and closed it")
+
+
+def _hooks() -> Row:
+    version = tuple(int(n) for n in os.uname().release.split("-")[0].split(".")[:2])
+    btf = os.path.exists("/sys/kernel/btf/vmlinux")
+    if version >= (5, 15) and btf:
+        return Row("hook variant", FOUND, "tpx: one tracepoint per covered call (tried at start)")
+    if os.uname().machine == "x86_64":
+        return Row("hook variant", FOUND, "raw: one raw tracepoint for all calls (dearer for uncovered calls)",
+                   "a kernel >= 5.15 with BTF has the cheaper one")
+    return Row("hook variant", MISSING, "this architecture needs tpx", "kernel >= 5.15 with BTF", True)
+
+
+def _btf() -> Row:
+    if os.path.exists("/sys/kernel/btf/vmlinux"):
+        return Row("kernel BTF", FOUND, "/sys/kernel/btf/vmlinux")
+    return Row("kernel BTF", NOTE, "none", "not needed; with it the cheaper hooks can be used")
+
+
+def _tracefs() -> Row:
+    path = kernel.find_tracefs()
+    if path is None:
+        return Row("tracefs", MISSING, "not mounted, and mounting it is not allowed",
+                   "mount -t tracefs nodev /sys/kernel/tracing, or mount the host's /sys/kernel", True)
+    return Row("tracefs", FOUND, path)
+
+
+def _capabilities() -> Row:
+    held = _effective_capabilities()
+    have = {name for name, bit in _CAPABILITIES.items() if held >> bit & 1}
+    enough = "CAP_SYS_ADMIN" in have or {"CAP_BPF", "CAP_PERFMON"} <= have
+    missing = sorted(set(_CAPABILITIES) - have)
+    if not enough:
+        return Row("capabilities", MISSING, "have " + (", ".join(sorted(have)) or "none"),
+                   "run as root, or grant CAP_BPF and CAP_PERFMON (or CAP_SYS_ADMIN)", True)
+    if missing:
+        return Row("capabilities", NOTE, "without " + ", ".join(missing),
+                   "CAP_SYS_PTRACE is needed for addresses of connections older than the collector; CAP_SYS_RESOURCE "
+                   "below kernel 5.11")
+    return Row("capabilities", FOUND, "all")
+
+
+def _paranoid() -> Row:
+    try:
+        with open("/proc/sys/kernel/perf_event_paranoid", encoding="ascii") as file:
+            value = int(file.read())
+    except (OSError, ValueError):
+        return Row("perf_event_paranoid", NOTE, "not readable")
+    if value > 2 and not _effective_capabilities() >> 21 & 1:
+        return Row("perf_event_paranoid", MISSING, str(value), "above 2 CAP_PERFMON is not enough: CAP_SYS_ADMIN", True)
+    return Row("perf_event_paranoid", FOUND, str(value))
+
+
+def _bcc() -> Row:
+    import importlib.util
+
+    spec = importlib.util.find_spec("bcc")
+    origin = (spec.origin or "") if spec else ""
+    if not spec or "dist-packages" not in origin and not os.path.exists(os.path.join(os.path.dirname(origin), "table.py")):
+        return Row("bcc", MISSING, "no module bcc for " + sys.executable,
+                   "install the distribution's python3-bpfcc and use a virtual environment with system site packages "
+                   "(scripts/setup); the PyPI package named bcc is another program", True)
+    return Row("bcc", FOUND, origin)
+
+
+def _memory() -> Row:
+    limit = config.memory_limit()
+    if limit is None:
+        return Row("memory limit", FOUND, "none")
+    state = FOUND if limit >= 256 << 20 else NOTE
+    return Row("memory limit", state, f"{limit >> 20} MiB",
+               "" if state == FOUND else "less than 256 MiB: lower COLLECTOR_RING_BYTES and COLLECTOR_SHARDS")
+
+
+def _cpuid() -> Row:
+    """Under some hypervisors reading the clock traps; then every event is dear."""
+    started = time.perf_counter_ns()
+    for _ in range(20000):
+        time.monotonic_ns()
+    each = (time.perf_counter_ns() - started) / 20000
+    source = "unknown"
+    with contextlib.suppress(OSError), open("/sys/devices/system/clocksource/clocksource0/current_clocksource",
+                                            encoding="ascii") as file:
+        source = file.read().strip()
+    if each > 500:
+        return Row("clock cost", NOTE, f"{each:.0f} ns a reading, clock source {source}",
+                   "readings trap to the hypervisor: every captured event costs more; a tsc clock source would help")
+    return Row("clock cost", FOUND, f"{each:.0f} ns a reading, clock source {source}")
+
+
+CHECKS: tuple[Callable[[], Row], ...] = (
+    _kernel, _hooks, _btf, _ring_buffer, _tracefs, _capabilities, _paranoid, _bcc, _memory, _cpuid)
+
+
+def rows() -> list[Row]:
+    """All checks."""
+    return [check() for check in CHECKS]
+
+
+def table(found: list[Row]) -> str:
+    """The table that is printed."""
+    lines = [("NEED", "STATE", "DETAIL", "WHAT TO DO")] + [(r.need, r.state, r.detail, r.todo or "-") for r in found]
+    widths = [max(len(line[i]) for line in lines) for i in range(3)]
+    return "\n".join("  ".join([*(cell.ljust(width) for cell, width in zip(line, widths, strict=False)), line[3]])
+                     for line in lines) + "\n"
+
+
+def main() -> int:
+    """`collector check`: prints the table; 69 when capture is impossible."""
+    found = rows()
+    sys.stdout.write(table(found))
+    return errors.EXIT_CANNOT_CAPTURE if any(row.state == MISSING and row.fatal for row in found) else errors.EXIT_OK
+
+
+def require() -> None:
+    """Raises PreflightError with the table when capture is impossible."""
+    found = [check() for check in (_kernel, _hooks, _ring_buffer, _tracefs, _capabilities, _paranoid, _bcc)]
+    if any(row.state == MISSING and row.fatal for row in found):
+        raise errors.PreflightError("this host cannot be captured:\n" + table(found))
+
+
