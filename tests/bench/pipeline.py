@@ -1,0 +1,146 @@
+"""scripts/bench pipeline: events in a memfd ring -> loader drain -> router -> shard -> sink, CPU time by process."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from typing import Any
+
+from collector import config
+from collector.loader.ringbuffer import memfd_ring
+from collector.supervisor import memory
+from collector.supervisor.supervisor import Plan, Supervisor
+
+WARM_UP_SHARE = 0.1
+
+
+def reference_seconds() -> float:
+    """CPU seconds of a fixed loop, the best of five: to compare machines and moments."""
+    best = 1e9
+    for _ in range(5):
+        started = time.process_time()
+        total = 0
+        for i in range(300_000):
+            total += i & 7
+        best = min(best, time.process_time() - started)
+    return best
+
+
+def run_once(options: argparse.Namespace) -> dict[str, Any]:
+    """One run; the result as documented in docs/benchmarks.md."""
+    environment = {"COLLECTOR_SHARDS": str(options.shards), "AKTO_LOG_LEVEL": "ERROR",
+                   "TRAFFIC_BUFFER_THRESHOLD": "2000", "AKTO_MEM_THRESH_RESTART": "4000"}
+    broker = os.environ.get("AKTO_KAFKA_BROKER_MAL", "")
+    if options.output == "kafka":
+        if not broker:
+            sys.exit("--output kafka needs AKTO_KAFKA_BROKER_MAL")
+        environment["AKTO_KAFKA_BROKER_MAL"] = broker
+        environment["AKTO_TRAFFIC_BATCH_TIME_SECS"] = "0.1"
+    settings = config.load(environment)
+    rings = [memfd_ring(options.ring_bytes) for _ in range(options.shards)]
+    fd, path = None, ""
+    if options.output == "jsonl":
+        fd, path = tempfile.mkstemp(prefix="bench-", suffix=".jsonl")
+    supervisor = Supervisor(Plan(
+        settings, {"jsonl": "file"}.get(options.output, options.output), "collector.loader.process",
+        {"test_rings": True, "ring_bytes": options.ring_bytes, "rings": len(rings), "pids": [], "unix": False,
+         "record": False}, rings, output_fd=fd, live=False, lossless=not options.rate,
+        directory=tempfile.mkdtemp(prefix="bench-"), record_prefix="bench-", daemonset_id="bench", serve_health=False,
+        stop_sink_seconds=60.0))
+    reference = reference_seconds()
+    result: dict[str, Any] = {}
+    measured = threading.Thread(target=_measure, args=(supervisor, options, rings, result), daemon=True)
+    measured.start()
+    code = supervisor.run()
+    measured.join(5)
+    totals = supervisor.totals()
+    for ring in rings:
+        os.close(ring)
+    if path:
+        os.unlink(path)
+    if code or "generator" not in result:
+        sys.exit(f"the pipeline ended with {code}: {supervisor.problems}")
+    offered = result["generator"]["exchanges"]
+    complete = totals["records"] - totals["records_marked"]
+    before, after = result["before"], result["after"]
+    n = max(1, after["records"] - before["records"])
+
+    def each(*keys: str) -> float:
+        return round(sum(after[k] - before[k] for k in keys) / n / 1000, 3)
+
+    cpu = {"loader": each("loader_cpu_ns"), "shard": each("cpu_ns"), "sink": each("sink_cpu_ns")}
+    cpu["total"] = round(sum(cpu.values()), 3)
+    return {
+        "exchanges_per_s": round(n / result["seconds"]), "cpu_us_per_exchange": cpu,
+        "reference": round(reference * 1e6), "bytes": result["generator"]["bytes"],
+        "lost": {"exchanges": offered - complete, "marked": totals["records_marked"],
+                 "ring_refused_events": result["generator"]["refused_events"],
+                 "dropped_records": totals["sink_dropped_records"]},
+        "peak_pss_mib": round(result["peak"] / memory.MIB, 1), "exchanges": offered, "body": options.body,
+        "output": options.output,
+    }
+
+
+def _measure(supervisor: Supervisor, options: argparse.Namespace, rings: list[int], result: dict[str, Any]) -> None:
+    while not supervisor.ready()[0]:
+        time.sleep(0.02)
+    message = json.dumps({"fds": rings, "ring_bytes": options.ring_bytes, "exchanges": options.exchanges,
+                          "body": options.body, "zipped": options.gzip, "rate": options.rate})
+    process = subprocess.Popen([sys.executable, "-m", "tests.bench.generator", message], pass_fds=rings,
+                               stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    process.stdout.readline()
+    warm = int(options.exchanges * WARM_UP_SHARE)
+    while supervisor.totals()["records"] < warm and process.poll() is None:
+        time.sleep(0.005)
+    result["before"] = supervisor.totals()
+    started = time.monotonic()
+    peak = 0
+    while process.poll() is None:
+        time.sleep(0.1)
+        peak = max(peak, memory.pss_bytes(supervisor.pids()))
+    result["generator"] = json.loads(process.stdout.read())
+    last, still = -1, 0
+    while still < 4:  # until nothing moves any more
+        time.sleep(0.05)
+        now = supervisor.totals()
+        moved = now["records"] + now["sink_delivered_records"]
+        still = still + 1 if moved == last else 0
+        if still == 0:
+            result["seconds"] = time.monotonic() - started
+        last = moved
+    time.sleep(0.15)
+    result["after"] = supervisor.totals()
+    result["peak"] = max(peak, memory.pss_bytes(supervisor.pids()))
+    supervisor._stop("measured")
+
+
+def main(arguments: list[str]) -> None:
+    """Entry of `scripts/bench pipeline`."""
+    parser = argparse.ArgumentParser(prog="scripts/bench pipeline", description=__doc__)
+    parser.add_argument("--exchanges", type=int, default=200_000)
+    parser.add_argument("--body", type=int, default=1024, help="bytes of JSON body in each direction")
+    parser.add_argument("--output", choices=("null", "jsonl", "kafka"), default="null")
+    parser.add_argument("--rate", type=float, default=0, help="exchanges per second offered (default: closed loop)")
+    parser.add_argument("--gzip", action="store_true", help="gzip-encoded responses")
+    parser.add_argument("--shards", type=int, default=1)
+    parser.add_argument("--ring-bytes", type=int, default=8 << 20)
+    parser.add_argument("--runs", type=int, default=1, help="repeat and report the run with the least total CPU")
+    parser.add_argument("--json", action="store_true", help="only the JSON line")
+    options = parser.parse_args(arguments)
+    results = []
+    for number in range(options.runs):
+        results.append(run_once(options))
+        if not options.json:
+            print(f"run {number + 1}: {results[-1]}", file=sys.stderr)
+    best = min(results, key=lambda r: r["cpu_us_per_exchange"]["total"])
+    if options.runs > 1:
+        best["spread_total_us"] = sorted(r["cpu_us_per_exchange"]["total"] for r in results)
+        best["spread_shard_us"] = sorted(r["cpu_us_per_exchange"]["shard"] for r in results)
+    print(json.dumps(best))

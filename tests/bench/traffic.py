@@ -1,0 +1,98 @@
+"""Synthetic raw events: realistic exchanges on interleaved keep-alive connections, as the kernel would put them."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import random
+
+from collector import abi
+
+CONNECTIONS, EXCHANGES_EACH = 64, 10
+CHUNK = 16384
+
+_REQUEST_HEADERS = (
+    "Host: api.shop.example.com", "User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 Chrome/126.0 Safari/537.36",
+    "Accept: application/json, text/plain, */*", "Accept-Encoding: gzip, deflate, br", "Accept-Language: en-US,en;q=0.9",
+    "Authorization: Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N",
+    "X-Request-Id: 7f8d5c1a-3b2e-4f6a-9c8d-1e2f3a4b5c6d", "Content-Type: application/json",
+    "Cookie: session=8f14e45fceea167a5a36dedd4bea2543; theme=dark; consent=yes",
+)
+_RESPONSE_HEADERS = (
+    "Server: nginx/1.24.0", "Date: Sun, 22 Nov 2026 10:00:00 GMT", "Content-Type: application/json",
+    "Cache-Control: no-store", "X-Request-Id: 7f8d5c1a-3b2e-4f6a-9c8d-1e2f3a4b5c6d", "Vary: Accept-Encoding",
+    "Strict-Transport-Security: max-age=31536000; includeSubDomains", "X-Content-Type-Options: nosniff",
+    "Set-Cookie: session=8f14e45fceea167a5a36dedd4bea2543; Path=/; HttpOnly; Secure; SameSite=Lax",
+)
+
+
+def json_body(size: int, rng: random.Random) -> bytes:
+    """A JSON object of exactly ``size`` bytes (at least 2), strings and numbers as APIs have them."""
+    items = []
+    while True:
+        items.append({"id": rng.randrange(10**6), "name": f"item {rng.randrange(1000)}", "price": round(rng.random() * 100, 2),
+                      "tags": ["new", "sale"], "active": rng.random() < 0.5})
+        text = json.dumps({"items": items}).encode()
+        if len(text) >= size:
+            break
+    if len(text) > size:
+        items.pop()
+        text = json.dumps({"items": items, "pad": ""}).encode()
+        if len(text) > size:
+            text = b'{"pad": ""}'
+        if len(text) > size:
+            return b"{" + b" " * (size - 2) + b"}" if size >= 2 else b""
+        text = text[:-2] + b"x" * (size - len(text)) + text[-2:]
+    return text
+
+
+def request(size: int, rng: random.Random) -> bytes:
+    """One request with ten headers and a body of ``size`` bytes."""
+    body = json_body(size, rng) if size else b""
+    head = [f"POST /v1/orders/{rng.randrange(10**6)}/items?expand=customer&page={rng.randrange(50)} HTTP/1.1",
+            *_REQUEST_HEADERS, f"Content-Length: {len(body)}"]
+    return "\r\n".join(head).encode() + b"\r\n\r\n" + body
+
+
+def response(size: int, rng: random.Random, *, zipped: bool = False) -> bytes:
+    """One response with ten headers and a body of ``size`` bytes (before gzip)."""
+    body = json_body(size, rng) if size else b""
+    extra = []
+    if zipped:
+        body = gzip.compress(body, 6)
+        extra = ["Content-Encoding: gzip"]
+    head = ["HTTP/1.1 200 OK", *(_RESPONSE_HEADERS[:-1] if zipped else _RESPONSE_HEADERS), *extra,
+            f"Content-Length: {len(body)}"]
+    return "\r\n".join(head).encode() + b"\r\n\r\n" + body
+
+
+def _data(conn: tuple[int, int, int], direction: int, pos: int, data: bytes, ts: int) -> bytes:
+    out = b""
+    for at in range(0, len(data), CHUNK):
+        out += abi.pack_data(conn, direction, pos + at, data[at : at + CHUNK], ts_ns=ts)
+    return out
+
+
+def round_of(number: int, size: int, *, zipped: bool = False, connections: int = CONNECTIONS,
+             exchanges: int = EXCHANGES_EACH, close: bool = True) -> list[bytes]:
+    """One round: ``connections`` connections with ``exchanges`` exchanges each, interleaved; a list of pieces that
+    each fit any ring. ``number`` distinguishes rounds (it becomes the generation)."""
+    rng = random.Random(number)
+    pieces: list[bytes] = []
+    conns = [(1000 + i % 8, 10 + i // 8, number + 1) for i in range(connections)]
+    positions = [[0, 0] for _ in conns]
+    ts = 1_000_000_000 + number * 1_000_000_000
+    for i, conn in enumerate(conns):
+        pieces.append(abi.pack_open(conn, ts_ns=ts, local=("10.0.0.1", 8080), remote=("10.0.0.2", 20000 + i),
+                                    comm=b"server"))
+    for _ in range(exchanges):
+        for direction in (abi.IN, abi.OUT):
+            for i, conn in enumerate(conns):
+                ts += 1000
+                data = request(size, rng) if direction == abi.IN else response(size, rng, zipped=zipped)
+                pieces.append(_data(conn, direction, positions[i][direction], data, ts))
+                positions[i][direction] += len(data)
+    if close:
+        for i, conn in enumerate(conns):
+            pieces.append(abi.pack_close(conn, ts_ns=ts, final_in=positions[i][0], final_out=positions[i][1]))
+    return pieces
