@@ -146,7 +146,7 @@ def _output(settings: config.Config, option: str | None) -> tuple[str, int | Non
 
 
 def _summary(totals: dict[str, int], what: str) -> None:
-    lost = totals["loader_kernel_dropped_events"] + totals["loader_lost_messages"]
+    lost = totals["loader_kernel_dropped_events"]
     sys.stderr.write(
         f"collector: {what}: {totals['records']} records ({totals['records_marked']} marked), "
         f"{totals['sink_delivered_records']} delivered, {totals['sink_dropped_records']} dropped, "
@@ -183,14 +183,14 @@ def run(settings: config.Config, options: argparse.Namespace) -> int:
     from collector.loader import capturefile, preflight
     from collector.router import partition
     from collector.supervisor.lock import NodeLock
-    from collector.supervisor.supervisor import Plan, Supervisor
+    from collector.supervisor.supervisor import Plan, Supervisor, ring_size
 
     preflight.require()
     with NodeLock(settings["COLLECTOR_RUNTIME_DIR"]):
         kind, fd = _output(settings, options.output)
         rings = partition.ring_count(settings.shards, os.cpu_count() or 1)
         message = {
-            "rings": rings, "ring_bytes": settings["COLLECTOR_RING_BYTES"], "pids": options.pid, "ports": options.port,
+            "rings": rings, "ring_bytes": ring_size(settings["COLLECTOR_RING_BYTES"]), "pids": options.pid, "ports": options.port,
             "unix": settings["COLLECTOR_UNIX_SOCKETS"], "record": bool(options.record),
             "record_limit": capturefile.DEFAULT_LIMIT_BYTES, "brokers": settings.brokers,
             "announce": _announcement(settings, options, kind),

@@ -12,7 +12,7 @@ COUNTER, GAUGE = "counter", "gauge"
 
 # Python-side numbers of each role, in the order of their place in the block (collector/counters.py, offset CORE).
 COMMON = ("heartbeat_ns", "cpu_ns", "log_lines_dropped", "ready")
-LOADER_NAMES = (*COMMON, "spans", "span_bytes", "ring_full_bytes", "lost_messages", "lost_bytes", "record_file_bytes",
+LOADER_NAMES = (*COMMON, "spans", "span_bytes", "spans_announced_again", "record_file_bytes",
                 "record_file_skipped_bytes", "addresses_resolved", "addresses_failed", "done",
                 "kernel_dropped_events", "kernel_dropped_bytes", "kernel_map_full", "kernel_not_http", "kernel_tls",
                 "kernel_http2", "kernel_faults", "kernel_events", "kernel_event_bytes", "hook_variant", "probes",
@@ -89,11 +89,9 @@ METRICS: tuple[Metric, ...] = (
     _core("collector_buffer_bytes", "buffer_bytes", "Bytes held for connections; compared with the shard's budget.",
           kind=GAUGE),
     Metric("collector_spans", COUNTER, "loader", "spans", "Messages sent to shards."),
+    Metric("collector_spans_announced_again", COUNTER, "loader", "spans_announced_again",
+           "Spans that a shard had not finished when it died; they were still in their ring and went to the new one."),
     Metric("collector_span_bytes", COUNTER, "loader", "span_bytes", "Bytes sent to shards."),
-    Metric("collector_lost_messages", COUNTER, "loader", "lost_messages",
-           "Messages that a shard held when it died.", (("hop", "loader_shard"),)),
-    Metric("collector_lost_bytes", COUNTER, "loader", "lost_bytes", "Bytes that a shard held when it died.",
-           (("hop", "loader_shard"),)),
     Metric("collector_kernel_events", COUNTER, "loader", "kernel_events", "Events that the kernel programs put into rings."),
     Metric("collector_kernel_event_bytes", COUNTER, "loader", "kernel_event_bytes", "Bytes of those events."),
     Metric("collector_kernel_dropped_events", COUNTER, "loader", "kernel_dropped_events", _LOST_EVENTS),

@@ -108,8 +108,9 @@ class Child:
             self.channel.setblocking(False)
 
     def hear(self) -> list[dict[str, Any]]:
-        """Messages of the supervisor that are here now; `stop` sets ``stopping``."""
-        heard = []
+        """Messages of the supervisor that are here now; `stop` sets ``stopping``. Descriptors that came along are
+        under "fds"."""
+        heard: list[dict[str, Any]] = []
         while True:
             try:
                 received = control.receive(self.channel)
@@ -122,7 +123,7 @@ class Child:
                 os._exit(1)
             if received[0].get("kind") == "stop":
                 self.stopping = True
-            heard.append(received[0])
+            heard.append({**received[0], "fds": received[1]})
 
     @staticmethod
     def drop_privileges() -> None:

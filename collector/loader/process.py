@@ -1,4 +1,5 @@
-"""The loader's loop: compile (by a child), attach, drain the rings into the shards. It decodes no event.
+"""The loader's loop: compile (by a child), attach, announce the rings' spans to the shards. It decodes no event and
+copies none: a shard reads a span where the kernel put it, and when it has acknowledged it, its room is released.
 
 Only this process and its compiler child are privileged. Everything the kernel gives is passed on to the supervisor as
 duplicates, so a new loader goes on at the consumer position with nothing compiled again.
@@ -6,6 +7,7 @@ duplicates, so a new loader goes on at the consumer position with nothing compil
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import select
@@ -23,14 +25,16 @@ from collector.loader import addresses, capturefile, compiler, kernel
 from collector.loader.probes import registry
 from collector.loader.ringbuffer import Ring
 from collector.metrics import LOADER_NAMES
-from collector.router import endpoints, partition
+from collector.router import endpoints, messages, partition
 from collector.router.channel import Sender
 from collector.runtime import Child
 
 log = logging.getLogger("loader")
 
-SPAN_BYTES = 256 * 1024
-BUSY_SECONDS, IDLE_SECONDS = 0.002, 0.05
+SPAN_BYTES = 1 << 20
+# How long to sleep between two looks at the rings: long enough that a look is worth its cost (some 100 us with all
+# wake-ups that follow), short enough that a ring fills to an eighth at most. See docs/benchmarks.md.
+BUSY_SECONDS, RELAXED_SECONDS, IDLE_SECONDS = 0.002, 0.01, 0.05
 STOP_SECONDS = 8.0
 _QUESTION = struct.Struct("=IiII")
 _STATS = ("kernel_dropped_events", "kernel_dropped_bytes", "kernel_map_full", "kernel_not_http", "kernel_tls",
@@ -51,7 +55,8 @@ class Attached:
     def manifest(self) -> tuple[dict[str, Any], list[int]]:
         """(names, descriptors in the same order)."""
         groups = {"programs": self.programs, "maps": self.maps,
-                  "rings": {str(i): fd for i, fd in enumerate(self.rings)}, "probes": self.probes}
+                  "rings": {str(i): fd for i, fd in enumerate(self.rings)},
+                  "probes": self.probes}
         names = {group: list(entries) for group, entries in groups.items()}
         fds = [fd for entries in groups.values() for fd in entries.values()]
         return {"variant": self.variant, "names": names}, fds
@@ -67,11 +72,6 @@ class Attached:
         out.rings = [next(left) for _ in manifest["names"]["rings"]]
         out.probes = {name: next(left) for name in manifest["names"]["probes"]}
         return out
-
-
-def ring_bytes(wanted: int) -> int:
-    """The next power of two."""
-    return 1 << max(12, (wanted - 1).bit_length())
 
 
 def compile_programs(defines: dict[str, int], variants: list[str]) -> Attached:
@@ -135,8 +135,8 @@ class Loader:
         self._clock = SystemClock()
         token = bytes.fromhex(start["token"])
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
-        self._senders = [Sender(self.context, endpoints.shard(start["directory"], i), token, retain=False,
-                                on_lost=self._lost) for i in range(start["shards"])]
+        self._senders = [Sender(self.context, endpoints.shard(start["directory"], i), token, retain=True)
+                         for i in range(start["shards"])]
         self._attached = Attached()
         self._rings: list[Ring] = []
         self._questions: Ring | None = None
@@ -153,11 +153,6 @@ class Loader:
         self._writer = capturefile.Writer(record, start["rings"], start["record_limit"]) if record is not None else None
         self._stats_base = {name: self._counters[name] for name in _STATS if name != "null_accepts"}
 
-    def _lost(self, messages: int, size: int) -> None:
-        self._counters.add("lost_messages", messages)
-        self._counters.add("lost_bytes", size)
-        log.error("a shard died with %d messages (%d bytes): counted as lost", messages, size)
-
     # ---- start
 
     def run(self) -> int:
@@ -173,11 +168,16 @@ class Loader:
             self._child.say({"kind": "problem", "text": str(error)})
             return error.exit_code
         self._child.ready()
-        delay = IDLE_SECONDS
+        delay, last = IDLE_SECONDS, time.monotonic()
+        eighth = self._start["ring_bytes"] * len(self._rings) / 8
         while not self._child.stopping:
             moved = self._turn()
-            busy = moved > 4096
-            delay = BUSY_SECONDS if busy else min(IDLE_SECONDS, delay * 1.5)
+            now = time.monotonic()
+            if moved > 4096:
+                delay = min(RELAXED_SECONDS, max(BUSY_SECONDS, eighth * (now - last) / moved))
+            else:
+                delay = min(IDLE_SECONDS, delay * 1.5)
+            last = now
             if moved < SPAN_BYTES:
                 select.select([self._child.channel], [], [], delay)
         return self._finish()
@@ -196,7 +196,7 @@ class Loader:
             defines["UNIX_SOCKETS"] = 1
         if tuple(int(n) for n in os.uname().release.split("-")[0].split(".")[:2]) < (5, 10):
             # inner maps must then be exactly as large as the template
-            defines["RING_TEMPLATE_PAGES"] = ring_bytes(start["ring_bytes"]) // 4096
+            defines["RING_TEMPLATE_PAGES"] = start["ring_bytes"] // 4096
         return defines
 
     def _set_up(self) -> None:
@@ -207,7 +207,7 @@ class Loader:
         self._tracefs = tracefs
         variants = start.get("variants") or compiler.default_variants()
         self._attached = attached = compile_programs(self._defines(), variants)
-        size = ring_bytes(start["ring_bytes"])
+        size = start["ring_bytes"]
         for i in range(start["rings"]):
             fd = kernel.create_ring(size)
             attached.rings.append(fd)
@@ -223,7 +223,7 @@ class Loader:
         attached = self._attached
         manifest, fds = attached.manifest()
         line = (f"hooks {attached.variant}, {len(attached.probes)} probes, {len(attached.rings)} rings of "
-                f"{ring_bytes(self._start['ring_bytes']) >> 10} KiB")
+                f"{self._start['ring_bytes'] >> 10} KiB")
         self._child.say({"kind": "attached", "line": line, **manifest, "verified": attached.verified}, fds)
         self._counters["probes"] = len(attached.probes)
         log.info("attached: %s", line)
@@ -236,7 +236,7 @@ class Loader:
         self._counters["probes"] = len(self._attached.probes)
 
     def _map_rings(self) -> None:
-        size = ring_bytes(self._start["ring_bytes"])
+        size = self._start["ring_bytes"]
         self._rings = [Ring(fd, size) for fd in self._attached.rings]
         self._questions = Ring(self._attached.maps["questions"], 16 * 4096)
 
@@ -266,15 +266,17 @@ class Loader:
             room = sender.room()
             if not room:
                 continue  # its rings wait, and only its
-            span = ring.drain(min(SPAN_BYTES, room))
+            span = ring.next_span(min(SPAN_BYTES, room))
             if span is None:
                 continue
-            moved += len(span)
-            sender.send((span,), wall)
+            position, length = span
+            moved += length
+            sender.send((messages.pack_span(number, position, length),), wall, kind=messages.SPAN, size=length,
+                        done=functools.partial(ring.release, position + length))
             self._counters.add("spans")
-            self._counters.add("span_bytes", len(span))
+            self._counters.add("span_bytes", length)
             if self._writer is not None:
-                self._record(number, span, wall)
+                self._record(number, ring.copy(position, length), wall)
         if self._questions is not None:
             self._answer()
             self._inject(wall)
@@ -385,8 +387,7 @@ class Loader:
         quiet = 0
         while quiet < 2 and time.monotonic() < deadline:
             self._turn()
-            left = sum(ring.pending() for ring in self._rings)
-            quiet = 0 if left else quiet + 1
+            quiet = 0 if any(ring.pending() for ring in self._rings) else quiet + 1
             time.sleep(0.001)
         self._read_stats()
         for sender in self._senders:

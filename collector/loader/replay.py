@@ -29,15 +29,11 @@ class Replay:
         token = bytes.fromhex(start["token"])
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
         self._rings = partition.ring_count(start["shards"], 64)
-        self._senders = [Sender(self.context, endpoints.shard(start["directory"], i), token, retain=False,
-                                on_lost=self._lost) for i in range(start["shards"])]
+        self._senders = [Sender(self.context, endpoints.shard(start["directory"], i), token, retain=True)
+                         for i in range(start["shards"])]
         self._files: list[str] = start["files"]
         self._spans: list[bytearray] = [bytearray() for _ in self._senders]
         self._wall = 0
-
-    def _lost(self, messages: int, size: int) -> None:
-        self._counters.add("lost_messages", messages)
-        self._counters.add("lost_bytes", size)
 
     def run(self) -> int:
         """All files in order, then the end to every shard."""

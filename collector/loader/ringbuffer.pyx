@@ -1,8 +1,12 @@
-"""The consumer side of a BPF ring buffer, without a callback per event: walk the headers, copy the whole span.
+"""The consumer side of a BPF ring buffer, without a callback per event and without a copy.
+
+The loader (`Ring`) walks record headers to find whole spans and announces them by position; the shard (`RingView`, a
+read-only mapping) reads them where the kernel put them; when the shard has acknowledged a span, the loader stores the
+consumer position, and only then may the kernel overwrite it. So a span survives the death of either process.
 
 Layout (kernel/bpf/ringbuf.c): one page with the consumer position, one with the producer position, then the data,
 mapped twice so that a record that wraps is contiguous. A record is an 8-byte header (length, two flag bits) and the
-sample, rounded up to 8. The consumer position is stored after the copy: what is not copied is never overwritten.
+sample, rounded up to 8.
 
 A memfd of the same layout serves tests and benchmarks; there the second mapping of the data is made by hand.
 """
@@ -54,6 +58,7 @@ cdef class Ring:
     cdef uint64_t mask
     cdef readonly uint64_t size
     cdef readonly uint64_t high_water
+    cdef readonly uint64_t announced
     cdef size_t mapped
 
     def __cinit__(self, int fd, uint64_t size, *, bint memfd=False):
@@ -82,6 +87,7 @@ cdef class Ring:
                 raise OSError(errno, os.strerror(errno))
             self.producer = <uint64_t*>base
         self.data = base + PAGE
+        self.announced = self.consumer[0]
 
     def __dealloc__(self):
         if self.producer != NULL:
@@ -89,17 +95,17 @@ cdef class Ring:
         if self.consumer != NULL:
             munmap(self.consumer, PAGE)
 
-    def drain(self, uint64_t max_bytes):
-        """The next span of whole records as bytes (at least one record, else at most ``max_bytes``), or None when
-        there is nothing that is ready."""
-        cdef uint64_t start = self.consumer[0]
+    def next_span(self, uint64_t max_bytes):
+        """(position, bytes) of the next span of whole records that was not announced yet - at least one record, else
+        at most ``max_bytes`` - or None when nothing is ready. Positions count from the ring's beginning and never
+        wrap."""
+        cdef uint64_t start = self.announced
         cdef uint64_t at = start
         cdef uint64_t end = ATOMIC_LOAD64(self.producer)
         cdef uint32_t length
         cdef uint64_t step
-        cdef bytes span
-        if end - start > self.high_water:
-            self.high_water = end - start
+        if end - self.consumer[0] > self.high_water:
+            self.high_water = end - self.consumer[0]
         while at < end:
             length = ATOMIC_LOAD32(<uint32_t*>(self.data + (at & self.mask)))
             if length & RING_BUSY:
@@ -110,9 +116,26 @@ cdef class Ring:
             at += step
         if at == start:
             return None
-        span = PyBytes_FromStringAndSize(<char*>(self.data + (start & self.mask)), <Py_ssize_t>(at - start))
-        ATOMIC_STORE64(self.consumer, at)
-        return span
+        self.announced = at
+        return start, at - start
+
+    def release(self, uint64_t position):
+        """Everything before ``position`` is done with: the kernel may use its room again."""
+        if position > self.consumer[0]:
+            ATOMIC_STORE64(self.consumer, position)
+
+    def copy(self, uint64_t position, uint64_t length):
+        """The bytes of an announced span."""
+        return PyBytes_FromStringAndSize(<char*>(self.data + (position & self.mask)), <Py_ssize_t>length)
+
+    def drain(self, uint64_t max_bytes):
+        """The next span as bytes, released at once; None when nothing is ready."""
+        span = self.next_span(max_bytes)
+        if span is None:
+            return None
+        data = self.copy(span[0], span[1])
+        self.release(span[0] + span[1])
+        return data
 
     def pending(self):
         """Bytes between consumer and producer now."""
@@ -127,6 +150,43 @@ cdef class Ring:
         memcpy(self.data + (at & self.mask), &records[0], n)
         ATOMIC_STORE64(self.producer, at + n)
         return True
+
+
+cdef class RingView:
+    """A read-only mapping of a ring's data, for a shard. ``fd`` may be closed afterwards. Raises OSError."""
+
+    cdef uint8_t* base
+    cdef uint64_t size
+    cdef uint64_t offset
+    cdef size_t mapped
+
+    def __cinit__(self, int fd, uint64_t size, *, bint memfd=False):
+        cdef uint8_t* base
+        self.size = size
+        self.mapped = PAGE + 2 * size
+        if memfd:
+            base = <uint8_t*>mmap(NULL, self.mapped, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
+            if <void*>base == MAP_FAILED:
+                raise OSError(errno, os.strerror(errno))
+            self.base = base
+            if (mmap(base + PAGE, size, PROT_READ, MAP_SHARED | MAP_FIXED, fd, 2 * PAGE) == MAP_FAILED
+                    or mmap(base + PAGE + size, size, PROT_READ, MAP_SHARED | MAP_FIXED, fd, 2 * PAGE) == MAP_FAILED):
+                raise OSError(errno, os.strerror(errno))
+        else:
+            base = <uint8_t*>mmap(NULL, self.mapped, PROT_READ, MAP_SHARED, fd, PAGE)
+            if <void*>base == MAP_FAILED:
+                raise OSError(errno, os.strerror(errno))
+            self.base = base
+
+    def __dealloc__(self):
+        if self.base != NULL:
+            munmap(self.base, self.mapped)
+
+    def view(self, uint64_t position, uint64_t length):
+        """The span's bytes in place. Valid until the span is acknowledged. Raises ValueError."""
+        if length == 0 or length > self.size:
+            raise ValueError("span longer than its ring")
+        return <const uint8_t[:length]>(self.base + PAGE + (position & (self.size - 1)))
 
 
 def memfd_ring(uint64_t size):

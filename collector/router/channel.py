@@ -6,7 +6,8 @@ ZeroMQ alone loses silently when a peer dies, and its high-water mark counts mes
   is `room() == 0`, never a wait.
 * Every life of a process has an epoch. Messages name the receiver's epoch they are meant for; a receiver refuses
   others. So after a restart of the receiver exactly the unacknowledged messages are in doubt, and the sender either
-  counts them as lost (`retain=False`, loader -> shard) or sends them again (`retain=True`, shard -> sink).
+  counts them as lost (`retain=False`) or sends them again (`retain=True`: batches to the sink; spans to a shard, which
+  are still in their ring).
 * Socket types: DEALER at the sender, ROUTER at the receiver, one connection for both ways. PUSH/PULL, as first
   designed, would need a second pair for the credits (docs/decisions/0002).
 
@@ -43,6 +44,7 @@ class _Sent:
     argument: int
     kind: int
     frames: Sequence[bytes] | None
+    done: Callable[[], None] | None
 
 
 class Sender:
@@ -87,10 +89,12 @@ class Sender:
         """Is everything acknowledged?"""
         return not self._sent and not self._resend
 
-    def send(self, frames: Sequence[bytes], argument: int = 0, *, kind: int = messages.DATA) -> None:
-        """Send one message; the caller has asked room()."""
-        size = sum(map(len, frames))
-        item = _Sent(self._next, size, argument, kind, frames if self._retain else None)
+    def send(self, frames: Sequence[bytes], argument: int = 0, *, kind: int = messages.DATA, size: int | None = None,
+             done: Callable[[], None] | None = None) -> None:
+        """Send one message; the caller has asked room(). ``size``: bytes it stands for, if not those of its frames.
+        ``done`` is called when it is acknowledged."""
+        size = sum(map(len, frames)) if size is None else size
+        item = _Sent(self._next, size, argument, kind, frames if self._retain else None, done)
         self._next += 1
         self._put(item, frames)
 
@@ -102,7 +106,7 @@ class Sender:
         self._sent.append(item)
         self.in_flight_bytes += item.size
         header = messages.pack(self._token, item.kind, self.epoch, self._peer, item.number, item.argument)
-        self.socket.send_multipart([header, *frames], zmq.DONTWAIT, copy=item.size < 65536)
+        self.socket.send_multipart([header, *frames], zmq.DONTWAIT, copy=item.kind == messages.SPAN or item.size < 65536)
 
     def service(self) -> None:
         """Take in what the receiver says; introduce ourselves where needed; send again what must be."""
@@ -153,7 +157,10 @@ class Sender:
     def _acknowledged(self, number: int) -> None:
         """All messages below ``number`` are done."""
         while self._sent and self._sent[0].number < number:
-            self.in_flight_bytes -= self._sent.popleft().size
+            item = self._sent.popleft()
+            self.in_flight_bytes -= item.size
+            if item.done is not None:
+                item.done()
 
     def close(self) -> None:
         """Close the socket at once."""
@@ -218,7 +225,7 @@ class Receiver:
                 continue
             peer = self._peers.get(identity)
             if (peer is None or header.receiver_epoch != self.epoch or header.sender_epoch != peer.epoch
-                    or header.kind not in (messages.DATA, messages.END)):
+                    or header.kind not in (messages.DATA, messages.SPAN, messages.END)):
                 self.refused += 1  # meant for an earlier life of ours: the sender will hear of the new one
                 continue
             payload = [frame.buffer for frame in frames[2:]]

@@ -7,8 +7,8 @@
     8       8     token of this start: a stranger's message is refused
     16      8     sender epoch: differs for each life of the sending process
     24      8     receiver epoch that the sender believes in (0 in HELLO)
-    32      8     number: of this message (DATA, END), or cumulative (ACK), or of the next one (HELLO)
-    40      8     argument: wall offset ns (DATA), window bytes (WELCOME, ACK)
+    32      8     number: of this message (DATA, SPAN, END), or cumulative (ACK), or of the next one (HELLO)
+    40      8     argument: wall offset ns (DATA, SPAN), window bytes (WELCOME, ACK)
 """
 
 from __future__ import annotations
@@ -21,7 +21,23 @@ from collector.errors import ProtocolError
 _HEADER = struct.Struct("<4sB3x8sQQQq")
 MAGIC = b"ECM1"
 
-HELLO, WELCOME, DATA, ACK, END = 1, 2, 3, 4, 5
+HELLO, WELCOME, DATA, ACK, END, SPAN = 1, 2, 3, 4, 5, 6
+
+# Payload of SPAN: a span that stays in its ring.
+_SPAN = struct.Struct("=QQQ")
+
+
+def pack_span(ring: int, position: int, length: int) -> bytes:
+    """The payload of SPAN: ring number, position in the ring's stream of bytes, bytes."""
+    return _SPAN.pack(ring, position, length)
+
+
+def unpack_span(frame: bytes | memoryview) -> tuple[int, int, int]:
+    """(ring, position, bytes). Raises ProtocolError."""
+    if len(frame) != _SPAN.size:
+        raise ProtocolError(f"span message of {len(frame)} bytes")
+    ring, position, length = _SPAN.unpack(frame)
+    return ring, position, length
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +65,6 @@ def unpack(frame: bytes | memoryview, token: bytes) -> Header:
         raise ProtocolError(f"message of another version: {magic!r}")
     if theirs != token:
         raise ProtocolError("message with a foreign token")
-    if not HELLO <= kind <= END:
+    if not HELLO <= kind <= SPAN:
         raise ProtocolError(f"message of unknown kind {kind}")
     return Header(kind, sender, receiver, number, argument)

@@ -7,14 +7,17 @@ a single exchange is delivered at once.
 from __future__ import annotations
 
 import logging
+import os
 import time
 from types import SimpleNamespace
+from typing import Any
 
 import zmq
 
+from collector.loader.ringbuffer import RingView
 from collector.metrics import SHARD_NAMES
 from collector.router import endpoints, messages
-from collector.router.channel import Receiver, Sender
+from collector.router.channel import Delivery, Receiver, Sender
 from collector.runtime import Child
 from collector.shards.filters import Filters
 from collector.shards.filters.rules import parse_rules
@@ -24,7 +27,7 @@ from collector.shards.records.content import Decoder
 log = logging.getLogger("shard")
 
 BATCH_BYTES = 256 * 1024
-INPUT_WINDOW_BYTES = 8 << 20
+INPUT_WINDOW_BYTES = 64 << 20  # spans stay in their rings: what bounds them is the rings' size
 TICK_NS = 200_000_000
 STOP_SECONDS = 8.0
 
@@ -53,6 +56,11 @@ class Shard:
         self._poller.register(child.channel, zmq.POLLIN)
         self._ended = False
         self._last_tick = 0
+        self._rings: list[RingView] = []
+        self._done: list[int] = []  # per ring: up to where it was fed
+        self._held: Delivery | None = None  # a span that came before its ring
+        if start.get("rings"):
+            self._map_rings(start, child.fds[1:])
 
     def run(self) -> int:
         """Until told to stop and everything is acknowledged."""
@@ -75,22 +83,49 @@ class Shard:
         for message in self._child.hear():
             if message.get("kind") == "budget":
                 self._pipeline.set_budget(message["bytes"])
+            elif message.get("kind") == "rings":
+                self._map_rings(message, message["fds"])
+
+    def _map_rings(self, message: dict[str, Any], fds: list[int]) -> None:
+        """Map the rings for reading; they come from the loader by way of the supervisor."""
+        if not self._rings:
+            self._rings = [RingView(fd, message["ring_bytes"], memfd=message["memfd"]) for fd in fds]
+            self._done = [0] * len(fds)
+        for fd in fds:
+            os.close(fd)
+
+    def _feed_span(self, delivery: Delivery) -> None:
+        """Read a span in its ring. A new loader announces again what the old one had not heard acknowledged: what was
+        fed already is skipped."""
+        ring, position, length = messages.unpack_span(delivery.frames[0])
+        end = position + length
+        start = max(position, self._done[ring])
+        if start < end:
+            self._pipeline.feed(self._rings[ring].view(start, end - start), delivery.argument)
+            self._done[ring] = end
 
     def _receive(self) -> None:
         while True:
             if not self._flush(BATCH_BYTES):
                 return
-            delivery = self._in.receive()
+            delivery = self._held or self._in.receive()
             if delivery is None:
                 self._flush(1)
                 return
+            if delivery.kind == messages.SPAN and not self._rings:
+                self._held = delivery
+                return
+            self._held = None
             if delivery.kind == messages.END:
                 self._ended = True
                 self._in.acknowledge(delivery)
                 continue
             self._counters.add("messages")
-            for frame in delivery.frames:
-                self._pipeline.feed(frame, delivery.argument)
+            if delivery.kind == messages.SPAN:
+                self._feed_span(delivery)
+            else:
+                for frame in delivery.frames:
+                    self._pipeline.feed(frame, delivery.argument)
             self._in.acknowledge(delivery)
             self._child.beat()
 

@@ -23,6 +23,10 @@ log = logging.getLogger("supervisor")
 _ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "VIRTUAL_ENV", "PYTHONPATH", "LD_LIBRARY_PATH",
                 "LD_PRELOAD", "ASAN_OPTIONS", "UBSAN_OPTIONS", "PYTHONDONTWRITEBYTECODE", "PYTHONMALLOC")
 
+# Batches of some 100 KiB come and go all the time: let them come from the heap, not from fresh pages each time.
+# Measured in the pipeline benchmark: 4 us of 24 us an exchange.
+_ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(4 << 20), "MALLOC_TRIM_THRESHOLD_": str(16 << 20), "MALLOC_ARENA_MAX": "2"}
+
 
 class ChildProcess:
     """A child's room in the supervisor; it survives the child's lives.
@@ -60,6 +64,7 @@ class ChildProcess:
         ours, theirs = control.pair()
         read, write = os.pipe2(os.O_CLOEXEC)
         environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
+        environment.update(_ALLOCATOR)
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", self.module, str(theirs.fileno())], env=environment, stdin=subprocess.DEVNULL,
@@ -81,11 +86,11 @@ class ChildProcess:
         control.send(ours, {"kind": "start", "block": self.block, **message}, fds)
         ours.setblocking(False)
 
-    def tell(self, message: dict[str, Any]) -> None:
+    def tell(self, message: dict[str, Any], fds: Sequence[int] = ()) -> None:
         """Send it a message; one that is gone or does not listen hears nothing."""
         if self.channel is not None:
             try:
-                control.send(self.channel, message)
+                control.send(self.channel, message, fds)
             except OSError:
                 log.debug("%s does not listen", self.name)
 

@@ -38,6 +38,11 @@ PSS_SECONDS = 10.0
 STOP_LOADER_SECONDS, STOP_SHARDS_SECONDS, STOP_SINK_SECONDS = 10.0, 10.0, 8.0
 
 
+def ring_size(wanted: int) -> int:
+    """The next power of two, at least a page: what a ring of so many bytes is made with."""
+    return 1 << max(12, (wanted - 1).bit_length())
+
+
 @dataclass
 class Plan:
     """What one run does. ``loader`` is (module, start message, descriptors) of the first stage: the live loader, a
@@ -128,7 +133,8 @@ class Supervisor:
     def _start(self, child: ChildProcess) -> None:
         plan = self._plan
         if child.role == "shard":
-            child.start(self._shard_message(child.block, child.lives), [self._memory.fd])
+            message = {**self._shard_message(child.block, child.lives), **self._rings_message()}
+            child.start(message, [self._memory.fd, *self._ring_fds()])
         elif child.role == "sink":
             fds = [self._memory.fd] + ([plan.output_fd] if plan.output_fd is not None else [])
             config = plan.config
@@ -148,6 +154,24 @@ class Supervisor:
             child.start(message, fds)
         if child is not self.loader:
             self.loader.tell({"kind": "pids", "ours": self.pids()})
+
+    def _rings_message(self) -> dict[str, Any]:
+        """What a shard must know to map the rings; without rings (yet) nothing."""
+        if not self._ring_fds():
+            return {}
+        plan = self._plan.loader_message
+        return {"rings": True, "ring_bytes": ring_size(plan["ring_bytes"]), "memfd": bool(plan.get("test_rings"))}
+
+    def _ring_fds(self) -> list[int]:
+        """The rings' descriptors, for shards: they map them for reading and close them at once (the kernel does not map a
+        read-only descriptor, but a read-only mapping cannot be made writable later)."""
+        if self._plan.loader_message.get("test_rings"):
+            return self._plan.loader_fds
+        if self._adopted is None:
+            return []
+        names = self._adopted[0]["names"]
+        first = len(names["programs"]) + len(names["maps"])
+        return self._adopted[1][first : first + len(names["rings"])]
 
     def _budget(self) -> int:
         base = self._base_bytes or 110 * memory.MIB
@@ -303,6 +327,8 @@ class Supervisor:
             self._adopted = (message, fds)
             self._attached_line = message.get("line", "")
             fds = []
+            for shard in self.shard_children:
+                shard.tell({"kind": "rings", **self._rings_message()}, self._ring_fds())
         elif kind == "problem":
             self.problems.append(message["text"])
             log.error("%s", message["text"])

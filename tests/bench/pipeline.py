@@ -84,6 +84,8 @@ def run_once(options: argparse.Namespace) -> dict[str, Any]:
                  "dropped_records": totals["sink_dropped_records"]},
         "peak_pss_mib": round(result["peak"] / memory.MIB, 1), "exchanges": offered, "body": options.body,
         "output": options.output,
+        "mean_span_kib": round(totals["loader_span_bytes"] / max(1, totals["loader_spans"]) / 1024, 1),
+        "mean_batch_kib": round(totals["batch_bytes"] / max(1, totals["batches"]) / 1024, 1),
     }
 
 
