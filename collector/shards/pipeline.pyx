@@ -42,7 +42,7 @@ cdef class Pipeline:
 
     settings: an object with header_bytes, body_bytes, record_bytes, max_connections, buffer_bytes (all int),
     idle_seconds, unanswered_seconds (float), response_bodies, disable_egress, ignore_ip_hosts, ignore_metadata,
-    want_details (bool), ignore_ports (iterable of int), record_prefix, daemonset_id (str, ASCII).
+    want_details (bool), ignore_ports, only_ports (iterables of int), record_prefix, daemonset_id (str, ASCII).
     filters: collector.shards.filters.Filters. content: collector.shards.records.content.Decoder.
     counters: a writable buffer of at least len(COUNTER_NAMES) unsigned 64-bit numbers.
     Raises MemoryError, and ValueError for settings that do not fit.
@@ -55,8 +55,9 @@ cdef class Pipeline:
     cdef uint64_t[::1] shared
     cdef uint64_t[16] suspects
     cdef uint32_t suspect_count
-    cdef uint8_t[65536] ignored_port
-    cdef bint any_port
+    cdef uint8_t[65536] port_rule      # 1: left out; 2: chosen
+    cdef bint any_ignored
+    cdef bint any_chosen
 
     def __cinit__(self, settings, filters, content, uint64_t[::1] counters not None):
         cdef bytes text
@@ -65,7 +66,7 @@ cdef class Pipeline:
         if counters.shape[0] < COUNTERS:
             raise ValueError("counters: too small")
         memset(&self.ctx, 0, sizeof(ctx_t))
-        memset(self.ignored_port, 0, 65536)
+        memset(self.port_rule, 0, 65536)
         self.shared = counters
         self.ctx.counters = &counters[0]
         for i in range(G_CONNECTIONS, COUNTERS):
@@ -85,8 +86,11 @@ cdef class Pipeline:
         self.ctx.ignore_metadata = settings.ignore_metadata
         self.ctx.want_details = settings.want_details
         for port in settings.ignore_ports:
-            self.ignored_port[port] = 1
-            self.any_port = True
+            self.port_rule[port] |= 1
+            self.any_ignored = True
+        for port in settings.only_ports:
+            self.port_rule[port] |= 2
+            self.any_chosen = True
         text = settings.record_prefix.encode("ascii")
         if len(text) > 500:
             raise ValueError("record_prefix: too long")
@@ -188,7 +192,7 @@ cdef class Pipeline:
             conn.seen_ns = h.ts_ns
             if h.type == EVENT_DATA:
                 # its OPEN was lost, or it was evicted: join in the middle
-                conn.flags |= CONN_JOINED
+                conn.flags |= CONN_JOINED | (CONN_IGNORED if self.any_chosen else 0)
                 conn.half[0].state = H_RESYNC
                 conn.half[1].state = H_RESYNC
         if h.type == EVENT_DATA:
@@ -278,15 +282,25 @@ cdef class Pipeline:
                 for i in range(2):
                     conn.half[i].state = H_RESYNC
         buf_free(&ctx.pool, &conn.constant)
+        if self.any_chosen:
+            # a connection is chosen by either of its ports; one whose ports are not known yet is not
+            if not (self.port_rule[conn.local_port] | self.port_rule[conn.remote_port]) & 2:
+                conn.flags |= CONN_IGNORED
+            elif conn.flags & CONN_IGNORED:
+                conn.flags &= ~CONN_IGNORED & 0xFF
+                conn.flags |= CONN_JOINED
+                for i in range(2):
+                    conn.half[i].known = 0
+                    conn.half[i].state = H_RESYNC
         if conn.flags & CONN_IGNORED:
             return
         if ctx.disable_egress and conn.role == ROLE_CLIENT:
             ctx.counters[C_FILTERED_EGRESS] += 1
             conn.flags |= CONN_IGNORED
             return
-        if self.any_port:
+        if self.any_ignored:
             server_port = conn.remote_port if conn.role == ROLE_CLIENT else conn.local_port
-            if self.ignored_port[server_port] and server_port:
+            if server_port and self.port_rule[server_port] & 1:
                 ctx.counters[C_FILTERED_PORT] += 1
                 conn.flags |= CONN_IGNORED
 

@@ -124,7 +124,7 @@ class Supervisor:
             "response_bodies": config["COLLECTOR_RESPONSE_BODIES"],
             "disable_egress": config["TRAFFIC_DISABLE_EGRESS"], "ignore_ip_hosts": config["AKTO_IGNORE_IP_TRAFFIC"],
             "ignore_metadata": config["AKTO_IGNORE_CLOUD_METADATA_CALLS"], "want_details": plan.output == "kafka",
-            "ignore_ports": ports, "rules": config["AKTO_MODULE_DISCOVERY_CONFIG"],
+            "ignore_ports": ports, "only_ports": plan.loader_message.get("ports", []), "rules": config["AKTO_MODULE_DISCOVERY_CONFIG"],
             "record_prefix": f"{plan.record_prefix}{lives:x}-", "daemonset_id": plan.daemonset_id,
         }
         return {**self._common(), "number": number, "settings": settings, "live": plan.live,

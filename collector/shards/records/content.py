@@ -111,9 +111,10 @@ class Decoder:
             return known
         number = 0
         try:
-            canonical = codecs.lookup(name.decode("ascii")).name
+            found = codecs.lookup(name.decode("ascii"))
+            canonical = found.name
             # only real charsets: Python also has codecs such as "hex" and "rot13"
-            if canonical not in ("utf-8", "ascii") and isinstance(b"".decode(canonical), str):
+            if canonical not in ("utf-8", "ascii") and getattr(found, "_is_text_encoding", True):
                 number = len(self._names)
         except (LookupError, ValueError, UnicodeError):
             number = 0

@@ -216,6 +216,10 @@ cdef inline void framing_facts(head_t* h, field_t* f) noexcept nogil:
             q += 1
         if h.has_te:
             h.ambiguity |= AMB_TE_OBFUSCATED
+        if end - q == 8 and same_name(q, b"identity", 8):
+            # dropped from HTTP in RFC 7230; servers take it for "no transfer coding"
+            h.ambiguity |= AMB_TE_OBFUSCATED
+            return
         h.has_te = 1
         h.chunked = end - q == 7 and same_name(q, b"chunked", 7)
         if not h.chunked:

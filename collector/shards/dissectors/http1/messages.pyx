@@ -382,8 +382,9 @@ cdef void go_opaque(ctx_t* ctx, conn_t* conn) noexcept:
 
 cdef void on_response(ctx_t* ctx, conn_t* conn, half_t* h, uint64_t first_ns, uint64_t ts, bint cut) noexcept:
     cdef head_t* head = &HEAD
-    cdef exchange_t* ex = awaiting(conn)
+    cdef exchange_t* ex
     cdef bint empty
+    ex = awaiting(conn)
     if head.status >= 100 and head.status < 200 and head.status != 101:
         ctx.counters[C_INTERIM] += 1
         h.state = H_START
@@ -455,6 +456,10 @@ cdef size_t feed_start(ctx_t* ctx, conn_t* conn, half_t* h, bint request, const 
             return n
         before_park(ctx, conn, h, ts)
         return 0        # nothing used; the state may be another one now
+    if not request and conn.half[conn.dir_request].part.len and awaiting(conn) == NULL \
+            and conn.half[conn.dir_request].state == H_START:
+        # answered before the request's head was whole: refused, or the rest of it was lost
+        salvage_head(ctx, conn, &conn.half[conn.dir_request], True, ts)
     if h.part.len == 0:
         length = parse_head(&HEAD, p, p + n, not request, False)
         if length > 0:          # the common case: a whole head in one event
@@ -515,6 +520,26 @@ cdef size_t feed_start(ctx_t* ctx, conn_t* conn, half_t* h, bint request, const 
     return blank + <size_t>length - before
 
 
+cdef bint salvage_head(ctx_t* ctx, conn_t* conn, half_t* h, bint request, uint64_t ts) noexcept:
+    """A head that will not become whole: the lines that are here, as a message without its rest (`headers_cut`).
+    False when not even the start line is whole; then nothing is left of it."""
+    cdef int64_t length = 0
+    cdef uint64_t first_ns = h.part_first_ns
+    if h.part.len and not h.parked:
+        length = parse_head(&HEAD, <const uint8_t*>h.part.data, <const uint8_t*>h.part.data + h.part.len,
+                            not request, True)
+    if length <= 0:
+        ctx.counters[C_SKIPPED_BYTES] += h.part.len
+        h.part.len = 0
+        return False
+    h.part.len = 0
+    if request:
+        on_request(ctx, conn, h, first_ns, ts, True)
+    else:
+        on_response(ctx, conn, h, first_ns, ts, True)
+    return True
+
+
 cdef void before_park(ctx_t* ctx, conn_t* conn, half_t* h, uint64_t ts) noexcept:
     """The request never came: read what was parked as an answer without request."""
     cdef buf_t held = h.part
@@ -557,8 +582,11 @@ cdef int64_t chunk_size(const uint8_t* p, const uint8_t* end, uint32_t* ambiguit
         p += 1
     if digits == 0:
         return -1
-    while p < end and (p[0] == c' ' or p[0] == c'\t'):
-        p += 1
+    if p < end and (p[0] == c' ' or p[0] == c'\t'):
+        while p < end and (p[0] == c' ' or p[0] == c'\t'):
+            p += 1
+        if p == end:
+            ambiguity[0] |= AMB_BAD_CHUNK       # blanks are only allowed before an extension
     if p < end and p[0] != c';':
         return -1
     return <int64_t>v
@@ -737,6 +765,8 @@ cdef void http1_hole(ctx_t* ctx, conn_t* conn, uint32_t d, uint64_t n, bint lost
                 else:
                     h.state = H_CHUNK_END
             continue
+        if h.state == H_START and h.part.len:
+            salvage_head(ctx, conn, h, request, h.last_ns)
         if h.current != NULL:
             h.current.marks |= MARK_REQUEST_LOST if request else MARK_RESPONSE_LOST
             side(h.current, request).lost += n
@@ -755,15 +785,13 @@ cdef void http1_end(ctx_t* ctx, conn_t* conn, uint32_t d) noexcept:
     h.ended = 1
     if h.parked:
         before_park(ctx, conn, h, h.part_first_ns)
+    if h.state == H_START and h.part.len:
+        salvage_head(ctx, conn, h, request, h.last_ns)
     if h.state == H_UNTIL_CLOSE:
         message_done(ctx, conn, h, request)
     elif h.current != NULL:
         h.current.marks |= MARK_REQUEST_INCOMPLETE if request else MARK_RESPONSE_INCOMPLETE
         message_done(ctx, conn, h, request)
-    elif h.part.len:
-        ctx.counters[C_SKIPPED_BYTES] += h.part.len
-        if not request and awaiting(conn) != NULL:
-            awaiting(conn).marks |= MARK_RESPONSE_INCOMPLETE
     buf_free(&ctx.pool, &h.part)
 
 

@@ -1,0 +1,449 @@
+"""HTTP/1.x on one connection: framing, pairing, holes, ends, timers."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from collector import abi
+from tests.events import GET, OK, Conversation, pipeline, take
+
+
+def one(c: Conversation) -> dict:
+    records = c.records()
+    assert len(records) == 1, records
+    return records[0]
+
+
+def test_exchange_is_recorded_as_soon_as_it_is_complete() -> None:
+    r = one(Conversation().request(GET).response(OK))
+    assert (r["method"], r["path"], r["type"], r["status"], r["statusCode"]) == ("GET", "/x", "HTTP/1.1", "200 OK", "200")
+    assert r["request"] == {"host": "a.example"}
+    assert r["response"] == {"Content-Length": "2"}
+    assert (r["responsePayload"], r["responseSize"], r["requestSize"]) == ("hi", "2", "0")
+    assert r["mark"] == []
+    assert (r["ip"], r["destIp"], r["direction"]) == ("10.0.0.2:40000", "10.0.0.1:80", "1")
+    assert (r["process_id"], r["socket_id"], r["process_name"]) == ("100", "5", "server")
+
+
+def test_client_side_is_direction_2_with_ends_swapped() -> None:
+    c = Conversation(role=abi.CLIENT, local=("10.0.0.9", 50000), remote=("fd00::7", 8080))
+    r = one(c.request(GET).response(OK))
+    assert (r["ip"], r["destIp"], r["direction"]) == ("10.0.0.9:50000", "[fd00::7]:8080", "2")
+
+
+def test_times_are_those_of_the_bytes() -> None:
+    c = Conversation()
+    c.request(GET[:10], step_ms=0).request(GET[10:], step_ms=5)
+    c.response(OK[:5], step_ms=20).response(OK[5:], step_ms=7)
+    r = one(c)
+    assert (r["firstByteMs"], r["durationMs"]) == ("25.000", "32.000")
+    assert r["startTimeMs"] == str((1_795_000_000 + 1) * 1000)
+    assert r["time"] == str(1_795_000_000 + 1)
+
+
+def test_keep_alive_and_pipelining_pair_in_order() -> None:
+    c = Conversation()
+    c.request(b"GET /1 HTTP/1.1\r\n\r\nGET /2 HTTP/1.1\r\n\r\nGET /3 HTTP/1.1\r\n\r\n")
+    for n in (b"1", b"2", b"3"):
+        c.response(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n" + n)
+    assert [(r["path"], r["responsePayload"], r["mark"]) for r in c.records()] == [
+        ("/1", "1", []), ("/2", "2", []), ("/3", "3", [])]
+
+
+def test_record_ids_are_unique() -> None:
+    c = Conversation()
+    for _ in range(3):
+        c.request(GET).response(OK)
+    assert len({r["recordId"] for r in c.records()}) == 3
+
+
+def test_chunked_both_ways_with_extensions_and_trailers() -> None:
+    c = Conversation()
+    c.request(b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n3;name=value\r\nabc\r\n0\r\nTrailer: x\r\n\r\n")
+    c.response(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+    c.response(b"A\r\n0123456789\r").response(b"\n5\r\nhel").response(b"lo\r\n0\r").response(b"\n\r").response(b"\n")
+    r = one(c)
+    assert (r["requestPayload"], r["responsePayload"], r["responseSize"]) == ("abc", "0123456789hello", "15")
+    assert r["mark"] == []
+
+
+def test_head_204_304_have_no_body() -> None:
+    c = Conversation()
+    c.request(b"HEAD /h HTTP/1.1\r\n\r\n").response(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+    c.request(b"GET /n HTTP/1.1\r\n\r\n").response(b"HTTP/1.1 204 No Content\r\nContent-Length: 7\r\n\r\n")
+    c.request(b"GET /m HTTP/1.1\r\n\r\n").response(b"HTTP/1.1 304 Not Modified\r\nContent-Length: 7\r\n\r\n")
+    c.request(GET).response(OK)
+    assert [r["statusCode"] for r in c.records()] == ["200", "204", "304", "200"]
+
+
+def test_interim_responses_are_not_the_answer() -> None:
+    c = Conversation()
+    c.request(b"POST / HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n")
+    c.response(b"HTTP/1.1 100 Continue\r\n\r\n").response(b"HTTP/1.1 103 Early Hints\r\nLink: a\r\n\r\n")
+    c.request(b"body").response(OK)
+    r = one(c)
+    assert (r["statusCode"], r["requestPayload"]) == ("200", "body")
+    assert c.counters()["interim_responses"] == 2
+
+
+def test_refused_expectation_then_next_request_instead_of_the_body() -> None:
+    c = Conversation()
+    c.request(b"POST /big HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 400\r\n\r\n")
+    c.response(b"HTTP/1.1 417 Expectation Failed\r\nContent-Length: 0\r\n\r\n").request(GET).response(OK)
+    first, second = c.records()
+    assert first["statusCode"] == "417" and first["words"] == {"request_incomplete"}
+    assert (second["path"], second["responsePayload"], second["mark"]) == ("/x", "hi", [])
+
+
+def test_early_response_before_the_request_body_ends() -> None:
+    c = Conversation()
+    c.request(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 8\r\n\r\n1234").response(OK)
+    assert c.records() == []
+    r = one(c.request(b"5678"))
+    assert (r["requestPayload"], r["statusCode"], r["mark"]) == ("12345678", "200", [])
+
+
+def test_body_until_close() -> None:
+    c = Conversation().request(GET).response(b"HTTP/1.0 200 OK\r\n\r\nall of").response(b" it")
+    assert c.records() == []
+    r = one(c.close())
+    assert (r["responsePayload"], r["mark"]) == ("all of it", [])
+
+
+def test_body_until_end_of_stream_at_the_client() -> None:
+    c = Conversation(role=abi.CLIENT).request(GET).response(b"HTTP/1.0 200 OK\r\n\r\nall")
+    r = one(c.eof(abi.IN))
+    assert (r["responsePayload"], r["mark"]) == ("all", [])
+
+
+def test_101_and_connect_make_the_rest_opaque() -> None:
+    c = Conversation()
+    c.request(b"GET /ws HTTP/1.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")
+    c.response(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n\x81\x05hello").request(GET)
+    assert one(c)["statusCode"] == "101"
+    d = Conversation()
+    d.request(b"CONNECT example.com:443 HTTP/1.1\r\n\r\n").response(b"HTTP/1.1 200 OK\r\n\r\n").request(b"\x16\x03\x01")
+    r = one(d)
+    assert (r["method"], r["path"], r["mark"]) == ("CONNECT", "example.com:443", [])
+
+
+@pytest.mark.parametrize("method", ["PROPFIND", "M-SEARCH", "X", "get", "REPORT", "VERSION-CONTROL"])
+def test_any_method_token(method: str) -> None:
+    r = one(Conversation().request(f"{method} / HTTP/1.1\r\nHost: h\r\n\r\n".encode()).response(OK))
+    assert r["method"] == method
+
+
+def test_byte_by_byte() -> None:
+    c = Conversation()
+    for b in b"POST /slow HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabc":
+        c.request(bytes([b]))
+    for b in b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nxyz\r\n0\r\n\r\n":
+        c.response(bytes([b]))
+    r = one(c)
+    assert (r["path"], r["requestPayload"], r["responsePayload"], r["mark"]) == ("/slow", "abc", "xyz", [])
+
+
+def test_request_without_answer() -> None:
+    r = one(Conversation().request(GET).close())
+    assert (r["statusCode"], r["status"], r["responseHeaders"], r["firstByteMs"]) == ("0", "", "{}", "")
+    assert r["words"] == {"no_response"}
+
+
+def test_unanswered_after_its_limit_and_the_late_answer_is_not_the_next_ones() -> None:
+    c = Conversation().request(b"GET /late HTTP/1.1\r\n\r\n").wait(59)
+    assert c.records() == []
+    assert one(c.wait(4))["words"] == {"no_response"}
+    c.request(GET).response(OK.replace(b"hi", b"no")).response(OK)
+    r = one(c)
+    assert (r["path"], r["responsePayload"]) == ("/x", "hi")
+
+
+def test_idle_inside_a_message_is_recorded_and_the_connection_goes_on() -> None:
+    c = Conversation().request(GET).response(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf").wait(5)
+    r = one(c)
+    assert r["responsePayload"] == "half" and r["words"] == {"response_incomplete"}
+    c.response(b"-rest-").request(GET).response(OK)
+    r = one(c)
+    assert (r["responsePayload"], r["mark"]) == ("hi", [])
+
+
+def test_a_pause_between_messages_costs_nothing() -> None:
+    c = Conversation().request(GET).response(OK).wait(3600).request(GET).response(OK)
+    assert [r["mark"] for r in c.records()] == [[], []]
+
+
+def test_answer_without_request_is_counted_not_recorded() -> None:
+    c = Conversation(start=abi.MID).response(OK)
+    assert c.records() == []
+    assert c.counters()["orphan_responses"] == 1
+
+
+def test_joined_mid_stream_marks_the_first_exchange_only() -> None:
+    c = Conversation(start=abi.MID)
+    c.response(b"garbage of an older answer").request(GET).response(OK).request(GET).response(OK)
+    first, second = c.records()
+    assert first["words"] == {"joined_mid_stream"} and second["mark"] == []
+
+
+def test_unknown_role_is_taken_from_the_first_data() -> None:
+    c = Conversation(opened=False, role=abi.SERVER)
+    r = one(c.request(GET).response(OK))
+    assert r["direction"] == "1"
+    assert r["words"] == {"joined_mid_stream", "peer_unknown"} and r["ip"] == "0.0.0.0:0"
+    d = Conversation(opened=False, role=abi.CLIENT)
+    assert one(d.request(GET).response(OK))["direction"] == "2"
+
+
+def test_answer_seen_before_the_clients_send_returned() -> None:
+    c = Conversation(role=abi.CLIENT).response(OK)
+    assert c.records() == []
+    r = one(c.request(GET))
+    assert (r["responsePayload"], r["mark"]) == ("hi", [])
+
+
+def test_reused_descriptor_never_merges_two_connections() -> None:
+    pipe = pipeline()
+    first = Conversation(pipe, conn=(1, 2, 10)).request(GET)
+    second = Conversation(pipe, conn=(1, 2, 11)).request(b"GET /new HTTP/1.1\r\n\r\n").response(OK)
+    records = take(pipe)
+    assert [(r["path"], r["words"]) for r in records] == [("/x", {"no_response", "end_unseen"}), ("/new", set())]
+    assert first.conn != second.conn
+
+
+def test_exit_closes_everything_of_the_process() -> None:
+    pipe = pipeline()
+    Conversation(pipe, conn=(7, 1, 1)).request(GET)
+    Conversation(pipe, conn=(7, 2, 2)).request(GET)
+    other = Conversation(pipe, conn=(8, 1, 3)).request(GET)
+    pipe.feed(abi.pack_exit(7, ts_ns=other.now), 0)
+    assert [r["process_id"] for r in take(pipe)] == ["7", "7"]
+    assert pipe.statistics()["connections"] == 1
+
+
+# ---- holes ----
+
+
+def test_hole_inside_a_body_of_known_length_is_exact() -> None:
+    c = Conversation().request(GET)
+    c.response(b"HTTP/1.1 200 OK\r\nContent-Length: 12\r\n\r\nabcd").response(b"efgh", lose=True).response(b"ijkl")
+    c.request(GET).response(OK)
+    first, second = c.records()
+    assert first["responsePayload"] == "abcd" and first["mark"] == ["response_bytes_lost:4"]
+    assert first["responseSize"] == "12"
+    assert second["mark"] == []
+
+
+def test_hole_to_the_end_of_a_body_shows_at_the_next_event() -> None:
+    c = Conversation().request(GET)
+    c.response(b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nabcd").response(b"efgh", lose=True)
+    assert c.records() == []
+    c.request(GET).response(OK)
+    first, second = c.records()
+    assert first["mark"] == ["response_bytes_lost:4"] and second["responsePayload"] == "hi"
+
+
+def test_lost_last_event_is_seen_at_close() -> None:
+    c = Conversation().request(GET).response(b"HTTP/1.0 200 OK\r\n\r\nabcd").response(b"efgh", lose=True).close()
+    assert one(c)["mark"] == ["response_bytes_lost:4"]
+
+
+def test_hole_of_unknown_framing_loses_no_later_exchange_and_marks_them() -> None:
+    c = Conversation()
+    c.request(GET).response(OK, lose=True)
+    c.request(b"GET /2 HTTP/1.1\r\n\r\n").response(OK)
+    first, second = c.records()
+    assert first["path"] == "/x" and {"no_response", "response_bytes_lost"} <= first["words"]
+    assert second["path"] == "/2" and second["responsePayload"] == "hi" and "pairing_uncertain" in second["words"]
+
+
+def test_lost_request_does_not_shift_answers_unmarked() -> None:
+    c = Conversation()
+    c.request(b"GET /1 HTTP/1.1\r\n\r\n", lose=True).request(b"GET /2 HTTP/1.1\r\n\r\n")
+    c.response(OK.replace(b"hi", b"1!")).response(OK.replace(b"hi", b"2!"))
+    for r in c.records():
+        assert "pairing_uncertain" in r["words"]
+
+
+def test_certainty_returns_after_quiet_exchanges() -> None:
+    c = Conversation().request(GET).response(OK, lose=True)
+    for _ in range(20):
+        c.request(GET).response(OK)
+    assert [bool(r["mark"]) for r in c.records()][-3:] == [False] * 3
+
+
+def test_forged_start_inside_a_lost_body_is_only_believed_at_an_event_start() -> None:
+    c = Conversation()
+    c.request(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n").request(b"40\r\n", lose=True)
+    c.request(b"xxxx GET /forged HTTP/1.1\r\nHost: h\r\n\r\n").response(OK)
+    assert [r["path"] for r in c.records()] == ["/"]
+
+
+def test_size_only_bytes_are_cut_not_lost() -> None:
+    c = Conversation().request(GET).response(b"HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n")
+    c.response(b"", true_length=5000, flags=abi.F_SIZE_ONLY)
+    r = one(c)
+    assert (r["responseSize"], r["mark"]) == ("5000", ["response_body_cut:5000"])
+
+
+def test_overlapping_event_is_damage_not_data() -> None:
+    c = Conversation().request(GET).response(b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nabcd")
+    c.positions[1] -= 2
+    c.response(b"cdefgh")
+    r = one(c)
+    assert r["responsePayload"] == "abcd" and "response_bytes_lost" in r["words"]
+    assert c.counters()["overlaps"] == 1
+
+
+# ---- limits ----
+
+
+def test_bodies_are_capped_and_their_true_size_is_told() -> None:
+    c = Conversation(body_bytes=100).request(GET).response(b"HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n" + b"x" * 5000)
+    r = one(c)
+    assert (len(r["responsePayload"]), r["responseSize"], r["mark"]) == (100, "5000", ["response_body_cut:4900"])
+
+
+def test_response_bodies_can_be_switched_off() -> None:
+    r = one(Conversation(response_bodies=False).request(GET).response(OK))
+    assert (r["responsePayload"], r["responseSize"]) == ("", "2")
+
+
+def test_cut_json_request_stays_acceptable() -> None:
+    body = json.dumps({"a": ["x" * 50, {"b": "y" * 500}], "c": 1}).encode()
+    c = Conversation(body_bytes=200)
+    c.request(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+    r = one(c.response(OK))
+    assert json.loads(r["requestPayload"])["a"][0] == "x" * 50
+    assert r["words"] == {"request_body_cut"}
+
+
+def test_endless_head_is_bounded() -> None:
+    c = Conversation(header_bytes=1024).request(b"GET / HTTP/1.1\r\nHost: h\r\n")
+    for i in range(3000):
+        c.request(b"X-%d: %s\r\n" % (i, b"y" * 100))
+    assert c.counters()["buffer_bytes"] < 20_000
+    r = one(c.request(b"\r\n").close())
+    assert {"headers_cut", "no_response"} <= r["words"] and r["request"]["host"] == "h"
+
+
+def test_endless_chunk_line_is_bounded() -> None:
+    c = Conversation().request(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n")
+    for _ in range(1000):
+        c.request(b"0" * 1000)
+    assert c.counters()["buffer_bytes"] < 20_000
+    r = one(c.close())
+    assert "ambiguous_framing:bad_chunk" in r["mark"]
+
+
+def test_most_connections_evict_the_least_recently_active() -> None:
+    pipe = pipeline(max_connections=3)
+    cs = [Conversation(pipe, conn=(1, fd, fd)).request(f"GET /{fd} HTTP/1.1\r\n\r\n".encode()) for fd in range(5)]
+    assert [(r["path"], r["words"]) for r in take(pipe)] == [
+        ("/0", {"evicted", "end_unseen", "no_response"}), ("/1", {"evicted", "end_unseen", "no_response"})]
+    cs[4].response(OK)
+    assert [r["path"] for r in take(pipe)] == ["/4"]
+    assert pipe.statistics()["evicted_connections"] == 2
+
+
+def test_byte_budget_is_never_passed_by_more_than_one_message() -> None:
+    budget = 300_000
+    pipe = pipeline(buffer_bytes=budget)
+    for fd in range(50):
+        Conversation(pipe, conn=(1, fd, fd)).request(b"POST / HTTP/1.1\r\nContent-Length: 99999\r\n\r\n" + b"z" * 20_000)
+        assert pipe.statistics()["buffer_bytes"] < budget + 150_000
+    assert pipe.statistics()["evicted_budget"] > 30
+    assert len(take(pipe)) == pipe.statistics()["evicted_budget"]
+
+
+def test_all_memory_is_given_back() -> None:
+    pipe = pipeline()
+    for fd in range(20):
+        c = Conversation(pipe, conn=(1, fd, fd)).request(GET).response(OK).request(GET[:12])
+        if fd % 2:
+            c.close()
+    pipe.close_all()
+    take(pipe)
+    assert pipe.statistics()["queued_exchanges"] == 0 and pipe.statistics()["connections"] == 0
+    assert pipe.statistics()["buffer_bytes"] < 64 * 45_000  # the exchanges kept for reuse
+
+
+# ---- what is odd ----
+
+
+@pytest.mark.parametrize(("head", "reason"), [
+    (b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n", "content_length_and_transfer_encoding"),
+    (b"Content-Length: 3\r\nContent-Length: 4\r\n\r\nabc", "content_length_conflict"),
+    (b"Content-Length: 3, 3\r\n\r\nabc", "content_length_repeated"),
+    (b"Content-Length: +3\r\n\r\nabc", "content_length_invalid"),
+    (b"Transfer-Encoding: gzip\r\n\r\n", "transfer_encoding_not_chunked"),
+    (b"Content-Length : 3\r\n\r\nabc", "space_before_colon"),
+    (b"X: a\r\n b\r\nContent-Length: 0\r\n\r\n", "obs_fold"),
+    (b"X: a\n\r\n", "bare_lf"),
+    (b"no colon here\r\n\r\n", "bad_header_line"),
+    (b"X: a\x00b\r\n\r\n", "nul"),
+    (b"Host: a\r\nHost: b\r\n\r\n", "multiple_host"),
+])
+def test_ambiguous_framing_is_marked_with_its_reason(head: bytes, reason: str) -> None:
+    c = Conversation().request(b"POST / HTTP/1.1\r\n" + head).response(OK).close()
+    mark = next(m for m in c.records()[0]["mark"] if m.startswith("ambiguous_framing"))
+    assert reason in mark.split(":")[1:]
+
+
+def test_folded_and_repeated_fields() -> None:
+    r = one(Conversation().request(
+        b"GET / HTTP/1.1\r\nHOST: h\r\nA: 1\r\nB: x\r\n\ty\r\na: 2\r\nCookie: c=1\r\nCookie: d=2\r\n\r\n").response(
+        b"HTTP/1.1 200 OK\r\nSet-Cookie: a=1, b\r\nSet-Cookie: c=2\r\nContent-Length: 0\r\n\r\n"))
+    assert r["request"] == {"host": "h", "A": "1, 2", "B": "x  \ty", "Cookie": "c=1; d=2"}
+    assert r["response"]["Set-Cookie"] == "a=1, b\nc=2"
+
+
+def test_absolute_target_gives_the_missing_host() -> None:
+    r = one(Conversation().request(b"GET http://api.example:8080/a?b HTTP/1.1\r\n\r\n").response(OK))
+    assert (r["path"], r["request"]["host"]) == ("http://api.example:8080/a?b", "api.example:8080")
+
+
+def test_not_http_is_skipped_and_counted() -> None:
+    c = Conversation().request(b"\x00\x01\x02\x03 binary").response(b"more")
+    c.close()
+    assert c.records() == [] and c.counters()["connections_not_http"] == 1
+
+
+def test_taken_back_connection_leaves_no_record() -> None:
+    c = Conversation().request(GET)
+    c.feed(abi.pack_close(c.conn, ts_ns=c.now, reason=abi.NOT_HTTP))
+    assert c.records() == []
+
+
+def test_bad_response_costs_only_itself() -> None:
+    c = Conversation().request(GET).response(b"THIS IS NOT HTTP").request(GET).response(OK)
+    records = c.records()
+    assert records[-1]["responsePayload"] == "hi"
+
+
+def test_suspect_connection_is_skipped() -> None:
+    pipe = pipeline()
+    pipe.skip([100 << 32 | 5])
+    c = Conversation(pipe).request(GET).response(OK)
+    assert c.records() == [] and c.counters()["suspect_events"] == 3
+
+
+def test_damaged_span_is_counted_and_loses_nothing_before_it() -> None:
+    c = Conversation().request(GET)
+    good = abi.pack_data(c.conn, abi.OUT, 0, OK, ts_ns=c.now)
+    c.feed(good + b"\xff\xff\xff\x3f garbage")
+    assert one(c)["responsePayload"] == "hi"
+    assert c.counters()["bad_events"] == 1
+
+
+def test_head_cut_by_a_hole_is_recorded_with_what_was_seen() -> None:
+    c = Conversation().request(b"POST /p HTTP/1.1\r\nHost: h\r\nX-Hal").request(b"f: 1\r\n\r\n", lose=True).response(OK)
+    r = one(c.close())
+    assert (r["path"], r["request"], r["responsePayload"]) == ("/p", {"host": "h"}, "hi")
+    assert {"headers_cut", "request_incomplete"} & r["words"]
+
+
+def test_client_gone_inside_its_head() -> None:
+    r = one(Conversation().request(b"GET /gone HTTP/1.1\r\nHost: h\r\nX").close())
+    assert r["path"] == "/gone" and {"headers_cut", "no_response"} <= r["words"]

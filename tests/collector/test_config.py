@@ -1,0 +1,89 @@
+"""Settings: forms, errors, warnings, generated pages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from collector import config, metrics
+from collector.errors import ConfigError
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+
+
+@pytest.mark.parametrize("text", ["true", "TRUE", "1", "yes", "On"])
+def test_booleans_true(text: str) -> None:
+    assert config.load({"TRAFFIC_DISABLE_EGRESS": text})["TRAFFIC_DISABLE_EGRESS"] is True
+
+
+@pytest.mark.parametrize("text", ["false", "False", "0", "NO", "off"])
+def test_booleans_false(text: str) -> None:
+    assert config.load({"COLLECTOR_RESPONSE_BODIES": text})["COLLECTOR_RESPONSE_BODIES"] is False
+
+
+@pytest.mark.parametrize(("name", "text"), [
+    ("TRAFFIC_INACTIVITY_THRESHOLD", "5m"), ("TRAFFIC_INACTIVITY_THRESHOLD", "3s"), ("TRAFFIC_INACTIVITY_THRESHOLD", "-1"),
+    ("TRAFFIC_DISABLE_EGRESS", "maybe"), ("COLLECTOR_SHARDS", "1.5"), ("COLLECTOR_SHARDS", "65"),
+    ("COLLECTOR_BODY_BYTES", "262145"), ("AKTO_LOG_LEVEL", "LOUD"), ("COLLECTOR_HEALTH_ADDRESS", "11226"),
+    ("AKTO_KAFKA_BROKER_MAL", "broker"), ("COLLECTOR_COMPRESSION", "lzma"), ("COLLECTOR_LOG_FORMAT", "xml"),
+    ("AKTO_MODULE_DISCOVERY_CONFIG", "{"), ("TRAFFIC_MAX_ACTIVE_CONN", "0"), ("COLLECTOR_OUTPUT", "kafka")])
+def test_a_bad_value_names_variable_value_and_form(name: str, text: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        config.load({name: text})
+    assert name in str(error.value) and text in str(error.value)
+    assert "expected" in str(error.value) or "needs" in str(error.value)
+
+
+def test_empty_means_unset_and_aliases_win() -> None:
+    loaded = config.load({"COLLECTOR_SHARDS": "", "AKTO_MEM_THRESH_RESTART": "600", "AKTO_MEM_HARD_LIMIT": "700"})
+    assert loaded.values["COLLECTOR_SHARDS"].source == "default"
+    assert loaded["AKTO_MEM_THRESH_RESTART"] == 700
+
+
+def test_misspelt_debug_is_accepted() -> None:
+    assert config.load({"AKTO_LOG_LEVEL": "dbeug"})["AKTO_LOG_LEVEL"] == "DEBUG"
+
+
+def test_output_follows_the_broker() -> None:
+    assert config.load({}).output == "-"
+    assert config.load({"AKTO_KAFKA_BROKER_URL": "a:1", "AKTO_KAFKA_BROKER_MAL": "b:2,c:3"}).brokers == "b:2,c:3"
+    assert config.load({"AKTO_KAFKA_BROKER_URL": "a:1"}).output == "kafka"
+
+
+def test_unknown_names_are_warned_about_with_the_nearest() -> None:
+    warnings = config.load({"TRAFFIC_MAX_ACTIVE_CON": "5", "COLLECTOR_SHARD": "2"}).warnings
+    assert any("TRAFFIC_MAX_ACTIVE_CONN" in w for w in warnings) and any("COLLECTOR_SHARDS" in w for w in warnings)
+
+
+def test_service_links_are_not_settings() -> None:
+    links = {"COLLECTOR_PORT": "tcp://10.0.0.1:80", "COLLECTOR_SERVICE_HOST": "10.0.0.1", "COLLECTOR_SERVICE_PORT": "80",
+             "AKTO_MINI_RUNTIME_PORT_9092_TCP_ADDR": "10.0.0.1", "AKTO_RUNTIME_SERVICE_PORT_HTTP": "80"}
+    assert config.load(links).warnings == []
+
+
+def test_every_akto_manifest_variable_is_known() -> None:
+    names = {"AKTO_TRAFFIC_BATCH_SIZE", "AKTO_TRAFFIC_BATCH_TIME_SECS", "AKTO_KAFKA_BROKER_MAL", "CAPTURE_ALL",
+             "AKTO_MODULE_DISCOVERY_CONFIG", "TRAFFIC_INACTIVITY_THRESHOLD", "TRAFFIC_MAX_ACTIVE_CONN",
+             "TRAFFIC_DISABLE_EGRESS", "AKTO_MEM_THRESH_RESTART", "TRAFFIC_BUFFER_THRESHOLD", "AKTO_IGNORE_IP_TRAFFIC",
+             "AKTO_IGNORE_CLOUD_METADATA_CALLS", "AKTO_LOG_LEVEL", "KAFKA_PASSWORD", "UPROBE_POLL_INTERVAL"}
+    assert names <= config.known_names()
+
+
+def test_declarations_are_unique() -> None:
+    names = [n for s in config.SETTINGS for n in (s.name, *s.aliases)]
+    assert len(names) == len(set(names))
+
+
+def test_secrets_are_not_printed() -> None:
+    assert "geheim" not in config.table(config.load({"KAFKA_PASSWORD": "geheim"}))
+
+
+def test_generated_pages_are_fresh() -> None:
+    """`make docs` writes them."""
+    assert (DOCS / "configuration.md").read_text() == config.markdown()
+    assert (DOCS / "metrics.md").read_text() == metrics.markdown()
+
+
+def test_cpu_limit_is_at_least_one() -> None:
+    assert config.cpu_limit() >= 1

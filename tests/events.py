@@ -1,0 +1,130 @@
+"""Conversations for the sans-I/O tests: bytes with positions, holes and ends in; records out.
+
+    c = Conversation()
+    c.request(b"GET / HTTP/1.1\\r\\n\\r\\n")
+    c.response(b"HTTP/1.1 204 No Content\\r\\n\\r\\n")
+    assert c.records()[0]["path"] == "/"
+
+"Event lost" is `lose=True`: the position moves on and nothing is fed.
+"""
+
+from __future__ import annotations
+
+import array
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import jsonschema
+
+from collector import abi
+from collector.shards.filters import Filters
+from collector.shards.filters.rules import parse_rules
+from collector.shards.pipeline import Pipeline
+from collector.shards.records.content import Decoder
+
+_SCHEMA = jsonschema.Draft202012Validator(
+    json.loads((Path(__file__).resolve().parents[1] / "docs" / "records.schema.json").read_text()))
+MS = 1_000_000
+
+
+def validate(record: dict[str, Any]) -> dict[str, Any]:
+    """A record in its documented form; returned with headers and marks parsed, under `request`, `response`, `mark`."""
+    _SCHEMA.validate(record)
+    marks = json.loads(record["marks"])
+    assert isinstance(marks, list)
+    return {**record, "request": json.loads(record["requestHeaders"]), "response": json.loads(record["responseHeaders"]),
+            "mark": marks, "words": {mark.partition(":")[0] for mark in marks}}
+
+
+def settings(**changes: Any) -> SimpleNamespace:
+    """Pipeline settings, the product's defaults."""
+    values: dict[str, Any] = {
+        "header_bytes": 65536, "body_bytes": 65536, "record_bytes": 1_000_000, "max_connections": 4096,
+        "buffer_bytes": 1 << 28, "idle_seconds": 3.0, "unanswered_seconds": 60.0, "response_bodies": True,
+        "disable_egress": False, "ignore_ip_hosts": False, "ignore_metadata": False, "want_details": False,
+        "ignore_ports": [], "only_ports": [], "record_prefix": "test-", "daemonset_id": "d"}
+    assert changes.keys() <= values.keys()
+    values.update(changes)
+    return SimpleNamespace(**values)
+
+
+def pipeline(rules: str | None = "[]", **changes: Any) -> Pipeline:
+    """A pipeline with ordinary memory for its counters."""
+    return Pipeline(settings(**changes), Filters(parse_rules(rules)), Decoder(),
+                    memoryview(array.array("Q", [0] * 128)))
+
+
+def take(pipe: Pipeline) -> list[dict[str, Any]]:
+    """The records that are ready, validated."""
+    batch = pipe.take()
+    return [validate(json.loads(line)) for line in batch[0].splitlines()] if batch else []
+
+
+class Conversation:
+    """One connection of a pipeline."""
+
+    def __init__(self, pipe: Pipeline | None = None, *, conn: tuple[int, int, int] = (100, 5, 1), role: int = abi.SERVER,
+                 start: int = abi.SEEN, opened: bool = True, local: tuple[str, int] = ("10.0.0.1", 80),
+                 remote: tuple[str, int] = ("10.0.0.2", 40000), rules: str | None = "[]", **changes: Any) -> None:
+        self.pipe = pipe if pipe is not None else pipeline(rules, **changes)
+        self.conn = conn
+        self.now = 1_000_000_000
+        self.positions = [0, 0]
+        self.requests = abi.OUT if role == abi.CLIENT else abi.IN
+        if opened:
+            self.feed(abi.pack_open(conn, ts_ns=self.now, role=role, start=start, local=local, remote=remote,
+                                    comm=b"server"))
+
+    def feed(self, events: bytes) -> None:
+        """Ring records, as they are."""
+        self.pipe.feed(events, 1_795_000_000 * 10**9)
+
+    def send(self, direction: int, data: bytes, *, lose: bool = False, true_length: int | None = None, flags: int = 0,
+             step_ms: float = 1) -> Conversation:
+        """One event of a direction."""
+        self.now += int(step_ms * MS)
+        size = len(data) if true_length is None else true_length
+        if not lose:
+            self.feed(abi.pack_data(self.conn, direction, self.positions[direction], data, ts_ns=self.now,
+                                    len_true=size, flags=flags))
+        self.positions[direction] += size
+        return self
+
+    def request(self, data: bytes, **how: Any) -> Conversation:
+        """Bytes towards the server."""
+        return self.send(self.requests, data, **how)
+
+    def response(self, data: bytes, **how: Any) -> Conversation:
+        """Bytes from the server."""
+        return self.send(1 - self.requests, data, **how)
+
+    def eof(self, direction: int) -> Conversation:
+        """The peer ended that direction."""
+        self.feed(abi.pack_eof(self.conn, direction, self.positions[direction], ts_ns=self.now))
+        return self
+
+    def close(self) -> Conversation:
+        """The descriptor was closed."""
+        self.now += MS
+        self.feed(abi.pack_close(self.conn, ts_ns=self.now, final_in=self.positions[0], final_out=self.positions[1]))
+        return self
+
+    def wait(self, seconds: float) -> Conversation:
+        """Silence, with the timers of a live shard."""
+        self.now += int(seconds * 1e9)
+        self.pipe.tick(self.now)
+        return self
+
+    def records(self) -> list[dict[str, Any]]:
+        """What has come out since the last call."""
+        return take(self.pipe)
+
+    def counters(self) -> dict[str, int]:
+        """The pipeline's counters."""
+        return dict(self.pipe.statistics())
+
+
+GET = b"GET /x HTTP/1.1\r\nHost: a.example\r\n\r\n"
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"
