@@ -30,6 +30,7 @@ LIBHTP_ELSEWHERE: dict[str, str] = {
     "90-request-uri-too-large.t": "not even a whole request line: the answer is counted as one without request",
 }
 GUNICORN_ELSEWHERE: dict[str, str] = {
+    "021.http": "that server closes after Connection: close; the second one was on the wire all the same",
     "019.http": "that server closes after an HTTP/1.0 request; the second one was on the wire all the same",
 }
 
@@ -57,7 +58,8 @@ def test_gunicorn_valid(corpora: Path, step: int) -> None:
             continue
         for record, want in zip(records, case["requests"], strict=True):
             compared += 1
-            assert (record["method"], record["path"]) == (want["method"], want["uri"]), name
+            assert record["method"] == want["method"], name
+            assert record["path"] == want["uri"] or record["path"].encode() == want["uri"].encode("latin-1"), name
             assert record["requestSize"] == str(want["body_len"]), name
             body = base64.b64decode(want.get("body_b64", ""))
             shown = record["requestPayload"].encode()
@@ -70,18 +72,19 @@ def test_gunicorn_valid(corpora: Path, step: int) -> None:
 
 def test_gunicorn_invalid_is_survived_and_never_clean(corpora: Path) -> None:
     expected = json.loads((corpora / "gunicorn" / "expected.json").read_text())["invalid"]
-    policy = {"LimitRequestLine", "LimitRequestHeaders", "InvalidSchemeHeaders", "NoMoreData", "InvalidProxyLine",
-              "InvalidHeaderName", "InvalidHeader", "InvalidRequestMethod"}
+    # What decides where a message ends must be marked; the rest (targets, names, sizes) is that server's policy.
+    framing = {"InvalidChunkSize", "InvalidChunkExtension", "ChunkMissingTerminator", "ObsoleteFolding", "InvalidHTTPVersion"}
+    checked = 0
     for name, case in expected.items():
         data = wire((corpora / "gunicorn" / "invalid" / name).read_bytes())
         c = feed_requests(data, 1 << 20)
         records = c.records()
-        if case["reject"] in policy or case.get("configuration"):
+        if case["reject"] not in framing or case.get("configuration"):
             continue
-        if name == "016.http":
-            continue  # an odd authority in the target is that server's policy; the line is well formed
+        checked += 1
         clean = [r for r in records if r["words"] <= {"no_response"}]
         assert not clean, (name, case, clean)
+    assert checked >= 15
 
 
 def load(path: Path) -> list[dict]:

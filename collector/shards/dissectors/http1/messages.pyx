@@ -587,8 +587,11 @@ cdef int64_t chunk_size(const uint8_t* p, const uint8_t* end, uint32_t* ambiguit
             p += 1
         if p == end:
             ambiguity[0] |= AMB_BAD_CHUNK       # blanks are only allowed before an extension
-    if p < end and p[0] != c';':
-        return -1
+    if p < end:
+        if p[0] != c';':
+            return -1
+        if memchr(p, c'\r', <size_t>(end - p)) != NULL:
+            ambiguity[0] |= AMB_BARE_CR
     return <int64_t>v
 
 
