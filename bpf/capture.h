@@ -97,7 +97,7 @@ static __always_inline void open_if_needed(struct conn *c, u32 dir)
     if (!c->family && dir == DIR_IN)
         late_address(c);
     send_open(c, EVENT_OPEN);
-    if (!c->family || c->start == START_MID) {
+    if (!c->family || c->start != START_SEEN) {
         struct question q = {.tgid = c->tgid, .fd = c->fd, .gen = c->gen, .ring = c->ring};
         questions.ringbuf_output(&q, sizeof(q), 1);
     }

@@ -81,7 +81,7 @@ int tp_io_uring(void *ctx)
     X(writev, 20, on_iov(ret, A0(r), A1(r), A2(r), DIR_OUT, CALL_WRITEV))                                             \
     X(preadv2, 327, on_iov(ret, A0(r), A1(r), A2(r), DIR_IN, CALL_PREADV2))                                           \
     X(pwritev2, 328, on_iov(ret, A0(r), A1(r), A2(r), DIR_OUT, CALL_PWRITEV2))                                        \
-    X(recvfrom, 45, A3(r) & MSG_PEEK ? 0 : on_buffer(ret, A0(r), A1(r), A2(r), DIR_IN, CALL_RECVFROM))                \
+    X(recvfrom, 45, A3(r) & MSG_NOT_DATA ? 0 : on_buffer(ret, A0(r), A1(r), A2(r), DIR_IN, CALL_RECVFROM))                \
     X(sendto, 44, on_buffer(ret, A0(r), A1(r), A2(r), DIR_OUT, CALL_SENDTO))                                          \
     X(recvmsg, 47, on_msg(ret, A0(r), A1(r), A2(r), DIR_IN, CALL_RECVMSG))                                            \
     X(sendmsg, 46, on_msg(ret, A0(r), A1(r), A2(r), DIR_OUT, CALL_SENDMSG))                                           \

@@ -7,6 +7,8 @@ enum call_id {
 };
 
 #define MSG_PEEK 2
+#define MSG_ERRQUEUE 0x2000
+#define MSG_NOT_DATA (MSG_PEEK | MSG_ERRQUEUE)
 #define AF_UNIX 1
 #define AF_INET 2
 #define AF_INET6 10
@@ -86,7 +88,7 @@ static __always_inline void forget(u64 key)
 /* ---- data ------------------------------------------------------------------------------------------------------- */
 
 /* A descriptor without an entry. Nothing is stored on a miss: files, pipes and eventfds never fill the map. */
-static __always_inline struct conn *sniff(u64 key, u64 base, s64 n)
+static __always_inline struct conn *sniff(u64 key, u64 base, s64 n, u32 call)
 {
     u32 w = 0;
     if (n < 8 || bpf_probe_read_user(&w, sizeof(w), (void *)base) || !usual_start(w))
@@ -94,7 +96,8 @@ static __always_inline struct conn *sniff(u64 key, u64 base, s64 n)
     struct conn c = {};
     blank(&c, key >> 32, (u32)key, ROLE_UNKNOWN);
     c.state = CONN_HTTP;
-    c.start = START_MID;
+    /* these calls work on sockets only; read and write on anything */
+    c.start = call >= CALL_RECVFROM ? START_MID : START_UNCONFIRMED;
     remember(key, &c, 1);
     return conns.lookup(&key);
 }
@@ -109,7 +112,7 @@ static __always_inline void reject(struct conn *c, u32 why)
 }
 
 /* The first bytes of a connection whose opening was seen. May the data be captured? */
-static __always_inline bool decide(struct conn *c, u64 base, u64 n, u32 dir)
+static __always_inline bool decide(struct conn *c, u64 base, u64 n, u64 whole, u32 dir)
 {
     u8 b[SNIFF_BYTES] = {};
     u32 first = c->role == ROLE_CLIENT ? DIR_OUT : DIR_IN;
@@ -117,8 +120,11 @@ static __always_inline bool decide(struct conn *c, u64 base, u64 n, u32 dir)
     asm volatile("" : "+r"(m));
     if (m > SNIFF_BYTES)
         return false;
-    if (bpf_probe_read_user(b, m, (void *)base))
+    if (bpf_probe_read_user(b, m, (void *)base)) {
+        count(STAT_FAULTS, 1);
+        c->pos[dir & 1] += whole; /* a hole that the shard sees at the next event */
         return false;
+    }
     if (dir != first) {
         /* the answering side speaks first: only an early HTTP answer is ours */
         if (m >= 4 && b[0] == 'H' && b[1] == 'T' && b[2] == 'T' && b[3] == 'P') {
@@ -146,11 +152,19 @@ static __always_inline bool decide(struct conn *c, u64 base, u64 n, u32 dir)
     }
     c->token = token;
     c->first4 = first4;
+    if (whole > m) {
+        /* A vectored call: the bytes after the first buffer were not judged, so there is no going on from here. */
+        if (!usual_method(first4))
+            reject(c, STAT_NOT_HTTP);
+        else
+            c->state = CONN_HTTP;
+        return c->state == CONN_HTTP;
+    }
     return true;
 }
 
 /* The connection whose `n` bytes at `base` are to be captured now, or NULL. */
-static __always_inline struct conn *wanted(u64 fd, u64 base, s64 n, u32 dir)
+static __always_inline struct conn *wanted(u64 fd, u64 base, s64 n, s64 whole, u32 dir, u32 call)
 {
     u32 tgid = bpf_get_current_pid_tgid() >> 32;
     if (!traced(tgid))
@@ -158,14 +172,14 @@ static __always_inline struct conn *wanted(u64 fd, u64 base, s64 n, u32 dir)
     u64 key = key_of(tgid, fd);
     struct conn *c = conns.lookup(&key);
     if (!c) {
-        c = sniff(key, base, n);
+        c = sniff(key, base, n, call);
         if (!c)
             return 0;
     } else {
         c = resolve(c);
         if (!c || c->state == CONN_IGNORED)
             return 0;
-        if (c->state == CONN_UNDECIDED && !decide(c, base, n, dir))
+        if (c->state == CONN_UNDECIDED && !decide(c, base, n, whole, dir))
             return 0;
     }
     open_if_needed(c, dir);
@@ -194,7 +208,7 @@ static __always_inline int on_buffer(s64 ret, u64 fd, u64 base, u64 want, u32 di
             end_of_stream(fd);
         return 0;
     }
-    struct conn *c = wanted(fd, base, ret, dir);
+    struct conn *c = wanted(fd, base, ret, ret, dir, call);
     if (c)
         capture(c, base, ret, dir, call);
     return 0;
@@ -218,7 +232,7 @@ static __always_inline int on_iov(s64 ret, u64 fd, u64 iov, u64 n, u32 dir, u32 
     s64 have = ret;
     if (first.len < (u64)ret)
         have = first.len;
-    struct conn *c = wanted(fd, first.base, have, dir);
+    struct conn *c = wanted(fd, first.base, have, ret, dir, call);
     if (c)
         capture_iov(c, iov, n, ret, dir, call);
     return 0;
@@ -227,7 +241,7 @@ static __always_inline int on_iov(s64 ret, u64 fd, u64 iov, u64 n, u32 dir, u32 
 static __always_inline int on_msg(s64 ret, u64 fd, u64 msg, u64 flags, u32 dir, u32 call)
 {
     u64 v[2] = {}; /* msg_iov, msg_iovlen of struct user_msghdr */
-    if (ret < 0 || (dir == DIR_IN && flags & MSG_PEEK))
+    if (ret < 0 || (dir == DIR_IN && flags & MSG_NOT_DATA))
         return 0;
     if (bpf_probe_read_user(v, sizeof(v), (void *)(msg + 16)))
         return 0;
@@ -238,7 +252,7 @@ static __always_inline int on_msg(s64 ret, u64 fd, u64 msg, u64 flags, u32 dir, 
  * on TCP. */
 static __always_inline int on_mmsg(s64 ret, u64 fd, u64 vec, u64 flags, u32 dir, u32 call)
 {
-    if (ret <= 0 || (dir == DIR_IN && flags & MSG_PEEK))
+    if (ret <= 0 || (dir == DIR_IN && flags & MSG_NOT_DATA))
         return 0;
 #pragma clang loop unroll(disable)
     for (int i = 0; i < 4; i++) {
@@ -252,7 +266,7 @@ static __always_inline int on_mmsg(s64 ret, u64 fd, u64 vec, u64 flags, u32 dir,
             !v[1] || !len || bpf_probe_read_user(&first, sizeof(first), (void *)v[0]))
             continue;
         u64 have = len < first.len ? len : first.len;
-        struct conn *c = wanted(fd, first.base, have, dir);
+        struct conn *c = wanted(fd, first.base, have, len, dir, call);
         if (!c)
             continue;
         capture(c, first.base, have, dir, call);
@@ -404,8 +418,10 @@ static __always_inline void send_exit(u32 tgid)
     h.fd = -1;
     h.type = EVENT_EXIT;
 #pragma clang loop unroll(disable)
-    for (int i = 0; i < RINGS; i++)
+    for (int i = 0; i < RINGS; i++) {
+        h.spare = i;
         put(i, &h, sizeof(h), 0);
+    }
 }
 
 static __always_inline int on_close_range(s64 ret, u64 first, u64 last, u64 flags)

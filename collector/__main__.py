@@ -167,7 +167,7 @@ def replay(settings: config.Config, options: argparse.Namespace) -> int:
     supervisor = Supervisor(Plan(
         settings, kind, "collector.loader.replay",
         {"files": [os.path.abspath(path) for path in options.files]}, output_fd=fd, live=False, lossless=True,
-        ordered=True, ends_by_itself=True, directory=tempfile.mkdtemp(prefix="collector-"),
+        ordered=True, ends_by_itself=True, directory=tempfile.mkdtemp(prefix="collector-"), directory_exists=True,
         record_prefix="replay-", daemonset_id="00000000-0000-0000-0000-000000000000", serve_health=False,
         stop_sink_seconds=3600.0))
     code = supervisor.run()

@@ -19,6 +19,7 @@ cdef extern from "event.h" nogil:
         ROLE_CLIENT
         START_SEEN
         START_MID
+        START_UNCONFIRMED
         EVENT_F_TLS
         EVENT_F_CUT
         EVENT_F_SIZE_ONLY

@@ -23,6 +23,7 @@ SERVER = ROLE_SERVER
 CLIENT = ROLE_CLIENT
 SEEN = START_SEEN
 MID = START_MID
+UNCONFIRMED = START_UNCONFIRMED
 F_TLS = EVENT_F_TLS
 F_CUT = EVENT_F_CUT
 F_SIZE_ONLY = EVENT_F_SIZE_ONLY
@@ -150,10 +151,11 @@ def pack_eof(conn, int direction, uint64_t pos, *, uint64_t ts_ns=0):
     return _ring_record(&h, sizeof(h), NULL, 0)
 
 
-def pack_exit(uint32_t tgid, *, uint64_t ts_ns=0):
-    """One EVENT_EXIT record."""
+def pack_exit(uint32_t tgid, *, uint64_t ts_ns=0, uint32_t ring=0):
+    """One EVENT_EXIT record, as it stands in ring ``ring``."""
     cdef event_header h
     _fill_header(&h, (tgid, -1, 0), EVENT_EXIT, ts_ns)
+    h.spare = ring
     return _ring_record(&h, sizeof(h), NULL, 0)
 
 

@@ -345,7 +345,7 @@ class Config:
     @property
     def shards(self) -> int:
         """The number of shards in force."""
-        return int(self["COLLECTOR_SHARDS"]) or cpu_limit()
+        return int(self["COLLECTOR_SHARDS"]) or min(64, cpu_limit())
 
 
 def load(environ: Mapping[str, str] | None = None) -> Config:

@@ -42,4 +42,7 @@ def receive(channel: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
             fds.extend(numbers)
     if not data:
         return None
-    return json.loads(data), fds
+    message = json.loads(data)
+    if not isinstance(message, dict):
+        raise ValueError("control message is not an object")
+    return message, fds

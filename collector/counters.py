@@ -7,12 +7,14 @@ the Python around it; the names are in metrics.py.
 
 from __future__ import annotations
 
+import fcntl
 import mmap
 import os
 from collections.abc import Sequence
 
 BLOCK = 128
 CORE = 64
+_F_ADD_SEALS, _F_SEAL_SHRINK, _F_SEAL_GROW = 1033, 2, 4
 
 
 class CounterMemory:
@@ -21,8 +23,10 @@ class CounterMemory:
     def __init__(self, blocks: int, fd: int | None = None) -> None:
         self.blocks = blocks
         if fd is None:
-            fd = os.memfd_create("collector-counters", os.MFD_CLOEXEC)
+            fd = os.memfd_create("collector-counters", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
             os.ftruncate(fd, max(mmap.PAGESIZE, blocks * BLOCK * 8))
+            # a child that made it shorter would end the supervisor with SIGBUS
+            fcntl.fcntl(fd, _F_ADD_SEALS, _F_SEAL_SHRINK | _F_SEAL_GROW)
         self.fd = fd
         self._map = mmap.mmap(fd, 0)
         self._numbers = memoryview(self._map).cast("Q")

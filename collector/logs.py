@@ -134,7 +134,7 @@ class ChildLines:
         try:
             item = json.loads(line)
             level, message = int(logging.getLevelName(item["level"])), str(item["message"])
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             return False
         self._log(level, message)
         return True

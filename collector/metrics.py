@@ -18,11 +18,11 @@ LOADER_NAMES = (*COMMON, "spans", "span_bytes", "spans_announced_again", "record
                 "kernel_http2", "kernel_faults", "kernel_events", "kernel_event_bytes", "hook_variant", "probes",
                 "io_uring_setups", "ring_high_water_bytes")
 SHARD_NAMES = (*COMMON, "messages", "batches", "batch_bytes", "batches_resent", "window_full", "refused_messages",
-               "in_flight_bytes")
+               "in_flight_bytes", "records_acknowledged")
 SINK_NAMES = (*COMMON, "batches", "records", "record_bytes", "delivered_records", "failed_records", "dropped_records",
               "queue_bytes", "write_errors", "refused_messages", "destination_up", "late_ns")
 SUPERVISOR_NAMES = ("restarts_loader", "restarts_shard", "restarts_sink", "memory_pss_bytes", "memory_checks",
-                    "shed", "lost_exchanges", "lost_state_bytes")
+                    "shed", "lost_exchanges", "lost_state_bytes", "lost_records")
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,9 @@ METRICS: tuple[Metric, ...] = (
     _core("collector_timed_out", "timed_out", "Messages recorded as they stood after TRAFFIC_INACTIVITY_THRESHOLD."),
     _core("collector_unanswered", "unanswered", "Requests recorded without answer after COLLECTOR_UNANSWERED_SECS."),
     _core("collector_suspect_events", "suspect_events", "Events of connections skipped for having killed a shard twice."),
+    _core("collector_unconfirmed_exchanges", "unconfirmed_exchanges",
+          "Exchanges left out because their descriptor was gone before anybody could see that it was a socket: mostly "
+          "files that hold HTTP text."),
     _core("collector_callback_errors", "callback_errors", "Failures inside a filter or decoder. Above zero is a bug."),
     _core("collector_connections", "connections", "Connections being followed.", kind=GAUGE),
     _core("collector_queued_exchanges", "queued_exchanges", "Exchanges that wait for their end.", kind=GAUGE),
@@ -141,6 +144,8 @@ METRICS: tuple[Metric, ...] = (
     Metric("collector_shed", COUNTER, "supervisor", "shed", "Times that shards were told to give state up."),
     Metric("collector_lost_exchanges", COUNTER, "supervisor", "lost_exchanges",
            "Exchanges that a shard had begun when it died."),
+    Metric("collector_lost_records", COUNTER, "supervisor", "lost_records",
+           "Records that a shard had made and the sink had not acknowledged when the shard died (at most so many)."),
     Metric("collector_lost_state_bytes", COUNTER, "supervisor", "lost_state_bytes",
            "Bytes of connection state that a shard held when it died."),
 )

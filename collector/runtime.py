@@ -14,6 +14,7 @@ import os
 import resource
 import signal
 import socket
+import struct
 import sys
 import time
 from collections.abc import Sequence
@@ -26,6 +27,7 @@ from collector.counters import CounterMemory, Counters
 UNPRIVILEGED_ID = 65532
 
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 1, 4, 24, 38
+_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
 _LAST_CAPABILITY = 63
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -36,12 +38,24 @@ def prctl(option: int, argument: int) -> bool:
     return int(_libc.prctl(option, ctypes.c_ulong(argument), 0, 0, 0)) == 0
 
 
+def prctl2(option: int, argument: int) -> bool:
+    """prctl(2) with further arguments zero, for options whose first argument is a command."""
+    return int(_libc.prctl(option, ctypes.c_ulong(argument), ctypes.c_ulong(0), ctypes.c_ulong(0),
+                           ctypes.c_ulong(0))) == 0
+
+
 def drop_privileges(uid: int = UNPRIVILEGED_ID) -> None:
     """Become an ordinary user for good: no groups, no capabilities, none to be gained, no core dumps.
 
-    Does nothing when the process is not root. Raises OSError.
+    A process that is not root has only its capabilities to lose. Raises OSError.
     """
     if os.geteuid() != 0:
+        prctl2(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
+        header = struct.pack("=Ii", 0x20080522, 0)  # _LINUX_CAPABILITY_VERSION_3, this process
+        if _libc.capset(header, struct.pack("=6I", *[0] * 6)) != 0:
+            raise OSError(ctypes.get_errno(), "cannot give up capabilities")
+        if not prctl(_PR_SET_NO_NEW_PRIVS, 1) or not prctl(_PR_SET_DUMPABLE, 0):
+            raise OSError(ctypes.get_errno(), "cannot give up privileges")
         return
     for capability in range(_LAST_CAPABILITY + 1):
         if not prctl(_PR_CAPBSET_DROP, capability):
@@ -75,16 +89,17 @@ class Child:
         """Read the start message from the channel in argv; ends the process when there is no supervisor."""
         prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the supervisor decides
+        # Ctrl-C, timeout(1) and systemd signal the whole group: the order of the end is the supervisor's business
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         channel = socket.socket(fileno=int(sys.argv[1]))
         received = control.receive(channel)
         if received is None:
             sys.exit(0)
         start, fds = received
         logs.set_up_child(start["log_level"])
-        child = cls(channel, start, fds, names)
-        signal.signal(signal.SIGTERM, lambda *_: setattr(child, "stopping", True))
-        return child
+        os.chdir(start["directory"])
+        return cls(channel, start, fds, names)
 
     def beat(self) -> None:
         """Tell the supervisor that the loop goes round, and what it has cost."""

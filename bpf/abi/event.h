@@ -52,7 +52,8 @@ enum event_role {
 
 enum event_start {
     START_SEEN = 0, /* the opening was seen: position 0 is the first byte of the connection */
-    START_MID = 1   /* joined later: position 0 is the first byte that was recognised */
+    START_MID = 1,  /* joined later: position 0 is the first byte that was recognised */
+    START_UNCONFIRMED = 2 /* as START_MID, by a call that files know too: no socket until EVENT_ADDRESS says so */
 };
 
 enum event_flags {
@@ -81,7 +82,7 @@ struct event_header {
     ev_u8 dir;       /* enum event_dir */
     ev_u8 flags;     /* enum event_flags */
     ev_u8 call;      /* enum call_id of bpf/syscalls.h, for debugging only */
-    ev_u32 spare;
+    ev_u32 spare;    /* EVENT_EXIT: the ring it stands in, whose connections it speaks for */
 };
 
 /* 104 bytes. Addresses are 16 bytes, IPv4 as ::ffff:a.b.c.d, all zero when unknown. */

@@ -40,7 +40,12 @@ def ends(pid: int, fd: int) -> Ends | None:
     except OSError:
         return None
     try:
-        with socket.socket(fileno=copy) as sock:
+        named = socket.socket(fileno=copy)
+    except OSError:
+        os.close(copy)
+        return Ends(0, ("", 0), ("", 0))  # it became something else meanwhile
+    try:
+        with named as sock:
             if sock.type != socket.SOCK_STREAM:
                 return Ends(0, ("", 0), ("", 0))
             if sock.family == socket.AF_UNIX:

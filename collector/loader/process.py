@@ -7,6 +7,7 @@ duplicates, so a new loader goes on at the consumer position with nothing compil
 
 from __future__ import annotations
 
+import collections
 import functools
 import logging
 import os
@@ -14,6 +15,7 @@ import select
 import struct
 import subprocess
 import sys
+import tempfile
 import time
 from typing import Any
 
@@ -78,13 +80,16 @@ def compile_programs(defines: dict[str, int], variants: list[str]) -> Attached:
     """Run the compiler child; raises PreflightError with its message when nothing loads."""
     ours, theirs = control.pair()
     with ours:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "collector.loader.compiler", str(theirs.fileno())], pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-        theirs.close()
-        control.send(ours, {"defines": defines, "variants": variants})
-        received = control.receive(ours)
-        _, noise = process.communicate()
+        with tempfile.TemporaryFile() as stderr:  # not a pipe: a verifier log is longer than one holds
+            process = subprocess.Popen(
+                [sys.executable, "-m", "collector.loader.compiler", str(theirs.fileno())], pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=stderr)
+            theirs.close()
+            control.send(ours, {"defines": defines, "variants": variants})
+            received = control.receive(ours)
+            process.wait()
+            stderr.seek(0)
+            noise = stderr.read()
     if received is None or "error" in received[0]:
         why = received[0]["error"] if received else f"the compiler ended with {process.returncode}"
         detail = noise.decode("utf-8", "replace").strip()[-1500:]
@@ -135,12 +140,13 @@ class Loader:
         self._clock = SystemClock()
         token = bytes.fromhex(start["token"])
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
-        self._senders = [Sender(self.context, endpoints.shard(start["directory"], i), token, retain=True)
+        self._senders = [Sender(self.context, endpoints.shard(i), token, retain=True)
                          for i in range(start["shards"])]
         self._attached = Attached()
         self._rings: list[Ring] = []
         self._questions: Ring | None = None
-        self._injected: dict[int, list[bytes]] = {}
+        # (ring, its producer position when the answer was found, event): it must not overtake the OPEN it is about
+        self._injected: collections.deque[tuple[int, int, bytes]] = collections.deque()
         self._limiter = addresses.Limiter()
         self._bits: dict[int, int] = {}
         self._pids: set[int] = set()
@@ -164,6 +170,9 @@ class Loader:
                 self._adopt()
             else:
                 self._set_up()
+        except OSError as error:
+            self._child.say({"kind": "problem", "text": f"cannot capture: {error}"})
+            return errors.EXIT_CANNOT_CAPTURE
         except errors.CollectorError as error:
             self._child.say({"kind": "problem", "text": str(error)})
             return error.exit_code
@@ -260,6 +269,8 @@ class Loader:
                 self._select(message["ours"])
         for sender in self._senders:
             sender.service()
+        if self._questions is not None:
+            self._answer()
         for number, ring in enumerate(self._rings):
             shard = partition.shard_of_ring(number, len(self._senders))
             sender = self._senders[shard]
@@ -277,9 +288,7 @@ class Loader:
             self._counters.add("span_bytes", length)
             if self._writer is not None:
                 self._record(number, ring.copy(position, length), wall)
-        if self._questions is not None:
-            self._answer()
-            self._inject(wall)
+        self._inject(wall)
         now = time.monotonic()
         if now >= self._next_stats:
             self._next_stats = now + 0.25
@@ -325,13 +334,21 @@ class Loader:
                 return
         if found is None or found.family == 0 or (found.family == 1 and not self._start["unix"]):
             self._ignore(tgid, fd, gen)
-            self._injected.setdefault(ring, []).append(
-                abi.pack_close((tgid, fd, gen), ts_ns=self._clock.monotonic_ns(), reason=abi.NOT_HTTP))
+            event = abi.pack_close((tgid, fd, gen), ts_ns=self._clock.monotonic_ns(), reason=abi.NOT_HTTP)
+        elif not self._is_still(tgid, fd, gen):
+            self._counters.add("addresses_failed")  # the number may belong to another connection already
             return
-        self._counters.add("addresses_resolved")
-        self._injected.setdefault(ring, []).append(abi.pack_open(
-            (tgid, fd, gen), ts_ns=self._clock.monotonic_ns(), role=abi.UNKNOWN, local=found.local,
-            remote=found.remote, type=abi.ADDRESS))
+        else:
+            self._counters.add("addresses_resolved")
+            event = abi.pack_open((tgid, fd, gen), ts_ns=self._clock.monotonic_ns(), role=abi.UNKNOWN,
+                                  local=found.local, remote=found.remote, type=abi.ADDRESS)
+        self._injected.append((ring, self._rings[ring].produced(), event))
+
+    def _is_still(self, tgid: int, fd: int, gen: int) -> bool:
+        """Does the kernel still know this connection under this descriptor?"""
+        entry = kernel.map_lookup(self._attached.maps["conns"], struct.pack("=Q", tgid << 32 | fd),
+                                  compiler.CONN["sizeof"])
+        return entry is not None and struct.unpack_from("=I", entry, compiler.CONN["gen"])[0] == gen
 
     def _ignore(self, tgid: int, fd: int, gen: int) -> None:
         """Set the ignore flag of an entry, if it is still the same connection."""
@@ -347,14 +364,15 @@ class Loader:
             log.debug("cannot set an entry aside: %s", error)
 
     def _inject(self, wall: int) -> None:
-        for ring in list(self._injected):
+        for _ in range(len(self._injected)):
+            ring, position, event = self._injected.popleft()
             sender = self._senders[partition.shard_of_ring(ring, len(self._senders))]
-            span = b"".join(self._injected[ring])
-            if sender.room() >= len(span):
-                del self._injected[ring]
-                sender.send((span,), wall)
-                if self._writer is not None:
-                    self._record(ring, span, wall)
+            if self._rings[ring].announced < position or sender.room() < len(event):
+                self._injected.append((ring, position, event))
+                continue
+            sender.send((event,), wall)
+            if self._writer is not None:
+                self._record(ring, event, wall)
 
     def _read_stats(self) -> None:
         if not self._attached.maps:
@@ -390,8 +408,13 @@ class Loader:
             quiet = 0 if any(ring.pending() for ring in self._rings) else quiet + 1
             time.sleep(0.001)
         self._read_stats()
+        while not all(sender.may_end() for sender in self._senders) and time.monotonic() < deadline:
+            for sender in self._senders:
+                sender.service()
+            self._child.beat()
+            time.sleep(0.002)
         for sender in self._senders:
-            if sender.connected:
+            if sender.may_end():
                 sender.end()
         while not all(sender.idle() for sender in self._senders) and time.monotonic() < deadline:
             for sender in self._senders:

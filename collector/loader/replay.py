@@ -19,6 +19,10 @@ log = logging.getLogger("replay")
 SPAN_BYTES = 128 * 1024
 
 
+class _Stopped(Exception):
+    """The supervisor wants an end before the files' end."""
+
+
 class Replay:
     """The process; ``run`` returns its exit code: 0, or 65 when a file was damaged."""
 
@@ -29,7 +33,7 @@ class Replay:
         token = bytes.fromhex(start["token"])
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
         self._rings = partition.ring_count(start["shards"], 64)
-        self._senders = [Sender(self.context, endpoints.shard(start["directory"], i), token, retain=True)
+        self._senders = [Sender(self.context, endpoints.shard(i), token, retain=True)
                          for i in range(start["shards"])]
         self._files: list[str] = start["files"]
         self._spans: list[bytearray] = [bytearray() for _ in self._senders]
@@ -59,6 +63,8 @@ class Replay:
                 break
         for sender in self._senders:
             self._wait(sender, 0)
+            while not sender.may_end():
+                self._turn()
             sender.end()
         while not all(sender.idle() for sender in self._senders):
             self._turn()
@@ -102,6 +108,8 @@ class Replay:
     def _turn(self) -> None:
         time.sleep(0.001)
         self._child.hear()
+        if self._child.stopping:
+            raise _Stopped
         for sender in self._senders:
             sender.service()
         self._child.beat()
@@ -111,7 +119,10 @@ def main() -> int:
     """Entry of the child process."""
     child = Child.begin(LOADER_NAMES)
     replay = Replay(child)
-    code = replay.run()
+    try:
+        code = replay.run()
+    except _Stopped:
+        code = 0
     replay.context.destroy(0)
     return code
 

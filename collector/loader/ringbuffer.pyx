@@ -137,6 +137,10 @@ cdef class Ring:
         self.release(span[0] + span[1])
         return data
 
+    def produced(self):
+        """The kernel's position: everything before it was put in already."""
+        return ATOMIC_LOAD64(self.producer)
+
     def pending(self):
         """Bytes between consumer and producer now."""
         return ATOMIC_LOAD64(self.producer) - self.consumer[0]

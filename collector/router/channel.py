@@ -99,8 +99,14 @@ class Sender:
         self._put(item, frames)
 
     def end(self) -> None:
-        """Say that nothing follows; acknowledged like any message."""
+        """Say that nothing follows; acknowledged like any message. Only when nothing is to be sent again first."""
+        if self._resend:
+            raise ProtocolError("the end must not overtake what is sent again")
         self.send((), kind=messages.END)
+
+    def may_end(self) -> bool:
+        """May `end` be called now?"""
+        return self.connected and not self._resend
 
     def _put(self, item: _Sent, frames: Sequence[bytes]) -> None:
         self._sent.append(item)
@@ -132,12 +138,18 @@ class Sender:
         waiting = not self._peer or ((self._sent or self._resend) and now - self._last_heard > QUIET_SECONDS)
         if waiting and now - self._last_hello > HELLO_SECONDS:
             self._last_hello = now
-            self.socket.send(messages.pack(self._token, messages.HELLO, self.epoch, 0, self._next), zmq.DONTWAIT)
+            self.socket.send(messages.pack(self._token, messages.HELLO, self.epoch, 0, self._next, self._oldest()), zmq.DONTWAIT)
         while self._resend and (self.in_flight_bytes + self._resend[0].size <= self._window or not self._sent):
             item = self._resend.popleft()
             self.resent += 1
             assert item.frames is not None
             self._put(item, item.frames)
+
+    def _oldest(self) -> int:
+        """The number that a new receiver's acknowledgements begin with."""
+        if not self._retain:
+            return self._next
+        return min((item.number for queue in (self._sent, self._resend) for item in queue), default=self._next)
 
     def _adopt(self, header: messages.Header) -> None:
         """A new receiver: what the old one had not acknowledged is sent again, or lost."""
@@ -148,7 +160,7 @@ class Sender:
         if self._retain:
             self._resend = collections.deque(sorted([*doubtful, *self._resend], key=lambda item: item.number))
         else:
-            data = [item for item in doubtful if item.kind == messages.DATA]
+            data = [item for item in doubtful if item.kind != messages.END]
             if data:
                 self._on_lost(len(data), sum(item.size for item in data))
             if any(item.kind == messages.END for item in doubtful):
@@ -182,7 +194,8 @@ class Delivery:
 @dataclass(slots=True)
 class _Peer:
     epoch: int
-    acknowledged: int
+    acknowledged: int  # all below are done
+    done: set[int]  # done out of order
 
 
 class Receiver:
@@ -220,7 +233,7 @@ class Receiver:
             if header.kind == messages.HELLO:
                 peer = self._peers.get(identity)
                 if peer is None or peer.epoch != header.sender_epoch:
-                    self._peers[identity] = peer = _Peer(header.sender_epoch, 0)
+                    self._peers[identity] = peer = _Peer(header.sender_epoch, self._first_number(header), set())
                 self._reply(identity, messages.WELCOME, peer)
                 continue
             peer = self._peers.get(identity)
@@ -232,11 +245,22 @@ class Receiver:
             return Delivery(identity, header.number, header.argument, header.kind, payload, sum(map(len, payload)))
 
     def acknowledge(self, delivery: Delivery) -> None:
-        """This message, and every earlier one of its sender, is done."""
+        """This message is done. The sender hears of it as soon as all earlier ones are done too."""
         peer = self._peers.get(delivery.peer)
-        if peer is not None:
-            peer.acknowledged = max(peer.acknowledged, delivery.number + 1)
+        if peer is None or delivery.number < peer.acknowledged:
+            return
+        peer.done.add(delivery.number)
+        before = peer.acknowledged
+        while peer.acknowledged in peer.done:
+            peer.done.remove(peer.acknowledged)
+            peer.acknowledged += 1
+        if peer.acknowledged != before:
             self._reply(delivery.peer, messages.ACK, peer)
+
+    @staticmethod
+    def _first_number(header: messages.Header) -> int:
+        """The number that the sender begins with: its oldest unacknowledged one."""
+        return header.argument
 
     def _reply(self, identity: bytes, kind: int, peer: _Peer) -> None:
         header = messages.pack(self._token, kind, peer.epoch, self.epoch, peer.acknowledged, self._window)

@@ -8,7 +8,8 @@
     16      8     sender epoch: differs for each life of the sending process
     24      8     receiver epoch that the sender believes in (0 in HELLO)
     32      8     number: of this message (DATA, SPAN, END), or cumulative (ACK), or of the next one (HELLO)
-    40      8     argument: wall offset ns (DATA, SPAN), window bytes (WELCOME, ACK)
+    40      8     argument: wall offset ns (DATA, SPAN), window bytes (WELCOME, ACK), oldest number not acknowledged
+                  (HELLO)
 """
 
 from __future__ import annotations

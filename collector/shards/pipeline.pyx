@@ -15,12 +15,14 @@ from libc.string cimport memcpy, memset
 
 from collector.abi cimport *
 from collector.shards.connections.table cimport *
-from collector.shards.dissectors.http1.messages cimport http1_close, http1_data, http1_end, http1_hole, http1_idle
+from collector.shards.dissectors.http1.messages cimport http1_close, http1_data, http1_end, http1_hole, http1_idle, pop_done
 from collector.shards.records.encode cimport build_constant
 from collector.shards.state cimport *
 
 cdef enum:
     DIR_UNKNOWN = 2
+    OUT_LIMIT = 4 << 20
+    OUT_KEEP = 8 << 20      # capacity of the outgoing batch that is kept
 
 COUNTER_NAMES = (
     "events", "event_bytes", "bad_events", "connections_opened", "connections_closed", "connections_not_http",
@@ -28,7 +30,7 @@ COUNTER_NAMES = (
     "filtered_rule", "filtered_ip_host", "filtered_metadata", "filtered_egress", "filtered_port",
     "holes", "hole_bytes", "uncaptured_bytes", "overlaps", "resyncs", "skipped_bytes", "interim_responses",
     "upgraded", "undecoded_bodies", "evicted_connections", "evicted_budget", "timed_out", "unanswered",
-    "suspect_events", "callback_errors",
+    "suspect_events", "callback_errors", "unconfirmed_exchanges",
     "connections", "queued_exchanges", "buffer_bytes", "current_key", "input_bytes",
 )
 GAUGES = frozenset({"connections", "queued_exchanges", "buffer_bytes", "current_key", "input_bytes"})
@@ -57,6 +59,7 @@ cdef class Pipeline:
     cdef uint32_t suspect_count
     cdef uint8_t[65536] port_rule      # 1: left out; 2: chosen
     cdef bint any_ignored
+    cdef uint32_t rings
     cdef bint any_chosen
 
     def __cinit__(self, settings, filters, content, uint64_t[::1] counters not None):
@@ -75,6 +78,7 @@ cdef class Pipeline:
         self.content = content
         self.ctx.filters = <void*>filters
         self.ctx.content = <void*>content
+        self.rings = getattr(settings, "rings", 0)
         self.ctx.header_bytes = settings.header_bytes
         self.ctx.body_bytes = settings.body_bytes
         self.ctx.record_bytes = settings.record_bytes
@@ -116,7 +120,20 @@ cdef class Pipeline:
             raise MemoryError
 
     def __dealloc__(self):
+        cdef conn_t* conn
+        cdef exchange_t* ex
         if self.table.buckets != NULL:
+            conn = self.table.lru_first
+            while conn != NULL:         # nothing is recorded any more: the filters and the decoder may be gone
+                ex = conn.first
+                while ex != NULL:
+                    ex.flags |= EX_DROP
+                    ex = ex.next
+                conn = conn.lru_next
+            self.ctx.rule_count = 0
+            self.ctx.ignore_ip_hosts = 0
+            self.ctx.ignore_metadata = 0
+            self.ctx.content = NULL
             table_clear(&self.ctx, &self.table, 0)
         buf_free(&self.ctx.out_pool, &self.ctx.out)
         buf_free(&self.ctx.out_pool, &self.ctx.out_index)
@@ -130,9 +147,11 @@ cdef class Pipeline:
             self.suspects[self.suspect_count] = key
             self.suspect_count += 1
 
-    def feed(self, const unsigned char[::1] span not None, int64_t wall_offset_ns=0):
-        """All events of one span (ring records back to back). Damage ends the span and is counted."""
-        cdef size_t off = 0, end = <size_t>span.shape[0]
+    def feed(self, const unsigned char[::1] span not None, int64_t wall_offset_ns=0, size_t start=0):
+        """The events of one span (ring records back to back) from byte ``start`` on. Returns where it stopped: the
+        span's length, or earlier when more than OUT_LIMIT bytes of records wait to be taken (small compressed bodies
+        can become large records). Damage ends the span and is counted."""
+        cdef size_t off = start, end = <size_t>span.shape[0]
         cdef uint32_t length, sample
         cdef event_header* h
         cdef ctx_t* ctx = &self.ctx
@@ -142,20 +161,26 @@ cdef class Pipeline:
             sample = length & RING_LENGTH_MASK
             if ring_advance(length) > end - off:
                 ctx.counters[C_BAD_EVENTS] += 1
+                off = end
                 break
             if not length & RING_DISCARD:
                 h = <event_header*>&span[off + RING_HEADER_BYTES]
                 if (sample < sizeof(event_header) or (h.type == EVENT_DATA and (
-                        sample - sizeof(event_header) < h.len_cap or h.len_cap > h.len_true or h.dir > 1))):
+                        sample - sizeof(event_header) < h.len_cap or h.len_cap > h.len_true)) or h.dir > 1):
                     ctx.counters[C_BAD_EVENTS] += 1
                 else:
                     self.event(h, sample)
             off += ring_advance(length)
-        ctx.counters[C_EVENT_BYTES] += off
+            if ctx.out.len > OUT_LIMIT:
+                break
+        else:
+            off = end
+        ctx.counters[C_EVENT_BYTES] += off - start
         ctx.counters[G_CURRENT_KEY] = 0
         table_limit(ctx, &self.table)
         table_tick(ctx, &self.table, ctx.now_ns)
         ctx.counters[G_BUFFER_BYTES] = ctx.pool.bytes
+        return off
 
     cdef void event(self, event_header* h, uint32_t sample) noexcept:
         cdef ctx_t* ctx = &self.ctx
@@ -175,9 +200,11 @@ cdef class Pipeline:
                     return
         ctx.counters[G_CURRENT_KEY] = key
         if h.type == EVENT_EXIT:
-            table_exit(ctx, &self.table, h.tgid)
+            table_exit(ctx, &self.table, h.tgid, h.spare, self.rings)
             return
         conn = table_find(&self.table, key)
+        if conn != NULL and conn.gen != h.gen and h.type != EVENT_DATA and h.type != EVENT_OPEN:
+            return      # a late word about an older connection
         if conn != NULL and conn.gen != h.gen:
             # (tgid, fd) is in use again: the CLOSE of the older connection was lost
             table_close(ctx, &self.table, conn, MARK_END_UNSEEN)
@@ -191,13 +218,16 @@ cdef class Pipeline:
                 return
             conn.seen_ns = h.ts_ns
             if h.type == EVENT_DATA:
+                ctx.joined_count += 1
+                conn.next_index = (ctx.joined_count & 0xFFF) << 20
                 # its OPEN was lost, or it was evicted: join in the middle
                 conn.flags |= CONN_JOINED | (CONN_IGNORED if self.any_chosen else 0)
                 conn.half[0].state = H_RESYNC
                 conn.half[1].state = H_RESYNC
         if h.type == EVENT_DATA:
             half = &conn.half[h.dir]
-            if h.ts_ns > conn.seen_ns + ctx.idle_ns and conn.first != NULL:
+            if h.ts_ns > conn.seen_ns + ctx.idle_ns and (
+                    conn.first != NULL or conn.half[0].parked or conn.half[1].parked):
                 http1_idle(ctx, conn, h.ts_ns)
             table_touch(&self.table, conn, h.ts_ns)
             if not half.known:
@@ -277,17 +307,22 @@ cdef class Pipeline:
             conn.flags |= CONN_OPENED
             conn.half[0].known = 1
             conn.half[1].known = 1
-            if o.start == START_MID:
+            if o.start != START_SEEN:
                 conn.flags |= CONN_JOINED
+                if o.start == START_UNCONFIRMED:
+                    conn.flags |= CONN_UNCONFIRMED
                 for i in range(2):
                     conn.half[i].state = H_RESYNC
         buf_free(&ctx.pool, &conn.constant)
+        if o.h.type == EVENT_ADDRESS and conn.flags & CONN_UNCONFIRMED:
+            conn.flags &= ~CONN_UNCONFIRMED & 0xFFFF
+            pop_done(ctx, conn)
         if self.any_chosen:
             # a connection is chosen by either of its ports; one whose ports are not known yet is not
             if not (self.port_rule[conn.local_port] | self.port_rule[conn.remote_port]) & 2:
                 conn.flags |= CONN_IGNORED
             elif conn.flags & CONN_IGNORED:
-                conn.flags &= ~CONN_IGNORED & 0xFF
+                conn.flags &= ~CONN_IGNORED & 0xFFFF
                 conn.flags |= CONN_JOINED
                 for i in range(2):
                     conn.half[i].known = 0
@@ -296,13 +331,21 @@ cdef class Pipeline:
             return
         if ctx.disable_egress and conn.role == ROLE_CLIENT:
             ctx.counters[C_FILTERED_EGRESS] += 1
-            conn.flags |= CONN_IGNORED
+            self.ignore(conn)
             return
         if self.any_ignored:
             server_port = conn.remote_port if conn.role == ROLE_CLIENT else conn.local_port
             if server_port and self.port_rule[server_port] & 1:
                 ctx.counters[C_FILTERED_PORT] += 1
-                conn.flags |= CONN_IGNORED
+                self.ignore(conn)
+
+    cdef void ignore(self, conn_t* conn) noexcept:
+        """A filter leaves the connection out, and what was already begun on it."""
+        cdef exchange_t* ex = conn.first
+        conn.flags |= CONN_IGNORED
+        while ex != NULL:
+            ex.flags |= EX_DROP
+            ex = ex.next
 
     def tick(self, uint64_t now_ns):
         """Timers; `now_ns` is CLOCK_MONOTONIC."""
@@ -317,10 +360,12 @@ cdef class Pipeline:
         self.tick(self.ctx.now_ns + self.ctx.idle_ns + 1)
 
     def close_all(self):
-        """Record everything that waits as it stands (`end_unseen`), and forget it."""
-        while self.table.lru_first != NULL:
+        """Record everything that waits as it stands (`end_unseen`), and forget it. True when done; False when the
+        records that wait have to be taken first."""
+        while self.table.lru_first != NULL and self.ctx.out.len <= OUT_LIMIT:
             table_close(&self.ctx, &self.table, self.table.lru_first, MARK_END_UNSEEN)
         self.ctx.counters[G_BUFFER_BYTES] = self.ctx.pool.bytes
+        return self.table.lru_first == NULL
 
     def set_budget(self, size_t buffer_bytes):
         """Change the byte budget (supervisor's memory guard)."""
@@ -346,6 +391,8 @@ cdef class Pipeline:
         ctx.out.len = 0
         ctx.out_index.len = 0
         ctx.out_details.len = 0
+        if ctx.out.cap > OUT_KEEP:
+            buf_free(&ctx.out_pool, &ctx.out)
         return out
 
     def statistics(self):

@@ -6,6 +6,7 @@ a single exchange is delivered at once.
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import time
@@ -44,9 +45,9 @@ class Shard:
         token = bytes.fromhex(start["token"])
         child.drop_privileges()
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
-        self._in = Receiver(self.context, endpoints.shard(start["directory"], start["number"]), token,
+        self._in = Receiver(self.context, endpoints.shard(start["number"]), token,
                             window=INPUT_WINDOW_BYTES)
-        self._out = Sender(self.context, endpoints.sink(start["directory"]), token, retain=True)
+        self._out = Sender(self.context, endpoints.sink(), token, retain=True)
         settings = SimpleNamespace(**start["settings"])
         self._pipeline = Pipeline(settings, Filters(parse_rules(settings.rules)), Decoder(), child.block)
         self._pipeline.skip(start["suspects"])
@@ -56,6 +57,8 @@ class Shard:
         self._poller.register(child.channel, zmq.POLLIN)
         self._ended = False
         self._last_tick = 0
+        self._records_done = child.counters["records_acknowledged"]
+        self._blocked = False
         self._rings: list[RingView] = []
         self._done: list[int] = []  # per ring: up to where it was fed
         self._held: Delivery | None = None  # a span that came before its ring
@@ -101,8 +104,22 @@ class Shard:
         end = position + length
         start = max(position, self._done[ring])
         if start < end:
-            self._pipeline.feed(self._rings[ring].view(start, end - start), delivery.argument)
+            self._feed(self._rings[ring].view(start, end - start), delivery.argument)
             self._done[ring] = end
+
+    def _feed(self, data: memoryview, wall_offset_ns: int) -> None:
+        """Feed all of it, however many records it makes."""
+        at = self._pipeline.feed(data, wall_offset_ns)
+        while at < len(data):
+            self._flush_or_wait()
+            at = self._pipeline.feed(data, wall_offset_ns, at)
+
+    def _flush_or_wait(self) -> None:
+        """Send the batch, waiting for the sink's window if it must be."""
+        while not self._flush(1):
+            self._poller.poll(20)
+            self._out.service()
+            self._child.beat()
 
     def _receive(self) -> None:
         while True:
@@ -125,7 +142,7 @@ class Shard:
                 self._feed_span(delivery)
             else:
                 for frame in delivery.frames:
-                    self._pipeline.feed(frame, delivery.argument)
+                    self._feed(frame, delivery.argument)
             self._in.acknowledge(delivery)
             self._child.beat()
 
@@ -136,14 +153,23 @@ class Shard:
         if self._out.room() == 0 and not (self._out.connected and self._out.idle()):
             self._counters.add("window_full")
             self._out.service()
+            self._blocked = True
             return False
+        self._blocked = False
         batch = self._pipeline.take()
         if batch is not None:
-            self._out.send(batch)
+            records = len(batch[1]) // 32
+            self._out.send(batch, done=functools.partial(self._acknowledged, records))
             self._counters.add("batches")
             self._counters.add("batch_bytes", len(batch[0]))
+            self._counters["records_acknowledged"] = self._records_done
             self._counters["in_flight_bytes"] = self._out.in_flight_bytes
         return True
+
+    def _acknowledged(self, records: int) -> None:
+        """The sink has these."""
+        self._records_done += records
+        self._counters["records_acknowledged"] = self._records_done
 
     def _tick(self) -> None:
         now = time.monotonic_ns()
@@ -153,7 +179,7 @@ class Shard:
         self._counters["batches_resent"] = self._out.resent
         self._counters["refused_messages"] = self._in.refused
         self._counters["in_flight_bytes"] = self._out.in_flight_bytes
-        if self._live:
+        if self._live and not self._blocked and self._held is None:
             self._pipeline.tick(now)
             self._flush(1)
 
@@ -161,7 +187,8 @@ class Shard:
         """Record what waits, deliver it, end."""
         if self._replay_end:
             self._pipeline.finish_timers()
-        self._pipeline.close_all()
+        while not self._pipeline.close_all():
+            self._flush_or_wait()
         while self._pipeline.pending() or not self._out.idle():
             self._flush(1)
             self._poller.poll(20)

@@ -32,6 +32,15 @@ static inline unsigned copy16_special(void *out, const void *in)
 }
 #endif
 
+static inline size_t count_byte(const void *data, size_t n, int c)
+{
+    const uint8_t *p = (const uint8_t *)data;
+    size_t count = 0;
+    for (size_t i = 0; i < n; i++) /* the compiler makes this a vector loop */
+        count += p[i] == (uint8_t)c;
+    return count;
+}
+
 static inline unsigned ctz32(unsigned x) { return (unsigned)__builtin_ctz(x); }
 static inline int is_unlikely(int x) { return (int)__builtin_expect(x, 0); }
 #endif

@@ -181,6 +181,7 @@ cdef struct half_t:
     uint64_t last_ns
     buf_t part           # a head or chunk line that is not whole yet
     uint32_t scan        # bytes of `part` already searched for its end
+    uint32_t part_len_parsed # bytes of `part` that an over-long head was parsed from
     uint32_t line_bytes  # length so far of a chunk-size or trailer line
     uint8_t state        # enum half_state
     uint8_t ended
@@ -199,13 +200,14 @@ cdef enum:  # conn_flag
     CONN_SUSPECT = 32    # killed a shard twice: skipped
     CONN_OPENED = 64     # an OPEN was seen
     CONN_TLS = 128
+    CONN_UNCONFIRMED = 256  # perhaps no socket at all: nothing is recorded before the loader has looked
 
 
 cdef struct conn_t:
     uint64_t key         # tgid << 32 | fd
     uint32_t gen
     uint8_t role         # enum event_role
-    uint8_t flags
+    uint16_t flags
     uint8_t uncertain    # exchanges that still carry MARK_PAIRING
     uint8_t dir_request  # which direction carries requests; 2 = not known yet
     half_t half[2]       # by enum event_dir
@@ -263,6 +265,7 @@ cdef enum:  # counter
     C_UNANSWERED
     C_SUSPECT_EVENTS
     C_CALLBACK_ERRORS
+    C_UNCONFIRMED
     G_CONNECTIONS
     G_QUEUED
     G_BUFFER_BYTES
@@ -306,6 +309,7 @@ cdef struct ctx_t:
     uint8_t ignore_ip_hosts
     uint8_t ignore_metadata
     uint8_t want_details
+    uint32_t joined_count         # makes record ids of rejoined connections differ
     exchange_t* free_exchanges
     uint32_t free_count
     rule_t rules[32]

@@ -19,7 +19,7 @@ from collector.shards.pipeline import INDEX_FORMAT
 
 log = logging.getLogger("sink")
 
-QUEUE_BYTES = 64 << 20
+QUEUE_BYTES = 64 << 20  # less than what the shards may have on the way: the sink drops, the shards never wait for long
 _INDEX = struct.Struct(INDEX_FORMAT)
 
 

@@ -18,7 +18,7 @@ from collector.sink.ordered import Ordered
 
 log = logging.getLogger("sink")
 
-INPUT_WINDOW_BYTES = 16 << 20
+INPUT_WINDOW_BYTES = 96 << 20  # more than the destination's queue: what does not fit is dropped there, oldest first
 
 
 class Sink:
@@ -35,7 +35,7 @@ class Sink:
         self._destination = self._make(start)
         child.drop_privileges()
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
-        self._in = Receiver(self.context, endpoints.sink(start["directory"]), bytes.fromhex(start["token"]),
+        self._in = Receiver(self.context, endpoints.sink(), bytes.fromhex(start["token"]),
                             window=INPUT_WINDOW_BYTES)
         self._poller = zmq.Poller()
         self._poller.register(self._in.socket, zmq.POLLIN)

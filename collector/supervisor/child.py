@@ -104,6 +104,10 @@ class ChildProcess:
                 break
             except OSError:
                 received = None
+            except (ValueError, RecursionError):
+                log.error("%s says nonsense: killed", self.name)
+                self.kill()
+                break
             if received is None:
                 break
             out.append(received)
@@ -111,7 +115,9 @@ class ChildProcess:
 
     def read_logs(self) -> None:
         """Pass its log lines on."""
-        while self.log_pipe is not None:
+        for _ in range(64):  # a child that logs without end must not hold the supervisor
+            if self.log_pipe is None:
+                return
             try:
                 data = os.read(self.log_pipe, 65536)
             except (BlockingIOError, InterruptedError):
@@ -135,6 +141,19 @@ class ChildProcess:
             os.close(self.log_pipe)
             self.log_pipe = None
         return True
+
+    def discard(self) -> None:
+        """After a start that failed half-way: end what there is and close its descriptors."""
+        self.kill()
+        if self._process is not None:
+            self._process.wait()
+            self._process = None
+        if self.channel is not None:
+            self.channel.close()
+            self.channel = None
+        if self.log_pipe is not None:
+            os.close(self.log_pipe)
+            self.log_pipe = None
 
     def kill(self) -> None:
         """kill -9."""

@@ -12,7 +12,6 @@ import shutil
 from types import TracebackType
 
 from collector.errors import CollectorError, LockedError
-from collector.runtime import UNPRIVILEGED_ID
 
 TRACEFS = ("/sys/kernel/tracing", "/sys/kernel/debug/tracing")
 
@@ -30,8 +29,9 @@ class NodeLock:
             os.makedirs(self._directory, mode=0o700, exist_ok=True)
             os.chmod(self._directory, 0o700)
             if os.geteuid() == 0:
-                os.chown(self._directory, UNPRIVILEGED_ID, UNPRIVILEGED_ID)
-            self._take(os.open(os.path.join(self._directory, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+                os.chown(self._directory, 0, 0)  # the children's own directory lies below: they cannot change this one
+            self._take(os.open(os.path.join(self._directory, "lock"),
+                               os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
         except OSError as error:
             raise CollectorError(f"COLLECTOR_RUNTIME_DIR={self._directory!r}: {error.strerror}") from None
         for path in TRACEFS:
@@ -43,7 +43,10 @@ class NodeLock:
             break
         for name in os.listdir(self._directory):
             if name.startswith("run-"):
-                shutil.rmtree(os.path.join(self._directory, name), ignore_errors=True)
+                path = os.path.join(self._directory, name)
+                if os.path.islink(path):
+                    os.unlink(path)
+                shutil.rmtree(path, ignore_errors=True)
         return self
 
     def _take(self, fd: int) -> None:

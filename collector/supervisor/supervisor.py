@@ -60,6 +60,7 @@ class Plan:
     ends_by_itself: bool = False
     duration_seconds: float | None = None
     directory: str = ""
+    directory_exists: bool = False
     record_prefix: str = ""
     daemonset_id: str = ""
     serve_health: bool = True
@@ -87,6 +88,7 @@ class Supervisor:
         self._announced = False
         self.problems: list[str] = []
         self._next_memory = 0.0
+        self._last_turn = time.monotonic()
         self._next_pss = 0.0
         self._base_bytes = 0
         stdout = plan.output_fd
@@ -124,7 +126,7 @@ class Supervisor:
             "response_bodies": config["COLLECTOR_RESPONSE_BODIES"],
             "disable_egress": config["TRAFFIC_DISABLE_EGRESS"], "ignore_ip_hosts": config["AKTO_IGNORE_IP_TRAFFIC"],
             "ignore_metadata": config["AKTO_IGNORE_CLOUD_METADATA_CALLS"], "want_details": plan.output == "kafka",
-            "ignore_ports": ports, "only_ports": plan.loader_message.get("ports", []), "rules": config["AKTO_MODULE_DISCOVERY_CONFIG"],
+            "ignore_ports": ports, "rings": plan.loader_message.get("rings", 0), "only_ports": plan.loader_message.get("ports", []), "rules": config["AKTO_MODULE_DISCOVERY_CONFIG"],
             "record_prefix": f"{plan.record_prefix}{lives:x}-", "daemonset_id": plan.daemonset_id,
         }
         return {**self._common(), "number": number, "settings": settings, "live": plan.live,
@@ -275,11 +277,10 @@ class Supervisor:
 
     def _make_directory(self) -> None:
         directory = self._plan.directory
-        os.makedirs(directory, mode=0o700, exist_ok=True)
-        if len(directory) > 80:
-            raise CollectorError(f"COLLECTOR_RUNTIME_DIR: {directory} is too long for a socket's name")
+        if not self._plan.directory_exists:
+            os.mkdir(directory, 0o700)
         if os.geteuid() == 0:
-            os.chown(directory, UNPRIVILEGED_ID, UNPRIVILEGED_ID)
+            os.chown(directory, UNPRIVILEGED_ID, UNPRIVILEGED_ID, follow_symlinks=False)
 
     def _stop(self, reason: str, code: int = 0) -> None:
         if not self._stop_reason:
@@ -306,6 +307,11 @@ class Supervisor:
     def _turn(self, seconds: float) -> None:
         self._wait(seconds)
         now = time.monotonic()
+        if now - self._last_turn > policy.HANG_SECONDS / 2:
+            # we were stopped ourselves (freezer, SIGSTOP): the children's silence proves nothing
+            for child in self.children:
+                child.counters["heartbeat_ns"] = time.monotonic_ns()
+        self._last_turn = now
         if self._signals:
             self._stop("signal")
         for child in self.children:
@@ -322,6 +328,9 @@ class Supervisor:
             if child is self.loader and not self._captures_since:
                 self._captures_since = time.monotonic()
             self._announce()
+        elif child is not self.loader and kind in ("attached", "fatal") or child is not self.sink and kind == "destination_gone":
+            log.error("%s says what is not its business: killed", child.name)
+            child.kill()
         elif kind == "attached":
             self._release()
             self._adopted = (message, fds)
@@ -353,10 +362,9 @@ class Supervisor:
 
     def _release(self) -> None:
         """Let go of what the kernel gave the loader."""
-        if self._adopted is not None:
-            for fd in self._adopted[1]:
-                os.close(fd)
-            self._adopted = None
+        adopted, self._adopted = self._adopted, None
+        for fd in adopted[1] if adopted is not None else ():
+            os.close(fd)
 
     def _watch(self, child: ChildProcess, now: float) -> None:
         """One idempotent step for one child: reap, then make it so."""
@@ -368,7 +376,18 @@ class Supervisor:
         if child.reap():
             self._ended(child, now)
         if child.restart_at is not None and now >= child.restart_at and not self._stop_reason:
-            self._start(child)
+            try:
+                self._start(child)
+            except OSError as error:
+                log.error("cannot start %s: %s", child.name, error)
+                child.discard()
+                child.history.ended(now, was_ready=False, lived_seconds=0)
+                delay = policy.restart_delay(child.history)
+                if delay is None:
+                    self._failed = f"{child.name} cannot be started: {error}"
+                    self._stop(self._failed, errors.EXIT_CHILD)
+                else:
+                    child.restart_at = now + max(delay, policy.FIRST_DELAY)
 
     def _ended(self, child: ChildProcess, now: float) -> None:
         was_ready, child.ready = child.ready, False
@@ -376,6 +395,8 @@ class Supervisor:
             core = self._core[child.block]
             self.own.add("lost_exchanges", core["queued_exchanges"])
             self.own.add("lost_state_bytes", core["buffer_bytes"])
+            self.own.add("lost_records", max(0, core["records"] - child.counters["records_acknowledged"]))
+            child.counters["records_acknowledged"] = core["records"]
             fed = core["current_key"]
             if fed:
                 self._deaths_while_fed[fed] = self._deaths_while_fed.get(fed, 0) + 1
@@ -385,6 +406,11 @@ class Supervisor:
             self._stop("done", child.exit_code or 0)
             return
         log.error("%s ended with %s", child.name, child.exit_code)
+        if self._plan.ends_by_itself:
+            # what a dead stage of a replay had taken in cannot be had again in order
+            self._failed = f"{child.name} ended with {child.exit_code}; the replay is not complete"
+            self._stop(self._failed, errors.EXIT_CHILD)
+            return
         child.history.ended(now, was_ready=was_ready, lived_seconds=now - child.started_at)
         if child is self.loader and child.exit_code in (errors.EXIT_CANNOT_CAPTURE, errors.EXIT_CONFIG):
             self._failed = "; ".join(self.problems) or "the loader cannot capture"
@@ -431,7 +457,13 @@ class Supervisor:
     # ---- the end
 
     def _shut_down(self) -> None:
-        """Drain in the order of the data."""
+        """Drain in the order of the data. Who waits for a restart is started first: there is something to drain."""
+        for child in self.children:
+            if child.restart_at is not None and not self._failed:
+                try:
+                    self._start(child)
+                except OSError as error:
+                    log.error("cannot start %s: %s", child.name, error)
         if self.loader.pid is not None and not self.loader.ready and self._adopted is None:
             self.loader.kill()  # it had not begun: there is nothing to drain
         self._release()  # the probes go with the loader's own descriptors

@@ -20,7 +20,19 @@ TOKEN = b"12345678"
 def context() -> Iterator[zmq.Context]:
     c = zmq.Context()
     yield c
+    for end in ENDS:
+        end.close()
+    ENDS.clear()
     c.destroy(0)
+
+
+ENDS: list[Sender | Receiver] = []
+
+
+def kept(end):  # noqa: ANN001, ANN201
+    """Closed at the end of the test."""
+    ENDS.append(end)
+    return end
 
 
 def until(what: Callable[[], object]) -> None:
@@ -47,8 +59,8 @@ def collect(sender: Sender, receiver: Receiver, out: list, *, acknowledge: bool 
 
 def test_window_bounds_what_is_on_the_way(context: zmq.Context, tmp_path: Path) -> None:
     endpoint = f"ipc://{tmp_path}/a"
-    receiver = Receiver(context, endpoint, TOKEN, window=1000)
-    sender = Sender(context, endpoint, TOKEN, retain=False)
+    receiver = kept(Receiver(context, endpoint, TOKEN, window=1000))
+    sender = kept(Sender(context, endpoint, TOKEN, retain=False))
     assert sender.room() == 0
     until(lambda: connected(sender, receiver))
     assert sender.room() == 1000
@@ -63,8 +75,8 @@ def test_window_bounds_what_is_on_the_way(context: zmq.Context, tmp_path: Path) 
 
 def test_stranger_is_refused(context: zmq.Context, tmp_path: Path) -> None:
     endpoint = f"ipc://{tmp_path}/a"
-    receiver = Receiver(context, endpoint, TOKEN, window=1000)
-    stranger = Sender(context, endpoint, b"87654321", retain=False)
+    receiver = kept(Receiver(context, endpoint, TOKEN, window=1000))
+    stranger = kept(Sender(context, endpoint, b"87654321", retain=False))
     until(lambda: stranger.service() or receiver.receive() or receiver.refused)
     assert not stranger.connected
 
@@ -73,8 +85,8 @@ def test_stranger_is_refused(context: zmq.Context, tmp_path: Path) -> None:
 def test_new_receiver_gets_again_what_was_not_acknowledged(context: zmq.Context, tmp_path: Path, retain: bool) -> None:
     endpoint = f"ipc://{tmp_path}/a"
     lost: list[tuple[int, int]] = []
-    sender = Sender(context, endpoint, TOKEN, retain=retain, on_lost=lambda n, size: lost.append((n, size)))
-    first = Receiver(context, endpoint, TOKEN, window=10_000)
+    sender = kept(Sender(context, endpoint, TOKEN, retain=retain, on_lost=lambda n, size: lost.append((n, size))))
+    first = kept(Receiver(context, endpoint, TOKEN, window=10_000))
     until(lambda: connected(sender, first))
     done: list[int] = []
     for i in range(5):
@@ -84,7 +96,7 @@ def test_new_receiver_gets_again_what_was_not_acknowledged(context: zmq.Context,
     until(lambda: sender.service() or done == [0, 1])
     first.close()
     sender.send([b"5"], done=lambda: done.append(5))
-    second = Receiver(context, endpoint, TOKEN, window=10_000)
+    second = kept(Receiver(context, endpoint, TOKEN, window=10_000))
     again: list = []
     until(lambda: collect(sender, second, again) or sender.idle())
     got = [bytes(d.frames[0]) for d in again]

@@ -27,6 +27,6 @@ cdef void table_touch(table_t* t, conn_t* conn, uint64_t now) noexcept nogil
 cdef void table_arm(ctx_t* ctx, table_t* t, conn_t* conn, uint64_t now) noexcept nogil
 cdef void table_tick(ctx_t* ctx, table_t* t, uint64_t now) noexcept
 cdef void table_limit(ctx_t* ctx, table_t* t) noexcept
-cdef void table_exit(ctx_t* ctx, table_t* t, uint32_t tgid) noexcept
+cdef void table_exit(ctx_t* ctx, table_t* t, uint32_t tgid, uint32_t ring, uint32_t rings) noexcept
 cdef void table_close(ctx_t* ctx, table_t* t, conn_t* conn, uint32_t marks) noexcept
 cdef void table_clear(ctx_t* ctx, table_t* t, uint32_t marks) noexcept

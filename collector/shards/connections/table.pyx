@@ -92,7 +92,7 @@ cdef inline void timer_unlink(table_t* t, conn_t* c) noexcept nogil:
         c.timer_next.timer_prev = c.timer_prev
     else:
         t.timer_last = c.timer_prev
-    c.flags &= ~CONN_TIMED & 0xFF
+    c.flags &= ~CONN_TIMED & 0xFFFF
 
 
 cdef inline void timer_append(table_t* t, conn_t* c, uint64_t due) noexcept nogil:
@@ -179,7 +179,7 @@ cdef void table_touch(table_t* t, conn_t* conn, uint64_t now) noexcept nogil:
 cdef void table_arm(ctx_t* ctx, table_t* t, conn_t* conn, uint64_t now) noexcept nogil:
     """Look at the connection again after half the idle time, while anything waits on it."""
     if not conn.flags & CONN_TIMED and (conn.first != NULL or conn.half[0].parked or conn.half[1].parked):
-        timer_append(t, conn, now + (ctx.idle_ns >> 1))
+        timer_append(t, conn, now + (ctx.idle_ns >> 1) + 1)
 
 
 cdef void table_tick(ctx_t* ctx, table_t* t, uint64_t now) noexcept:
@@ -190,7 +190,7 @@ cdef void table_tick(ctx_t* ctx, table_t* t, uint64_t now) noexcept:
         timer_unlink(t, c)
         again = http1_idle(ctx, c, now)
         if again:
-            timer_append(t, c, now + (ctx.idle_ns >> 1))
+            timer_append(t, c, now + (ctx.idle_ns >> 1) + 1)
         c = t.timer_first
 
 
@@ -221,13 +221,17 @@ cdef void trim(ctx_t* ctx) noexcept:
     ctx.free_count = 0
 
 
-cdef void table_exit(ctx_t* ctx, table_t* t, uint32_t tgid) noexcept:
-    """The process is gone: so are its connections. Their last bytes are not known to have been seen."""
+cdef void table_exit(ctx_t* ctx, table_t* t, uint32_t tgid, uint32_t ring, uint32_t rings) noexcept:
+    """The process is gone: so are its connections. Their last bytes are not known to have been seen.
+
+    The event comes through every ring; each speaks for the connections of its own ring only, whose data lies before it
+    (`rings` 0: one ring for all). The rule is that of bpf/capture.h ring_of.
+    """
     cdef conn_t* c = t.groups[mix(tgid) & (GROUPS - 1)]
     cdef conn_t* following
     while c != NULL:
         following = c.group_next
-        if c.key >> 32 == tgid:
+        if c.key >> 32 == tgid and (rings == 0 or ((c.key * 0x9E3779B97F4A7C15ULL) >> 48) % rings == ring):
             table_close(ctx, t, c, MARK_END_UNSEEN)
         c = following
 

@@ -10,6 +10,7 @@ from collector.shards.filters import hosts
 from collector.shards.filters.rules import Rule
 
 _HOST_CACHE = 4096
+_HOST_BYTES = 255 + 6
 
 
 class Filters:
@@ -29,6 +30,8 @@ class Filters:
         """hosts.verdict, remembered: a node sees few different hosts."""
         known = self._hosts.get((host, remote))
         if known is None:
+            if len(host) > _HOST_BYTES:  # no name is longer (RFC 1035): not worth remembering
+                return hosts.verdict(host, ignore_ip, ignore_metadata, remote)
             if len(self._hosts) >= _HOST_CACHE:
                 self._hosts.clear()
             known = self._hosts[host, remote] = hosts.verdict(host, ignore_ip, ignore_metadata, remote)

@@ -7,12 +7,18 @@ decoded is handed back as it was, and the record says so.
 from __future__ import annotations
 
 import codecs
+import re
 import zlib
 
 import brotli
 import zstandard
 
 GZIP, DEFLATE, BR, ZSTD, UNKNOWN = 1, 2, 3, 4, 5  # enum coding of shards/state.pxd
+
+
+_CHARSET = re.compile(
+    rb"(iso-?8859-?\d{1,2}|latin-?\d|windows-\d{3,4}|cp\d{3,4}|koi8-[rut]|utf-?(16|32)([-_]?[lb]e)?|gb2312|gbk|gb18030"
+    rb"|big5(-hkscs)?|euc-(jp|kr)|shift[-_]jis|sjis|ks_c_5601-1987|iso-2022-(jp|kr)|tis-620|macintosh|us-ascii|utf-?8)")
 
 
 class _Undecodable(Exception):
@@ -83,13 +89,19 @@ def _unzstd(data: bytes, limit: int, cut: bool) -> tuple[bytes, bool]:
                 if not piece:
                     break
                 out += piece
+        if len(out) > limit:
+            return out[:limit], True
+        if not cut and data:
+            # a stream reader ends quietly inside a frame: ask each frame for its end (the size is known to be bounded)
+            while data:
+                frame = engine.decompressobj()
+                frame.decompress(data)
+                if not frame.eof:
+                    raise _Undecodable
+                data = frame.unused_data
     except zstandard.ZstdError as error:
         if not (cut and out):
             raise _Undecodable from error
-    if len(out) > limit:
-        return out[:limit], True
-    if not out and data and not cut:
-        raise _Undecodable
     return out, cut
 
 
@@ -109,16 +121,19 @@ class Decoder:
         known = self._numbers.get(name)
         if known is not None:
             return known
+        # Only charsets that text is really sent in: Python has codecs that are no charsets ("hex"), and some whose
+        # decoding takes quadratic time ("punycode"); an unknown name would stay in its cache for ever.
+        if not _CHARSET.fullmatch(name):
+            return 0
         number = 0
         try:
             found = codecs.lookup(name.decode("ascii"))
             canonical = found.name
-            # only real charsets: Python also has codecs such as "hex" and "rot13"
-            if canonical not in ("utf-8", "ascii") and getattr(found, "_is_text_encoding", True):
+            if canonical not in ("utf-8", "ascii"):
                 number = len(self._names)
         except (LookupError, ValueError, UnicodeError):
             number = 0
-        if number > 255 or len(self._numbers) > 1024:
+        if number > 255:
             return 0
         if number:
             self._names.append(canonical)
@@ -143,7 +158,10 @@ class Decoder:
             shorter = shorter or here
         if charset:
             try:
-                out = codecs.getincrementaldecoder(self._names[charset])("strict").decode(out).encode()
+                decoder_of = codecs.getincrementaldecoder(self._names[charset])("strict")
+                out = decoder_of.decode(out, not (cut or shorter)).encode()
             except (UnicodeError, LookupError, AssertionError):
                 return data, False, shorter
+        if len(out) > limit:
+            return out[:limit], True, True
         return out, True, shorter

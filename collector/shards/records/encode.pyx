@@ -578,6 +578,8 @@ cdef int put_body(ctx_t* ctx, message_t* m, bint is_request, uint32_t* marks, ui
             n = close_json(<char*>text, p, p + n)
             plain = text
             p = <const uint8_t*><const char*>plain
+            if n == 0:
+                shown[0] = 0
             if buf_reserve(&ctx.out_pool, &ctx.out, n * 6 + 96) < 0:
                 return -1
             out = ctx.out.data + ctx.out.len
@@ -598,6 +600,8 @@ cdef int put_body(ctx_t* ctx, message_t* m, bint is_request, uint32_t* marks, ui
 
 cdef tuple decode_body(ctx_t* ctx, const uint8_t* p, size_t n, message_t* m, bint cut, size_t limit):
     cdef bytes raw = PyBytes_FromStringAndSize(<const char*>p, <Py_ssize_t>n)
+    if ctx.content == NULL:
+        return raw, False, False
     try:
         return (<object>ctx.content).decode(raw, bytes(m.codings[:4]), m.charset, cut, ctx.body_bytes
                                             if ctx.body_bytes < limit else limit)

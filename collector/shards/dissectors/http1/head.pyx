@@ -14,6 +14,9 @@ from libc.string cimport memchr, memcmp, memcpy
 from collector.shards.records.encode cimport escape_json, escape_json_twice, put_u64, TEXT_LATIN1
 from collector.shards.state cimport *
 
+cdef extern from "simd.h" nogil:
+    size_t count_byte(const void* p, size_t n, int c)
+
 # tchar of RFC 9110 section 5.6.2
 cdef uint8_t[256] tchar
 for _i in range(256):
@@ -220,6 +223,8 @@ cdef inline void framing_facts(head_t* h, field_t* f) noexcept nogil:
             # dropped from HTTP in RFC 7230; servers take it for "no transfer coding"
             h.ambiguity |= AMB_TE_OBFUSCATED
             return
+        if q != f.value:
+            h.ambiguity |= AMB_TE_OBFUSCATED        # more than one coding: only the last one is undone here
         h.has_te = 1
         h.chunked = end - q == 7 and same_name(q, b"chunked", 7)
         if not h.chunked:
@@ -239,7 +244,8 @@ cdef int64_t parse_head(head_t* h, const uint8_t* p, const uint8_t* end, bint re
     cdef field_t* f
     cdef uint64_t seen = 0, bit
     cdef uint32_t i, n
-    cdef bint folded_any = False
+    cdef bint odd = False
+    cdef field_t extra
     h.count = 0
     h.ambiguity = 0
     h.overflow = 0
@@ -320,11 +326,6 @@ cdef int64_t parse_head(head_t* h, const uint8_t* p, const uint8_t* end, bint re
                     stop -= 1
                 if stop > p:
                     f.value_len = <uint32_t>(stop - f.value)
-                folded_any = True
-            p = nl + 1
-            continue
-        if h.count >= MAX_FIELDS:
-            h.overflow = 1
             p = nl + 1
             continue
         colon = <const uint8_t*>memchr(p, c':', <size_t>(stop - p))
@@ -332,8 +333,12 @@ cdef int64_t parse_head(head_t* h, const uint8_t* p, const uint8_t* end, bint re
             h.ambiguity |= AMB_BAD_HEADER_LINE
             p = nl + 1
             continue
-        f = &h.fields[h.count]
-        h.count += 1
+        if h.count >= MAX_FIELDS:
+            h.overflow = 1
+            f = &extra          # not listed, but it may say where the message ends
+        else:
+            f = &h.fields[h.count]
+            h.count += 1
         q = colon
         if (q - 1)[0] == c' ' or (q - 1)[0] == c'\t':
             h.ambiguity |= AMB_SPACE_BEFORE_COLON
@@ -352,7 +357,12 @@ cdef int64_t parse_head(head_t* h, const uint8_t* p, const uint8_t* end, bint re
         f.repeats = 0
         f.repeated = 0
         n = f.name_len
-        f.hash = n * 31 + (p[0] | 0x20) * 7 + (p[n - 1] | 0x20) + (p[n >> 1] | 0x20) * 3
+        f.hash = name_hash(p, n, &odd)
+        if f == &extra:
+            if f.id == F_CONTENT_LENGTH or f.id == F_TRANSFER_ENCODING:
+                framing_facts(h, f)
+            p = nl + 1
+            continue
         bit = <uint64_t>1 << (f.hash & 63)
         if seen & bit:
             for i in range(h.count - 1):
@@ -386,9 +396,37 @@ cdef int64_t parse_head(head_t* h, const uint8_t* p, const uint8_t* end, bint re
             h.ambiguity |= AMB_CL_AND_TE
         if h.http10:
             h.ambiguity |= AMB_TE_HTTP10
+    if odd:
+        h.ambiguity |= AMB_BAD_HEADER_LINE      # blanks or control characters in a name
     if memchr(start, 0, <size_t>(p - start)) != NULL:
         h.ambiguity |= AMB_NUL
+    if not h.ambiguity & AMB_BARE_LF and count_byte(start, <size_t>(p - start), c'\r') != count_byte(
+            start, <size_t>(p - start), c'\n'):
+        h.ambiguity |= AMB_BARE_CR
     return p - start
+
+
+cdef inline uint32_t name_hash(const uint8_t* p, uint32_t n, bint* odd) noexcept nogil:
+    """A hash of the whole name without regard to case, eight bytes a step; `odd` is set for bytes up to 0x20."""
+    cdef uint64_t h = n, w
+    cdef uint32_t i = 0
+    if n < 8:
+        w = 0x6161616161616161ULL
+        memcpy(&w, p, n)
+        odd[0] |= ((w - 0x2121212121212121ULL) & ~w & 0x8080808080808080ULL) != 0
+        h = (h ^ (w | 0x2020202020202020ULL)) * 0x9E3779B97F4A7C15ULL
+        return <uint32_t>(h >> 32)
+    while True:
+        if i + 8 > n:
+            if i == n:
+                break
+            i = n - 8       # the last word overlaps the one before
+        memcpy(&w, p + i, 8)
+        odd[0] |= ((w - 0x2121212121212121ULL) & ~w & 0x8080808080808080ULL) != 0
+        h = (h ^ (w | 0x2020202020202020ULL)) * 0x9E3779B97F4A7C15ULL
+        h ^= h >> 29
+        i += 8
+    return <uint32_t>(h >> 32)
 
 
 cdef bint same_text(const uint8_t* a, const uint8_t* b, uint32_t n) noexcept nogil:

@@ -42,6 +42,13 @@ cdef enum:
     CHUNK_LINE_LIMIT = 4096       # size and extensions of one chunk; nginx and node allow less
     FREE_EXCHANGES = 64           # kept for reuse, with buffers of at most FREE_BUFFER_BYTES each
     FREE_BUFFER_BYTES = 8192
+    MAX_QUEUED = 1024             # exchanges outstanding on one connection; browsers and proxies stay below 100
+    RESERVE_BYTES = 8192          # of an announced body; the rest as it comes
+
+    # What makes it doubtful where a message ends, and so whose the next answer is (RFC 9112 section 11.2)
+    AMB_FRAMING = (AMB_CL_AND_TE | AMB_CL_CONFLICT | AMB_CL_INVALID | AMB_TE_NOT_CHUNKED | AMB_TE_HTTP10 | AMB_BARE_LF
+                   | AMB_OBS_FOLD | AMB_SPACE_BEFORE_COLON | AMB_BAD_HEADER_LINE | AMB_BAD_CHUNK | AMB_NUL
+                   | AMB_TE_OBFUSCATED | AMB_BARE_CR)
 
 
 # ---- exchanges ---------------------------------------------------------------------------------------------------
@@ -122,13 +129,19 @@ cdef void emit(ctx_t* ctx, conn_t* conn, exchange_t* ex) noexcept:
 
 cdef void emit_early(ctx_t* ctx, conn_t* conn, exchange_t* ex) noexcept:
     """Record it as it stands and keep it as a ghost."""
+    if not ex.req.done:
+        ex.marks |= MARK_REQUEST_INCOMPLETE
+    if ex.resp.started and not ex.resp.done:
+        ex.marks |= MARK_RESPONSE_INCOMPLETE
     emit(ctx, conn, ex)
     ex.flags |= EX_EMITTED
     drop_buffers(ctx, ex)
 
 
-cdef inline void pop_done(ctx_t* ctx, conn_t* conn) noexcept:
+cdef void pop_done(ctx_t* ctx, conn_t* conn) noexcept:
     cdef exchange_t* ex = conn.first
+    if conn.flags & CONN_UNCONFIRMED:
+        return
     while ex != NULL and ex.req.done and ex.resp.done:
         conn.first = ex.next
         if ex.next == NULL:
@@ -227,6 +240,9 @@ cdef bint filtered(ctx_t* ctx, conn_t* conn, head_t* h) noexcept:
     cdef rule_t* rule
     cdef field_t* f
     cdef bint found
+    if h.overflow and ctx.rule_count:
+        ctx.counters[C_FILTERED_RULE] += 1      # a field that a rule asks for may be among those not listed
+        return True
     try:
         if ctx.ignore_ip_hosts or ctx.ignore_metadata:
             verdict = (<object>ctx.filters).host_verdict(
@@ -266,10 +282,18 @@ cdef bint filtered(ctx_t* ctx, conn_t* conn, head_t* h) noexcept:
     return False
 
 
-cdef inline void note_ambiguity(exchange_t* ex, head_t* head) noexcept nogil:
-    if head.ambiguity:
-        ex.ambiguity |= head.ambiguity
+cdef inline void ambiguous(conn_t* conn, exchange_t* ex, uint32_t bits) noexcept nogil:
+    """Mark the exchange; and when the end of its message is in doubt, doubt what follows."""
+    if ex != NULL:
+        ex.ambiguity |= bits
         ex.marks |= MARK_AMBIGUOUS
+    if bits & AMB_FRAMING:
+        conn.uncertain = UNCERTAIN_EXCHANGES
+
+
+cdef inline void note_ambiguity(conn_t* conn, exchange_t* ex, head_t* head) noexcept nogil:
+    if head.ambiguity:
+        ambiguous(conn, ex, head.ambiguity)
     if head.overflow or head.ambiguity & AMB_BAD_HEADER_LINE:
         ex.marks |= MARK_HEADERS_UNCERTAIN
 
@@ -288,16 +312,50 @@ cdef void write_details(ctx_t* ctx, head_t* head, exchange_t* ex) noexcept:
     buf_append(&ctx.pool, &ex.details, head.target, head.target_len)
 
 
+cdef inline void skip_head(half_t* h) noexcept nogil:
+    """Look for the empty line from where the kept part of the head ends (`part` is still readable)."""
+    cdef char* end = h.part.data + h.part_len_parsed
+    h.state = H_HEAD_SKIP
+    h.line_bytes = 1
+    if h.part_len_parsed and ((end - 1)[0] == c'\n' or (h.part_len_parsed > 1 and (end - 1)[0] == c'\r'
+                                                        and (end - 2)[0] == c'\n')):
+        h.line_bytes = 0
+
+
+cdef void give_up_queue(ctx_t* ctx, conn_t* conn) noexcept:
+    """Too many requests without answers: record them as they stand and begin anew."""
+    cdef exchange_t* ex = conn.first
+    cdef exchange_t* following
+    conn.half[0].current = NULL
+    conn.half[1].current = NULL
+    conn.first = NULL
+    conn.last = NULL
+    conn.uncertain = UNCERTAIN_EXCHANGES
+    conn.half[1 - conn.dir_request].state = H_RESYNC
+    ctx.counters[C_EVICTED_BUDGET] += 1
+    while ex != NULL:
+        following = ex.next
+        conn.queued -= 1
+        ctx.counters[G_QUEUED] -= 1
+        ex.marks |= MARK_EVICTED
+        emit(ctx, conn, ex)
+        free_exchange(ctx, ex)
+        ex = following
+
+
 cdef void on_request(ctx_t* ctx, conn_t* conn, half_t* h, uint64_t first_ns, uint64_t ts, bint cut) noexcept:
-    cdef exchange_t* ex = new_exchange(ctx)
+    cdef exchange_t* ex
     cdef head_t* head = &HEAD
     cdef half_t* other
+    if conn.queued >= MAX_QUEUED:
+        give_up_queue(ctx, conn)
+    ex = new_exchange(ctx)
     if ex == NULL:
         lose_framing(ctx, conn, h, True)
         return
     if conn.first != NULL:
         conn.flags |= CONN_PIPELINED
-        if conn.uncertain:
+        if conn.uncertain or conn.first.marks & MARK_JOINED:
             conn.uncertain = UNCERTAIN_EXCHANGES
         conn.last.next = ex
     else:
@@ -312,11 +370,11 @@ cdef void on_request(ctx_t* ctx, conn_t* conn, half_t* h, uint64_t first_ns, uin
     ex.req.last_ns = ts
     if conn.flags & CONN_JOINED:
         ex.marks |= MARK_JOINED
-        conn.flags &= ~CONN_JOINED & 0xFF
+        conn.flags &= ~CONN_JOINED & 0xFFFF
     if conn.uncertain:
         ex.marks |= MARK_PAIRING
         conn.uncertain -= 1
-    note_ambiguity(ex, head)
+    note_ambiguity(conn, ex, head)
     if head.method_len == 4 and memcmp(head.method, b"HEAD", 4) == 0:
         ex.flags |= EX_HEAD
     elif head.method_len == 7 and memcmp(head.method, b"CONNECT", 7) == 0:
@@ -337,8 +395,7 @@ cdef void on_request(ctx_t* ctx, conn_t* conn, half_t* h, uint64_t first_ns, uin
     h.current = ex
     if cut:
         ex.marks |= MARK_HEADERS_CUT
-        h.state = H_HEAD_SKIP
-        h.line_bytes = 1
+        skip_head(h)
     elif head.has_te:
         if head.chunked:
             h.state = H_CHUNK_SIZE
@@ -353,7 +410,8 @@ cdef void on_request(ctx_t* ctx, conn_t* conn, half_t* h, uint64_t first_ns, uin
             h.state = H_BODY
             h.remaining = head.content_length
             if head.content_length <= ctx.body_bytes and not ex.flags & EX_DROP:
-                buf_reserve(&ctx.pool, &ex.req.body, <size_t>head.content_length)
+                buf_reserve(&ctx.pool, &ex.req.body, <size_t>head.content_length if head.content_length < RESERVE_BYTES
+                            else RESERVE_BYTES)
     else:
         message_done(ctx, conn, h, True)
     other = &conn.half[1 - conn.dir_request]
@@ -375,6 +433,9 @@ cdef void go_opaque(ctx_t* ctx, conn_t* conn) noexcept:
     cdef uint32_t i
     ctx.counters[C_UPGRADED] += 1
     for i in range(2):
+        if conn.half[i].current != NULL and not side(conn.half[i].current, i == conn.dir_request).done:
+            conn.half[i].current.marks |= MARK_REQUEST_INCOMPLETE if i == conn.dir_request else MARK_RESPONSE_INCOMPLETE
+            side(conn.half[i].current, i == conn.dir_request).done = 1
         conn.half[i].state = H_OPAQUE
         conn.half[i].current = NULL
         buf_free(&ctx.pool, &conn.half[i].part)
@@ -392,8 +453,7 @@ cdef void on_response(ctx_t* ctx, conn_t* conn, half_t* h, uint64_t first_ns, ui
     empty = head.status == 204 or head.status == 304 or head.status == 101
     if ex == NULL:
         ctx.counters[C_ORPHAN_RESPONSES] += 1
-        if conn.next_index:
-            conn.uncertain = UNCERTAIN_EXCHANGES
+        conn.uncertain = UNCERTAIN_EXCHANGES
     else:
         ex.resp.started = 1
         ex.resp.first_ns = first_ns
@@ -401,7 +461,7 @@ cdef void on_response(ctx_t* ctx, conn_t* conn, half_t* h, uint64_t first_ns, ui
         ex.status = <uint16_t>head.status
         if conn.uncertain:
             ex.marks |= MARK_PAIRING
-        note_ambiguity(ex, head)
+        note_ambiguity(conn, ex, head)
         if not ex.flags & (EX_DROP | EX_EMITTED):
             content_facts(ctx, head, &ex.resp)
             if write_response_head(ctx, head, &ex.resp) < 0:
@@ -410,7 +470,9 @@ cdef void on_response(ctx_t* ctx, conn_t* conn, half_t* h, uint64_t first_ns, ui
         if ex.flags & EX_HEAD:
             empty = True
         if head.status == 101 or (ex.flags & EX_CONNECT and head.status >= 200 and head.status < 300):
-            ex.req.done = 1
+            if not ex.req.done:
+                ex.marks |= MARK_REQUEST_INCOMPLETE
+                ex.req.done = 1
             ex.resp.done = 1
             go_opaque(ctx, conn)
             pop_done(ctx, conn)
@@ -419,8 +481,7 @@ cdef void on_response(ctx_t* ctx, conn_t* conn, half_t* h, uint64_t first_ns, ui
     if cut:
         if ex != NULL:
             ex.marks |= MARK_HEADERS_CUT
-        h.state = H_HEAD_SKIP
-        h.line_bytes = 1
+        skip_head(h)
     elif empty:
         message_done(ctx, conn, h, False)
     elif head.has_te:
@@ -433,7 +494,8 @@ cdef void on_response(ctx_t* ctx, conn_t* conn, half_t* h, uint64_t first_ns, ui
             h.remaining = head.content_length
             if (ex != NULL and ctx.response_bodies and head.content_length <= ctx.body_bytes
                     and not ex.flags & (EX_DROP | EX_EMITTED)):
-                buf_reserve(&ctx.pool, &ex.resp.body, <size_t>head.content_length)
+                buf_reserve(&ctx.pool, &ex.resp.body, <size_t>head.content_length if head.content_length < RESERVE_BYTES
+                            else RESERVE_BYTES)
     else:
         h.state = H_UNTIL_CLOSE
 
@@ -446,7 +508,7 @@ cdef size_t feed_start(ctx_t* ctx, conn_t* conn, half_t* h, bint request, const 
     cdef size_t blank = 0
     cdef uint64_t first_ns
     if not request and not h.parked and conn.role == ROLE_CLIENT and h.part.len == 0 and awaiting(conn) == NULL \
-            and not conn.uncertain and conn.half[conn.dir_request].state != H_OPAQUE and not conn.half[
+            and not conn.uncertain and not conn.flags & CONN_JOINED and conn.half[conn.dir_request].state != H_OPAQUE and not conn.half[
                 conn.dir_request].ended:
         # The traced client's send may return after its answer was read by another thread: wait for the request.
         h.parked = 1
@@ -500,6 +562,7 @@ cdef size_t feed_start(ctx_t* ctx, conn_t* conn, half_t* h, bint request, const 
             bad_start(ctx, conn, h, request)
             return blank + n
         first_ns = h.part_first_ns
+        h.part_len_parsed = h.part.len
         if request:
             on_request(ctx, conn, h, first_ns, ts, True)
         else:
@@ -532,6 +595,7 @@ cdef bint salvage_head(ctx_t* ctx, conn_t* conn, half_t* h, bint request, uint64
         ctx.counters[C_SKIPPED_BYTES] += h.part.len
         h.part.len = 0
         return False
+    h.part_len_parsed = h.part.len
     h.part.len = 0
     if request:
         on_request(ctx, conn, h, first_ns, ts, True)
@@ -552,9 +616,16 @@ cdef void before_park(ctx_t* ctx, conn_t* conn, half_t* h, uint64_t ts) noexcept
 
 cdef void bad_start(ctx_t* ctx, conn_t* conn, half_t* h, bint request) noexcept:
     """Where a message should begin there is none."""
-    if conn.next_index == 0 and not conn.flags & CONN_NOT_HTTP:
-        conn.flags |= CONN_NOT_HTTP
-        ctx.counters[C_NOT_HTTP] += 1
+    if conn.next_index & 0xFFFFF == 0:
+        if not conn.flags & CONN_NOT_HTTP:
+            conn.flags |= CONN_NOT_HTTP
+            ctx.counters[C_NOT_HTTP] += 1
+        if not conn.role:
+            conn.dir_request = DIR_UNKNOWN      # the guess may have been wrong
+            h.part.len = 0
+            h.state = H_RESYNC
+            conn.uncertain = UNCERTAIN_EXCHANGES
+            return
     lose_framing(ctx, conn, h, request)
 
 
@@ -596,9 +667,7 @@ cdef int64_t chunk_size(const uint8_t* p, const uint8_t* end, uint32_t* ambiguit
 
 
 cdef void bad_chunk(ctx_t* ctx, conn_t* conn, half_t* h, bint request) noexcept:
-    if h.current != NULL:
-        h.current.marks |= MARK_AMBIGUOUS
-        h.current.ambiguity |= AMB_BAD_CHUNK
+    ambiguous(conn, h.current, AMB_BAD_CHUNK)
     lose_framing(ctx, conn, h, request)
 
 
@@ -625,9 +694,8 @@ cdef size_t feed_chunk_size(ctx_t* ctx, conn_t* conn, half_t* h, bint request, c
     if size < 0:
         bad_chunk(ctx, conn, h, request)
         return n
-    if ambiguity and h.current != NULL:
-        h.current.marks |= MARK_AMBIGUOUS
-        h.current.ambiguity |= ambiguity
+    if ambiguity:
+        ambiguous(conn, h.current, ambiguity)
     if size == 0:
         h.state = H_TRAILER
         h.line_bytes = 0
@@ -679,14 +747,17 @@ cdef void http1_data(ctx_t* ctx, conn_t* conn, uint32_t d, const uint8_t* p, siz
             return
     request = d == conn.dir_request
     h.last_ns = ts
+    h.ended = 0         # bytes after an end: it was not the end
     while n:
         if h.state == H_START:
             take = feed_start(ctx, conn, h, request, p, n, ts)
         elif h.state == H_BODY or h.state == H_CHUNK_DATA:
             if (event_start and request and h.current != NULL and h.current.flags & EX_EXPECT and h.current.resp.done
-                    and h.current.req.size == 0 and looks_like_request(p, p + n)):
-                # refused after Expect: 100-continue, and the client sends its next request instead of the body
+                    and h.current.status >= 400 and h.current.req.size == 0 and looks_like_request(p, p + n)):
+                # refused after Expect: 100-continue, and the client sends its next request instead of the body - or a
+                # body that looks like one: what follows is marked
                 h.current.marks |= MARK_REQUEST_INCOMPLETE
+                conn.uncertain = UNCERTAIN_EXCHANGES
                 message_done(ctx, conn, h, True)
                 continue
             take = n if n < h.remaining else <size_t>h.remaining
@@ -697,13 +768,17 @@ cdef void http1_data(ctx_t* ctx, conn_t* conn, uint32_t d, const uint8_t* p, siz
                     message_done(ctx, conn, h, request)
                 else:
                     h.state = H_CHUNK_END
+                    h.line_bytes = 0
         elif h.state == H_CHUNK_SIZE:
             take = feed_chunk_size(ctx, conn, h, request, p, n)
         elif h.state == H_CHUNK_END:
             if p[0] == c'\n':
+                if not h.line_bytes:
+                    ambiguous(conn, h.current, AMB_BARE_LF)
                 h.state = H_CHUNK_SIZE
                 take = 1
-            elif p[0] == c'\r':
+            elif p[0] == c'\r' and not h.line_bytes:
+                h.line_bytes = 1
                 take = 1
             else:
                 bad_chunk(ctx, conn, h, request)
@@ -741,8 +816,10 @@ cdef void http1_hole(ctx_t* ctx, conn_t* conn, uint32_t d, uint64_t n, bint lost
             conn.dir_request = DIR_OUT
         else:
             h.state = H_RESYNC
+            conn.uncertain = UNCERTAIN_EXCHANGES
             return
     request = d == conn.dir_request
+    h.ended = 0
     while n:
         if h.state == H_RESYNC or h.state == H_OPAQUE:
             return
@@ -767,6 +844,7 @@ cdef void http1_hole(ctx_t* ctx, conn_t* conn, uint32_t d, uint64_t n, bint lost
                     message_done(ctx, conn, h, request)
                 else:
                     h.state = H_CHUNK_END
+                    h.line_bytes = 0
             continue
         if h.state == H_START and h.part.len:
             salvage_head(ctx, conn, h, request, h.last_ns)
@@ -802,6 +880,18 @@ cdef void http1_close(ctx_t* ctx, conn_t* conn, uint32_t marks) noexcept:
     """The connection is over (or given up): everything that waits is recorded as it stands, with `marks`."""
     cdef exchange_t* ex = conn.first
     cdef exchange_t* following
+    if conn.flags & CONN_UNCONFIRMED:
+        # nobody could say that this was a socket: no record
+        while ex != NULL:
+            ctx.counters[C_UNCONFIRMED] += 1
+            ex.flags |= EX_DROP
+            ex = ex.next
+        ex = conn.first
+    if conn.role == ROLE_CLIENT and conn.dir_request != DIR_UNKNOWN:
+        # a client that closes without having read the end may have left bytes unread
+        if conn.half[1 - conn.dir_request].state == H_UNTIL_CLOSE and not conn.half[1 - conn.dir_request].ended:
+            if conn.half[1 - conn.dir_request].current != NULL:
+                conn.half[1 - conn.dir_request].current.marks |= MARK_END_UNSEEN
     while ex != NULL and marks:
         ex.marks |= marks
         ex = ex.next
@@ -829,6 +919,8 @@ cdef uint64_t http1_idle(ctx_t* ctx, conn_t* conn, uint64_t now) noexcept:
     cdef bint waiting = False
     cdef bint request
     cdef uint64_t quiet = now - conn.seen_ns if now > conn.seen_ns else 0
+    if conn.flags & CONN_UNCONFIRMED:
+        return now + ctx.idle_ns if conn.first != NULL else 0
     for i in range(2):
         h = &conn.half[i]
         request = i == conn.dir_request
@@ -837,8 +929,6 @@ cdef uint64_t http1_idle(ctx_t* ctx, conn_t* conn, uint64_t now) noexcept:
                 ctx.counters[C_TIMED_OUT] += 1
                 ex = h.current
                 ex.marks |= MARK_REQUEST_INCOMPLETE if request else MARK_RESPONSE_INCOMPLETE
-                if not ex.req.done and not request:
-                    ex.marks |= MARK_REQUEST_INCOMPLETE
                 emit_early(ctx, conn, ex)
             else:
                 inside = True
@@ -852,8 +942,6 @@ cdef uint64_t http1_idle(ctx_t* ctx, conn_t* conn, uint64_t now) noexcept:
         if not ex.flags & EX_EMITTED:
             if quiet >= ctx.unanswered_ns:
                 ctx.counters[C_UNANSWERED] += 1
-                if not ex.req.done:
-                    ex.marks |= MARK_REQUEST_INCOMPLETE
                 emit_early(ctx, conn, ex)
             else:
                 waiting = True

@@ -1,0 +1,162 @@
+"""A collector under test, and programs to watch: real processes on the loopback interface."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.events import validate
+from tests.live.kafka_broker import free_port
+
+HERE = Path(__file__).resolve().parent
+
+
+class Collector:
+    """`collector run --output FILE` as a process of its own."""
+
+    def __init__(self, directory: Path, *arguments: str, **environment: str) -> None:
+        self.directory = directory
+        self.output = directory / "records.jsonl"
+        self.port = free_port()
+        env = {**os.environ, "COLLECTOR_RUNTIME_DIR": str(directory / "run"), "AKTO_LOG_LEVEL": "INFO",
+               "COLLECTOR_HEALTH_ADDRESS": f"127.0.0.1:{self.port}", "COLLECTOR_SHARDS": "2", **environment}
+        self.stderr = directory / "stderr.txt"
+        if "--output" not in arguments:
+            arguments = ("--output", str(self.output), *arguments)
+        with self.stderr.open("wb") as err:
+            self.process = subprocess.Popen([sys.executable, "-m", "collector", "run", *arguments], env=env, stderr=err,
+                                            stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
+        wait_for(lambda: "capturing" in self.stderr.read_text() or self.process.poll() is not None, 60)
+        if self.process.poll() is not None:
+            raise RuntimeError(self.stderr.read_text())
+
+    def records(self, part: str = "") -> list[dict]:
+        """Whole records whose path contains ``part``, validated."""
+        if not self.output.exists():
+            return []
+        lines = self.output.read_bytes().split(b"\n")[:-1]
+        return [validate(json.loads(line)) for line in lines if part.encode() in line and part in json.loads(line)["path"]]
+
+    def wait_records(self, part: str, count: int, seconds: float = 10) -> list[dict]:
+        """At least ``count`` records whose path contains ``part``, and then a moment for surplus ones."""
+        wait_for(lambda: len(self.records(part)) >= count, seconds, quiet=True)
+        time.sleep(0.3)
+        found = self.records(part)
+        assert len(found) == count, (len(found), [(r["direction"], r["path"], r["mark"]) for r in found][:8], self.log()[-1500:])
+        return found
+
+    def page(self, name: str) -> str:
+        """A page of the health server."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/{name}", timeout=5) as answer:
+            return answer.read().decode()
+
+    def metric(self, name: str) -> float:
+        """The sum of a metric over its labels."""
+        return sum(float(line.rsplit(" ", 1)[1]) for line in self.page("metrics").splitlines()
+                   if line.startswith((name + " ", name + "{")))
+
+    def child(self, module: str) -> int:
+        """The pid of a child process, by its module."""
+        for entry in Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split():
+            try:
+                if module in Path(f"/proc/{entry}/cmdline").read_text():
+                    return int(entry)
+            except OSError:
+                continue
+        return 0
+
+    def children(self) -> list[int]:
+        """All child processes."""
+        return [int(p) for p in Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()]
+
+    def log(self) -> str:
+        """Everything on standard error."""
+        return self.stderr.read_text()
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Ask it to end; the exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        try:
+            return self.process.wait(40)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise
+
+
+def wait_for(what: Callable[[], object], seconds: float = 10, *, quiet: bool = False) -> bool:
+    """Poll until it is true."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if what():
+            return True
+        time.sleep(0.05)
+    if quiet:
+        return False
+    raise AssertionError(f"not within {seconds} s")
+
+
+class Program:
+    """A server under test: `programs.py NAME` or any command that prints its port on its first line."""
+
+    def __init__(self, *command: str) -> None:
+        if not command[0].startswith("/"):
+            command = (sys.executable, str(HERE / "programs.py"), *command)
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True)
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line.strip().isdigit():
+            self.close()
+            raise RuntimeError(f"{command}: {line!r}")
+        self.port = int(line)
+
+    def close(self) -> None:
+        """End it."""
+        self.process.kill()
+        self.process.wait()
+        if self.process.stdout:
+            self.process.stdout.close()
+
+
+class Nginx:
+    """nginx with one worker (or more), `location` lines given."""
+
+    def __init__(self, directory: Path, locations: str, *, workers: int = 1) -> None:
+        self.port = free_port()
+        root = directory / "nginx"
+        root.mkdir()
+        os.chmod(directory, 0o755)
+        os.chmod(root, 0o777)
+        (root / "nginx.conf").write_text(f"""
+daemon off; master_process on; worker_processes {workers}; pid {root}/pid; error_log {root}/error.log;
+events {{ worker_connections 1024; }}
+http {{ access_log {root}/access.log; client_body_temp_path {root}/b; proxy_temp_path {root}/p; fastcgi_temp_path {root}/f;
+uwsgi_temp_path {root}/u; scgi_temp_path {root}/s; keepalive_requests 1000000; default_type application/json;
+server {{ listen 127.0.0.1:{self.port} backlog=1024; root {root}; {locations} }} }}""")
+        self.root = root
+        self.process = subprocess.Popen(["/usr/sbin/nginx", "-p", str(root), "-c", str(root / "nginx.conf")],
+                                        stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
+        import socket
+
+        def answers() -> bool:
+            with socket.socket() as sock:
+                return sock.connect_ex(("127.0.0.1", self.port)) == 0
+
+        wait_for(answers)
+
+    def workers(self) -> list[int]:
+        """Worker processes."""
+        return [int(p) for p in Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()]
+
+    def close(self) -> None:
+        """End it."""
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait()
