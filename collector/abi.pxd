@@ -20,6 +20,7 @@ cdef extern from "event.h" nogil:
         START_SEEN
         START_MID
         START_UNCONFIRMED
+        START_REJOIN
         EVENT_F_TLS
         EVENT_F_CUT
         EVENT_F_SIZE_ONLY

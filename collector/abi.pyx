@@ -24,6 +24,7 @@ CLIENT = ROLE_CLIENT
 SEEN = START_SEEN
 MID = START_MID
 UNCONFIRMED = START_UNCONFIRMED
+REJOIN = START_REJOIN
 F_TLS = EVENT_F_TLS
 F_CUT = EVENT_F_CUT
 F_SIZE_ONLY = EVENT_F_SIZE_ONLY
@@ -61,6 +62,23 @@ def layout():
         },
         "event_close": {"sizeof": sizeof(event_close), "final_pos": <char*>&c.final_pos - cb},
     }
+
+
+def pack_known(conn, const unsigned char[::1] local not None, const unsigned char[::1] remote not None, *,
+               uint64_t ts_ns, int role, uint16_t local_port, uint16_t remote_port):
+    """An EVENT_OPEN with START_REJOIN from 16-byte addresses, as the kernel's table has them."""
+    cdef event_open o
+    if local.shape[0] != 16 or remote.shape[0] != 16:
+        raise ValueError("addresses are 16 bytes")
+    memset(&o, 0, sizeof(o))
+    _fill_header(&o.h, conn, EVENT_OPEN, ts_ns)
+    memcpy(o.local, &local[0], 16)
+    memcpy(o.remote, &remote[0], 16)
+    o.local_port = local_port
+    o.remote_port = remote_port
+    o.role = <uint8_t>role
+    o.start = START_REJOIN
+    return _ring_record(&o, sizeof(o), NULL, 0)
 
 
 cdef bytes _ring_record(const void* sample, size_t sample_len, const void* tail, size_t tail_len):

@@ -53,6 +53,7 @@ enum event_role {
 enum event_start {
     START_SEEN = 0, /* the opening was seen: position 0 is the first byte of the connection */
     START_MID = 1,  /* joined later: position 0 is the first byte that was recognised */
+    START_REJOIN = 3, /* told again to a new shard: role and ends are known, the position is not */
     START_UNCONFIRMED = 2 /* as START_MID, by a call that files know too: no socket until EVENT_ADDRESS says so */
 };
 

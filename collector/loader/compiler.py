@@ -35,8 +35,9 @@ DEFAULTS = {
     "RING_TEMPLATE_PAGES": 1,
 }
 # What the loader must know of struct conn (bpf/maps.h) to set an entry aside; the compiler child asserts it.
-CONN = {"gen": 32, "state": 46, "sizeof": 88}
-CONN_IGNORED = 2
+CONN = {"tgid": 24, "fd": 28, "gen": 32, "ring": 40, "local_port": 42, "remote_port": 44, "state": 46, "role": 47,
+        "opened": 50, "local": 56, "remote": 72, "sizeof": 88}
+CONN_HTTP, CONN_IGNORED = 1, 2
 MAPS = ("conns", "pid_bits", "processes", "rings", "questions", "stats")
 
 
@@ -62,6 +63,7 @@ def source(directory: Path, name: str = "collector.c") -> str:
 def layout_checks() -> str:
     """Assertions that the kernel side lays the event structs out as the user side does."""
     out = []
+    out.append(f'_Static_assert(CONN_HTTP == {CONN_HTTP}, "CONN_HTTP");\n')
     out.append(f'_Static_assert(CONN_IGNORED == {CONN_IGNORED}, "CONN_IGNORED");\n')
     for struct, fields in {**abi.layout(), "conn": CONN}.items():
         for name, value in fields.items():

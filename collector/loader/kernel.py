@@ -10,6 +10,7 @@ import fcntl
 import os
 import platform
 import struct
+from collections.abc import Iterator
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _ARM = platform.machine() == "aarch64"
@@ -18,6 +19,7 @@ _SYS_PERF_EVENT_OPEN = 241 if _ARM else 298
 _SYS_PIDFD_GETFD = 438
 
 _MAP_CREATE, _MAP_LOOKUP, _MAP_UPDATE, _MAP_DELETE, _RAW_TRACEPOINT_OPEN = 0, 1, 2, 3, 17
+_MAP_GET_NEXT_KEY = 4
 _MAP_TYPE_RINGBUF = 27
 _PERF_EVENT_IOC_SET_BPF = 0x40042408
 _PERF_FLAG_FD_CLOEXEC = 8
@@ -54,6 +56,19 @@ def map_lookup(fd: int, key: bytes, size: int) -> bytes | None:
     except FileNotFoundError:
         return None
     return v.raw
+
+
+def map_keys(fd: int, size: int) -> Iterator[bytes]:
+    """The keys of a hash map of ``size``-byte keys. Entries that come or go meanwhile may be missed or seen twice."""
+    key, following = None, ctypes.create_string_buffer(size)
+    while True:
+        at = ctypes.addressof(key) if key is not None else 0
+        try:
+            _bpf(_MAP_GET_NEXT_KEY, struct.pack("=IxxxxQQ", fd, at, ctypes.addressof(following)))
+        except FileNotFoundError:
+            return
+        yield following.raw
+        key = ctypes.create_string_buffer(following.raw, size)
 
 
 def attach_tracepoint(program: int, category: str, name: str, tracefs: str) -> int:

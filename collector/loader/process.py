@@ -140,8 +140,8 @@ class Loader:
         self._clock = SystemClock()
         token = bytes.fromhex(start["token"])
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
-        self._senders = [Sender(self.context, endpoints.shard(i), token, retain=True)
-                         for i in range(start["shards"])]
+        self._senders = [Sender(self.context, endpoints.shard(i), token, retain=True,
+                                on_new_peer=functools.partial(self._introduce, i)) for i in range(start["shards"])]
         self._attached = Attached()
         self._rings: list[Ring] = []
         self._questions: Ring | None = None
@@ -158,6 +158,27 @@ class Loader:
         self._adopted_fds = child.fds[1 + spare:]
         self._writer = capturefile.Writer(record, start["rings"], start["record_limit"]) if record is not None else None
         self._stats_base = {name: self._counters[name] for name in _STATS if name != "null_accepts"}
+
+    def _introduce(self, shard: int) -> None:
+        """Tell a new shard the roles and ends of the connections that it now joins in the middle."""
+        if not self._attached.maps:
+            return
+        told = 0
+        wall = self._clock.monotonic_ns()
+        for key in kernel.map_keys(self._attached.maps["conns"], 8):
+            entry = kernel.map_lookup(self._attached.maps["conns"], key, compiler.CONN["sizeof"])
+            if entry is None or entry[compiler.CONN["state"]] != compiler.CONN_HTTP or not entry[compiler.CONN["opened"]]:
+                continue
+            tgid, fd, gen = struct.unpack_from("=IiI", entry, compiler.CONN["tgid"])
+            ring, local_port, remote_port = struct.unpack_from("=HHH", entry, compiler.CONN["ring"])
+            if partition.shard_of_ring(ring, len(self._senders)) != shard:
+                continue
+            local, remote = compiler.CONN["local"], compiler.CONN["remote"]
+            event = abi.pack_known((tgid, fd, gen), entry[local : local + 16], entry[remote : remote + 16], ts_ns=wall,
+                                   role=entry[compiler.CONN["role"]], local_port=local_port, remote_port=remote_port)
+            self._injected.append((ring, self._rings[ring].produced(), event))
+            told += 1
+        log.warning("shard %d is new: %d connections introduced again", shard, told)
 
     # ---- start
 

@@ -48,16 +48,19 @@ class _Sent:
 
 
 class Sender:
-    """The sending half; see the module. ``on_lost(messages, bytes)`` hears what a dead receiver held."""
+    """The sending half; see the module. ``on_lost(messages, bytes)`` hears what a dead receiver held; ``on_new_peer()``
+    that another life of the receiver has taken over."""
 
     def __init__(
         self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str, token: bytes, *, retain: bool,
         on_lost: Callable[[int, int], None] = lambda messages, size: None,
+        on_new_peer: Callable[[], None] = lambda: None,
     ) -> None:
         self.epoch = new_epoch()
         self._token = token
         self._retain = retain
         self._on_lost = on_lost
+        self._on_new_peer = on_new_peer
         self._peer = 0
         self._window = 0
         self._next = 0
@@ -154,6 +157,7 @@ class Sender:
     def _adopt(self, header: messages.Header) -> None:
         """A new receiver: what the old one had not acknowledged is sent again, or lost."""
         doubtful = [item for item in self._sent]
+        again = self._peer != 0
         self._sent.clear()
         self.in_flight_bytes = 0
         self._peer = header.receiver_epoch
@@ -165,6 +169,8 @@ class Sender:
                 self._on_lost(len(data), sum(item.size for item in data))
             if any(item.kind == messages.END for item in doubtful):
                 self.end()
+        if again:
+            self._on_new_peer()
 
     def _acknowledged(self, number: int) -> None:
         """All messages below ``number`` are done."""

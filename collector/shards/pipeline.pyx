@@ -212,16 +212,19 @@ cdef class Pipeline:
         if conn == NULL:
             if h.type != EVENT_DATA and h.type != EVENT_OPEN:
                 return
+            if h.type == EVENT_OPEN and sample < sizeof(event_open):
+                ctx.counters[C_BAD_EVENTS] += 1
+                return
             conn = table_add(ctx, &self.table, key, h.gen)
             if conn == NULL:
                 ctx.counters[C_BAD_EVENTS] += 1
                 return
             conn.seen_ns = h.ts_ns
-            if h.type == EVENT_DATA:
+            if h.type == EVENT_DATA or (<event_open*>h).start == START_REJOIN:
                 ctx.joined_count += 1
                 conn.next_index = (ctx.joined_count & 0xFFF) << 20
                 # its OPEN was lost, or it was evicted: join in the middle
-                conn.flags |= CONN_JOINED | (CONN_IGNORED if self.any_chosen else 0)
+                conn.flags |= CONN_JOINED | (CONN_IGNORED if self.any_chosen and h.type == EVENT_DATA else 0)
                 conn.half[0].state = H_RESYNC
                 conn.half[1].state = H_RESYNC
         if h.type == EVENT_DATA:
@@ -305,8 +308,9 @@ cdef class Pipeline:
             memcpy(conn.comm, o.comm, 16)
         if o.h.type == EVENT_OPEN and not conn.flags & CONN_OPENED and not conn.half[0].known and not conn.half[1].known:
             conn.flags |= CONN_OPENED
-            conn.half[0].known = 1
-            conn.half[1].known = 1
+            if o.start != START_REJOIN:
+                conn.half[0].known = 1
+                conn.half[1].known = 1
             if o.start != START_SEEN:
                 conn.flags |= CONN_JOINED
                 if o.start == START_UNCONFIRMED:

@@ -1,0 +1,130 @@
+"""The kernel programs: both sides agree on layouts, every program loads in both variants, and pure parts run natively."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import random
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from collector.loader import compiler, kernel
+from collector.loader.probes import registry
+from collector.loader.process import compile_programs
+from collector.router import partition
+
+BPF = compiler.bpf_directory()
+
+# Verified instructions per program, with room of a tenth: what grows past it has to be looked at (limit: 1,000,000).
+VERIFIED_LIMIT = {"read": 60_000, "write": 60_000, "recvfrom": 60_000, "sendto": 60_000, "accept4": 2_000, "dup": 2_000,
+                  "process_exit": 140_000, "readv": 420_000, "sendmsg": 420_000, "recvmmsg": 480_000}
+
+
+@pytest.mark.live
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("variant", [registry.TPX, registry.RAW])
+def test_every_program_loads(live: None, variant: str) -> None:
+    defines = {**compiler.DEFAULTS, "RINGS": 4, "CPUS": kernel.possible_cpus()}
+    attached = compile_programs(defines, [variant])
+    assert attached.variant == variant
+    prefix = "tp_exit_" if variant == registry.TPX else "raw_exit_"
+    expected = {probe.program for probe in registry.COMMON} | {prefix + call for call in registry.CALLS}
+    assert expected <= set(attached.programs)
+    for name, limit in VERIFIED_LIMIT.items():
+        program = f"tp_{name}" if name == "process_exit" else prefix + name
+        assert 0 < attached.verified[program] < limit, (program, attached.verified[program])
+    for fd in [*attached.programs.values(), *attached.maps.values()]:
+        os.close(fd)
+
+
+@pytest.mark.live
+def test_selection_and_unix_variants_load(live: None) -> None:
+    defines = {**compiler.DEFAULTS, "RINGS": 1, "CPUS": kernel.possible_cpus(), "SELECT_PIDS": 1, "UNIX_SOCKETS": 1}
+    attached = compile_programs(defines, [registry.TPX])
+    for fd in [*attached.programs.values(), *attached.maps.values()]:
+        os.close(fd)
+
+
+@pytest.fixture(scope="module")
+def native(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+    """recognise.h and the ring choice, compiled by the ordinary compiler."""
+    folder = tmp_path_factory.mktemp("native")
+    capture = (BPF / "capture.h").read_text()
+    start = capture.index("static __always_inline u16 ring_of")
+    ring_of = capture[start : capture.index("\n}", start) + 2].replace("RINGS", "rings").replace("s32 fd)", "s32 fd, u32 rings)")
+    (folder / "native.c").write_text(f"""
+#include <stdint.h>
+#include <stdbool.h>
+typedef uint8_t u8; typedef uint16_t u16; typedef uint32_t u32; typedef int32_t s32; typedef uint64_t u64;
+#define __always_inline inline __attribute__((always_inline))
+#include "{BPF}/recognise.h"
+{ring_of}
+u32 native_ring(u32 tgid, s32 fd, u32 rings) {{ return ring_of(tgid, fd, rings); }}
+u32 native_judge(const u8 *p, u32 n)
+{{
+    u8 token = 0; u32 first4 = 0;
+    for (u32 i = 0; i < n; i++) {{
+        u32 v = judge_byte(p[i], &token, &first4);
+        if (v != VERDICT_MORE) return v;
+    }}
+    return VERDICT_MORE;
+}}
+bool native_tchar(u8 c) {{ return is_tchar(c); }}
+bool native_usual(u32 w) {{ return usual_start(w); }}
+""")
+    library = folder / "native.so"
+    subprocess.run(["gcc", "-shared", "-fPIC", "-Wall", "-O2", "-o", library, folder / "native.c"], check=True)
+    return ctypes.CDLL(str(library))
+
+
+def test_tchar_is_rfc_9110s(native: ctypes.CDLL) -> None:
+    allowed = set(b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
+    native.native_tchar.restype = ctypes.c_bool
+    assert {c for c in range(256) if native.native_tchar(c)} == allowed
+
+
+NO, YES, MORE, TLS, HTTP2 = range(5)
+
+
+@pytest.mark.parametrize(("data", "verdict"), [
+    (b"GET / HTTP/1.1", YES), (b"PROPFIND /x", YES), (b"M-SEARCH * HTTP/1.1", YES), (b"GET http://a/", YES), (b"CONNECT a:1", YES),
+    (b"OPTIONS *", YES), (b"FOO http://a", YES), (b"\r\nGET / ", YES), (b"G", MORE), (b"GET", MORE), (b"GET ", MORE),
+    (b"\x16\x03\x01\x02\x00", TLS), (b"PRI * HTTP/2.0\r\n", HTTP2), (b"SSH-2.0-OpenSSH_9.2 Debian", NO), (b"220 smtp ESMTP", NO),
+    (b"EHLO me", NO), (b"*1\r\n$4\r\nPING", NO), (b"\x00\x00\x00\x01", NO), (b"GET\t/", NO), (b"X" * 40, NO), (b"get key\r\n", NO),
+])
+def test_recognition_by_grammar(native: ctypes.CDLL, data: bytes, verdict: int) -> None:
+    assert native.native_judge(data, len(data)) == verdict
+    for cut in range(1, len(data)):  # byte by byte it never says no to what is a yes
+        part = native.native_judge(data[:cut], cut)
+        assert part in (MORE, verdict)
+
+
+def test_unknown_descriptors_are_judged_by_usual_starts(native: ctypes.CDLL) -> None:
+    native.native_usual.restype = ctypes.c_bool
+    for text, known in ((b"GET ", True), (b"POST", True), (b"HTTP", True), (b"PROP", True), (b"\x7fELF", False), (b"#!/b", False)):
+        assert native.native_usual(int.from_bytes(text, "little")) is known
+
+
+def test_ring_choice_is_the_same_on_both_sides(native: ctypes.CDLL) -> None:
+    rng = random.Random(1)
+    for _ in range(2000):
+        tgid, fd, rings = rng.randrange(1, 1 << 22), rng.randrange(0, 1 << 20), rng.randrange(1, 65)
+        assert native.native_ring(tgid, fd, rings) == partition.ring_of(tgid, fd, rings)
+
+
+def test_kernel_side_includes_nothing_of_the_user_side() -> None:
+    for path in BPF.rglob("*.h"):
+        assert "collector/" not in "".join(line for line in path.read_text().splitlines(True) if line.startswith("#include"))
+
+
+def test_layout_checks_name_every_struct() -> None:
+    text = compiler.layout_checks()
+    for struct in ("event_header", "event_open", "event_close", "conn"):
+        assert f"struct {struct}" in text
+
+
+def test_one_source_text() -> None:
+    text = compiler.source(Path(BPF))
+    assert '#include "' not in text and "FOR_EACH_CALL" in text

@@ -1,0 +1,108 @@
+"""A real Kafka broker: every record arrives, in Akto's form, also when the broker is killed under load."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from kafka import KafkaConsumer
+from kafka.admin import KafkaAdminClient, NewTopic
+
+from tests.conftest import skip_or_fail
+from tests.events import validate
+from tests.live.harness import Collector, Program
+from tests.live.kafka_broker import Broker
+from tests.live.test_capture import http
+
+pytestmark = [pytest.mark.live, pytest.mark.timeout(300), pytest.mark.filterwarnings("ignore::ResourceWarning")]
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    if shutil.which("java") is None or shutil.which("mvn") is None:
+        skip_or_fail("needs java and mvn for a Kafka broker")
+    b = Broker(tmp_path_factory.mktemp("kafka"))
+    b.start()
+    yield b
+    b.close()
+
+
+def topic(broker: Broker, name: str) -> str:
+    admin = KafkaAdminClient(bootstrap_servers=broker.address)
+    admin.create_topics([NewTopic(name, 3, 1)])
+    admin.close()
+    return name
+
+
+def consume(broker: Broker, name: str, expected: int, seconds: float = 20) -> list:
+    consumer = KafkaConsumer(name, bootstrap_servers=broker.address, auto_offset_reset="earliest", group_id=None,
+                             consumer_timeout_ms=1500)
+    out: list = []
+    deadline = time.monotonic() + seconds
+    while len(out) < expected and time.monotonic() < deadline:
+        out.extend(consumer)
+    consumer.close()
+    return out
+
+
+@pytest.mark.parametrize("codec", ["none", "gzip", "lz4", "zstd"])
+def test_replay_to_kafka_is_what_replay_prints(broker: Broker, corpora: Path, codec: str) -> None:
+    name = topic(broker, f"replay-{codec}")
+    files = [str(p) for p in sorted((corpora / "libhtp" / "files").glob("*.jsonl"))]
+    run = [sys.executable, "-m", "collector", "replay", *files]
+    printed = subprocess.run(run, capture_output=True, text=True, timeout=60, check=True).stdout.splitlines()
+    env = {**os.environ, "AKTO_KAFKA_BROKER_MAL": broker.address, "COLLECTOR_KAFKA_TOPIC": name, "COLLECTOR_COMPRESSION": codec}
+    done = subprocess.run(run, capture_output=True, text=True, timeout=60, env=env)
+    assert done.returncode == 0 and done.stdout == "", done.stderr
+    messages = consume(broker, name, len(printed))
+    assert sorted(m.value.decode() for m in messages) == sorted(printed)
+    detailed = 0
+    for message in messages:
+        record = validate(json.loads(message.value))
+        assert message.key is None
+        headers = dict(message.headers)
+        if "collection_details" in headers:
+            detailed += 1
+            text = headers["collection_details"].decode("utf-8", "replace")
+            assert text == f"{record['request']['host']}|{record['method']}|{record['path']}"
+    assert detailed >= 10
+
+
+def test_broker_killed_under_load_loses_nothing(live: None, broker: Broker, tmp_path: Path) -> None:
+    name = topic(broker, "killed")
+    c = Collector(tmp_path, "--output", "kafka", AKTO_KAFKA_BROKER_MAL=broker.address, COLLECTOR_KAFKA_TOPIC=name,
+                  AKTO_TRAFFIC_BATCH_TIME_SECS="0.2")
+    server = Program("echo")
+    sent = 0
+    try:
+        with socket.create_connection(("127.0.0.1", server.port)) as sock:
+            for phase in range(3):
+                for _ in range(300):
+                    http(sock, b"GET /kafka/%d HTTP/1.1\r\nHost: h\r\n\r\n" % sent)
+                    sent += 1
+                if phase == 0:
+                    broker.kill()
+                if phase == 1:
+                    assert c.page("healthz").startswith("ok")
+                    broker.start()
+        code = None
+        deadline = time.monotonic() + 40
+        while time.monotonic() < deadline and c.metric("collector_delivered_records_total") < 2 * sent:
+            time.sleep(0.2)
+        assert c.metric("collector_dropped_records_total") == 0
+        code = c.stop()
+    finally:
+        server.close()
+        c.stop()
+    assert code == 0, c.log()[-2000:]
+    paths = [json.loads(m.value) for m in consume(broker, name, 2 * sent)]
+    got = {(r["direction"], r["path"]) for r in paths if "/kafka/" in r["path"]}
+    assert got == {(d, f"/kafka/{i}") for d in "12" for i in range(sent)}
