@@ -7,12 +7,13 @@ import os
 from pathlib import Path
 
 from Cython.Build import cythonize
-from setuptools import Extension, setup
+from setuptools import Extension, find_packages, setup
 
 DEBUG = os.environ.get("COLLECTOR_DEBUG") == "1"
 HERE = Path(__file__).parent
 
-flags = ["-std=c11", "-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-cast-function-type", "-Wno-missing-field-initializers"]
+flags = ["-std=c11", "-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-cast-function-type",
+         "-Wno-missing-field-initializers"]
 flags += ["-O1", "-g", "-fsanitize=address,undefined", "-fno-omit-frame-pointer"] if DEBUG else ["-O3", "-g1"]
 link = ["-fsanitize=address,undefined"] if DEBUG else []
 
@@ -28,6 +29,9 @@ extensions = [
 ]
 
 setup(
+    # bpf/ stays at the top of the repository and travels inside the package (compiler.py looks in both places)
+    packages=[*find_packages(include=["collector", "collector.*"]), "collector.bpf"],
+    package_dir={"collector.bpf": "bpf"},
     ext_modules=cythonize(
         extensions,
         compiler_directives={

@@ -37,8 +37,14 @@ struct tp_enter {
 };
 
 /* At enter for close and connect: at the exit another thread may own the number already. */
-int tp_enter_close(struct tp_enter *ctx) { return on_close(ctx->args[0]); }
-int tp_enter_connect(struct tp_enter *ctx) { return on_connect_enter(ctx->args[0], ctx->args[1]); }
+int tp_enter_close(struct tp_enter *ctx)
+{
+    return on_close(ctx->args[0]);
+}
+int tp_enter_connect(struct tp_enter *ctx)
+{
+    return on_connect_enter(ctx->args[0], ctx->args[1]);
+}
 
 struct tp_exit_process {
     u64 common;
@@ -52,7 +58,10 @@ int tp_process_exit(void *ctx)
     return on_process_end(id >> 32);
 }
 
-int tp_process_exec(void *ctx) { return on_process_end(bpf_get_current_pid_tgid() >> 32); }
+int tp_process_exec(void *ctx)
+{
+    return on_process_end(bpf_get_current_pid_tgid() >> 32);
+}
 
 int tp_io_uring(void *ctx)
 {
@@ -74,40 +83,40 @@ int tp_io_uring(void *ctx)
 #endif
 
 /* ret, arguments -> what the call means. One table for both hook variants. */
-#define FOR_EACH_CALL(X)                                                                                              \
-    X(read, 0, on_buffer(ret, A0(r), A1(r), A2(r), DIR_IN, CALL_READ))                                                \
-    X(write, 1, on_buffer(ret, A0(r), A1(r), A2(r), DIR_OUT, CALL_WRITE))                                             \
-    X(readv, 19, on_iov(ret, A0(r), A1(r), A2(r), DIR_IN, CALL_READV))                                                \
-    X(writev, 20, on_iov(ret, A0(r), A1(r), A2(r), DIR_OUT, CALL_WRITEV))                                             \
-    X(preadv2, 327, on_iov(ret, A0(r), A1(r), A2(r), DIR_IN, CALL_PREADV2))                                           \
-    X(pwritev2, 328, on_iov(ret, A0(r), A1(r), A2(r), DIR_OUT, CALL_PWRITEV2))                                        \
-    X(recvfrom, 45, A3(r) & MSG_NOT_DATA ? 0 : on_buffer(ret, A0(r), A1(r), A2(r), DIR_IN, CALL_RECVFROM))                \
-    X(sendto, 44, on_buffer(ret, A0(r), A1(r), A2(r), DIR_OUT, CALL_SENDTO))                                          \
-    X(recvmsg, 47, on_msg(ret, A0(r), A1(r), A2(r), DIR_IN, CALL_RECVMSG))                                            \
-    X(sendmsg, 46, on_msg(ret, A0(r), A1(r), A2(r), DIR_OUT, CALL_SENDMSG))                                           \
-    X(recvmmsg, 299, on_mmsg(ret, A0(r), A1(r), A3(r), DIR_IN, CALL_RECVMMSG))                                        \
-    X(sendmmsg, 307, on_mmsg(ret, A0(r), A1(r), A3(r), DIR_OUT, CALL_SENDMMSG))                                       \
-    X(sendfile64, 40, on_size(ret, A0(r), DIR_OUT, CALL_SENDFILE))                                                    \
-    X(splice, 275, (on_size(ret, A0(r), DIR_IN, CALL_SPLICE), on_size(ret, A2(r), DIR_OUT, CALL_SPLICE)))             \
-    X(accept, 43, on_accept(ret, A1(r)))                                                                              \
-    X(accept4, 288, on_accept(ret, A1(r)))                                                                            \
-    X(dup, 32, on_dup(ret, A0(r)))                                                                                    \
-    X(dup2, 33, on_dup(ret, A0(r)))                                                                                   \
-    X(dup3, 292, on_dup(ret, A0(r)))                                                                                  \
-    X(fcntl, 72, A1(r) == F_DUPFD || A1(r) == F_DUPFD_CLOEXEC ? on_dup(ret, A0(r)) : 0)                               \
+#define FOR_EACH_CALL(X)                                                                                   \
+    X(read, 0, on_buffer(ret, A0(r), A1(r), A2(r), DIR_IN, CALL_READ))                                     \
+    X(write, 1, on_buffer(ret, A0(r), A1(r), A2(r), DIR_OUT, CALL_WRITE))                                  \
+    X(readv, 19, on_iov(ret, A0(r), A1(r), A2(r), DIR_IN, CALL_READV))                                     \
+    X(writev, 20, on_iov(ret, A0(r), A1(r), A2(r), DIR_OUT, CALL_WRITEV))                                  \
+    X(preadv2, 327, on_iov(ret, A0(r), A1(r), A2(r), DIR_IN, CALL_PREADV2))                                \
+    X(pwritev2, 328, on_iov(ret, A0(r), A1(r), A2(r), DIR_OUT, CALL_PWRITEV2))                             \
+    X(recvfrom, 45, A3(r) & MSG_NOT_DATA ? 0 : on_buffer(ret, A0(r), A1(r), A2(r), DIR_IN, CALL_RECVFROM)) \
+    X(sendto, 44, on_buffer(ret, A0(r), A1(r), A2(r), DIR_OUT, CALL_SENDTO))                               \
+    X(recvmsg, 47, on_msg(ret, A0(r), A1(r), A2(r), DIR_IN, CALL_RECVMSG))                                 \
+    X(sendmsg, 46, on_msg(ret, A0(r), A1(r), A2(r), DIR_OUT, CALL_SENDMSG))                                \
+    X(recvmmsg, 299, on_mmsg(ret, A0(r), A1(r), A3(r), DIR_IN, CALL_RECVMMSG))                             \
+    X(sendmmsg, 307, on_mmsg(ret, A0(r), A1(r), A3(r), DIR_OUT, CALL_SENDMMSG))                            \
+    X(sendfile64, 40, on_size(ret, A0(r), DIR_OUT, CALL_SENDFILE))                                         \
+    X(splice, 275, (on_size(ret, A0(r), DIR_IN, CALL_SPLICE), on_size(ret, A2(r), DIR_OUT, CALL_SPLICE)))  \
+    X(accept, 43, on_accept(ret, A1(r)))                                                                   \
+    X(accept4, 288, on_accept(ret, A1(r)))                                                                 \
+    X(dup, 32, on_dup(ret, A0(r)))                                                                         \
+    X(dup2, 33, on_dup(ret, A0(r)))                                                                        \
+    X(dup3, 292, on_dup(ret, A0(r)))                                                                       \
+    X(fcntl, 72, A1(r) == F_DUPFD || A1(r) == F_DUPFD_CLOEXEC ? on_dup(ret, A0(r)) : 0)                    \
     X(close_range, 436, on_close_range(ret, A0(r), A1(r), A2(r)))
 
 #ifndef HOOKS_RAW
 /* Kernel >= 5.15: the arguments from the saved user registers, at the exit of the covered calls only. */
-#define ONE_CALL(name, number, what)                                                                                  \
-    int tp_exit_##name(struct tp_exit *ctx)                                                                           \
-    {                                                                                                                 \
-        s64 ret = ctx->ret;                                                                                           \
-        if (ret < 0)                                                                                                  \
-            return 0;                                                                                                 \
-        struct pt_regs *r = (struct pt_regs *)bpf_task_pt_regs((void *)bpf_get_current_task_btf());                   \
-        what;                                                                                                         \
-        return 0;                                                                                                     \
+#define ONE_CALL(name, number, what)                                                                \
+    int tp_exit_##name(struct tp_exit *ctx)                                                         \
+    {                                                                                               \
+        s64 ret = ctx->ret;                                                                         \
+        if (ret < 0)                                                                                \
+            return 0;                                                                               \
+        struct pt_regs *r = (struct pt_regs *)bpf_task_pt_regs((void *)bpf_get_current_task_btf()); \
+        what;                                                                                       \
+        return 0;                                                                                   \
     }
 FOR_EACH_CALL(ONE_CALL)
 #else
@@ -123,15 +132,15 @@ struct argument_regs {
     unsigned long r10, r9, r8, ax, cx, dx, si, di;
 };
 
-#define ONE_CALL(name, number, what)                                                                                  \
-    int raw_exit_##name(struct bpf_raw_tracepoint_args *ctx)                                                          \
-    {                                                                                                                 \
-        s64 ret = ctx->args[1];                                                                                       \
-        struct argument_regs copy = {}, *r = &copy;                                                                   \
-        struct pt_regs *regs = (struct pt_regs *)ctx->args[0];                                                        \
-        bpf_probe_read_kernel(&copy, sizeof(copy), &regs->r10);                                                       \
-        what;                                                                                                         \
-        return 0;                                                                                                     \
+#define ONE_CALL(name, number, what)                            \
+    int raw_exit_##name(struct bpf_raw_tracepoint_args *ctx)    \
+    {                                                           \
+        s64 ret = ctx->args[1];                                 \
+        struct argument_regs copy = {}, *r = &copy;             \
+        struct pt_regs *regs = (struct pt_regs *)ctx->args[0];  \
+        bpf_probe_read_kernel(&copy, sizeof(copy), &regs->r10); \
+        what;                                                   \
+        return 0;                                               \
     }
 FOR_EACH_CALL(ONE_CALL)
 

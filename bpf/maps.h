@@ -10,22 +10,22 @@ enum conn_state {
 
 /* One connection. 120 bytes. */
 struct conn {
-    u64 pos[2];     /* stream position after the last captured call, by enum event_dir */
-    u64 shared_id;  /* CONN_SHARED: key of `shared` */
-    u32 tgid;       /* with fd and gen: the identity that events carry; dup'd descriptors keep the first one */
+    u64 pos[2];    /* stream position after the last captured call, by enum event_dir */
+    u64 shared_id; /* CONN_SHARED: key of `shared` */
+    u32 tgid;      /* with fd and gen: the identity that events carry; dup'd descriptors keep the first one */
     s32 fd;
     u32 gen;
-    u32 first4;     /* CONN_UNDECIDED: the first four bytes */
+    u32 first4; /* CONN_UNDECIDED: the first four bytes */
     u16 ring;
     u16 local_port; /* host order */
     u16 remote_port;
-    u8 state;       /* enum conn_state */
-    u8 role;        /* enum event_role */
-    u8 start;       /* enum event_start */
+    u8 state; /* enum conn_state */
+    u8 role;  /* enum event_role */
+    u8 start; /* enum event_start */
     u8 family;
-    u8 opened;      /* an OPEN was sent */
-    u8 token;       /* CONN_UNDECIDED: bytes of the method seen; 255 = its blank was seen */
-    u32 refs;       /* in `shared`: descriptors that refer to it */
+    u8 opened; /* an OPEN was sent */
+    u8 token;  /* CONN_UNDECIDED: bytes of the method seen; 255 = its blank was seen */
+    u32 refs;  /* in `shared`: descriptors that refer to it */
     u8 local[16];
     u8 remote[16];
 };

@@ -23,7 +23,10 @@ static __always_inline bool usual_method(u32 w)
 }
 
 /* A descriptor of unknown history: its first four bytes. */
-static __always_inline bool usual_start(u32 w) { return usual_method(w) || w == FOUR('H', 'T', 'T', 'P'); }
+static __always_inline bool usual_start(u32 w)
+{
+    return usual_method(w) || w == FOUR('H', 'T', 'T', 'P');
+}
 
 /* tchar of RFC 9110 section 5.6.2 */
 static __always_inline bool is_tchar(u8 c)

@@ -2,8 +2,20 @@
 /* System calls: accept, connect, close, the read and write families, sendfile, splice, dup, exit. */
 
 enum call_id {
-    CALL_READ = 1, CALL_WRITE, CALL_READV, CALL_WRITEV, CALL_PREADV2, CALL_PWRITEV2, CALL_RECVFROM, CALL_SENDTO,
-    CALL_RECVMSG, CALL_SENDMSG, CALL_RECVMMSG, CALL_SENDMMSG, CALL_SENDFILE, CALL_SPLICE
+    CALL_READ = 1,
+    CALL_WRITE,
+    CALL_READV,
+    CALL_WRITEV,
+    CALL_PREADV2,
+    CALL_PWRITEV2,
+    CALL_RECVFROM,
+    CALL_SENDTO,
+    CALL_RECVMSG,
+    CALL_SENDMSG,
+    CALL_RECVMMSG,
+    CALL_SENDMMSG,
+    CALL_SENDFILE,
+    CALL_SPLICE
 };
 
 #define MSG_PEEK 2
@@ -16,7 +28,10 @@ enum call_id {
 #define F_DUPFD_CLOEXEC 1030
 #define CLOSE_RANGE_CLOEXEC 4
 
-static __always_inline u64 key_of(u32 tgid, u64 fd) { return (u64)tgid << 32 | (u32)fd; }
+static __always_inline u64 key_of(u32 tgid, u64 fd)
+{
+    return (u64)tgid << 32 | (u32)fd;
+}
 
 /* ---- connections ------------------------------------------------------------------------------------------------ */
 
@@ -314,7 +329,10 @@ struct user_sockaddr {
     u8 rest[24];
 };
 
-static __always_inline u16 swap16(u16 v) { return (u16)(v << 8 | v >> 8); }
+static __always_inline u16 swap16(u16 v)
+{
+    return (u16)(v << 8 | v >> 8);
+}
 
 static __always_inline void map4(u8 *out, const u8 *v4)
 {

@@ -93,7 +93,7 @@ def parse_codec(text: str) -> str:
 
 
 def parse_log_format(text: str) -> str:
-    """text or json."""
+    """Either text or json."""
     if text.strip().lower() not in ("text", "json"):
         raise ValueError
     return text.strip().lower()
@@ -115,7 +115,8 @@ _FORMS: dict[Callable[[str], Any], tuple[str, str]] = {
 @dataclass(frozen=True)
 class Setting:
     """One variable. ``default`` is the parsed value; ``low``/``high`` bound numbers; ``aliases`` are further names,
-    later ones winning; ``effect`` is ACTS, NO_EFFECT or NOT_YET."""
+    later ones winning; ``effect`` is ACTS, NO_EFFECT or NOT_YET.
+    """
 
     name: str
     parse: Callable[[str], Any]
@@ -304,7 +305,8 @@ SETTINGS += tuple(
 _OTHER = frozenset({"COLLECTOR_CORPORA", "COLLECTOR_DEBUG", "COLLECTOR_REQUIRE_LIVE"})
 _PREFIXES = ("COLLECTOR_", "AKTO_", "TRAFFIC_")
 # Docker links as Kubernetes still injects them for each service of the namespace.
-_SERVICE_LINK = re.compile(r".*(_SERVICE_HOST|_SERVICE_PORT(_[A-Z0-9_]+)?|_PORT|_PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)$")
+_SERVICE_LINK = re.compile(
+    r".*(_SERVICE_HOST|_SERVICE_PORT(_[A-Z0-9_]+)?|_PORT|_PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)$")
 
 IGNORED_PORTS = (9092, 19092, 29092, 2181, 27017, 6379)
 
@@ -394,10 +396,11 @@ def _read(path: str) -> str:
 
 
 def _cgroup_dirs(controller: str) -> Iterable[str]:
-    """This process's cgroup directories for a controller, innermost first: version 2, then version 1."""
+    """Our own cgroup directories for a controller, innermost first: version 2, then version 1."""
     for line in _read("/proc/self/cgroup").splitlines():
         number, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
+        roots: tuple[str, ...]
         if number == "0" and not controllers:
             roots = ("/sys/fs/cgroup", "/sys/fs/cgroup/unified")
         elif controller in controllers.split(","):

@@ -30,6 +30,7 @@ class RateLimit(logging.Filter):
         self._seen: dict[str, tuple[float, int]] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
+        """Is this record still within the rate?"""
         key = f"{record.name}:{record.msg}"[:200]
         since, count = self._seen.get(key, (record.created, 0))
         if record.created - since >= _PERIOD:
@@ -52,6 +53,7 @@ class PipeHandler(logging.Handler):
         self.dropped = 0
 
     def emit(self, record: logging.LogRecord) -> None:
+        """Write one line; what the pipe does not take is counted."""
         message = record.getMessage()
         if record.exc_info:
             message += "\n" + logging.Formatter().formatException(record.exc_info)
@@ -111,7 +113,8 @@ def shut_down() -> None:
 
 class ChildLines:
     """The supervisor's end of one child's pipe: bytes in, log records out. Lines that are no record (a traceback, a
-    library's print) are logged as errors of that child."""
+    library's print) are logged as errors of that child.
+    """
 
     def __init__(self, name: str) -> None:
         self._name = name

@@ -34,7 +34,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def prctl(option: int, argument: int) -> bool:
-    """prctl(2) with one argument; did it work?"""
+    """One system call with one argument; did it work?"""
     return int(_libc.prctl(option, ctypes.c_ulong(argument), 0, 0, 0)) == 0
 
 
@@ -71,7 +71,7 @@ def drop_privileges(uid: int = UNPRIVILEGED_ID) -> None:
 
 
 class Child:
-    """This process, as its supervisor sees it. ``start`` is the start message, ``fds`` its descriptors."""
+    """The process itself, as its supervisor sees it. ``start`` is the start message, ``fds`` its descriptors."""
 
     def __init__(self, channel: socket.socket, start: dict[str, Any], fds: list[int], names: Sequence[str]) -> None:
         self.channel = channel
@@ -124,7 +124,8 @@ class Child:
 
     def hear(self) -> list[dict[str, Any]]:
         """Messages of the supervisor that are here now; `stop` sets ``stopping``. Descriptors that came along are
-        under "fds"."""
+        under "fds".
+        """
         heard: list[dict[str, Any]] = []
         while True:
             try:
@@ -142,5 +143,5 @@ class Child:
 
     @staticmethod
     def drop_privileges() -> None:
-        """See drop_privileges()."""
+        """Become an ordinary user for good: see the function of that name."""
         drop_privileges()

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -52,10 +51,9 @@ def corpora() -> Path:
 
 
 @pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Settings of the shell never leak into a test."""
     for name in list(os.environ):
         if name.startswith(("AKTO_", "TRAFFIC_", "COLLECTOR_")) and name not in (
                 "COLLECTOR_CORPORA", "COLLECTOR_REQUIRE_LIVE", "COLLECTOR_DEBUG"):
             monkeypatch.delenv(name)
-    yield

@@ -30,11 +30,11 @@ typedef __u64 ev_u64;
 #define EVENT_ABI_VERSION 1
 
 enum event_type {
-    EVENT_OPEN = 1,  /* struct event_open: a connection was recognised; right before its first data */
-    EVENT_DATA = 2,  /* struct event_header and len_cap bytes */
-    EVENT_EOF = 3,   /* the peer ended this direction (a read returned 0); pos is final */
-    EVENT_CLOSE = 4, /* struct event_close: last descriptor closed, or capture of it given up */
-    EVENT_EXIT = 5,  /* the process ended: closes everything of tgid */
+    EVENT_OPEN = 1,   /* struct event_open: a connection was recognised; right before its first data */
+    EVENT_DATA = 2,   /* struct event_header and len_cap bytes */
+    EVENT_EOF = 3,    /* the peer ended this direction (a read returned 0); pos is final */
+    EVENT_CLOSE = 4,  /* struct event_close: last descriptor closed, or capture of it given up */
+    EVENT_EXIT = 5,   /* the process ended: closes everything of tgid */
     EVENT_ADDRESS = 6 /* struct event_open: addresses or role learned later */
 };
 
@@ -51,9 +51,9 @@ enum event_role {
 };
 
 enum event_start {
-    START_SEEN = 0, /* the opening was seen: position 0 is the first byte of the connection */
-    START_MID = 1,  /* joined later: position 0 is the first byte that was recognised */
-    START_REJOIN = 3, /* told again to a new shard: role and ends are known, the position is not */
+    START_SEEN = 0,       /* the opening was seen: position 0 is the first byte of the connection */
+    START_MID = 1,        /* joined later: position 0 is the first byte that was recognised */
+    START_REJOIN = 3,     /* told again to a new shard: role and ends are known, the position is not */
     START_UNCONFIRMED = 2 /* as START_MID, by a call that files know too: no socket until EVENT_ADDRESS says so */
 };
 
@@ -93,8 +93,8 @@ struct event_open {
     ev_u8 remote[16];
     ev_u16 local_port;
     ev_u16 remote_port;
-    ev_u8 role;  /* enum event_role */
-    ev_u8 start; /* enum event_start */
+    ev_u8 role;   /* enum event_role */
+    ev_u8 start;  /* enum event_start */
     ev_u8 family; /* AF_INET, AF_INET6, AF_UNIX; 0 unknown */
     ev_u8 reason_unused;
     char comm[16]; /* of the calling thread, NUL padded */

@@ -49,7 +49,8 @@ def bpf_directory() -> Path:
 
 def source(directory: Path, name: str = "collector.c") -> str:
     """The one text for bcc, whose rewriting of map accesses does not reach into included files: our own includes are
-    put in place, with #line for messages."""
+    put in place, with #line for messages.
+    """
     out = []
     for number, line in enumerate((directory / name).read_text().splitlines(), 1):
         match = _INCLUDE.match(line)

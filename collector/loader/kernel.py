@@ -98,7 +98,8 @@ def attach_raw_tracepoint(program: int, name: str) -> int:
 
 def pidfd_getfd(pid: int, fd: int) -> int:
     """A duplicate of descriptor ``fd`` of process ``pid``. Hold it as short as can be: while it lives, the program's
-    close() sends no FIN. Raises OSError."""
+    close() sends no FIN. Raises OSError.
+    """
     pidfd = os.pidfd_open(pid)
     try:
         result = _libc.syscall(ctypes.c_long(_SYS_PIDFD_GETFD), ctypes.c_long(pidfd), ctypes.c_long(fd),
@@ -123,7 +124,7 @@ def find_tracefs() -> str | None:
     for path in ("/sys/kernel/tracing", "/sys/kernel/debug/tracing"):
         if os.path.isdir(f"{path}/events/syscalls"):
             return path
-    if os.geteuid() == 0 and os.path.isdir("/sys/kernel/tracing"):
-        if _libc.mount(b"tracefs", b"/sys/kernel/tracing", b"tracefs", ctypes.c_ulong(0), None) == 0:
-            return "/sys/kernel/tracing"
+    if (os.geteuid() == 0 and os.path.isdir("/sys/kernel/tracing")
+            and _libc.mount(b"tracefs", b"/sys/kernel/tracing", b"tracefs", ctypes.c_ulong(0), None) == 0):
+        return "/sys/kernel/tracing"
     return None

@@ -79,17 +79,16 @@ class Attached:
 def compile_programs(defines: dict[str, int], variants: list[str]) -> Attached:
     """Run the compiler child; raises PreflightError with its message when nothing loads."""
     ours, theirs = control.pair()
-    with ours:
-        with tempfile.TemporaryFile() as stderr:  # not a pipe: a verifier log is longer than one holds
-            process = subprocess.Popen(
-                [sys.executable, "-m", "collector.loader.compiler", str(theirs.fileno())], pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=stderr)
-            theirs.close()
-            control.send(ours, {"defines": defines, "variants": variants})
-            received = control.receive(ours)
-            process.wait()
-            stderr.seek(0)
-            noise = stderr.read()
+    with ours, tempfile.TemporaryFile() as stderr:  # not a pipe: a verifier log is longer than one holds
+        process = subprocess.Popen(
+            [sys.executable, "-m", "collector.loader.compiler", str(theirs.fileno())], pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=stderr)
+        theirs.close()
+        control.send(ours, {"defines": defines, "variants": variants})
+        received = control.receive(ours)
+        process.wait()
+        stderr.seek(0)
+        noise = stderr.read()
     if received is None or "error" in received[0]:
         why = received[0]["error"] if received else f"the compiler ended with {process.returncode}"
         detail = noise.decode("utf-8", "replace").strip()[-1500:]
@@ -106,7 +105,8 @@ def compile_programs(defines: dict[str, int], variants: list[str]) -> Attached:
 
 def attach(attached: Attached, tracefs: str, *, lazy: bool = False) -> list[str]:
     """Attach everything that is not attached (``lazy``: what waits for its need). Returns what is missing, in words;
-    raises PreflightError when something indispensable is."""
+    raises PreflightError when something indispensable is.
+    """
     missing = []
     probes = [probe for probe in registry.COMMON if probe.lazy == lazy]
     if not lazy and attached.variant == registry.TPX:

@@ -11,10 +11,10 @@ sample, rounded up to 8.
 A memfd of the same layout serves tests and benchmarks; there the second mapping of the data is made by hand.
 """
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.errno cimport errno
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy
 
 import os
 

@@ -64,7 +64,8 @@ def _address(text: str) -> tuple[str, int]:
 
 class StreamsFile:
     """One parsed file. ``epoch_ns`` is the wall time of t = 0 (0 when unknown); ``error`` is what stopped the reading
-    (None at a good end): the events before it are kept."""
+    (None at a good end): the events before it are kept.
+    """
 
     def __init__(self, path: str) -> None:
         self.path = path

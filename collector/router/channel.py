@@ -49,11 +49,12 @@ class _Sent:
 
 class Sender:
     """The sending half; see the module. ``on_lost(messages, bytes)`` hears what a dead receiver held; ``on_new_peer()``
-    that another life of the receiver has taken over."""
+    that another life of the receiver has taken over.
+    """
 
     def __init__(
         self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str, token: bytes, *, retain: bool,
-        on_lost: Callable[[int, int], None] = lambda messages, size: None,
+        on_lost: Callable[[int, int], None] = lambda _messages, _size: None,
         on_new_peer: Callable[[], None] = lambda: None,
     ) -> None:
         self.epoch = new_epoch()
@@ -95,7 +96,8 @@ class Sender:
     def send(self, frames: Sequence[bytes], argument: int = 0, *, kind: int = messages.DATA, size: int | None = None,
              done: Callable[[], None] | None = None) -> None:
         """Send one message; the caller has asked room(). ``size``: bytes it stands for, if not those of its frames.
-        ``done`` is called when it is acknowledged."""
+        ``done`` is called when it is acknowledged.
+        """
         size = sum(map(len, frames)) if size is None else size
         item = _Sent(self._next, size, argument, kind, frames if self._retain else None, done)
         self._next += 1
@@ -141,7 +143,8 @@ class Sender:
         waiting = not self._peer or ((self._sent or self._resend) and now - self._last_heard > QUIET_SECONDS)
         if waiting and now - self._last_hello > HELLO_SECONDS:
             self._last_hello = now
-            self.socket.send(messages.pack(self._token, messages.HELLO, self.epoch, 0, self._next, self._oldest()), zmq.DONTWAIT)
+            self.socket.send(messages.pack(self._token, messages.HELLO, self.epoch, 0, self._next, self._oldest()),
+                             zmq.DONTWAIT)
         while self._resend and (self.in_flight_bytes + self._resend[0].size <= self._window or not self._sent):
             item = self._resend.popleft()
             self.resent += 1
@@ -156,7 +159,7 @@ class Sender:
 
     def _adopt(self, header: messages.Header) -> None:
         """A new receiver: what the old one had not acknowledged is sent again, or lost."""
-        doubtful = [item for item in self._sent]
+        doubtful = list(self._sent)
         again = self._peer != 0
         self._sent.clear()
         self.in_flight_bytes = 0
@@ -251,7 +254,7 @@ class Receiver:
             return Delivery(identity, header.number, header.argument, header.kind, payload, sum(map(len, payload)))
 
     def acknowledge(self, delivery: Delivery) -> None:
-        """This message is done. The sender hears of it as soon as all earlier ones are done too."""
+        """Say that a message is done. The sender hears of it as soon as all earlier ones are done too."""
         peer = self._peers.get(delivery.peer)
         if peer is None or delivery.number < peer.acknowledged:
             return

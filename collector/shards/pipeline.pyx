@@ -10,13 +10,11 @@ Time is event time (CLOCK_MONOTONIC of the capturing host, ns), so recorded traf
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport free
 from libc.string cimport memcpy, memset
 
 from collector.abi cimport *
 from collector.shards.connections.table cimport *
-from collector.shards.dissectors.http1.messages cimport http1_close, http1_data, http1_end, http1_hole, http1_idle, pop_done
-from collector.shards.records.encode cimport build_constant
+from collector.shards.dissectors.http1.messages cimport http1_data, http1_end, http1_hole, http1_idle, pop_done
 from collector.shards.state cimport *
 
 cdef enum:

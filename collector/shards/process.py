@@ -99,7 +99,8 @@ class Shard:
 
     def _feed_span(self, delivery: Delivery) -> None:
         """Read a span in its ring. A new loader announces again what the old one had not heard acknowledged: what was
-        fed already is skipped."""
+        fed already is skipped.
+        """
         ring, position, length = messages.unpack_span(delivery.frames[0])
         end = position + length
         start = max(position, self._done[ring])

@@ -39,7 +39,8 @@ class Batch:
 
     def __iter__(self) -> Iterator[tuple[bytes, bytes, tuple[int, int, int, int]]]:
         """Each record without its newline, its details, and its place in the order (end ns, connection, generation,
-        index)."""
+        index).
+        """
         at = detail_at = 0
         for length, details, end_ns, key, generation, number in _INDEX.iter_unpack(self.index):
             record = bytes(self.records[at : at + length - 1])
@@ -157,6 +158,7 @@ class NullDestination(Destination):
     """Takes everything, keeps nothing: for benchmarks."""
 
     def deliver_forever(self) -> None:
+        """Take batches and forget them."""
         while not (self._closing and self.idle()):
             batch = self._take(0.2)
             if batch is not None:

@@ -6,6 +6,7 @@ batch comes again.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
@@ -46,12 +47,11 @@ class JsonLines(Destination):
         super().__init__(lossless=lossless, wake=wake)
         self._fd = fd
         if not first_life:
-            try:
+            with contextlib.suppress(OSError):  # write-only or not seekable: nothing to repair
                 repair(fd)
-            except OSError:
-                pass  # write-only or not seekable: nothing to repair
 
     def deliver_forever(self) -> None:
+        """Write batch by batch; what cannot be written is tried again, unless nobody reads."""
         while not (self._closing and self.idle()) and not self.gone:
             batch = self._take(0.2)
             if batch is None:

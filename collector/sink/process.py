@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import time
@@ -57,10 +58,8 @@ class Sink:
         return JsonLines(self._child.fds[1], lossless=lossless, wake=self._wake, first_life=bool(start["first_life"]))
 
     def _wake(self) -> None:
-        try:
+        with contextlib.suppress(BlockingIOError):  # it is awake already
             os.write(self._wake_write, b"x")
-        except BlockingIOError:
-            pass  # it is awake already
 
     def run(self) -> int:
         """Until told to stop and everything is delivered, or the time to stop is over."""
@@ -109,7 +108,8 @@ class Sink:
         if len(delivery.frames) != 3:
             self._in.acknowledge(delivery)  # END
             return
-        batch = Batch(*delivery.frames, token=delivery)
+        records, index, details = delivery.frames
+        batch = Batch(records, index, details, delivery)
         self._counters.add("batches")
         self._counters.add("records", batch.count)
         self._counters.add("record_bytes", len(batch.records))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -156,12 +157,10 @@ class ChildProcess:
             self.log_pipe = None
 
     def kill(self) -> None:
-        """kill -9."""
+        """Send SIGKILL."""
         if self._process is not None:
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 self._process.send_signal(signal.SIGKILL)
-            except ProcessLookupError:
-                pass
 
     def __repr__(self) -> str:
         state = "ready" if self.ready else "starting" if self.pid else "down"

@@ -66,7 +66,7 @@ class _Readings:
 def metrics_text(state: State) -> bytes:
     """The page of /metrics."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Readings(state))  # type: ignore[arg-type]
+    registry.register(_Readings(state))
     return generate_latest(registry)
 
 

@@ -18,7 +18,8 @@ TRACEFS = ("/sys/kernel/tracing", "/sys/kernel/debug/tracing")
 
 class NodeLock:
     """Held for the life of `collector run`; raises LockedError when another one runs, CollectorError when the runtime
-    directory cannot be made. Makes the directory (0700) and clears what a killed collector left there."""
+    directory cannot be made. Makes the directory (0700) and clears what a killed collector left there.
+    """
 
     def __init__(self, directory: str) -> None:
         self._directory = directory

@@ -10,6 +10,7 @@ compiled again. What a killed child held is known from shared memory and counted
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import secrets
@@ -46,7 +47,8 @@ def ring_size(wanted: int) -> int:
 @dataclass
 class Plan:
     """What one run does. ``loader`` is (module, start message, descriptors) of the first stage: the live loader, a
-    replay or a benchmark's ring."""
+    replay or a benchmark's ring.
+    """
 
     config: Config
     output: str
@@ -126,7 +128,8 @@ class Supervisor:
             "response_bodies": config["COLLECTOR_RESPONSE_BODIES"],
             "disable_egress": config["TRAFFIC_DISABLE_EGRESS"], "ignore_ip_hosts": config["AKTO_IGNORE_IP_TRAFFIC"],
             "ignore_metadata": config["AKTO_IGNORE_CLOUD_METADATA_CALLS"], "want_details": plan.output == "kafka",
-            "ignore_ports": ports, "rings": plan.loader_message.get("rings", 0), "only_ports": plan.loader_message.get("ports", []), "rules": config["AKTO_MODULE_DISCOVERY_CONFIG"],
+            "ignore_ports": ports, "rings": plan.loader_message.get("rings", 0),
+            "only_ports": plan.loader_message.get("ports", []), "rules": config["AKTO_MODULE_DISCOVERY_CONFIG"],
             "record_prefix": f"{plan.record_prefix}{lives:x}-", "daemonset_id": plan.daemonset_id,
         }
         return {**self._common(), "number": number, "settings": settings, "live": plan.live,
@@ -166,7 +169,8 @@ class Supervisor:
 
     def _ring_fds(self) -> list[int]:
         """The rings' descriptors, for shards: they map them for reading and close them at once (the kernel does not map a
-        read-only descriptor, but a read-only mapping cannot be made writable later)."""
+        read-only descriptor, but a read-only mapping cannot be made writable later).
+        """
         if self._plan.loader_message.get("test_rings"):
             return self._plan.loader_fds
         if self._adopted is None:
@@ -263,10 +267,8 @@ class Supervisor:
 
     def _on_signal(self, number: int, _frame: object) -> None:
         self._signals += 1
-        try:
+        with contextlib.suppress(BlockingIOError):
             os.write(self._wake_write, b"s")
-        except BlockingIOError:
-            pass
         if self._signals > 1:
             for child in self.children:
                 child.kill()
@@ -328,7 +330,8 @@ class Supervisor:
             if child is self.loader and not self._captures_since:
                 self._captures_since = time.monotonic()
             self._announce()
-        elif child is not self.loader and kind in ("attached", "fatal") or child is not self.sink and kind == "destination_gone":
+        elif (child is not self.loader and kind in ("attached", "fatal")
+              or child is not self.sink and kind == "destination_gone"):
             log.error("%s says what is not its business: killed", child.name)
             child.kill()
         elif kind == "attached":

@@ -66,8 +66,9 @@ def feed(pipe: Pipeline, pieces: list[bytes]) -> int:
 
 def open_idle(pipe: Pipeline, count: int) -> None:
     """``count`` further connections, each with one exchange behind it."""
-    from collector import abi
     import random
+
+    from collector import abi
 
     rng = random.Random(1)
     ask, answer = traffic.request(200, rng), traffic.response(200, rng)

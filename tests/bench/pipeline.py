@@ -51,8 +51,8 @@ def run_once(options: argparse.Namespace) -> dict[str, Any]:
         settings, {"jsonl": "file"}.get(options.output, options.output), "collector.loader.process",
         {"test_rings": True, "ring_bytes": options.ring_bytes, "rings": len(rings), "pids": [], "unix": False,
          "record": False}, rings, output_fd=fd, live=False, lossless=not options.rate,
-        directory=tempfile.mkdtemp(prefix="bench-"), directory_exists=True, record_prefix="bench-", daemonset_id="bench", serve_health=False,
-        stop_sink_seconds=60.0))
+        directory=tempfile.mkdtemp(prefix="bench-"), directory_exists=True, record_prefix="bench-", daemonset_id="bench",
+        serve_health=False, stop_sink_seconds=60.0))
     reference = reference_seconds()
     result: dict[str, Any] = {}
     measured = threading.Thread(target=_measure, args=(supervisor, options, rings, result), daemon=True)
@@ -72,7 +72,8 @@ def run_once(options: argparse.Namespace) -> dict[str, Any]:
     n = max(1, after["records"] - before["records"])
 
     def each(*keys: str) -> float:
-        return round(sum(after[k] - before[k] for k in keys) / n / 1000, 3)
+        microseconds: float = round(sum(after[k] - before[k] for k in keys) / n / 1000, 3)
+        return microseconds
 
     cpu = {"loader": each("loader_cpu_ns"), "shard": each("cpu_ns"), "sink": each("sink_cpu_ns")}
     cpu["total"] = round(sum(cpu.values()), 3)

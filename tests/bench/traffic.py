@@ -12,7 +12,8 @@ CONNECTIONS, EXCHANGES_EACH = 64, 10
 CHUNK = 16384
 
 _REQUEST_HEADERS = (
-    "Host: api.shop.example.com", "User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 Chrome/126.0 Safari/537.36",
+    "Host: api.shop.example.com",
+    "User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 Chrome/126.0 Safari/537.36",
     "Accept: application/json, text/plain, */*", "Accept-Encoding: gzip, deflate, br", "Accept-Language: en-US,en;q=0.9",
     "Authorization: Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N",
     "X-Request-Id: 7f8d5c1a-3b2e-4f6a-9c8d-1e2f3a4b5c6d", "Content-Type: application/json",
@@ -30,8 +31,8 @@ def json_body(size: int, rng: random.Random) -> bytes:
     """A JSON object of exactly ``size`` bytes (at least 2), strings and numbers as APIs have them."""
     items = []
     while True:
-        items.append({"id": rng.randrange(10**6), "name": f"item {rng.randrange(1000)}", "price": round(rng.random() * 100, 2),
-                      "tags": ["new", "sale"], "active": rng.random() < 0.5})
+        items.append({"id": rng.randrange(10**6), "name": f"item {rng.randrange(1000)}",
+                      "price": round(rng.random() * 100, 2), "tags": ["new", "sale"], "active": rng.random() < 0.5})
         text = json.dumps({"items": items}).encode()
         if len(text) >= size:
             break

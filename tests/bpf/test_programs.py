@@ -53,7 +53,8 @@ def native(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     folder = tmp_path_factory.mktemp("native")
     capture = (BPF / "capture.h").read_text()
     start = capture.index("static __always_inline u16 ring_of")
-    ring_of = capture[start : capture.index("\n}", start) + 2].replace("RINGS", "rings").replace("s32 fd)", "s32 fd, u32 rings)")
+    ring_of = capture[start : capture.index("\n}", start) + 2]
+    ring_of = ring_of.replace("RINGS", "rings").replace("s32 fd)", "s32 fd, u32 rings)")
     (folder / "native.c").write_text(f"""
 #include <stdint.h>
 #include <stdbool.h>
@@ -89,10 +90,11 @@ NO, YES, MORE, TLS, HTTP2 = range(5)
 
 
 @pytest.mark.parametrize(("data", "verdict"), [
-    (b"GET / HTTP/1.1", YES), (b"PROPFIND /x", YES), (b"M-SEARCH * HTTP/1.1", YES), (b"GET http://a/", YES), (b"CONNECT a:1", YES),
-    (b"OPTIONS *", YES), (b"FOO http://a", YES), (b"\r\nGET / ", YES), (b"G", MORE), (b"GET", MORE), (b"GET ", MORE),
-    (b"\x16\x03\x01\x02\x00", TLS), (b"PRI * HTTP/2.0\r\n", HTTP2), (b"SSH-2.0-OpenSSH_9.2 Debian", NO), (b"220 smtp ESMTP", NO),
-    (b"EHLO me", NO), (b"*1\r\n$4\r\nPING", NO), (b"\x00\x00\x00\x01", NO), (b"GET\t/", NO), (b"X" * 40, NO), (b"get key\r\n", NO),
+    (b"GET / HTTP/1.1", YES), (b"PROPFIND /x", YES), (b"M-SEARCH * HTTP/1.1", YES), (b"GET http://a/", YES),
+    (b"CONNECT a:1", YES), (b"OPTIONS *", YES), (b"FOO http://a", YES), (b"\r\nGET / ", YES), (b"G", MORE), (b"GET", MORE),
+    (b"GET ", MORE), (b"\x16\x03\x01\x02\x00", TLS), (b"PRI * HTTP/2.0\r\n", HTTP2),
+    (b"SSH-2.0-OpenSSH_9.2 Debian", NO), (b"220 smtp ESMTP", NO), (b"EHLO me", NO), (b"*1\r\n$4\r\nPING", NO),
+    (b"\x00\x00\x00\x01", NO), (b"GET\t/", NO), (b"X" * 40, NO), (b"get key\r\n", NO),
 ])
 def test_recognition_by_grammar(native: ctypes.CDLL, data: bytes, verdict: int) -> None:
     assert native.native_judge(data, len(data)) == verdict
@@ -103,7 +105,8 @@ def test_recognition_by_grammar(native: ctypes.CDLL, data: bytes, verdict: int) 
 
 def test_unknown_descriptors_are_judged_by_usual_starts(native: ctypes.CDLL) -> None:
     native.native_usual.restype = ctypes.c_bool
-    for text, known in ((b"GET ", True), (b"POST", True), (b"HTTP", True), (b"PROP", True), (b"\x7fELF", False), (b"#!/b", False)):
+    for text, known in ((b"GET ", True), (b"POST", True), (b"HTTP", True), (b"PROP", True), (b"\x7fELF", False),
+                        (b"#!/b", False)):
         assert native.native_usual(int.from_bytes(text, "little")) is known
 
 

@@ -45,14 +45,15 @@ def test_capture_round_trip_and_limit(tmp_path: Path) -> None:
     assert writer.skipped_bytes > 0 and path.stat().st_size <= 400
 
 
-@pytest.mark.parametrize(("damage", "offset"), [(lambda d: d[:-1], "ends inside a block"), (lambda d: d[:-200] + b"!" + d[-199:], "CRC"),
-                                                (lambda d: b"x" + d[1:], "not a capture"), (lambda d: d[:40], "block header")])
+@pytest.mark.parametrize(("damage", "offset"), [
+    (lambda d: d[:-1], "ends inside a block"), (lambda d: d[:-200] + b"!" + d[-199:], "CRC"),
+    (lambda d: b"x" + d[1:], "not a capture"), (lambda d: d[:40], "block header")])
 def test_damaged_capture_names_the_offset_and_gives_what_was_readable(tmp_path: Path, damage, offset: str) -> None:  # noqa: ANN001
     path = tmp_path / "a.cap"
     write_capture(path, [exchange(CONN), exchange((42, 8, 10))])
     path.write_bytes(damage(path.read_bytes()))
     spans = []
-    with pytest.raises(DamagedFileError, match=offset) as error:
+    with pytest.raises(DamagedFileError, match=offset) as error:  # noqa: PT012 - what came before it is kept
         for span in capturefile.read(str(path)):
             spans.append(span)
     assert "offset" in str(error.value)
@@ -110,7 +111,8 @@ def test_damaged_streams_file(tmp_path: Path, bad: str) -> None:
 
 
 def test_replay_is_deterministic_for_any_number_of_shards(corpora: Path) -> None:
-    files = sorted(map(str, (corpora / "libhtp" / "files").glob("*.jsonl"))) + [str(corpora / "deepflow-http" / "client-ip.streams.jsonl")]
+    files = sorted(map(str, (corpora / "libhtp" / "files").glob("*.jsonl")))
+    files += [str(corpora / "deepflow-http" / "client-ip.streams.jsonl")]
     runs = [replay(*files, "--shards", str(n)) for n in (1, 3)]
     assert all(run.returncode == 0 for run in runs), runs[0].stderr
     assert runs[0].stdout == runs[1].stdout

@@ -48,7 +48,8 @@ def test_gunicorn_valid(corpora: Path, step: int) -> None:
     expected = json.loads((corpora / "gunicorn" / "expected.json").read_text())["valid"]
     compared = 0
     for name, case in expected.items():
-        data = wire((corpora / "gunicorn" / "valid" / name).read_bytes()) if (corpora / "gunicorn" / "valid").is_dir() else b""
+        folder = corpora / "gunicorn" / "valid"
+        data = wire((folder / name).read_bytes()) if folder.is_dir() else b""
         assert len(data) == case["wire_len"], name
         if case.get("configuration") or name in GUNICORN_ELSEWHERE:
             continue  # policy of that server
@@ -73,7 +74,8 @@ def test_gunicorn_valid(corpora: Path, step: int) -> None:
 def test_gunicorn_invalid_is_survived_and_never_clean(corpora: Path) -> None:
     expected = json.loads((corpora / "gunicorn" / "expected.json").read_text())["invalid"]
     # What decides where a message ends must be marked; the rest (targets, names, sizes) is that server's policy.
-    framing = {"InvalidChunkSize", "InvalidChunkExtension", "ChunkMissingTerminator", "ObsoleteFolding", "InvalidHTTPVersion"}
+    framing = {"InvalidChunkSize", "InvalidChunkExtension", "ChunkMissingTerminator", "ObsoleteFolding",
+               "InvalidHTTPVersion"}
     checked = 0
     for name, case in expected.items():
         data = wire((corpora / "gunicorn" / "invalid" / name).read_bytes())
@@ -145,7 +147,8 @@ def test_deepflow_client_ip(corpora: Path) -> None:
 def blocks(path: Path) -> list[tuple[str, bytes, str]]:
     """(type, input, log) of llhttp's Markdown."""
     out = []
-    for match in re.finditer(r"<!-- meta=(\{.*?\}) -->\s*(?:<!--.*?-->\s*)*```http\n(.*?)```\s*```log\n(.*?)```", path.read_text(), re.S):
+    for match in re.finditer(r"<!-- meta=(\{.*?\}) -->\s*(?:<!--.*?-->\s*)*```http\n(.*?)```\s*```log\n(.*?)```",
+                             path.read_text(), re.S):
         text = match[2].removesuffix("\n")
         text = text.replace("\\\n", "").replace("\n", "\r\n")
         data = text.encode("utf-8", "surrogateescape")
@@ -167,7 +170,7 @@ def test_llhttp_strict_requests(corpora: Path) -> None:
     for path in sorted((corpora / "llhttp").rglob("*.md")):
         for kind, data, log in blocks(path):
             records = feed_requests(data, 1 << 20).records()
-            if kind != "request" or "error" in log or "/" == log.strip()[:1] or "upgrade" in log:
+            if kind != "request" or "error" in log or log.strip()[:1] == "/" or "upgrade" in log:
                 continue
             methods = re.findall(r'method complete', log)
             urls = ["".join(re.findall(r'span\[url\]="(.*?)"\n', part)) for part in log.split("message begin")[1:]]

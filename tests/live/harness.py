@@ -50,14 +50,16 @@ class Collector:
         wait_for(lambda: len(self.records(part)) >= count, seconds, quiet=True)
         time.sleep(0.3)
         found = self.records(part)
-        assert len(found) == count, (len(found), [(r["direction"], r["path"], r["mark"]) for r in found][:8], self.log()[-1500:])
+        assert len(found) == count, (
+            len(found), [(r["direction"], r["path"], r["mark"]) for r in found][:8], self.log()[-1500:])
         return found
 
     def page(self, name: str) -> str:
         """A page of the health server."""
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/{name}", timeout=5) as answer:
-                return answer.read().decode()
+                text: bytes = answer.read()
+                return text.decode()
         except urllib.error.HTTPError as error:
             with error:
                 return error.read().decode()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import random
 import signal
@@ -41,7 +42,8 @@ class Load:
         self.answered = 0
         self._stop = threading.Event()
         self._lock = threading.Lock()
-        self._threads = [threading.Thread(target=self._work, args=(port, path, n, pause), daemon=True) for n in range(threads)]
+        self._threads = [threading.Thread(target=self._work, args=(port, path, n, pause), daemon=True)
+                         for n in range(threads)]
         for t in self._threads:
             t.start()
 
@@ -77,6 +79,16 @@ def collector(live: None, tmp_path: Path) -> Iterator[Collector]:
     c.stop()
 
 
+def replaced(collector: Collector, module: str, victim: int) -> bool:
+    """Is another process in the victim's place, and everything at work?"""
+    return collector.child(module) not in (0, victim) and collector.page("readyz").startswith("ok")
+
+
+def counted(collector: Collector, events: float) -> bool:
+    """Were more events than that counted?"""
+    return collector.metric("collector_events_total") > events
+
+
 def test_kill_9_of_each_child_under_load(collector: Collector, nginx: Nginx) -> None:
     load = Load(nginx.port, "/under-load", pause=0.001)
     programs = loaded_programs()
@@ -86,9 +98,9 @@ def test_kill_9_of_each_child_under_load(collector: Collector, nginx: Nginx) -> 
             victim = collector.child(module)
             os.kill(victim, signal.SIGKILL)
             killed = time.monotonic()
-            wait_for(lambda v=victim, m=module: collector.child(m) not in (0, v) and collector.page("readyz").startswith("ok"), 5)
+            wait_for(functools.partial(replaced, collector, module, victim), 5)
             assert time.monotonic() - killed < 2.0, module
-            wait_for(lambda b=before: collector.metric("collector_events_total") > b + 100, 10)
+            wait_for(functools.partial(counted, collector, before + 100), 10)
             mark = f"/after-{module}"
             with socket.create_connection(("127.0.0.1", nginx.port)) as sock:
                 http(sock, f"GET {mark} HTTP/1.1\r\nHost: h\r\n\r\n".encode())
@@ -177,8 +189,8 @@ def strangers(count: int, seed: int) -> None:
     """Connections that speak something else, or nothing in particular."""
     rng = random.Random(seed)
     listener = socket.create_server(("127.0.0.1", 0), backlog=512)
-    starts = [b"", b"\x16\x03\x01\x02\x00\x01\x00", b"SSH-2.0-x\r\n", b"*1\r\n$4\r\nPING\r\n", b"EHLO me\r\n", b"GET", b"\0" * 50,
-              b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"GET / HTTP/1.1\r\n" + b"x" * 100]
+    starts = [b"", b"\x16\x03\x01\x02\x00\x01\x00", b"SSH-2.0-x\r\n", b"*1\r\n$4\r\nPING\r\n", b"EHLO me\r\n", b"GET",
+              b"\0" * 50, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"GET / HTTP/1.1\r\n" + b"x" * 100]
     for _ in range(count):
         with socket.create_connection(listener.getsockname()) as client, listener.accept()[0] as server:
             client.send(rng.choice(starts) + rng.randbytes(rng.randrange(1, 400)))

@@ -29,7 +29,8 @@ def http(sock: socket.socket, request: bytes) -> bytes:
             return data
         data += piece
     head, _, body = data.partition(b"\r\n\r\n")
-    length = next((int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length")), 0)
+    length = next((int(line.split(b":")[1]) for line in head.split(b"\r\n")
+                   if line.lower().startswith(b"content-length")), 0)
     while len(body) < length:
         body += sock.recv(1 << 20)
     return body
@@ -113,7 +114,8 @@ def test_python_http_server(collector: Collector, tmp_path: Path) -> None:
     server = subprocess.Popen([sys.executable, "-m", "http.server", str(port), "-b", "127.0.0.1", "-d", str(tmp_path)],
                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        wait_for(lambda: subprocess.run(["curl", "-s", "-o", "/dev/null", f"http://127.0.0.1:{port}/warm"], check=False).returncode == 0)
+        wait_for(lambda: subprocess.run(["curl", "-s", "-o", "/dev/null", f"http://127.0.0.1:{port}/warm"],
+                                        check=False).returncode == 0)
         curl(f"http://127.0.0.1:{port}/page.json?python")
         record, _ = both(collector, "/page.json?python")
     finally:
@@ -134,8 +136,8 @@ def test_node_server_and_node_client(collector: Collector, tmp_path: Path) -> No
     (tmp_path / "server.js").write_text(NODE)
     node = "/usr/bin/node"
     server = Program(node, str(tmp_path / "server.js"))
-    call = (f"const r = require('http').request({{port: {server.port}, host: '127.0.0.1', path: '/node/call', method: 'PUT'}}, "
-            "a => a.on('data', () => 0)); r.write('abc'); r.end('def');")
+    call = (f"const r = require('http').request({{port: {server.port}, host: '127.0.0.1', path: '/node/call', "
+            "method: 'PUT'}, a => a.on('data', () => 0)); r.write('abc'); r.end('def');")
     try:
         curl(f"http://127.0.0.1:{server.port}/node/first")
         collector.wait_records("/node/first", 2)
@@ -318,8 +320,8 @@ def test_health_pages_and_no_privileges(collector: Collector) -> None:
     assert collector.page("healthz").strip() == "ok" and collector.page("readyz").strip() == "ok"
     assert collector.metric("collector_probes") >= 25
     for module in ("shards.process", "sink.process"):
-        status = dict(line.split(":\t", 1) for line in Path(f"/proc/{collector.child(module)}/status").read_text().splitlines()
-                      if ":\t" in line)
+        text = Path(f"/proc/{collector.child(module)}/status").read_text()
+        status = dict(line.split(":\t", 1) for line in text.splitlines() if ":\t" in line)
         assert status["Uid"].split() == ["65532"] * 4 and status["Gid"].split() == ["65532"] * 4
         assert all(int(status[c], 16) == 0 for c in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"))
         assert status["NoNewPrivs"] == "1"

@@ -59,7 +59,8 @@ def test_replay_to_kafka_is_what_replay_prints(broker: Broker, corpora: Path, co
     files = [str(p) for p in sorted((corpora / "libhtp" / "files").glob("*.jsonl"))]
     run = [sys.executable, "-m", "collector", "replay", *files]
     printed = subprocess.run(run, capture_output=True, text=True, timeout=60, check=True).stdout.splitlines()
-    env = {**os.environ, "AKTO_KAFKA_BROKER_MAL": broker.address, "COLLECTOR_KAFKA_TOPIC": name, "COLLECTOR_COMPRESSION": codec}
+    env = {**os.environ, "AKTO_KAFKA_BROKER_MAL": broker.address, "COLLECTOR_KAFKA_TOPIC": name,
+           "COLLECTOR_COMPRESSION": codec}
     done = subprocess.run(run, capture_output=True, text=True, timeout=60, env=env)
     assert done.returncode == 0 and done.stdout == "", done.stderr
     messages = consume(broker, name, len(printed))

@@ -22,7 +22,7 @@ _CHARSET = re.compile(
 
 
 class _Undecodable(Exception):
-    """This body is not what its headers say."""
+    """The body is not what its headers say."""
 
 
 def _inflate(data: bytes, limit: int, cut: bool, wbits: int) -> tuple[bytes, bool]:

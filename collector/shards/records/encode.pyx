@@ -12,9 +12,9 @@ import binascii
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcmp, memcpy, strlen
+from libc.string cimport memcpy, strlen
 
-from collector.abi cimport DIR_IN, ROLE_CLIENT
+from collector.abi cimport DIR_IN
 from collector.shards.state cimport *
 
 

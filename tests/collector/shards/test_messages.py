@@ -61,7 +61,8 @@ def test_record_ids_are_unique() -> None:
 
 def test_chunked_both_ways_with_extensions_and_trailers() -> None:
     c = Conversation()
-    c.request(b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n3;name=value\r\nabc\r\n0\r\nTrailer: x\r\n\r\n")
+    c.request(b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"
+              b"3;name=value\r\nabc\r\n0\r\nTrailer: x\r\n\r\n")
     c.response(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
     c.response(b"A\r\n0123456789\r").response(b"\n5\r\nhel").response(b"lo\r\n0\r").response(b"\n\r").response(b"\n")
     r = one(c)
@@ -314,7 +315,8 @@ def test_response_bodies_can_be_switched_off() -> None:
 def test_cut_json_request_stays_acceptable() -> None:
     body = json.dumps({"a": ["x" * 50, {"b": "y" * 500}], "c": 1}).encode()
     c = Conversation(body_bytes=200)
-    c.request(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+    c.request(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\n"
+              b"Content-Length: %d\r\n\r\n" % len(body) + body)
     r = one(c.response(OK))
     assert json.loads(r["requestPayload"])["a"][0] == "x" * 50
     assert r["words"] == {"request_body_cut"}
@@ -374,7 +376,8 @@ def test_all_memory_is_given_back() -> None:
 
 
 @pytest.mark.parametrize(("head", "reason"), [
-    (b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n", "content_length_and_transfer_encoding"),
+    (b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+     "content_length_and_transfer_encoding"),
     (b"Content-Length: 3\r\nContent-Length: 4\r\n\r\nabc", "content_length_conflict"),
     (b"Content-Length: 3, 3\r\n\r\nabc", "content_length_repeated"),
     (b"Content-Length: +3\r\n\r\nabc", "content_length_invalid"),

@@ -33,7 +33,8 @@ def raw_deflate(data: bytes) -> bytes:
 
 
 @pytest.mark.parametrize(("coding", "encoded"), [
-    ("gzip", gzip.compress(TEXT)), ("GZIP", gzip.compress(TEXT)), ("x-gzip", gzip.compress(TEXT[:9]) + gzip.compress(TEXT[9:])),
+    ("gzip", gzip.compress(TEXT)), ("GZIP", gzip.compress(TEXT)),
+    ("x-gzip", gzip.compress(TEXT[:9]) + gzip.compress(TEXT[9:])),
     ("deflate", zlib.compress(TEXT)), ("deflate", raw_deflate(TEXT)), ("br", brotli.compress(TEXT)),
     ("zstd", zstandard.compress(TEXT)), ("gzip, br", brotli.compress(gzip.compress(TEXT))), ("identity", TEXT),
 ])
@@ -115,8 +116,11 @@ def test_escapes_are_json_for_any_bytes(data: bytes) -> None:
     except UnicodeDecodeError:
         assert text is None
     else:
+        assert text is not None
         assert json.loads(b'"' + text + b'"') == expected
-    twice = json.loads(b'"' + encode.escape_text(b"v" + data, True) + b'"')
+    text = encode.escape_text(b"v" + data, True)
+    assert text is not None
+    twice = json.loads(b'"' + text + b'"')
     assert isinstance(json.loads('"' + twice + '"'), str)
 
 

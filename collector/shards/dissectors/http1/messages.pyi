@@ -1,0 +1,1 @@
+"""messages.pyx has no names for Python: its functions are for Cython (messages.pxd)."""
