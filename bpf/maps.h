@@ -8,7 +8,7 @@ enum conn_state {
     CONN_SHARED = 3   /* several descriptors: the state is in `shared[shared_id]` */
 };
 
-/* One connection. 120 bytes. */
+/* One connection. 88 bytes; the loader reads it (collector/loader/compiler.py CONN). */
 struct conn {
     u64 pos[2];    /* stream position after the last captured call, by enum event_dir */
     u64 shared_id; /* CONN_SHARED: key of `shared` */

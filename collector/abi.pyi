@@ -40,6 +40,7 @@ def pack_known(
     role: int,
     local_port: int,
     remote_port: int,
+    comm: bytes = b"",
 ) -> bytes: ...
 def pack_data(
     conn: _Connection,

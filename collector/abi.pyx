@@ -65,7 +65,7 @@ def layout():
 
 
 def pack_known(conn, const unsigned char[::1] local not None, const unsigned char[::1] remote not None, *,
-               uint64_t ts_ns, int role, uint16_t local_port, uint16_t remote_port):
+               uint64_t ts_ns, int role, uint16_t local_port, uint16_t remote_port, bytes comm=b""):
     """An EVENT_OPEN with START_REJOIN from 16-byte addresses, as the kernel's table has them."""
     cdef event_open o
     if local.shape[0] != 16 or remote.shape[0] != 16:
@@ -78,6 +78,8 @@ def pack_known(conn, const unsigned char[::1] local not None, const unsigned cha
     o.remote_port = remote_port
     o.role = <uint8_t>role
     o.start = START_REJOIN
+    comm = comm[:15]
+    memcpy(o.comm, <const char*>comm, len(comm))
     return _ring_record(&o, sizeof(o), NULL, 0)
 
 

@@ -66,6 +66,11 @@ class PipeHandler(logging.Handler):
             self.dropped += 1
 
 
+def dropped_lines() -> int:
+    """Lines that this child could not get rid of."""
+    return sum(handler.dropped for handler in logging.getLogger().handlers if isinstance(handler, PipeHandler))
+
+
 class _TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))

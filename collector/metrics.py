@@ -15,12 +15,12 @@ COMMON = ("heartbeat_ns", "cpu_ns", "log_lines_dropped", "ready")
 LOADER_NAMES = (*COMMON, "spans", "span_bytes", "spans_announced_again", "record_file_bytes",
                 "record_file_skipped_bytes", "addresses_resolved", "addresses_failed", "done",
                 "kernel_dropped_events", "kernel_dropped_bytes", "kernel_map_full", "kernel_not_http", "kernel_tls",
-                "kernel_http2", "kernel_faults", "kernel_events", "kernel_event_bytes", "hook_variant", "probes",
+                "kernel_http2", "kernel_faults", "probes",
                 "io_uring_setups", "ring_high_water_bytes")
 SHARD_NAMES = (*COMMON, "messages", "batches", "batch_bytes", "batches_resent", "window_full", "refused_messages",
                "in_flight_bytes", "records_acknowledged")
 SINK_NAMES = (*COMMON, "batches", "records", "record_bytes", "delivered_records", "failed_records", "dropped_records",
-              "queue_bytes", "write_errors", "refused_messages", "destination_up", "late_ns")
+              "queue_bytes", "write_errors", "refused_messages", "destination_up")
 SUPERVISOR_NAMES = ("restarts_loader", "restarts_shard", "restarts_sink", "memory_pss_bytes", "memory_checks",
                     "shed", "lost_exchanges", "lost_state_bytes", "lost_records")
 
@@ -95,8 +95,6 @@ METRICS: tuple[Metric, ...] = (
     Metric("collector_spans_announced_again", COUNTER, "loader", "spans_announced_again",
            "Spans that a shard had not finished when it died; they were still in their ring and went to the new one."),
     Metric("collector_span_bytes", COUNTER, "loader", "span_bytes", "Bytes sent to shards."),
-    Metric("collector_kernel_events", COUNTER, "loader", "kernel_events", "Events that the kernel programs put into rings."),
-    Metric("collector_kernel_event_bytes", COUNTER, "loader", "kernel_event_bytes", "Bytes of those events."),
     Metric("collector_kernel_dropped_events", COUNTER, "loader", "kernel_dropped_events", _LOST_EVENTS),
     Metric("collector_kernel_dropped_bytes", COUNTER, "loader", "kernel_dropped_bytes",
            "Stream bytes of those events."),
@@ -120,6 +118,10 @@ METRICS: tuple[Metric, ...] = (
     Metric("collector_record_file_bytes", COUNTER, "loader", "record_file_bytes", "Bytes written by --record."),
     Metric("collector_record_file_skipped_bytes", COUNTER, "loader", "record_file_skipped_bytes",
            "Bytes not written by --record because its limit was reached."),
+    Metric("collector_log_lines_dropped", COUNTER, "shard", "log_lines_dropped",
+           "Log lines of a shard that could not be handed over in time."),
+    Metric("collector_refused_messages", COUNTER, "shard", "refused_messages",
+           "Messages between our processes that were refused: another life's, or a stranger's."),
     Metric("collector_batches", COUNTER, "shard", "batches", "Batches of records sent to the sink."),
     Metric("collector_batches_resent", COUNTER, "shard", "batches_resent", "Batches sent again to a new sink."),
     Metric("collector_in_flight_bytes", GAUGE, "shard", "in_flight_bytes", "Bytes of records not acknowledged yet."),

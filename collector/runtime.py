@@ -105,6 +105,7 @@ class Child:
         """Tell the supervisor that the loop goes round, and what it has cost."""
         self.counters["heartbeat_ns"] = time.monotonic_ns()
         self.counters["cpu_ns"] = time.process_time_ns()
+        self.counters["log_lines_dropped"] = logs.dropped_lines()
 
     def ready(self) -> None:
         """Tell the supervisor that this child does its work."""

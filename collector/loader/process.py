@@ -175,7 +175,8 @@ class Loader:
                 continue
             local, remote = compiler.CONN["local"], compiler.CONN["remote"]
             event = abi.pack_known((tgid, fd, gen), entry[local : local + 16], entry[remote : remote + 16], ts_ns=wall,
-                                   role=entry[compiler.CONN["role"]], local_port=local_port, remote_port=remote_port)
+                                   role=entry[compiler.CONN["role"]], local_port=local_port, remote_port=remote_port,
+                                   comm=addresses.process_name(tgid))
             self._injected.append((ring, self._rings[ring].produced(), event))
             told += 1
         log.warning("shard %d is new: %d connections introduced again", shard, told)
@@ -406,6 +407,7 @@ class Loader:
                     self._attach_lazy()
             else:
                 self._counters[name] = total
+        self._counters["spans_announced_again"] = sum(sender.resent for sender in self._senders)
         self._counters["ring_high_water_bytes"] = max((ring.high_water for ring in self._rings), default=0)
 
     def _attach_lazy(self) -> None:

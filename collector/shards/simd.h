@@ -32,13 +32,65 @@ static inline unsigned copy16_special(void *out, const void *in)
 }
 #endif
 
-static inline size_t count_byte(const void *data, size_t n, int c)
+/* Is there a byte in `w` that JSON wants care for? The same four conditions as above, eight bytes in a register. */
+static inline int special8(uint64_t w)
+{
+    const uint64_t ones = 0x0101010101010101ULL, high = 0x8080808080808080ULL;
+    uint64_t quote = w ^ (ones * '"'), slash = w ^ (ones * '\\');
+    return (((w - ones * 0x20) | (quote - ones) | (slash - ones) | w) & high) != 0;
+}
+
+/*
+ * The last bytes of a text, fewer than 16, in one or two overlapping words. Returns 0 and has copied nothing when any
+ * of them needs care (or might: the test may err on that side), or when there are fewer than four.
+ */
+static inline int copy_tail(void *out, const void *in, size_t n)
+{
+    uint64_t a, b;
+    if (n >= 8) {
+        memcpy(&a, in, 8);
+        memcpy(&b, (const char *)in + n - 8, 8);
+        if (special8(a) | special8(b))
+            return 0;
+        memcpy(out, &a, 8);
+        memcpy((char *)out + n - 8, &b, 8);
+        return 1;
+    }
+    if (n >= 4) {
+        uint32_t c, d;
+        memcpy(&c, in, 4);
+        memcpy(&d, (const char *)in + n - 4, 4);
+        if (special8((uint64_t)d << 32 | c))
+            return 0;
+        memcpy(out, &c, 4);
+        memcpy((char *)out + n - 4, &d, 4);
+        return 1;
+    }
+    return 0;
+}
+
+/* A CR that no LF follows, anywhere in a head. */
+static inline int has_bare_cr(const void *data, size_t n)
 {
     const uint8_t *p = (const uint8_t *)data;
-    size_t count = 0;
-    for (size_t i = 0; i < n; i++) /* the compiler makes this a vector loop */
-        count += p[i] == (uint8_t)c;
-    return count;
+    size_t i = 0;
+#if defined(__SSE2__)
+    unsigned carry = 0;
+    for (; i + 16 <= n; i += 16) {
+        __m128i v = _mm_loadu_si128((const __m128i *)(p + i));
+        unsigned cr = (unsigned)_mm_movemask_epi8(_mm_cmpeq_epi8(v, _mm_set1_epi8('\r')));
+        unsigned lf = (unsigned)_mm_movemask_epi8(_mm_cmpeq_epi8(v, _mm_set1_epi8('\n')));
+        if ((cr << 1 | carry) & 0xffff & ~lf)
+            return 1;
+        carry = cr >> 15;
+    }
+    if (carry && (i >= n || p[i] != '\n'))
+        return 1;
+#endif
+    for (; i < n; i++)
+        if (p[i] == '\r' && (i + 1 >= n || p[i + 1] != '\n'))
+            return 1;
+    return 0;
 }
 
 static inline unsigned ctz32(unsigned x) { return (unsigned)__builtin_ctz(x); }

@@ -29,22 +29,20 @@ _RESPONSE_HEADERS = (
 
 def json_body(size: int, rng: random.Random) -> bytes:
     """A JSON object of exactly ``size`` bytes (at least 2), strings and numbers as APIs have them."""
-    items = []
+    head, tail = '{"items": [', '], "pad": ""}'
+    items: list[str] = []
+    length = len(head) + len(tail)
     while True:
-        items.append({"id": rng.randrange(10**6), "name": f"item {rng.randrange(1000)}",
-                      "price": round(rng.random() * 100, 2), "tags": ["new", "sale"], "active": rng.random() < 0.5})
-        text = json.dumps({"items": items}).encode()
-        if len(text) >= size:
+        item = json.dumps({"id": rng.randrange(10**6), "name": f"item {rng.randrange(1000)}",
+                           "price": round(rng.random() * 100, 2), "tags": ["new", "sale"], "active": rng.random() < 0.5})
+        if length + len(item) + 2 > size:
             break
+        items.append(item)
+        length += len(item) + (2 if len(items) > 1 else 0)
+    text = head + ", ".join(items) + tail
     if len(text) > size:
-        items.pop()
-        text = json.dumps({"items": items, "pad": ""}).encode()
-        if len(text) > size:
-            text = b'{"pad": ""}'
-        if len(text) > size:
-            return b"{" + b" " * (size - 2) + b"}" if size >= 2 else b""
-        text = text[:-2] + b"x" * (size - len(text)) + text[-2:]
-    return text
+        return b"{" + b" " * (size - 2) + b"}" if size >= 2 else b""
+    return (text[:-2] + "x" * (size - len(text)) + text[-2:]).encode()
 
 
 def request(size: int, rng: random.Random) -> bytes:

@@ -18,6 +18,7 @@ import re2
 
 from collector.errors import ConfigError
 
+MAX_RULES, MAX_NAME = 32, 63  # fixed places in shards/state.pxd
 VARIABLE = "AKTO_MODULE_DISCOVERY_CONFIG"
 EXPECTED = 'a JSON array of {"key":{"eq":HEADER,"ifAbsent":"reject"|"accept"},"value":{"regex":RE2}}'
 DEFAULT_RULES = '[{"key":{"eq":"x-envoy-peer-metadata-id","ifAbsent":"accept"},"value":{"regex":".*sidecar.*"}}]'
@@ -75,5 +76,7 @@ def parse_rules(text: str | None) -> list[Rule]:
             re2.compile(regex or "")
         except re2.error as error:
             raise _fail(text, f"entry {number}: the regex is not RE2 ({error})") from None
+        if len(header.encode("latin-1", "replace")) > MAX_NAME or len(rules) == MAX_RULES:
+            raise _fail(text, f"entry {number}: at most {MAX_RULES} rules and {MAX_NAME} characters of a header name")
         rules.append(Rule(header.lower(), (absent or "").lower() == "reject", regex or ""))
     return rules

@@ -21,6 +21,7 @@ from collector.shards.state cimport *
 cdef extern from "simd.h" nogil:
     unsigned copy16_special(void* out, const void* p)
     unsigned ctz32(unsigned x)
+    bint copy_tail(void* out, const void* p, size_t n)
 
 cdef extern from "arpa/inet.h" nogil:
     const char* inet_ntop(int af, const void* src, char* dst, unsigned size)
@@ -126,6 +127,8 @@ cdef char* escape_json(char* out, const uint8_t* p, const uint8_t* end, int mode
         else:
             if p >= end:
                 return out
+            if copy_tail(out, p, <size_t>(end - p)):
+                return out + (end - p)
             c = p[0]
             if c >= 0x20 and c < 0x80 and c != c'"' and c != c'\\':
                 out[0] = <char>c
@@ -176,6 +179,8 @@ cdef char* escape_json_twice(char* out, const uint8_t* p, const uint8_t* end) no
         else:
             if p >= end:
                 return out
+            if copy_tail(out, p, <size_t>(end - p)):
+                return out + (end - p)
             c = p[0]
             if c >= 0x20 and c < 0x80 and c != c'"' and c != c'\\':
                 out[0] = <char>c

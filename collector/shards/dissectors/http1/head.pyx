@@ -15,7 +15,7 @@ from collector.shards.records.encode cimport escape_json, escape_json_twice, put
 from collector.shards.state cimport *
 
 cdef extern from "simd.h" nogil:
-    size_t count_byte(const void* p, size_t n, int c)
+    bint has_bare_cr(const void* p, size_t n)
 
 # tchar of RFC 9110 section 5.6.2
 cdef uint8_t[256] tchar
@@ -400,8 +400,7 @@ cdef int64_t parse_head(head_t* h, const uint8_t* p, const uint8_t* end, bint re
         h.ambiguity |= AMB_BAD_HEADER_LINE      # blanks or control characters in a name
     if memchr(start, 0, <size_t>(p - start)) != NULL:
         h.ambiguity |= AMB_NUL
-    if not h.ambiguity & AMB_BARE_LF and count_byte(start, <size_t>(p - start), c'\r') != count_byte(
-            start, <size_t>(p - start), c'\n'):
+    if not whole and has_bare_cr(start, <size_t>(p - start)):
         h.ambiguity |= AMB_BARE_CR
     return p - start
 

@@ -507,9 +507,9 @@ cdef size_t feed_start(ctx_t* ctx, conn_t* conn, half_t* h, bint request, const 
     cdef size_t take, before
     cdef size_t blank = 0
     cdef uint64_t first_ns
-    if not request and not h.parked and conn.role == ROLE_CLIENT and h.part.len == 0 and awaiting(conn) == NULL \
-            and not conn.uncertain and not conn.flags & CONN_JOINED and conn.half[conn.dir_request].state != H_OPAQUE and not conn.half[
-                conn.dir_request].ended:
+    cdef half_t* asking = &conn.half[conn.dir_request]
+    if (not request and not h.parked and conn.role == ROLE_CLIENT and h.part.len == 0 and awaiting(conn) == NULL
+            and not conn.uncertain and not conn.flags & CONN_JOINED and asking.state != H_OPAQUE and not asking.ended):
         # The traced client's send may return after its answer was read by another thread: wait for the request.
         h.parked = 1
         h.part_first_ns = ts
@@ -518,10 +518,9 @@ cdef size_t feed_start(ctx_t* ctx, conn_t* conn, half_t* h, bint request, const 
             return n
         before_park(ctx, conn, h, ts)
         return 0        # nothing used; the state may be another one now
-    if not request and conn.half[conn.dir_request].part.len and awaiting(conn) == NULL \
-            and conn.half[conn.dir_request].state == H_START:
+    if not request and asking.part.len and awaiting(conn) == NULL and asking.state == H_START:
         # answered before the request's head was whole: refused, or the rest of it was lost
-        salvage_head(ctx, conn, &conn.half[conn.dir_request], True, ts)
+        salvage_head(ctx, conn, asking, True, ts)
     if h.part.len == 0:
         length = parse_head(&HEAD, p, p + n, not request, False)
         if length > 0:          # the common case: a whole head in one event
