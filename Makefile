@@ -21,7 +21,7 @@ bench:  ## the pipeline benchmark, small
 ##@ Checks
 lint:  ## formatting and style
 	$(BIN)/ruff check collector tests setup.py
-	$(BIN)/cython-lint --max-line-length 125 --ignore E741 collector
+	PATH=$(BIN):$$PATH cython-lint collector
 	clang-format --dry-run --Werror bpf/*.c bpf/*.h bpf/abi/*.h
 
 types:  ## mypy, strict
