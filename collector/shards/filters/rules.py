@@ -58,7 +58,7 @@ def parse_rules(text: str | None) -> list[Rule]:
         return []
     if not isinstance(config, list):
         raise _fail(text, "not an array")
-    rules = []
+    rules: list[Rule] = []
     for number, entry in enumerate(config):
         if not isinstance(entry, dict):
             raise _fail(text, f"entry {number} is not an object")
