@@ -33,10 +33,10 @@ from collector.runtime import Child
 
 log = logging.getLogger("loader")
 
-SPAN_BYTES = 1 << 20
+SPAN_BYTES = 2 << 20
 # How long to sleep between two looks at the rings: long enough that a look is worth its cost (some 100 us with all
-# wake-ups that follow), short enough that a ring fills to an eighth at most. See docs/benchmarks.md.
-BUSY_SECONDS, RELAXED_SECONDS, IDLE_SECONDS = 0.002, 0.01, 0.05
+# wake-ups that follow), short enough that a ring fills to a quarter at most. See docs/benchmarks.md.
+BUSY_SECONDS, RELAXED_SECONDS, IDLE_SECONDS = 0.002, 0.02, 0.05
 STOP_SECONDS = 8.0
 _QUESTION = struct.Struct("=IiII")
 _STATS = ("kernel_dropped_events", "kernel_dropped_bytes", "kernel_map_full", "kernel_not_http", "kernel_tls",
@@ -152,6 +152,8 @@ class Loader:
         self._pids: set[int] = set()
         self._tracefs = ""
         self._next_stats = 0.0
+        self._heard = True
+        self._wall = self._clock.wall_offset_ns()
         self._cpus = kernel.possible_cpus()
         spare = start.get("spare", 0)
         record = child.fds[1] if start.get("record") else None
@@ -200,17 +202,17 @@ class Loader:
             return error.exit_code
         self._child.ready()
         delay, last = IDLE_SECONDS, time.monotonic()
-        eighth = self._start["ring_bytes"] * len(self._rings) / 8
+        quarter = self._start["ring_bytes"] * len(self._rings) / 4
         while not self._child.stopping:
             moved = self._turn()
             now = time.monotonic()
             if moved > 4096:
-                delay = min(RELAXED_SECONDS, max(BUSY_SECONDS, eighth * (now - last) / moved))
+                delay = min(RELAXED_SECONDS, max(BUSY_SECONDS, quarter * (now - last) / moved))
             else:
                 delay = min(IDLE_SECONDS, delay * 1.5)
             last = now
             if moved < SPAN_BYTES:
-                select.select([self._child.channel], [], [], delay)
+                self._heard = bool(select.select([self._child.channel], [], [], delay)[0])
         return self._finish()
 
     def _use_test_rings(self) -> None:
@@ -285,10 +287,11 @@ class Loader:
     def _turn(self) -> int:
         """Drain every ring once; returns the bytes moved."""
         moved = 0
-        wall = self._clock.wall_offset_ns()
-        for message in self._child.hear():
-            if message.get("kind") == "pids" and self._attached.maps:
-                self._select(message["ours"])
+        if self._heard:
+            self._heard = False
+            for message in self._child.hear():
+                if message.get("kind") == "pids" and self._attached.maps:
+                    self._select(message["ours"])
         for sender in self._senders:
             sender.service()
         if self._questions is not None:
@@ -304,16 +307,18 @@ class Loader:
                 continue
             position, length = span
             moved += length
-            sender.send((messages.pack_span(number, position, length),), wall, kind=messages.SPAN, size=length,
+            sender.send((messages.pack_span(number, position, length),), self._wall, kind=messages.SPAN, size=length,
                         done=functools.partial(ring.release, position + length))
             self._counters.add("spans")
             self._counters.add("span_bytes", length)
             if self._writer is not None:
-                self._record(number, ring.copy(position, length), wall)
-        self._inject(wall)
+                self._record(number, ring.copy(position, length), self._wall)
+        self._inject(self._wall)
         now = time.monotonic()
         if now >= self._next_stats:
             self._next_stats = now + 0.25
+            self._wall = self._clock.wall_offset_ns()
+            self._heard = True
             self._read_stats()
         self._child.beat()
         return moved
