@@ -265,6 +265,13 @@ class Loader:
         self._tracefs = kernel.find_tracefs() or ""
         self._attached = Attached.adopt(self._start["adopt"], self._adopted_fds)
         self._map_rings()
+        # the bits that the loader before us had set: those of processes that are gone must be cleared
+        if not self._start["pids"]:
+            self._pids = set(self._start["known"])
+            for pid in self._pids:
+                self._bits[pid >> 6] = self._bits.get(pid >> 6, 0) | 1 << (pid & 63)
+            self._pids.discard(os.getpid())
+            self._bits[os.getpid() >> 6] = self._bits.get(os.getpid() >> 6, 0) & ~(1 << (os.getpid() & 63))
         self._select(self._start["ours"])
         self._counters["probes"] = len(self._attached.probes)
 

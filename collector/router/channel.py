@@ -122,7 +122,7 @@ class Sender:
     def service(self) -> None:
         """Take in what the receiver says; introduce ourselves where needed; send again what must be."""
         now = time.monotonic()
-        while self.socket.getsockopt(zmq.EVENTS) & zmq.POLLIN:  # asking is cheaper than an exception a call
+        while int(self.socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:  # asking is cheaper than an exception a call
             frames = self.socket.recv_multipart(zmq.DONTWAIT)
             try:
                 header = messages.unpack(frames[0], self._token)

@@ -81,6 +81,7 @@ class Supervisor:
         self.own = Counters(self._memory.block(self.shards + 2), metrics.SUPERVISOR_NAMES)
         self._core = [Counters(self._memory.block(i), COUNTER_NAMES, 0) for i in range(self.shards)]
         self._deaths_while_fed: dict[int, int] = {}
+        self._known_pids: set[int] = set()  # all that the kernel programs were ever told to leave alone
         self._signals = 0
         self._exit_code = 0
         self._stop_reason = ""
@@ -151,12 +152,13 @@ class Supervisor:
                                    "batch_seconds": config["AKTO_TRAFFIC_BATCH_TIME_SECS"]}}, fds)
         else:
             message = {**self._common(), **plan.loader_message, "adopt": None, "spare": len(plan.loader_fds),
-                       "ours": self.pids()}
+                       "ours": self.pids(), "known": sorted(self._known_pids)}
             fds = [self._memory.fd, *plan.loader_fds]
             if self._adopted is not None:
                 message["adopt"] = self._adopted[0]
                 fds += self._adopted[1]
             child.start(message, fds)
+        self._known_pids.update(self.pids())
         if child is not self.loader:
             self.loader.tell({"kind": "pids", "ours": self.pids()})
 

@@ -206,7 +206,7 @@ def test_foreign_traffic_costs_no_exchange_and_no_memory(collector: Collector, n
     time.sleep(1)
     pids = [collector.process.pid, *collector.children()]
     before = memory.pss_bytes(pids)
-    scale = int(os.environ.get("COLLECTOR_NOISE", "1"))
+    scale = int(os.environ.get("NOISE_SCALE", "1"))
     for i in range(3 * scale):
         strangers(1000, i)
         bulk(256)
