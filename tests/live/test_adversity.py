@@ -237,3 +237,16 @@ def test_output_that_goes_away_ends_the_collector(live: None, tmp_path: Path) ->
             server.close()
     assert (tmp_path / "out.txt").read_text().startswith("{")
     assert "output" in (tmp_path / "err.txt").read_text()
+
+
+def test_memory_limit_drains_and_exits_with_3(live: None, tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError) as ended:
+        c = Collector(tmp_path, AKTO_MEM_THRESH_RESTART="40", TRAFFIC_BUFFER_THRESHOLD="30")
+        c.process.wait(30)
+        raise RuntimeError(c.log() + f" code={c.process.returncode}")
+    assert "above AKTO_MEM_THRESH_RESTART (40 MiB)" in str(ended.value)
+    done = subprocess.run([os.sys.executable, "-m", "collector", "run", "--output", "null"],  # type: ignore[attr-defined]
+                          capture_output=True, text=True, timeout=60, env={
+                              **os.environ, "COLLECTOR_RUNTIME_DIR": str(tmp_path / "again"), "AKTO_MEM_HARD_LIMIT": "40",
+                              "AKTO_MEM_SOFT_LIMIT": "30", "COLLECTOR_HEALTH_ADDRESS": "127.0.0.1:0"})
+    assert done.returncode == 3, done.stderr
