@@ -240,13 +240,9 @@ def test_output_that_goes_away_ends_the_collector(live: None, tmp_path: Path) ->
 
 
 def test_memory_limit_drains_and_exits_with_3(live: None, tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError) as ended:
-        c = Collector(tmp_path, AKTO_MEM_THRESH_RESTART="40", TRAFFIC_BUFFER_THRESHOLD="30")
-        c.process.wait(30)
-        raise RuntimeError(c.log() + f" code={c.process.returncode}")
-    assert "above AKTO_MEM_THRESH_RESTART (40 MiB)" in str(ended.value)
     done = subprocess.run([os.sys.executable, "-m", "collector", "run", "--output", "null"],  # type: ignore[attr-defined]
                           capture_output=True, text=True, timeout=60, env={
-                              **os.environ, "COLLECTOR_RUNTIME_DIR": str(tmp_path / "again"), "AKTO_MEM_HARD_LIMIT": "40",
+                              **os.environ, "COLLECTOR_RUNTIME_DIR": str(tmp_path / "run"), "AKTO_MEM_HARD_LIMIT": "40",
                               "AKTO_MEM_SOFT_LIMIT": "30", "COLLECTOR_HEALTH_ADDRESS": "127.0.0.1:0"})
     assert done.returncode == 3, done.stderr
+    assert "above AKTO_MEM_THRESH_RESTART (40 MiB)" in done.stderr
