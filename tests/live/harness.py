@@ -117,7 +117,8 @@ class Program:
     def __init__(self, *command: str) -> None:
         if not command[0].startswith("/"):
             command = (sys.executable, str(HERE / "programs.py"), *command)
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True)
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True,
+                                        start_new_session=True)
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line.strip().isdigit():
@@ -126,8 +127,8 @@ class Program:
         self.port = int(line)
 
     def close(self) -> None:
-        """End it."""
-        self.process.kill()
+        """End it and what it has forked."""
+        os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
         if self.process.stdout:
             self.process.stdout.close()
