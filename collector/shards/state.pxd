@@ -86,7 +86,6 @@ cdef enum:  # mark_bit
     MARK_RESPONSE_UNDECODED = 1 << 16
     MARK_HEADERS_CUT = 1 << 17           # header block longer than COLLECTOR_HEADER_BYTES
     MARK_EVICTED = 1 << 18               # flushed to stay within a limit
-    MARK_TEXT_REPLACED = 1 << 19         # reserved for charset conversions
 
 # Why framing is ambiguous: what a smuggling attempt looks like from outside (RFC 9112 section 11.2).
 cdef enum:  # ambiguity_bit
@@ -177,7 +176,6 @@ cdef enum:  # half_state
 cdef struct half_t:
     uint64_t pos         # next expected stream position
     uint64_t remaining
-    uint64_t message_bytes
     uint64_t last_ns
     buf_t part           # a head or chunk line that is not whole yet
     uint32_t scan        # bytes of `part` already searched for its end
@@ -196,7 +194,6 @@ cdef enum:  # conn_flag
     CONN_IGNORED = 2     # port or egress filter
     CONN_TIMED = 4       # in the timer list
     CONN_JOINED = 8
-    CONN_PIPELINED = 16
     CONN_SUSPECT = 32    # killed a shard twice: skipped
     CONN_OPENED = 64     # an OPEN was seen
     CONN_TLS = 128

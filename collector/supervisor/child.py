@@ -71,6 +71,10 @@ class ChildProcess:
                 [sys.executable, "-m", self.module, str(theirs.fileno())], env=environment, stdin=subprocess.DEVNULL,
                 stdout=self._stdout if self._stdout is not None else subprocess.DEVNULL, stderr=write,
                 pass_fds=[theirs.fileno()], close_fds=True)
+        except OSError:
+            ours.close()
+            os.close(read)
+            raise
         finally:
             theirs.close()
             os.close(write)
@@ -135,12 +139,7 @@ class ChildProcess:
         self._lines.feed(b"\n")
         self.exit_code = self._process.returncode
         self._process = None
-        if self.channel is not None:
-            self.channel.close()
-            self.channel = None
-        if self.log_pipe is not None:
-            os.close(self.log_pipe)
-            self.log_pipe = None
+        self._close()
         return True
 
     def discard(self) -> None:
@@ -149,6 +148,10 @@ class ChildProcess:
         if self._process is not None:
             self._process.wait()
             self._process = None
+        self._close()
+
+    def _close(self) -> None:
+        """Our ends of the channel and of the log pipe."""
         if self.channel is not None:
             self.channel.close()
             self.channel = None

@@ -354,7 +354,6 @@ cdef void on_request(ctx_t* ctx, conn_t* conn, half_t* h, uint64_t first_ns, uin
         lose_framing(ctx, conn, h, True)
         return
     if conn.first != NULL:
-        conn.flags |= CONN_PIPELINED
         if conn.uncertain or conn.first.marks & MARK_JOINED:
             conn.uncertain = UNCERTAIN_EXCHANGES
         conn.last.next = ex
