@@ -9,7 +9,7 @@ cdef enum:  # text_mode
     TEXT_STRICT = 0    # NULL when the bytes are not UTF-8
     TEXT_LATIN1 = 1    # a byte that is not part of UTF-8 stands for the ISO-8859-1 character
 
-# Room needed in `out`: 6 bytes a byte for escape_json, 7 for escape_json_twice, and 16 more.
+# Room needed in `out`: 6 bytes a byte for escape_json, 7 for escape_json_twice, and 32 more.
 cdef char* escape_json(char* out, const uint8_t* p, const uint8_t* end, int mode) noexcept nogil
 cdef char* escape_json_twice(char* out, const uint8_t* p, const uint8_t* end) noexcept nogil
 cdef char* put_u64(char* out, uint64_t v) noexcept nogil

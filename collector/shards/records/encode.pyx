@@ -2,7 +2,7 @@
 
 The heads arrive here already as JSON text (dissectors/http1/head.pyx writes them while it has the fields at hand),
 so what is left is copying, the two bodies, the times and the marks. Each body byte is looked at once; the common
-case - text that is valid UTF-8 - is escaped straight into the batch, sixteen bytes a step. Only content codings,
+case - text that is valid UTF-8 - is escaped straight into the batch, sixteen bytes a step (records/escape.h). Only content codings,
 foreign charsets and binary bodies go through Python objects.
 
 JSON: RFC 8259; UTF-8: RFC 3629 section 4. A record is one line: no raw newline can occur inside it.
@@ -18,10 +18,17 @@ from collector.abi cimport DIR_IN
 from collector.shards.state cimport *
 
 
-cdef extern from "simd.h" nogil:
+cdef extern from "records/escape.h" nogil:
     unsigned copy16_special(void* out, const void* p)
     unsigned ctz32(unsigned x)
     bint copy_tail(void* out, const void* p, size_t n)
+    void prepare_escape()
+    bint fast_texts()
+    char* escape_plain_ssse3(char* out, const uint8_t** at, const uint8_t* end)
+    char* escape_utf8_ssse3(char* out, const uint8_t** at, const uint8_t* end)
+    bint utf8_valid_ssse3(const uint8_t* p, const uint8_t* end)
+
+prepare_escape()
 
 cdef extern from "arpa/inet.h" nogil:
     const char* inet_ntop(int af, const void* src, char* dst, unsigned size)
@@ -113,10 +120,17 @@ cdef char* escape_json(char* out, const uint8_t* p, const uint8_t* end, int mode
     cdef unsigned m, k
     cdef uint8_t c
     cdef int n
+    cdef bint fast = fast_texts()
+    cdef bint valid = False         # what is left is known to be UTF-8
     while True:
+        if fast:
+            out = escape_utf8_ssse3(out, &p, end) if valid else escape_plain_ssse3(out, &p, end)
+            if p == end:
+                return out          # the common case: there was nothing but plain text and short escapes
+        # up to the next byte that needs care
         if end - p >= 16:
             m = copy16_special(out, p)
-            if m == 0:          # the common case: plain text, nothing to do but move on
+            if m == 0:
                 p += 16
                 out += 16
                 continue
@@ -139,6 +153,17 @@ cdef char* escape_json(char* out, const uint8_t* p, const uint8_t* end, int mode
             out = put_escape(out, c)
             p += 1
             continue
+        if fast and not valid:
+            valid = utf8_valid_ssse3(p, end)
+            if valid:
+                continue
+            if mode == TEXT_STRICT:
+                return NULL
+            fast = False
+        while valid and p < end and p[0] >= 0x80:
+            out[0] = <char>p[0]     # perhaps the middle of a sequence: a step of 16 bytes may end inside one
+            out += 1
+            p += 1
         while p < end and p[0] >= 0x80:
             n = utf8_length(p, end)
             if n > 0:
@@ -516,7 +541,7 @@ def close_json_text(bytes text):
 
 def escape_text(bytes text, bint twice=False):
     """The escapers for tests: the inside of a JSON string, or None when the bytes are not UTF-8."""
-    cdef bytearray out = bytearray(len(text) * 7 + 16)
+    cdef bytearray out = bytearray(len(text) * 7 + 32)
     cdef const uint8_t* p = text
     cdef char* o = out
     cdef char* e
