@@ -4,9 +4,142 @@
 #define COLLECTOR_SIMD_H
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 #if defined(__SSE2__)
 #include <emmintrin.h>
 #endif
+
+/* What find_line_end (LINE_...) and find_colon (NAME_...) saw on their way. */
+enum {
+    LINE_SPECIAL = 1,       /* a byte that JSON wants care for: control character, '"', '\\', 0x80 and up */
+    LINE_NUL = 2,
+    LINE_BARE_CR = 4,       /* a CR that no LF follows */
+    NAME_ODD = 1,           /* a control character or a blank */
+    NAME_SPECIAL = 2,       /* a byte that JSON wants care for, or a blank */
+};
+
+/* The first ':' or LF, or NULL; `facts` gets what lies before it. */
+static inline const uint8_t *find_colon(const uint8_t *p, const uint8_t *end, unsigned *facts)
+{
+#if defined(__SSE2__)
+    for (; end - p >= 16; p += 16) {
+        __m128i v = _mm_loadu_si128((const __m128i *)p);
+        __m128i low = _mm_cmplt_epi8(v, _mm_set1_epi8(0x21));   /* and 0x80 and up */
+        unsigned stop = (unsigned)_mm_movemask_epi8(
+            _mm_or_si128(_mm_cmpeq_epi8(v, _mm_set1_epi8(':')), _mm_cmpeq_epi8(v, _mm_set1_epi8('\n'))));
+        unsigned special = (unsigned)_mm_movemask_epi8(
+            _mm_or_si128(low, _mm_or_si128(_mm_cmpeq_epi8(v, _mm_set1_epi8('"')), _mm_cmpeq_epi8(v, _mm_set1_epi8('\\')))));
+        unsigned before = stop ? (stop & (0 - stop)) - 1 : 0xffff;
+        if (special & before) {
+            unsigned high = (unsigned)_mm_movemask_epi8(v);
+            *facts |= NAME_SPECIAL | ((unsigned)_mm_movemask_epi8(low) & ~high & before ? NAME_ODD : 0);
+        }
+        if (stop)
+            return p + __builtin_ctz(stop);
+    }
+#endif
+    for (; p < end; p++) {
+        if (*p == ':' || *p == '\n')
+            return p;
+        if (*p <= 0x20)
+            *facts |= NAME_SPECIAL | NAME_ODD;
+        else if (*p >= 0x80 || *p == '"' || *p == '\\')
+            *facts |= NAME_SPECIAL;
+    }
+    return NULL;
+}
+
+/* The LF that ends the line, or NULL; `facts` gets what lies before it, a CR right before it aside. */
+static inline const uint8_t *find_line_end(const uint8_t *p, const uint8_t *end, unsigned *facts)
+{
+    unsigned carry = 0;     /* the byte before p is a CR */
+#if defined(__SSE2__)
+    for (; end - p >= 16; p += 16) {
+        __m128i v = _mm_loadu_si128((const __m128i *)p);
+        unsigned special = (unsigned)_mm_movemask_epi8(
+            _mm_or_si128(_mm_cmplt_epi8(v, _mm_set1_epi8(0x20)),
+                         _mm_or_si128(_mm_cmpeq_epi8(v, _mm_set1_epi8('"')), _mm_cmpeq_epi8(v, _mm_set1_epi8('\\')))));
+        unsigned lf, cr, nul, before, last;
+        if (!(special | carry))
+            continue;
+        lf = (unsigned)_mm_movemask_epi8(_mm_cmpeq_epi8(v, _mm_set1_epi8('\n')));
+        cr = (unsigned)_mm_movemask_epi8(_mm_cmpeq_epi8(v, _mm_set1_epi8('\r')));
+        before = lf ? (lf & (0 - lf)) - 1 : 0xffff;     /* the bytes of this line */
+        last = lf ? (before + 1) >> 1 : 0x8000;         /* the one whose CR is no bare one, or not yet known to be one */
+        if (carry && !(lf & 1))
+            *facts |= LINE_BARE_CR | LINE_SPECIAL;
+        carry = !lf && cr & 0x8000;
+        special &= before & ~(cr & last);
+        if (special) {
+            nul = (unsigned)_mm_movemask_epi8(_mm_cmpeq_epi8(v, _mm_setzero_si128()));
+            *facts |= LINE_SPECIAL | (nul & before ? LINE_NUL : 0) | (cr & before & ~last ? LINE_BARE_CR : 0);
+        }
+        if (lf)
+            return p + __builtin_ctz(lf);
+    }
+#endif
+    for (; p < end; p++) {
+        if (*p == '\n')
+            return p;
+        if (carry)
+            *facts |= LINE_BARE_CR | LINE_SPECIAL;
+        carry = *p == '\r';
+        if (!carry && (*p < 0x20 || *p >= 0x80 || *p == '"' || *p == '\\'))
+            *facts |= LINE_SPECIAL | (*p == 0 ? LINE_NUL : 0);
+    }
+    return NULL;
+}
+
+/*
+ * The first and the last eight bytes of a name in lower case (as far as setting bit 5 does that: without NAME_ODD it is
+ * exact for letters and '-'); a name shorter than eight bytes gives the same word twice, filled up with 'a'.
+ * `readable` bytes may be read from p.
+ */
+static inline void name_words(const uint8_t *p, uint32_t n, size_t readable, uint64_t *first, uint64_t *last)
+{
+    const uint64_t ones = 0x0101010101010101ULL;
+    if (n >= 8) {
+        memcpy(first, p, 8);
+        memcpy(last, p + n - 8, 8);
+        *last |= ones * 0x20;
+    } else {
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+        if (readable >= 8) {
+            uint64_t beyond = n ? ~0ULL << 8 * n : ~0ULL;
+            memcpy(first, p, 8);
+            *first = (*first & ~beyond) | (ones * 'a' & beyond);
+        } else
+#endif
+        {
+            uint8_t few[8];
+            memset(few, 'a', 8);
+            for (uint32_t i = 0; i < n; i++)
+                few[i] = p[i];
+            memcpy(first, few, 8);
+        }
+        *last = *first | ones * 0x20;
+    }
+    *first |= ones * 0x20;
+}
+
+static inline uint64_t word8(const char *s)
+{
+    uint64_t w;
+    memcpy(&w, s, 8);
+    return w;
+}
+
+/* Copy n plain bytes, 16 at a time where that many may be read; writes up to 15 bytes more. */
+static inline char *copy_plain(char *out, const uint8_t *p, uint32_t n, const uint8_t *readable_end)
+{
+    if ((size_t)(readable_end - p) >= ((size_t)n + 15) / 16 * 16) {
+        for (uint32_t i = 0; i < n; i += 16)
+            memcpy(out + i, p + i, 16);
+    } else {
+        memcpy(out, p, n);
+    }
+    return out + n;
+}
 
 /* A CR that no LF follows, anywhere in a head. */
 static inline int has_bare_cr(const void *data, size_t n)

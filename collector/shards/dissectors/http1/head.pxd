@@ -29,6 +29,8 @@ cdef struct field_t:
     uint8_t id            # enum field_id
     uint8_t repeats       # an earlier field has this name: written there
     uint8_t repeated      # a later field has this name
+    uint8_t plain_name    # no byte of it wants escaping
+    uint8_t plain_value
 
 cdef struct head_t:
     const uint8_t* method      # request
@@ -50,6 +52,8 @@ cdef struct head_t:
     uint8_t cl_valid
     uint8_t expect
     uint8_t upgrade
+    uint8_t content_encoding
+    const uint8_t* end         # of the bytes that it was parsed from
     uint64_t content_length
     field_t* host
     field_t* content_type

@@ -16,6 +16,17 @@ from collector.shards.state cimport *
 
 cdef extern from "simd.h" nogil:
     bint has_bare_cr(const void* p, size_t n)
+    const uint8_t* find_colon(const uint8_t* p, const uint8_t* end, unsigned* facts)
+    const uint8_t* find_line_end(const uint8_t* p, const uint8_t* end, unsigned* facts)
+    void name_words(const uint8_t* p, uint32_t n, size_t readable, uint64_t* first, uint64_t* last)
+    uint64_t word8(const char* s)
+    char* copy_plain(char* out, const uint8_t* p, uint32_t n, const uint8_t* readable_end)
+    enum:
+        LINE_SPECIAL
+        LINE_NUL
+        LINE_BARE_CR
+        NAME_ODD
+        NAME_SPECIAL
 
 # tchar of RFC 9110 section 5.6.2
 cdef uint8_t[256] tchar
@@ -38,26 +49,28 @@ cdef bint same_name(const uint8_t* a, const char* lower, uint32_t n) noexcept no
     return True
 
 
-cdef inline uint8_t field_id_of(const uint8_t* name, uint32_t n) noexcept nogil:
-    if n == 4 and same_name(name, b"host", 4):
-        return F_HOST
-    if n == 14 and same_name(name, b"content-length", 14):
-        return F_CONTENT_LENGTH
-    if n == 17 and same_name(name, b"transfer-encoding", 17):
-        return F_TRANSFER_ENCODING
-    if n == 12 and same_name(name, b"content-type", 12):
-        return F_CONTENT_TYPE
-    if n == 16 and same_name(name, b"content-encoding", 16):
-        return F_CONTENT_ENCODING
-    if n == 7 and same_name(name, b"upgrade", 7):
-        return F_UPGRADE
+cdef inline uint8_t field_id_of(uint64_t first, uint64_t last, uint32_t n, const uint8_t* name) noexcept nogil:
+    """Which of the fields that matter this is, by the words of name_words (simd.h)."""
+    if n == 4:
+        return F_HOST if first == word8(b"hostaaaa") else F_OTHER
+    if n == 14:
+        return F_CONTENT_LENGTH if first == word8(b"content-") and last == word8(b"t-length") else F_OTHER
+    if n == 12:
+        return F_CONTENT_TYPE if first == word8(b"content-") and last == word8(b"ent-type") else F_OTHER
+    if n == 17:
+        if first == word8(b"transfer") and last == word8(b"encoding") and name[8] == c'-':
+            return F_TRANSFER_ENCODING
+        return F_OTHER
+    if n == 16:
+        return F_CONTENT_ENCODING if first == word8(b"content-") and last == word8(b"encoding") else F_OTHER
     if n == 6:
-        if same_name(name, b"expect", 6):
-            return F_EXPECT
-        if same_name(name, b"cookie", 6):
+        if first == word8(b"cookieaa"):
             return F_COOKIE
-    if n == 10 and same_name(name, b"set-cookie", 10):
-        return F_SET_COOKIE
+        return F_EXPECT if first == word8(b"expectaa") else F_OTHER
+    if n == 10:
+        return F_SET_COOKIE if first == word8(b"set-cook") and last == word8(b"t-cookie") else F_OTHER
+    if n == 7:
+        return F_UPGRADE if first == word8(b"upgradea") else F_OTHER
     return F_OTHER
 
 
@@ -242,10 +255,16 @@ cdef int64_t parse_head(head_t* h, const uint8_t* p, const uint8_t* end, bint re
     cdef const uint8_t* q
     cdef const uint8_t* colon
     cdef field_t* f
-    cdef uint64_t seen = 0, bit
+    cdef uint64_t[4] seen
+    cdef uint64_t bit, first, last
     cdef uint32_t i, n
+    cdef unsigned facts = 0, here, name_facts
     cdef bint odd = False
+    cdef bint look_again = False    # lines of no usual form: NUL and bare CR are looked for once more
     cdef field_t extra
+    seen[0] = seen[1] = seen[2] = seen[3] = 0
+    h.end = end
+    h.content_encoding = 0
     h.count = 0
     h.ambiguity = 0
     h.overflow = 0
@@ -269,7 +288,7 @@ cdef int64_t parse_head(head_t* h, const uint8_t* p, const uint8_t* end, bint re
             return -1
     elif not tchar[p[0]]:
         return -1
-    nl = <const uint8_t*>memchr(p, c'\n', <size_t>(end - p))
+    nl = find_line_end(p, end, &facts)
     if nl == NULL:
         if not response:
             # a token, then a blank: anything else never becomes a request line
@@ -307,11 +326,19 @@ cdef int64_t parse_head(head_t* h, const uint8_t* p, const uint8_t* end, bint re
             h.ambiguity |= AMB_BARE_LF
             p += 1
             break
-        nl = <const uint8_t*>memchr(p, c'\n', <size_t>(end - p))
+        here = 0
+        name_facts = 0
+        colon = find_colon(p, end, &name_facts)
+        if colon != NULL and colon[0] == c':' and colon != p and p[0] != c' ' and p[0] != c'\t':
+            nl = find_line_end(colon + 1, end, &here)       # the common case: a field line
+        else:
+            nl = <const uint8_t*>memchr(p, c'\n', <size_t>(end - p))
+            look_again = True
         if nl == NULL:
             if whole:
                 break
             return 0
+        facts |= here
         stop = nl
         if (stop - 1)[0] == c'\r' and stop > p:
             stop -= 1
@@ -326,10 +353,10 @@ cdef int64_t parse_head(head_t* h, const uint8_t* p, const uint8_t* end, bint re
                     stop -= 1
                 if stop > p:
                     f.value_len = <uint32_t>(stop - f.value)
+                    f.plain_value = 0
             p = nl + 1
             continue
-        colon = <const uint8_t*>memchr(p, c':', <size_t>(stop - p))
-        if colon == NULL or colon == p:
+        if colon >= stop or colon == p:
             h.ambiguity |= AMB_BAD_HEADER_LINE
             p = nl + 1
             continue
@@ -353,25 +380,35 @@ cdef int64_t parse_head(head_t* h, const uint8_t* p, const uint8_t* end, bint re
             stop -= 1
         f.value = q
         f.value_len = <uint32_t>(stop - q)
-        f.id = field_id_of(p, f.name_len)
+        n = f.name_len
+        name_words(p, n, <size_t>(end - p), &first, &last)
+        f.id = F_OTHER
+        if name_facts & NAME_ODD:
+            look_again = True
+            for i in range(n):      # blanks before the colon have their own word
+                if p[i] <= 0x20:
+                    odd = True
+        f.plain_name = not name_facts & NAME_SPECIAL
+        if not odd or f.plain_name:
+            f.id = field_id_of(first, last, n, p)
+        f.plain_value = not here & LINE_SPECIAL
         f.repeats = 0
         f.repeated = 0
-        n = f.name_len
-        f.hash = name_hash(p, n, &odd)
+        f.hash = <uint32_t>(((first ^ n) * 0x9E3779B97F4A7C15ULL ^ last * 0xC2B2AE3D27D4EB4FULL) >> 32)
         if f == &extra:
             if f.id == F_CONTENT_LENGTH or f.id == F_TRANSFER_ENCODING:
                 framing_facts(h, f)
             p = nl + 1
             continue
         bit = <uint64_t>1 << (f.hash & 63)
-        if seen & bit:
+        if seen[f.hash >> 6 & 3] & bit:
             for i in range(h.count - 1):
                 if (h.fields[i].hash == f.hash and h.fields[i].name_len == n and not h.fields[i].repeats
                         and same_text(h.fields[i].name, p, n)):
                     h.fields[i].repeated = 1
                     f.repeats = 1
                     break
-        seen |= bit
+        seen[f.hash >> 6 & 3] |= bit
         p = nl + 1
     # second look, at the few fields that matter: folding may have lengthened their values
     for i in range(h.count):
@@ -391,6 +428,8 @@ cdef int64_t parse_head(head_t* h, const uint8_t* p, const uint8_t* end, bint re
             h.expect = 1
         elif f.id == F_UPGRADE:
             h.upgrade = 1
+        elif f.id == F_CONTENT_ENCODING:
+            h.content_encoding = 1
     if h.has_te:
         if h.has_cl:
             h.ambiguity |= AMB_CL_AND_TE
@@ -398,34 +437,11 @@ cdef int64_t parse_head(head_t* h, const uint8_t* p, const uint8_t* end, bint re
             h.ambiguity |= AMB_TE_HTTP10
     if odd:
         h.ambiguity |= AMB_BAD_HEADER_LINE      # blanks or control characters in a name
-    if memchr(start, 0, <size_t>(p - start)) != NULL:
+    if facts & LINE_NUL or (look_again and memchr(start, 0, <size_t>(p - start)) != NULL):
         h.ambiguity |= AMB_NUL
-    if not whole and has_bare_cr(start, <size_t>(p - start)):
+    if facts & LINE_BARE_CR or (look_again and not whole and has_bare_cr(start, <size_t>(p - start))):
         h.ambiguity |= AMB_BARE_CR
     return p - start
-
-
-cdef inline uint32_t name_hash(const uint8_t* p, uint32_t n, bint* odd) noexcept nogil:
-    """A hash of the whole name without regard to case, eight bytes a step; `odd` is set for bytes up to 0x20."""
-    cdef uint64_t h = n, w
-    cdef uint32_t i = 0
-    if n < 8:
-        w = 0x6161616161616161ULL
-        memcpy(&w, p, n)
-        odd[0] |= ((w - 0x2121212121212121ULL) & ~w & 0x8080808080808080ULL) != 0
-        h = (h ^ (w | 0x2020202020202020ULL)) * 0x9E3779B97F4A7C15ULL
-        return <uint32_t>(h >> 32)
-    while True:
-        if i + 8 > n:
-            if i == n:
-                break
-            i = n - 8       # the last word overlaps the one before
-        memcpy(&w, p + i, 8)
-        odd[0] |= ((w - 0x2121212121212121ULL) & ~w & 0x8080808080808080ULL) != 0
-        h = (h ^ (w | 0x2020202020202020ULL)) * 0x9E3779B97F4A7C15ULL
-        h ^= h >> 29
-        i += 8
-    return <uint32_t>(h >> 32)
 
 
 cdef bint same_text(const uint8_t* a, const uint8_t* b, uint32_t n) noexcept nogil:
@@ -470,10 +486,15 @@ cdef char* write_fields(char* out, head_t* h, bint request) noexcept nogil:
             first = False
         if request and f.id == F_HOST:
             out = lit(out, b"host", 4)
+        elif f.plain_name:
+            out = copy_plain(out, f.name, f.name_len, h.end)
         else:
             out = escape_json_twice(out, f.name, f.name + f.name_len)
         out = lit(out, b'\\":\\"', 5)
-        out = escape_json_twice(out, f.value, f.value + f.value_len)
+        if f.plain_value:
+            out = copy_plain(out, f.value, f.value_len, h.end)
+        else:
+            out = escape_json_twice(out, f.value, f.value + f.value_len)
         if f.repeated:
             for j in range(i + 1, h.count):
                 g = &h.fields[j]
@@ -606,7 +627,7 @@ cdef void content_facts(ctx_t* ctx, head_t* h, message_t* m) noexcept:
                     m.charset = charset_index(ctx, q, end)
                     break
                 q = <const uint8_t*>memchr(q, c';', <size_t>(end - q))
-    for i in range(h.count):
+    for i in range(h.count if h.content_encoding else 0):
         f = &h.fields[i]
         if f.id != F_CONTENT_ENCODING:
             continue
