@@ -18,9 +18,9 @@ LOADER_NAMES = (*COMMON, "spans", "span_bytes", "spans_announced_again", "record
                 "kernel_http2", "kernel_faults", "probes",
                 "io_uring_setups", "ring_high_water_bytes")
 SHARD_NAMES = (*COMMON, "messages", "batches", "batch_bytes", "batches_resent", "window_full", "refused_messages",
-               "in_flight_bytes", "records_acknowledged")
+               "in_flight_bytes", "records_acknowledged", "batches_without_slot")
 SINK_NAMES = (*COMMON, "batches", "records", "record_bytes", "delivered_records", "failed_records", "dropped_records",
-              "queue_bytes", "write_errors", "refused_messages", "destination_up")
+              "queue_bytes", "write_errors", "refused_messages", "destination_up", "unreadable_batches")
 SUPERVISOR_NAMES = ("restarts_loader", "restarts_shard", "restarts_sink", "memory_pss_bytes", "memory_checks",
                     "shed", "lost_exchanges", "lost_state_bytes", "lost_records")
 
@@ -125,6 +125,8 @@ METRICS: tuple[Metric, ...] = (
     Metric("collector_batches", COUNTER, "shard", "batches", "Batches of records sent to the sink."),
     Metric("collector_batches_resent", COUNTER, "shard", "batches_resent", "Batches sent again to a new sink."),
     Metric("collector_in_flight_bytes", GAUGE, "shard", "in_flight_bytes", "Bytes of records not acknowledged yet."),
+    Metric("collector_batches_without_slot", COUNTER, "shard", "batches_without_slot",
+           "Batches that went through a socket: no shared memory was free, or a record did not fit."),
     Metric("collector_window_full", COUNTER, "shard", "window_full", "Times that the sink's window was full."),
     Metric("collector_delivered_records", COUNTER, "sink", "delivered_records",
            "Records that the destination has taken."),
@@ -132,6 +134,8 @@ METRICS: tuple[Metric, ...] = (
            "Records that the destination refused for good."),
     Metric("collector_dropped_records", COUNTER, "sink", "dropped_records",
            "Records dropped, oldest first, while the destination was away. Above zero: data is missing."),
+    Metric("collector_sink_unreadable_batches", COUNTER, "sink", "unreadable_batches",
+           "Batches lost because their memory was gone (a shard died twice while they waited)."),
     Metric("collector_write_errors", COUNTER, "sink", "write_errors", "Failed attempts to deliver."),
     Metric("collector_sink_queue_bytes", GAUGE, "sink", "queue_bytes", "Bytes that wait for the destination."),
     Metric("collector_destination_up", GAUGE, "sink", "destination_up", "1 while the destination takes records."),

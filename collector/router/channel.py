@@ -117,7 +117,7 @@ class Sender:
         self._sent.append(item)
         self.in_flight_bytes += item.size
         header = messages.pack(self._token, item.kind, self.epoch, self._peer, item.number, item.argument)
-        self.socket.send_multipart([header, *frames], zmq.DONTWAIT, copy=item.kind == messages.SPAN or item.size < 65536)
+        self.socket.send_multipart([header, *frames], zmq.DONTWAIT, copy=item.kind != messages.DATA or item.size < 65536)
 
     def service(self) -> None:
         """Take in what the receiver says; introduce ourselves where needed; send again what must be."""
@@ -212,6 +212,7 @@ class Receiver:
         self._token = token
         self._window = window
         self._peers: dict[bytes, _Peer] = {}
+        self._owed: dict[bytes, _Peer] = {}
         self.refused = 0
         self.socket = context.socket(zmq.ROUTER)
         self.socket.setsockopt(zmq.LINGER, 0)
@@ -244,7 +245,7 @@ class Receiver:
                 continue
             peer = self._peers.get(identity)
             if (peer is None or header.receiver_epoch != self.epoch or header.sender_epoch != peer.epoch
-                    or header.kind not in (messages.DATA, messages.SPAN, messages.END)):
+                    or header.kind not in (messages.DATA, messages.SPAN, messages.SLOT, messages.END)):
                 self.refused += 1  # meant for an earlier life of ours: the sender will hear of the new one
                 continue
             payload = [frame.buffer for frame in frames[2:]]
@@ -252,6 +253,17 @@ class Receiver:
 
     def acknowledge(self, delivery: Delivery) -> None:
         """Say that a message is done. The sender hears of it as soon as all earlier ones are done too."""
+        self.note_done(delivery)
+        self.reply()
+
+    def reply(self) -> None:
+        """Tell the senders what was noted as done since the last reply: one message each."""
+        while self._owed:
+            identity, peer = self._owed.popitem()
+            self._reply(identity, messages.ACK, peer)
+
+    def note_done(self, delivery: Delivery) -> None:
+        """As `acknowledge`, without telling the sender yet."""
         peer = self._peers.get(delivery.peer)
         if peer is None or delivery.number < peer.acknowledged:
             return
@@ -261,7 +273,7 @@ class Receiver:
             peer.done.remove(peer.acknowledged)
             peer.acknowledged += 1
         if peer.acknowledged != before:
-            self._reply(delivery.peer, messages.ACK, peer)
+            self._owed[delivery.peer] = peer
 
     @staticmethod
     def _first_number(header: messages.Header) -> int:

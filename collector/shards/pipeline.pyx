@@ -19,8 +19,8 @@ from collector.shards.state cimport *
 
 cdef enum:
     DIR_UNKNOWN = 2
-    OUT_LIMIT = 4 << 20
     OUT_KEEP = 8 << 20      # capacity of the outgoing batch that is kept
+    MAX_SLOTS = 64
 
 COUNTER_NAMES = (
     "events", "event_bytes", "bad_events", "connections_opened", "connections_closed", "connections_not_http",
@@ -52,6 +52,8 @@ cdef class Pipeline:
     cdef table_t table
     cdef object filters
     cdef object content
+    cdef unsigned char[::1] slots
+    cdef uint32_t batch_bytes
     cdef uint64_t[::1] shared
     cdef uint64_t[16] suspects
     cdef uint32_t suspect_count
@@ -68,6 +70,8 @@ cdef class Pipeline:
             raise ValueError("counters: too small")
         memset(&self.ctx, 0, sizeof(ctx_t))
         memset(self.port_rule, 0, 65536)
+        self.ctx.out_slot = -1
+        self.batch_bytes = 4 << 20
         self.shared = counters
         self.ctx.counters = &counters[0]
         for i in range(G_CONNECTIONS, COUNTERS):
@@ -133,7 +137,8 @@ cdef class Pipeline:
             self.ctx.ignore_metadata = 0
             self.ctx.content = NULL
             table_clear(&self.ctx, &self.table, 0)
-        buf_free(&self.ctx.out_pool, &self.ctx.out)
+        if self.ctx.out_slot < 0:
+            buf_free(&self.ctx.out_pool, &self.ctx.out)
         buf_free(&self.ctx.out_pool, &self.ctx.out_index)
         buf_free(&self.ctx.out_pool, &self.ctx.out_details)
         buf_free(&self.ctx.out_pool, &self.ctx.scratch)
@@ -147,7 +152,7 @@ cdef class Pipeline:
 
     def feed(self, const unsigned char[::1] span not None, int64_t wall_offset_ns=0, size_t start=0):
         """The events of one span (ring records back to back) from byte ``start`` on. Returns where it stopped: the
-        span's length, or earlier when more than OUT_LIMIT bytes of records wait to be taken (small compressed bodies
+        span's length, or earlier when more than a batch of records waits to be taken (small compressed bodies
         can become large records). Damage ends the span and is counted."""
         cdef size_t off = start, end = <size_t>span.shape[0]
         cdef uint32_t length, sample
@@ -169,7 +174,7 @@ cdef class Pipeline:
                 else:
                     self.event(h, sample)
             off += ring_advance(length)
-            if ctx.out.len > OUT_LIMIT:
+            if ctx.out.len > self.batch_bytes:
                 break
         else:
             off = end
@@ -364,7 +369,7 @@ cdef class Pipeline:
     def close_all(self):
         """Record everything that waits as it stands (`end_unseen`), and forget it. True when done; False when the
         records that wait have to be taken first."""
-        while self.table.lru_first != NULL and self.ctx.out.len <= OUT_LIMIT:
+        while self.table.lru_first != NULL and self.ctx.out.len <= self.batch_bytes:
             table_close(&self.ctx, &self.table, self.table.lru_first, MARK_END_UNSEEN)
         self.ctx.counters[G_BUFFER_BYTES] = self.ctx.pool.bytes
         return self.table.lru_first == NULL
@@ -381,21 +386,61 @@ cdef class Pipeline:
     def take(self):
         """(records, index, details) and begin a new batch; None when there is nothing.
 
-        records: newline-terminated JSON. index: INDEX_FORMAT per record: length, details length, end (ns), connection
+        records: newline-terminated JSON, or (slot, bytes) when they lie in a slot (use_slots). index: INDEX_FORMAT per record: length, details length, end (ns), connection
         key, generation, index on the connection. details: `host|method|path` of each record, back to back.
         """
         cdef ctx_t* ctx = &self.ctx
         if ctx.out.len == 0:
             return None
-        out = (PyBytes_FromStringAndSize(ctx.out.data, ctx.out.len),
+        out = ((ctx.out_slot, ctx.out.len) if ctx.out_slot >= 0 else
+               PyBytes_FromStringAndSize(ctx.out.data, ctx.out.len),
                PyBytes_FromStringAndSize(ctx.out_index.data, ctx.out_index.len),
                PyBytes_FromStringAndSize(ctx.out_details.data, ctx.out_details.len))
         ctx.out.len = 0
         ctx.out_index.len = 0
         ctx.out_details.len = 0
-        if ctx.out.cap > OUT_KEEP:
+        if ctx.out_slot >= 0:
+            ctx.out_slot = -1
+            memset(&ctx.out, 0, sizeof(buf_t))
+        elif ctx.out.cap > OUT_KEEP:
             buf_free(&ctx.out_pool, &ctx.out)
+        self.next_slot()
         return out
+
+    def use_slots(self, unsigned char[::1] memory not None, uint32_t count, uint32_t batch_bytes):
+        """Write batches into ``memory``, ``count`` slots of equal size (at most 64), while any is free; a batch is
+        complete with ``batch_bytes``. Before the first event. Raises ValueError."""
+        cdef uint32_t i
+        if not 0 < count <= MAX_SLOTS or memory.shape[0] < <Py_ssize_t>count * 4096 or self.ctx.out.len:
+            raise ValueError("slots: too many, too small or too late")
+        self.slots = memory
+        self.batch_bytes = batch_bytes
+        self.ctx.slots = <char*>&memory[0]
+        self.ctx.slot_bytes = <uint32_t>(memory.shape[0] // count)
+        self.ctx.free_slots = count
+        for i in range(count):
+            self.ctx.slot_stack[i] = <uint8_t>(count - 1 - i)
+        self.next_slot()
+
+    def release(self, uint32_t slot):
+        """The batch in this slot is done with."""
+        if self.ctx.free_slots < MAX_SLOTS and self.ctx.slots != NULL:
+            self.ctx.slot_stack[self.ctx.free_slots] = <uint8_t>slot
+            self.ctx.free_slots += 1
+            if self.ctx.out.len == 0 and self.ctx.out_slot < 0:
+                self.next_slot()
+
+    cdef void next_slot(self) noexcept:
+        """Let an empty batch begin in a slot, if one is free: the one used last, whose memory is warm."""
+        cdef ctx_t* ctx = &self.ctx
+        if ctx.out_slot >= 0 or ctx.free_slots == 0:
+            return
+        buf_free(&ctx.out_pool, &ctx.out)
+        ctx.free_slots -= 1
+        ctx.out_slot = ctx.slot_stack[ctx.free_slots]
+        ctx.out.data = ctx.slots + <size_t>ctx.out_slot * ctx.slot_bytes
+        ctx.out.cap = ctx.slot_bytes
+        ctx.out.len = 0
 
     def statistics(self):
         """An immutable look at the counters, for tests and debugging."""

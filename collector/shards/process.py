@@ -17,7 +17,7 @@ import zmq
 
 from collector.loader.ringbuffer import RingView
 from collector.metrics import SHARD_NAMES
-from collector.router import endpoints, messages
+from collector.router import endpoints, messages, slots
 from collector.router.channel import Delivery, Receiver, Sender
 from collector.runtime import Child
 from collector.shards.filters import Filters
@@ -27,7 +27,7 @@ from collector.shards.records.content import Decoder
 
 log = logging.getLogger("shard")
 
-BATCH_BYTES = 256 * 1024
+BATCH_BYTES = 1024 * 1024  # large enough that a wake-up of the sink is shared by many records (docs/benchmarks.md)
 INPUT_WINDOW_BYTES = 64 << 20  # spans stay in their rings: what bounds them is the rings' size
 TICK_NS = 200_000_000
 STOP_SECONDS = 8.0
@@ -51,6 +51,9 @@ class Shard:
         settings = SimpleNamespace(**start["settings"])
         self._pipeline = Pipeline(settings, Filters(parse_rules(settings.rules)), Decoder(), child.block)
         self._pipeline.skip(start["suspects"])
+        self._number, self._life = start["number"], start["life"]
+        self._pipeline.use_slots(slots.writable(child.fds[1]), slots.SLOTS, BATCH_BYTES)
+        os.close(child.fds[1])
         self._poller = zmq.Poller()
         self._poller.register(self._in.socket, zmq.POLLIN)
         self._poller.register(self._out.socket, zmq.POLLIN)
@@ -63,7 +66,7 @@ class Shard:
         self._done: list[int] = []  # per ring: up to where it was fed
         self._held: Delivery | None = None  # a span that came before its ring
         if start.get("rings"):
-            self._map_rings(start, child.fds[1:])
+            self._map_rings(start, child.fds[2:])
 
     def run(self) -> int:
         """Until told to stop and everything is acknowledged."""
@@ -159,16 +162,27 @@ class Shard:
         self._blocked = False
         batch = self._pipeline.take()
         if batch is not None:
-            records = len(batch[1]) // 32
-            self._out.send(batch, done=functools.partial(self._acknowledged, records))
+            records, index, details = batch
+            count = len(index) // 32
             self._counters.add("batches")
-            self._counters.add("batch_bytes", len(batch[0]))
+            if isinstance(records, tuple):
+                slot, size = records
+                self._out.send((slots.pack(self._number, self._life, slot, size), index, details), kind=messages.SLOT,
+                               size=size + len(index) + len(details),
+                               done=functools.partial(self._acknowledged, count, slot))
+            else:
+                size = len(records)
+                self._counters.add("batches_without_slot")
+                self._out.send(batch, done=functools.partial(self._acknowledged, count, None))
+            self._counters.add("batch_bytes", size)
             self._counters["records_acknowledged"] = self._records_done
             self._counters["in_flight_bytes"] = self._out.in_flight_bytes
         return True
 
-    def _acknowledged(self, records: int) -> None:
-        """The sink has these."""
+    def _acknowledged(self, records: int, slot: int | None) -> None:
+        """The sink is done with these."""
+        if slot is not None:
+            self._pipeline.release(slot)
         self._records_done += records
         self._counters["records_acknowledged"] = self._records_done
 

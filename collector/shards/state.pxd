@@ -290,7 +290,12 @@ cdef struct ctx_t:
     pool_t pool                   # what connections hold
     pool_t out_pool               # what the outgoing batch holds
     uint64_t* counters            # in memory shared with the supervisor; this shard is the only writer
-    buf_t out                     # records, newline-terminated
+    buf_t out                     # records, newline-terminated: on the heap, or in a slot
+    int32_t out_slot              # -1: on the heap
+    char* slots                   # memory shared with the sink, or NULL
+    uint32_t slot_bytes
+    uint32_t free_slots           # on the stack below
+    uint8_t slot_stack[64]
     buf_t out_index
     buf_t out_details
     buf_t scratch

@@ -9,8 +9,9 @@ import time
 
 import zmq
 
+from collector.errors import ProtocolError
 from collector.metrics import SINK_NAMES
-from collector.router import endpoints
+from collector.router import endpoints, messages, slots
 from collector.router.channel import Delivery, Receiver
 from collector.runtime import Child
 from collector.sink.destination import Batch, Destination, NullDestination
@@ -19,6 +20,7 @@ from collector.sink.ordered import Ordered
 
 log = logging.getLogger("sink")
 
+PAUSE_SECONDS = 0.05  # under load only: a wake-up costs as much as hundreds of records (docs/benchmarks.md)
 INPUT_WINDOW_BYTES = 96 << 20  # more than the destination's queue: what does not fit is dropped there, oldest first
 
 
@@ -43,6 +45,10 @@ class Sink:
         self._poller.register(child.channel, zmq.POLLIN)
         self._poller.register(self._wake_read, zmq.POLLIN)
         self._said_gone = False
+        self._slots = slots.Reader()
+        first = len(child.fds) - len(start["slots"])
+        for (shard, life), fd in zip(start["slots"], child.fds[first:], strict=True):
+            self._slots.add(shard, life, fd)
 
     def _make(self, start: dict[str, object]) -> Destination:
         lossless = bool(start["lossless"])
@@ -67,7 +73,8 @@ class Sink:
         self._child.ready()
         while not self._child.stopping:
             self._poller.poll(100)
-            self._turn()
+            if self._turn():
+                time.sleep(PAUSE_SECONDS)
         deadline = time.monotonic() + self._stop_seconds
         self._turn()
         if self._ordered is not None:
@@ -83,8 +90,10 @@ class Sink:
             log.error("stopped with %d bytes not taken by the destination", self._destination.queued_bytes)
         return 1 if left or self._destination.gone else 0
 
-    def _turn(self) -> None:
-        self._child.hear()
+    def _turn(self) -> bool:
+        """Everything that is at hand; did batches come in?"""
+        self._hear()
+        before = self._counters["batches"]
         while not self._destination.full():
             delivery = self._in.receive()
             if delivery is None:
@@ -97,18 +106,35 @@ class Sink:
             pass
         for batch in self._destination.done():
             if batch.token is not None:
-                self._in.acknowledge(batch.token)
+                self._in.note_done(batch.token)
+        self._in.reply()
         if self._destination.gone and not self._said_gone:
             self._said_gone = True
             self._child.say({"kind": "destination_gone", "why": self._destination.gone})
         self._count()
         self._child.beat()
+        return self._counters["batches"] != before
+
+    def _hear(self) -> None:
+        for message in self._child.hear():
+            if message.get("kind") == "slots":
+                self._slots.add(message["shard"], message["life"], message["fds"][0])
 
     def _take(self, delivery: Delivery) -> None:
         if len(delivery.frames) != 3:
             self._in.acknowledge(delivery)  # END
             return
         records, index, details = delivery.frames
+        if delivery.kind == messages.SLOT:
+            if not self._slots.knows(records):
+                self._hear()  # the supervisor sent it before it started that shard
+            try:
+                records = self._slots.records(records)
+            except ProtocolError as error:
+                log.error("a batch is lost: %s", error)
+                self._counters.add("unreadable_batches")
+                self._in.acknowledge(delivery)
+                return
         batch = Batch(records, index, details, delivery)
         self._counters.add("batches")
         self._counters.add("records", batch.count)

@@ -26,6 +26,7 @@ from collector import errors, metrics
 from collector.config import Config, memory_limit
 from collector.counters import CounterMemory, Counters
 from collector.errors import ChildError, CollectorError
+from collector.router import slots
 from collector.runtime import UNPRIVILEGED_ID
 from collector.shards.pipeline import COUNTER_NAMES
 from collector.supervisor import memory, policy
@@ -86,6 +87,7 @@ class Supervisor:
         self._exit_code = 0
         self._stop_reason = ""
         self._failed = ""
+        self._slots: dict[int, tuple[int, int]] = {}  # shard -> (life, memory of its batches)
         self._adopted: tuple[dict[str, Any], list[int]] | None = None
         self._attached_line = ""
         self._announced = False
@@ -139,12 +141,15 @@ class Supervisor:
     def _start(self, child: ChildProcess) -> None:
         plan = self._plan
         if child.role == "shard":
-            message = {**self._shard_message(child.block, child.lives), **self._rings_message()}
-            child.start(message, [self._memory.fd, *self._ring_fds()])
+            message = {**self._shard_message(child.block, child.lives), **self._rings_message(), "life": child.lives}
+            self._new_slots(child.block, child.lives)
+            child.start(message, [self._memory.fd, self._slots[child.block][1], *self._ring_fds()])
         elif child.role == "sink":
             fds = [self._memory.fd] + ([plan.output_fd] if plan.output_fd is not None else [])
             config = plan.config
-            child.start({**self._common(), "output": plan.output, "lossless": plan.lossless, "ordered": plan.ordered,
+            fds += [fd for _life, fd in self._slots.values()]
+            child.start({**self._common(), "slots": [(shard, life) for shard, (life, _fd) in self._slots.items()],
+                         "output": plan.output, "lossless": plan.lossless, "ordered": plan.ordered,
                          "first_life": child.lives == 0, "stop_seconds": plan.stop_sink_seconds,
                          "kafka": {"brokers": config.brokers, "topic": config["COLLECTOR_KAFKA_TOPIC"],
                                    "compression": config["COLLECTOR_COMPRESSION"],
@@ -161,6 +166,14 @@ class Supervisor:
         self._known_pids.update(self.pids())
         if child is not self.loader:
             self.loader.tell({"kind": "pids", "ours": self.pids()})
+
+    def _new_slots(self, shard: int, life: int) -> None:
+        """Memory for the batches of a new life of a shard, made known to the sink first."""
+        old = self._slots.pop(shard, None)
+        if old is not None:
+            os.close(old[1])
+        self._slots[shard] = (life, slots.create())
+        self.sink.tell({"kind": "slots", "shard": shard, "life": life}, [self._slots[shard][1]])
 
     def _rings_message(self) -> dict[str, Any]:
         """What a shard must know to map the rings; without rings (yet) nothing."""
@@ -252,6 +265,9 @@ class Supervisor:
                 while child.pid is not None and not child.reap():
                     time.sleep(0.005)
             self._release()
+            for _life, fd in self._slots.values():
+                os.close(fd)
+            self._slots.clear()
             if health is not None:
                 health.close()
             if self._plan.directory:

@@ -12,7 +12,7 @@ import binascii
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcpy, strlen
+from libc.string cimport memcpy, memset, strlen
 
 from collector.abi cimport DIR_IN
 from collector.shards.state cimport *
@@ -554,6 +554,30 @@ def escape_text(bytes text, bint twice=False):
     return bytes(out[:e - o])
 
 
+cdef int out_grow(ctx_t* ctx, size_t more) noexcept:
+    cdef buf_t heap
+    if ctx.out_slot < 0:
+        return buf_reserve(&ctx.out_pool, &ctx.out, more)
+    # the batch does not fit its slot: it goes on on the heap
+    memset(&heap, 0, sizeof(buf_t))
+    if buf_reserve(&ctx.out_pool, &heap, ctx.out.len + more) < 0:
+        return -1
+    memcpy(heap.data, ctx.out.data, ctx.out.len)
+    heap.len = ctx.out.len
+    ctx.slot_stack[ctx.free_slots] = <uint8_t>ctx.out_slot
+    ctx.free_slots += 1
+    ctx.out_slot = -1
+    ctx.out = heap
+    return 0
+
+
+cdef inline int out_reserve(ctx_t* ctx, size_t more) noexcept:
+    """Room for `more` further bytes in the batch. 0, or -1 when memory is out."""
+    if ctx.out.len + more <= ctx.out.cap:
+        return 0
+    return out_grow(ctx, more)
+
+
 cdef int put_body(ctx_t* ctx, message_t* m, bint is_request, uint32_t* marks, uint64_t* shown, size_t limit) noexcept:
     """Append `,"requestPayload":"..."` (and its encoding) to the batch; 0, or -1 when memory is out.
 
@@ -588,7 +612,7 @@ cdef int put_body(ctx_t* ctx, message_t* m, bint is_request, uint32_t* marks, ui
             marks[0] |= MARK_REQUEST_CUT if is_request else MARK_RESPONSE_CUT
         p = <const uint8_t*><const char*>plain
         n = <size_t>len(plain)
-    if buf_reserve(&ctx.out_pool, &ctx.out, n * 6 + 96) < 0:
+    if out_reserve(ctx, n * 6 + 96) < 0:
         return -1
     out = ctx.out.data + ctx.out.len
     out = put_text(out, b',"requestPayload":"' if is_request else b',"responsePayload":"')
@@ -610,7 +634,7 @@ cdef int put_body(ctx_t* ctx, message_t* m, bint is_request, uint32_t* marks, ui
             p = <const uint8_t*><const char*>plain
             if n == 0:
                 shown[0] = 0
-            if buf_reserve(&ctx.out_pool, &ctx.out, n * 6 + 96) < 0:
+            if out_reserve(ctx, n * 6 + 96) < 0:
                 return -1
             out = ctx.out.data + ctx.out.len
             out = put_text(out, b',"requestPayload":"')
@@ -646,14 +670,14 @@ cdef int encode_once(ctx_t* ctx, conn_t* conn, exchange_t* ex, uint64_t end_ns, 
     cdef uint64_t req_shown = 0, resp_shown = 0, start_wall
     cdef uint32_t before = ex.marks
     cdef char* out
-    if buf_reserve(&ctx.out_pool, &ctx.out, <size_t>ex.req.head.len + 64) < 0:
+    if out_reserve(ctx, <size_t>ex.req.head.len + 64) < 0:
         return -1
     ctx.out.data[ctx.out.len] = c'{'
     memcpy(ctx.out.data + ctx.out.len + 1, ex.req.head.data, ex.req.head.len)
     ctx.out.len += ex.req.head.len + 1
     if put_body(ctx, &ex.req, True, &marks, &req_shown, limit) < 0:
         return -1
-    if buf_reserve(&ctx.out_pool, &ctx.out, <size_t>ex.resp.head.len + 128) < 0:
+    if out_reserve(ctx, <size_t>ex.resp.head.len + 128) < 0:
         return -1
     out = ctx.out.data + ctx.out.len
     if ex.resp.head.len:
@@ -664,7 +688,7 @@ cdef int encode_once(ctx_t* ctx, conn_t* conn, exchange_t* ex, uint64_t end_ns, 
     ctx.out.len = <uint32_t>(out - ctx.out.data)
     if put_body(ctx, &ex.resp, False, &marks, &resp_shown, limit) < 0:
         return -1
-    if buf_reserve(&ctx.out_pool, &ctx.out, <size_t>conn.constant.len + 2560) < 0:
+    if out_reserve(ctx, <size_t>conn.constant.len + 2560) < 0:
         return -1
     out = ctx.out.data + ctx.out.len
     memcpy(out, conn.constant.data, conn.constant.len)
@@ -731,7 +755,7 @@ cdef void emit_record(ctx_t* ctx, conn_t* conn, exchange_t* ex, uint64_t end_ns)
         if limit == 0xFFFFFFFF:
             limit = ctx.body_bytes
         limit = limit // 2 if limit > 2048 else 0
-    if (buf_reserve(&ctx.out_pool, &ctx.out, 1) < 0
+    if (out_reserve(ctx, 1) < 0
             or buf_reserve(&ctx.out_pool, &ctx.out_index, sizeof(out_index_t)) < 0
             or (ex.details.len and buf_append(&ctx.out_pool, &ctx.out_details, ex.details.data, ex.details.len) < 0)):
         ctx.out.len = start
