@@ -59,7 +59,10 @@ def pipeline(rules: str | None = "[]", **changes: Any) -> Pipeline:
 def take(pipe: Pipeline) -> list[dict[str, Any]]:
     """The records that are ready, validated."""
     batch = pipe.take()
-    return [validate(json.loads(line)) for line in batch[0].splitlines()] if batch else []
+    if batch is None:
+        return []
+    assert isinstance(batch[0], bytes)  # no slots here
+    return [validate(json.loads(line)) for line in batch[0].splitlines()]
 
 
 class Conversation:

@@ -173,7 +173,7 @@ class Shard:
             else:
                 size = len(records)
                 self._counters.add("batches_without_slot")
-                self._out.send(batch, done=functools.partial(self._acknowledged, count, None))
+                self._out.send((records, index, details), done=functools.partial(self._acknowledged, count, None))
             self._counters.add("batch_bytes", size)
             self._counters["records_acknowledged"] = self._records_done
             self._counters["in_flight_bytes"] = self._out.in_flight_bytes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,12 @@ def exchange(c: Conversation, size: int = 100) -> None:
     c.response(ANSWER % size + b"x" * size)
 
 
+def batch(c: Conversation) -> tuple[Any, bytes, bytes]:
+    taken = c.pipe.take()
+    assert taken is not None
+    return taken
+
+
 def in_memory(count: int, slot_bytes: int = 65536) -> tuple[Conversation, bytearray]:
     pipe = pipeline()
     memory = bytearray(count * slot_bytes)
@@ -31,8 +38,8 @@ def test_records_are_the_same_in_a_slot_and_on_the_heap() -> None:
     for one in (c, plain):
         exchange(one)
         exchange(one, 0)
-    (slot, length), index, _ = c.pipe.take()
-    records, plain_index, _ = plain.pipe.take()
+    (slot, length), index, _ = batch(c)
+    records, plain_index, _ = batch(plain)
     assert bytes(memory[slot * 65536 : slot * 65536 + length]) == records
     assert index == plain_index
 
@@ -42,27 +49,27 @@ def test_a_slot_is_not_written_before_it_is_given_back() -> None:
     held = {}
     for _ in range(2):
         exchange(c)
-        (slot, length), _, _ = c.pipe.take()
+        (slot, length), _, _ = batch(c)
         held[slot] = bytes(memory[slot * 65536 : slot * 65536 + length])
     assert set(held) == {0, 1}
     exchange(c)
-    records, _, _ = c.pipe.take()
+    records, _, _ = batch(c)
     assert isinstance(records, bytes)  # no slot is free: the batch goes through the socket
     for slot, records in held.items():
         assert bytes(memory[slot * 65536 : slot * 65536 + len(records)]) == records
     c.pipe.release(1)
     exchange(c)
-    assert c.pipe.take()[0][0] == 1
+    assert batch(c)[0][0] == 1
 
 
 def test_a_record_too_large_for_its_slot_moves_the_batch_to_the_heap() -> None:
     c, _ = in_memory(1, 16384)
     exchange(c)
     exchange(c, 20000)  # may need six times that
-    records, index, _ = c.pipe.take()
+    records, index, _ = batch(c)
     assert isinstance(records, bytes) and records.count(b"\n") == 2 == len(index) // 32
     exchange(c)
-    assert c.pipe.take()[0][0] == 0  # the slot had come back
+    assert batch(c)[0][0] == 0  # the slot had come back
 
 
 def test_feeding_stops_at_a_full_batch() -> None:
@@ -70,7 +77,7 @@ def test_feeding_stops_at_a_full_batch() -> None:
     for _ in range(40):
         exchange(c, 2000)
         while c.pipe.pending() > 32768:
-            (slot, length), _, _ = c.pipe.take()
+            (slot, length), _, _ = batch(c)
             assert length <= 32768 + 4096
             c.pipe.release(slot)
 
