@@ -224,11 +224,14 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("MODULE_MEM_CHECK_INTERVAL", parse_int, 500, LIMITS, "Time between memory readings.", "milliseconds",
             50, 60000),
     Setting("SOCKET_DATA_EVENT_BYTES_THRESHOLD", parse_int, 10 * MIB, LIMITS,
-            "Akto: bytes of one connection before it is flushed.", "bytes", 1, effect=NOT_YET),
-    Setting("TRAFFIC_SAMPLE_BUFFER_PER_MINUTE", parse_int, -1, LIMITS, "Akto: captured MiB accepted per minute.",
-            "MiB", effect=NOT_YET),
-    Setting("OUTPUT_BANDWIDTH_LIMIT", parse_int, -1, LIMITS, "Akto: MiB of records per minute.", "MiB",
-            effect=NOT_YET),
+            "What one connection may hold (bodies, heads, requests without answers); beyond, what waits on it is recorded "
+            "as it stands, marked `evicted`.", "bytes", 1),
+    Setting("TRAFFIC_SAMPLE_BUFFER_PER_MINUTE", parse_int, -1, LIMITS,
+            "Captured payload per minute, split evenly among the shards; -1: no limit. Exchanges that begin beyond it are "
+            "followed, not recorded, and counted.", "MiB", -1),
+    Setting("OUTPUT_BANDWIDTH_LIMIT", parse_int, -1, LIMITS,
+            "Records per minute, split evenly among the shards; -1: no limit. Records beyond it are left out and counted.",
+            "MiB", -1),
     # -- Filters
     Setting("AKTO_MODULE_DISCOVERY_CONFIG", _filter_text, "", FILTERS,
             "Header rules: which exchanges are recorded (docs/records.md). Unset: Istio gateway traffic is left out.",

@@ -14,13 +14,14 @@ from libc.string cimport memcpy, memset
 
 from collector.abi cimport *
 from collector.shards.connections.table cimport *
-from collector.shards.dissectors.http1.messages cimport http1_data, http1_end, http1_hole, http1_idle, pop_done
+from collector.shards.dissectors.http1.messages cimport http1_data, http1_end, http1_hole, http1_idle, http1_reset, pop_done
 from collector.shards.state cimport *
 
 cdef enum:
     DIR_UNKNOWN = 2
     OUT_KEEP = 8 << 20      # capacity of the outgoing batch that is kept
     MAX_SLOTS = 64
+    MINUTE_NS = 60000000000
 
 COUNTER_NAMES = (
     "events", "event_bytes", "bad_events", "connections_opened", "connections_closed", "connections_not_http",
@@ -29,9 +30,10 @@ COUNTER_NAMES = (
     "holes", "hole_bytes", "uncaptured_bytes", "overlaps", "resyncs", "skipped_bytes", "interim_responses",
     "upgraded", "undecoded_bodies", "evicted_connections", "evicted_budget", "timed_out", "unanswered",
     "suspect_events", "callback_errors", "unconfirmed_exchanges",
-    "connections", "queued_exchanges", "buffer_bytes", "current_key", "input_bytes",
+    "evicted_connection_bytes", "sampled_out_exchanges", "records_dropped_bandwidth",
+    "connections", "queued_exchanges", "buffer_bytes", "current_key", "input_bytes", "buffer_peak_bytes",
 )
-GAUGES = frozenset({"connections", "queued_exchanges", "buffer_bytes", "current_key", "input_bytes"})
+GAUGES = frozenset({"connections", "queued_exchanges", "buffer_bytes", "current_key", "input_bytes", "buffer_peak_bytes"})
 assert len(COUNTER_NAMES) == COUNTERS
 
 INDEX_FORMAT = "=IIQQII"     # struct out_index_t
@@ -40,7 +42,8 @@ INDEX_FORMAT = "=IIQQII"     # struct out_index_t
 cdef class Pipeline:
     """See the module. Not thread-safe.
 
-    settings: an object with header_bytes, body_bytes, record_bytes, max_connections, buffer_bytes (all int),
+    settings: an object with header_bytes, body_bytes, record_bytes, max_connections, buffer_bytes, connection_bytes,
+    input_bytes_per_minute, output_bytes_per_minute (all int; 0 for no limit a minute),
     idle_seconds, unanswered_seconds (float), response_bodies, disable_egress, ignore_ip_hosts, ignore_metadata,
     want_details (bool), ignore_ports, only_ports (iterables of int), record_prefix, daemonset_id (str, ASCII).
     filters: collector.shards.filters.Filters. content: collector.shards.records.content.Decoder.
@@ -86,6 +89,9 @@ cdef class Pipeline:
         self.ctx.record_bytes = settings.record_bytes
         self.ctx.idle_ns = <uint64_t>(settings.idle_seconds * 1e9)
         self.ctx.unanswered_ns = <uint64_t>(settings.unanswered_seconds * 1e9)
+        self.ctx.conn_bytes = settings.connection_bytes
+        self.ctx.input_limit = settings.input_bytes_per_minute
+        self.ctx.output_limit = settings.output_bytes_per_minute
         self.ctx.response_bodies = settings.response_bodies
         self.ctx.disable_egress = settings.disable_egress
         self.ctx.ignore_ip_hosts = settings.ignore_ip_hosts
@@ -193,9 +199,14 @@ cdef class Pipeline:
         cdef exchange_t* ex
         cdef uint32_t i
         cdef uint64_t gap
+        cdef size_t before
         ctx.counters[C_EVENTS] += 1
         if h.ts_ns > ctx.now_ns:
             ctx.now_ns = h.ts_ns
+            if ctx.now_ns // MINUTE_NS != ctx.minute:
+                ctx.minute = ctx.now_ns // MINUTE_NS
+                ctx.input_used = 0
+                ctx.output_used = 0
         if self.suspect_count:
             for i in range(self.suspect_count):
                 if self.suspects[i] == key:
@@ -223,6 +234,8 @@ cdef class Pipeline:
                 ctx.counters[C_BAD_EVENTS] += 1
                 return
             conn.seen_ns = h.ts_ns
+            if self.table.count > self.table.max_connections:
+                table_limit(ctx, &self.table)       # never the newest one
             if h.type == EVENT_DATA or (<event_open*>h).start == START_REJOIN:
                 ctx.joined_count += 1
                 conn.next_index = (ctx.joined_count & 0xFFF) << 20
@@ -230,8 +243,10 @@ cdef class Pipeline:
                 conn.flags |= CONN_JOINED | (CONN_IGNORED if self.any_chosen and h.type == EVENT_DATA else 0)
                 conn.half[0].state = H_RESYNC
                 conn.half[1].state = H_RESYNC
+        before = ctx.pool.bytes - ctx.free_bytes
         if h.type == EVENT_DATA:
             half = &conn.half[h.dir]
+            ctx.input_used += h.len_cap
             if h.ts_ns > conn.seen_ns + ctx.idle_ns and (
                     conn.first != NULL or conn.half[0].parked or conn.half[1].parked):
                 http1_idle(ctx, conn, h.ts_ns)
@@ -250,6 +265,7 @@ cdef class Pipeline:
                         half.pos += gap
                         http1_hole(ctx, conn, h.dir, gap, True)
                         table_arm(ctx, &self.table, conn, h.ts_ns)
+                        self.account(conn, before)
                     return
                 gap = h.pos - half.pos
                 ctx.counters[C_HOLES] += 1
@@ -283,6 +299,22 @@ cdef class Pipeline:
                 self.reached(conn, 0, (<event_close*>h).final_pos[0])
                 self.reached(conn, 1, (<event_close*>h).final_pos[1])
             table_close(ctx, &self.table, conn, 0)
+            return
+        self.account(conn, before)
+
+    cdef inline void account(self, conn_t* conn, size_t before) noexcept:
+        """What the event has made the connection hold; limits."""
+        cdef ctx_t* ctx = &self.ctx
+        conn.held += ctx.pool.bytes - ctx.free_bytes - before
+        if ctx.pool.bytes > ctx.counters[G_BUFFER_PEAK]:
+            ctx.counters[G_BUFFER_PEAK] = ctx.pool.bytes
+        if conn.held > ctx.conn_bytes:
+            ctx.counters[C_EVICTED_HELD] += 1
+            before = ctx.pool.bytes - ctx.free_bytes
+            http1_reset(ctx, conn, MARK_EVICTED)
+            conn.held += ctx.pool.bytes - ctx.free_bytes - before
+        if ctx.pool.bytes > self.table.max_bytes:
+            table_limit(ctx, &self.table)
 
     cdef void reached(self, conn_t* conn, uint32_t d, uint64_t pos) noexcept:
         """The stream is known to have gone on to `pos`: what is missing was lost."""

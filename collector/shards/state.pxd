@@ -218,6 +218,7 @@ cdef struct conn_t:
     uint16_t local_port
     uint16_t remote_port
     char comm[16]
+    size_t held          # bytes of the pool that are this connection's, itself aside
     uint64_t seen_ns     # of its newest event
     uint64_t lru_ns      # when it was last moved in the LRU list
     uint64_t due_ns      # timer
@@ -263,11 +264,15 @@ cdef enum:  # counter
     C_SUSPECT_EVENTS
     C_CALLBACK_ERRORS
     C_UNCONFIRMED
+    C_EVICTED_HELD
+    C_SAMPLED_OUT
+    C_BANDWIDTH
     G_CONNECTIONS
     G_QUEUED
     G_BUFFER_BYTES
     G_CURRENT_KEY
     G_INPUT_BYTES
+    G_BUFFER_PEAK
     COUNTERS
 
 
@@ -304,6 +309,13 @@ cdef struct ctx_t:
     uint32_t record_bytes         # a record never exceeds this
     uint64_t idle_ns              # inside a message
     uint64_t unanswered_ns
+    size_t conn_bytes             # what one connection may hold
+    size_t free_bytes             # of the pool, in exchanges kept for reuse: nobody's
+    uint64_t input_limit          # captured payload and records, bytes per minute of event time; 0: no limit
+    uint64_t output_limit
+    uint64_t input_used
+    uint64_t output_used
+    uint64_t minute
     int64_t wall_offset_ns        # CLOCK_REALTIME - CLOCK_MONOTONIC
     uint64_t now_ns               # newest event or tick
     uint8_t response_bodies

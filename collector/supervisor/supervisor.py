@@ -45,6 +45,11 @@ def ring_size(wanted: int) -> int:
     return 1 << max(12, (wanted - 1).bit_length())
 
 
+def per_minute(mib: int, shards: int) -> int:
+    """A shard's part of a limit in MiB a minute: bytes; 0 for no limit (-1 in the settings)."""
+    return 0 if mib < 0 else max(1, mib * memory.MIB // shards)
+
+
 @dataclass
 class Plan:
     """What one run does. ``loader`` is (module, start message, descriptors) of the first stage: the live loader, a
@@ -126,7 +131,9 @@ class Supervisor:
             "header_bytes": config["COLLECTOR_HEADER_BYTES"], "body_bytes": config["COLLECTOR_BODY_BYTES"],
             "record_bytes": RECORD_BYTES,
             "max_connections": max(1, -(-config["TRAFFIC_MAX_ACTIVE_CONN"] * 5 // (4 * self.shards))),
-            "buffer_bytes": self._budget(), "idle_seconds": config["TRAFFIC_INACTIVITY_THRESHOLD"],
+            "buffer_bytes": self._budget(), "connection_bytes": config["SOCKET_DATA_EVENT_BYTES_THRESHOLD"],
+            "input_bytes_per_minute": per_minute(config["TRAFFIC_SAMPLE_BUFFER_PER_MINUTE"], self.shards),
+            "output_bytes_per_minute": per_minute(config["OUTPUT_BANDWIDTH_LIMIT"], self.shards), "idle_seconds": config["TRAFFIC_INACTIVITY_THRESHOLD"],
             "unanswered_seconds": config["COLLECTOR_UNANSWERED_SECS"],
             "response_bodies": config["COLLECTOR_RESPONSE_BODIES"],
             "disable_egress": config["TRAFFIC_DISABLE_EGRESS"], "ignore_ip_hosts": config["AKTO_IGNORE_IP_TRAFFIC"],

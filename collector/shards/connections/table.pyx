@@ -186,9 +186,12 @@ cdef void table_tick(ctx_t* ctx, table_t* t, uint64_t now) noexcept:
     """Timers that are due at `now` (event time, ns)."""
     cdef conn_t* c = t.timer_first
     cdef uint64_t again
+    cdef size_t before
     while c != NULL and c.due_ns <= now:
         timer_unlink(t, c)
+        before = ctx.pool.bytes - ctx.free_bytes
         again = http1_idle(ctx, c, now)
+        c.held += ctx.pool.bytes - ctx.free_bytes - before
         if again:
             timer_append(t, c, now + (ctx.idle_ns >> 1) + 1)
         c = t.timer_first
@@ -219,6 +222,7 @@ cdef void trim(ctx_t* ctx) noexcept:
         ctx.pool.bytes -= sizeof(exchange_t)
         free(ex)
     ctx.free_count = 0
+    ctx.free_bytes = 0
 
 
 cdef void table_exit(ctx_t* ctx, table_t* t, uint32_t tgid, uint32_t ring, uint32_t rings) noexcept:

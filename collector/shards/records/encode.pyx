@@ -736,6 +736,9 @@ cdef void emit_record(ctx_t* ctx, conn_t* conn, exchange_t* ex, uint64_t end_ns)
     cdef uint32_t start = ctx.out.len
     cdef size_t limit = 0xFFFFFFFF
     cdef out_index_t* entry
+    if ctx.output_limit and ctx.output_used >= ctx.output_limit:
+        ctx.counters[C_BANDWIDTH] += 1
+        return
     if conn.constant.len == 0 and build_constant(ctx, conn) < 0:
         ctx.counters[C_RECORDS_DROPPED_SIZE] += 1
         return
@@ -773,5 +776,6 @@ cdef void emit_record(ctx_t* ctx, conn_t* conn, exchange_t* ex, uint64_t end_ns)
     entry.index = ex.index
     ctx.counters[C_RECORDS] += 1
     ctx.counters[C_RECORD_BYTES] += entry.length
+    ctx.output_used += entry.length
     if ex.marks:
         ctx.counters[C_RECORDS_MARKED] += 1

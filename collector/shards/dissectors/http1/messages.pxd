@@ -8,5 +8,6 @@ cdef void http1_data(ctx_t* ctx, conn_t* conn, uint32_t d, const uint8_t* p, siz
 cdef void http1_hole(ctx_t* ctx, conn_t* conn, uint32_t d, uint64_t n, bint lost) noexcept
 cdef void http1_end(ctx_t* ctx, conn_t* conn, uint32_t d) noexcept
 cdef void http1_close(ctx_t* ctx, conn_t* conn, uint32_t marks) noexcept
+cdef void http1_reset(ctx_t* ctx, conn_t* conn, uint32_t marks) noexcept
 cdef void pop_done(ctx_t* ctx, conn_t* conn) noexcept
 cdef uint64_t http1_idle(ctx_t* ctx, conn_t* conn, uint64_t now) noexcept

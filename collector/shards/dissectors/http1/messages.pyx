@@ -59,12 +59,18 @@ cdef inline void recycle_buffer(ctx_t* ctx, buf_t* b) noexcept nogil:
     b.len = 0
 
 
+cdef inline size_t exchange_bytes(exchange_t* ex) noexcept nogil:
+    return (sizeof(exchange_t) + ex.req.head.cap + ex.req.body.cap + ex.resp.head.cap + ex.resp.body.cap
+            + ex.details.cap)
+
+
 cdef exchange_t* new_exchange(ctx_t* ctx) noexcept:
     cdef exchange_t* ex = ctx.free_exchanges
     cdef buf_t a, b, c, d, e
     if ex != NULL:
         ctx.free_exchanges = ex.next
         ctx.free_count -= 1
+        ctx.free_bytes -= exchange_bytes(ex)
         a = ex.req.head
         b = ex.req.body
         c = ex.resp.head
@@ -102,6 +108,7 @@ cdef void free_exchange(ctx_t* ctx, exchange_t* ex) noexcept:
         ex.next = ctx.free_exchanges
         ctx.free_exchanges = ex
         ctx.free_count += 1
+        ctx.free_bytes += exchange_bytes(ex)
         return
     drop_buffers(ctx, ex)
     ctx.pool.bytes -= sizeof(exchange_t)
@@ -382,7 +389,11 @@ cdef void on_request(ctx_t* ctx, conn_t* conn, half_t* h, uint64_t first_ns, uin
         ex.flags |= EX_EXPECT
     if head.upgrade:
         ex.flags |= EX_UPGRADE
-    if filtered(ctx, conn, head):
+    if ctx.input_limit and ctx.input_used > ctx.input_limit:
+        # over the minute's allowance: followed, so that what comes later is right, and not recorded
+        ex.flags |= EX_DROP
+        ctx.counters[C_SAMPLED_OUT] += 1
+    elif filtered(ctx, conn, head):
         ex.flags |= EX_DROP
     else:
         content_facts(ctx, head, &ex.req)
@@ -906,6 +917,20 @@ cdef void http1_close(ctx_t* ctx, conn_t* conn, uint32_t marks) noexcept:
         emit(ctx, conn, ex)
         free_exchange(ctx, ex)
         ex = following
+
+
+cdef void http1_reset(ctx_t* ctx, conn_t* conn, uint32_t marks) noexcept:
+    """The connection holds too much: record what waits as it stands, with `marks`, and join it in the middle."""
+    cdef uint32_t i
+    http1_close(ctx, conn, marks | MARK_END_UNSEEN)
+    for i in range(2):
+        conn.half[i].state = H_RESYNC
+        conn.half[i].current = NULL
+        conn.half[i].ended = 0
+        conn.half[i].parked = 0
+        buf_free(&ctx.pool, &conn.half[i].part)
+    conn.uncertain = UNCERTAIN_EXCHANGES
+    conn.flags |= CONN_JOINED
 
 
 cdef uint64_t http1_idle(ctx_t* ctx, conn_t* conn, uint64_t now) noexcept:
