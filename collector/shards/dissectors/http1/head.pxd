@@ -45,6 +45,7 @@ cdef struct head_t:
     uint8_t overflow           # more than MAX_FIELDS
     uint8_t http10
     uint8_t chunked
+    uint8_t te_seen            # a Transfer-Encoding field, be it only `identity`
     uint8_t has_te
     uint8_t has_cl
     uint8_t cl_valid

@@ -211,24 +211,30 @@ cdef inline void framing_facts(head_t* h, field_t* f) noexcept nogil:
             v = 0
             any_digit = False
     else:
-        # only the last coding decides; "chunked" must be it
-        q = end
-        while q > p and (q - 1)[0] != c',':
-            q -= 1
-        while q < end and (q[0] == c' ' or q[0] == c'\t'):
-            q += 1
-        if h.has_te:
+        # several fields are one list (RFC 9110 section 5.3): the last coding of the last field decides, and "chunked"
+        # must be it. Empty elements say nothing; `identity` was dropped in RFC 7230, servers take it for "no coding".
+        if h.te_seen:
             h.ambiguity |= AMB_TE_OBFUSCATED
-        if end - q == 8 and same_name(q, b"identity", 8):
-            # dropped from HTTP in RFC 7230; servers take it for "no transfer coding"
-            h.ambiguity |= AMB_TE_OBFUSCATED
-            return
-        if q != f.value:
-            h.ambiguity |= AMB_TE_OBFUSCATED        # more than one coding: only the last one is undone here
+        h.te_seen = 1
+        while True:
+            q = end
+            while q > p and (q - 1)[0] != c',':
+                q -= 1
+            while q < end and (q[0] == c' ' or q[0] == c'\t'):
+                q += 1
+            if q != p:
+                h.ambiguity |= AMB_TE_OBFUSCATED    # more than one coding: only the last one is undone here
+            if end - q == 8 and same_name(q, b"identity", 8):
+                h.ambiguity |= AMB_TE_OBFUSCATED
+                if q == p:
+                    return
+            elif q != end or q == p:
+                break
+            end = q
+            while end > p and ((end - 1)[0] == c',' or (end - 1)[0] == c' ' or (end - 1)[0] == c'\t'):
+                end -= 1
         h.has_te = 1
         h.chunked = end - q == 7 and same_name(q, b"chunked", 7)
-        if not h.chunked:
-            h.ambiguity |= AMB_TE_NOT_CHUNKED
 
 
 cdef int64_t parse_head(head_t* h, const uint8_t* p, const uint8_t* end, bint response, bint whole) noexcept nogil:
@@ -250,6 +256,7 @@ cdef int64_t parse_head(head_t* h, const uint8_t* p, const uint8_t* end, bint re
     h.ambiguity = 0
     h.overflow = 0
     h.chunked = 0
+    h.te_seen = 0
     h.has_te = 0
     h.has_cl = 0
     h.cl_valid = 0
@@ -391,7 +398,9 @@ cdef int64_t parse_head(head_t* h, const uint8_t* p, const uint8_t* end, bint re
             h.expect = 1
         elif f.id == F_UPGRADE:
             h.upgrade = 1
-    if h.has_te:
+    if h.te_seen:
+        if h.has_te and not h.chunked:
+            h.ambiguity |= AMB_TE_NOT_CHUNKED
         if h.has_cl:
             h.ambiguity |= AMB_CL_AND_TE
         if h.http10:
