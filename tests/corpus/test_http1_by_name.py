@@ -58,3 +58,25 @@ def test_identity_beside_a_length_is_still_both_fields() -> None:
     r = one(Conversation().request(head + b"abc").close())
     assert r["requestPayload"] == "abc"
     assert reasons(r) == {"content_length_and_transfer_encoding", "transfer_encoding_obfuscated"}
+
+
+@pytest.mark.parametrize(("line", "expected"), [
+    (b"X.Custom|Pipe~1: ok", set()),
+    (b"Fo@: x", {"bad_header_line"}),
+    (b"Content-Length\xc3\x9f: 3", {"bad_header_line"}),
+    (b"Two Words: x", {"bad_header_line"}),
+    (b"Tab\there: x", {"bad_header_line"}),
+    (b"Bell\x07: x", {"bad_header_line"}),
+    (b"Quoted\": x", {"bad_header_line"}),
+    (b": x", {"bad_header_line"}),
+    (b"no colon", {"bad_header_line"}),
+    (b"token-without-colon", {"bad_header_line"}),
+    (b"Late : x", {"space_before_colon"}),
+    (b"Two Words : x", {"bad_header_line", "space_before_colon"}),
+    (b"X: bell\x07, delete\x7f, form feed\x0c", set()),  # in a value they may be kept (RFC 9110 section 5.5)
+    (b"X: caf\xc3\xa9 \xff", set()),
+    (b"X: a\x00b", {"nul"}),
+    (b"X: a\rb", {"bare_cr"}),
+])
+def test_field_names_are_tokens_and_values_are_not_judged(line: bytes, expected: set[str]) -> None:
+    assert of_request(b"GET / HTTP/1.1\r\nHost: h\r\n" + line + b"\r\n\r\n") == expected

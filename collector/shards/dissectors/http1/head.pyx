@@ -247,6 +247,7 @@ cdef int64_t parse_head(head_t* h, const uint8_t* p, const uint8_t* end, bint re
     cdef const uint8_t* stop
     cdef const uint8_t* q
     cdef const uint8_t* colon
+    cdef const uint8_t* plain
     cdef field_t* f
     cdef uint64_t seen = 0, bit
     cdef uint32_t i, n
@@ -335,8 +336,13 @@ cdef int64_t parse_head(head_t* h, const uint8_t* p, const uint8_t* end, bint re
                     f.value_len = <uint32_t>(stop - f.value)
             p = nl + 1
             continue
-        colon = <const uint8_t*>memchr(p, c':', <size_t>(stop - p))
-        if colon == NULL or colon == p:
+        plain = p       # a name is a token: nothing but tchar up to the colon
+        while plain < stop and tchar[plain[0]]:
+            plain += 1
+        colon = plain
+        if plain < stop and plain[0] != c':':
+            colon = <const uint8_t*>memchr(plain, c':', <size_t>(stop - plain))
+        if colon == NULL or colon == stop or colon == p:
             h.ambiguity |= AMB_BAD_HEADER_LINE
             p = nl + 1
             continue
@@ -351,6 +357,7 @@ cdef int64_t parse_head(head_t* h, const uint8_t* p, const uint8_t* end, bint re
             h.ambiguity |= AMB_SPACE_BEFORE_COLON
             while q > p and ((q - 1)[0] == c' ' or (q - 1)[0] == c'\t'):
                 q -= 1
+        odd |= q != plain
         f.name = p
         f.name_len = <uint32_t>(q - p)
         q = colon + 1
@@ -364,7 +371,7 @@ cdef int64_t parse_head(head_t* h, const uint8_t* p, const uint8_t* end, bint re
         f.repeats = 0
         f.repeated = 0
         n = f.name_len
-        f.hash = name_hash(p, n, &odd)
+        f.hash = name_hash(p, n)
         if f == &extra:
             if f.id == F_CONTENT_LENGTH or f.id == F_TRANSFER_ENCODING:
                 framing_facts(h, f)
@@ -406,7 +413,7 @@ cdef int64_t parse_head(head_t* h, const uint8_t* p, const uint8_t* end, bint re
         if h.http10:
             h.ambiguity |= AMB_TE_HTTP10
     if odd:
-        h.ambiguity |= AMB_BAD_HEADER_LINE      # blanks or control characters in a name
+        h.ambiguity |= AMB_BAD_HEADER_LINE      # a name that is no token
     if memchr(start, 0, <size_t>(p - start)) != NULL:
         h.ambiguity |= AMB_NUL
     if not whole and has_bare_cr(start, <size_t>(p - start)):
@@ -414,14 +421,13 @@ cdef int64_t parse_head(head_t* h, const uint8_t* p, const uint8_t* end, bint re
     return p - start
 
 
-cdef inline uint32_t name_hash(const uint8_t* p, uint32_t n, bint* odd) noexcept nogil:
-    """A hash of the whole name without regard to case, eight bytes a step; `odd` is set for bytes up to 0x20."""
+cdef inline uint32_t name_hash(const uint8_t* p, uint32_t n) noexcept nogil:
+    """A hash of the whole name without regard to case, eight bytes a step."""
     cdef uint64_t h = n, w
     cdef uint32_t i = 0
     if n < 8:
         w = 0x6161616161616161ULL
         memcpy(&w, p, n)
-        odd[0] |= ((w - 0x2121212121212121ULL) & ~w & 0x8080808080808080ULL) != 0
         h = (h ^ (w | 0x2020202020202020ULL)) * 0x9E3779B97F4A7C15ULL
         return <uint32_t>(h >> 32)
     while True:
@@ -430,7 +436,6 @@ cdef inline uint32_t name_hash(const uint8_t* p, uint32_t n, bint* odd) noexcept
                 break
             i = n - 8       # the last word overlaps the one before
         memcpy(&w, p + i, 8)
-        odd[0] |= ((w - 0x2121212121212121ULL) & ~w & 0x8080808080808080ULL) != 0
         h = (h ^ (w | 0x2020202020202020ULL)) * 0x9E3779B97F4A7C15ULL
         h ^= h >> 29
         i += 8
