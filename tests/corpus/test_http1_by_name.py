@@ -80,3 +80,41 @@ def test_identity_beside_a_length_is_still_both_fields() -> None:
 ])
 def test_field_names_are_tokens_and_values_are_not_judged(line: bytes, expected: set[str]) -> None:
     assert of_request(b"GET / HTTP/1.1\r\nHost: h\r\n" + line + b"\r\n\r\n") == expected
+
+
+# ---- the start line ----
+
+
+@pytest.mark.parametrize("line", [
+    "GET /", "GET /a?b=c#d", "GET //double/slash", "OPTIONS *", "M-SEARCH *", "CONNECT a.example:443", "CONNECT [::1]:443",
+    "GET http://a.example", "GET http://a.example?q", "GET HTTPS://u:p@a.example:8443/x", "GET coap+tcp://a.example/x",
+    "GET /non\N{LATIN SMALL LETTER A WITH GRAVE}ascii", 'GET /"quoted"|\\{}^`<>'])
+def test_every_form_of_target_is_recorded_as_it_stands(line: str) -> None:
+    r = one(Conversation().request(f"{line} HTTP/1.1\r\nHost: a.example\r\n\r\n".encode()).close())
+    assert ([r["method"], r["path"]], reasons(r) - {"multiple_host"}) == (line.split(" "), set())
+
+
+@pytest.mark.parametrize("line", [
+    "GET relative/path", "GET a.example:443", "GET *", "OPTIONS *x", "CONNECT /", "CONNECT a.example", "GET @evil.example",
+    "GET ://x", "GET ?q", "GET /a b", "GET /a\tb", "GET /vertical\x0btab", "GET /form\x0cfeed", "GET /bell\x07"])
+def test_a_target_of_no_form_is_recorded_and_marked(line: str) -> None:
+    r = one(Conversation().request(f"{line} HTTP/1.1\r\nHost: a.example\r\n\r\n".encode()).close())
+    assert ([r["method"], r["path"]], reasons(r)) == (line.split(" ", 1), {"start_line"})
+
+
+def test_a_nul_in_the_target_is_marked() -> None:
+    r = one(Conversation().request(b"GET /a\x00b HTTP/1.1\r\nHost: h\r\n\r\n").close())
+    assert (r["path"], reasons(r)) == ("/a\0b", {"nul", "start_line"})
+
+
+@pytest.mark.parametrize("line", ["GET  / HTTP/1.1", "GET\t/ HTTP/1.1", "GET /  HTTP/1.1", "GET / HTTP/1.1 ",
+                                  "GET / HTTP/1.2", "GET / HTTP/2.0", "GET / HTTP/0.9", "GET / HTTP/11", "GET / HTTP/1.10"])
+def test_odd_blanks_and_versions_are_recorded_and_marked(line: str) -> None:
+    r = one(Conversation().request(f"{line}\r\nHost: h\r\n\r\n".encode()).close())
+    assert (r["method"], r["path"], reasons(r)) == ("GET", "/", {"start_line"})
+
+
+@pytest.mark.parametrize("blank", [b"\r\n", b"\r\n\r\n", b"\n"])
+def test_empty_lines_before_a_request_are_skipped(blank: bytes) -> None:
+    r = one(Conversation().request(blank + b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").close())
+    assert (r["method"], r["mark"]) == ("GET", ["no_response"])

@@ -101,6 +101,28 @@ cdef int64_t find_head_end(const uint8_t* p, uint32_t length, uint32_t* scan) no
             return 0
 
 
+cdef inline bint odd_target(head_t* h) noexcept nogil:
+    """None of the four forms (RFC 9112 section 3.2), or one that this method does not have; or with a blank or control
+    character inside: some readers split the line there (section 3)."""
+    cdef const uint8_t* q = h.target
+    cdef const uint8_t* end = q + h.target_len
+    while q < end:
+        if q[0] <= 0x20:
+            return True
+        q += 1
+    q = h.target
+    if h.method_len == 7 and memcmp(h.method, b"CONNECT", 7) == 0:
+        return q[0] == c'/' or memchr(q, c':', h.target_len) == NULL
+    if q[0] == c'/':
+        return False
+    if q[0] == c'*':        # UPnP's search has it too
+        return h.target_len != 1 or not ((h.method_len == 7 and memcmp(h.method, b"OPTIONS", 7) == 0)
+                                         or (h.method_len == 8 and memcmp(h.method, b"M-SEARCH", 8) == 0))
+    while q < end and (tchar[q[0]] and q[0] != c'_'):
+        q += 1
+    return q == h.target or end - q < 3 or memcmp(q, b"://", 3) != 0
+
+
 cdef inline bint parse_request_line(head_t* h, const uint8_t* p, const uint8_t* end) noexcept nogil:
     """method SP target SP version; tolerant of several blanks and of blanks in the target (marked)."""
     cdef const uint8_t* q = p
@@ -138,7 +160,7 @@ cdef inline bint parse_request_line(head_t* h, const uint8_t* p, const uint8_t* 
     h.target_len = <uint32_t>(v - q) if v > q else 0
     if h.target_len == 0:
         h.ambiguity |= AMB_START_LINE
-    elif memchr(q, c' ', h.target_len) != NULL or memchr(q, c'\t', h.target_len) != NULL:
+    elif odd_target(h):
         h.ambiguity |= AMB_START_LINE
     return True
 
