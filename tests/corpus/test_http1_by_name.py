@@ -118,3 +118,33 @@ def test_odd_blanks_and_versions_are_recorded_and_marked(line: str) -> None:
 def test_empty_lines_before_a_request_are_skipped(blank: bytes) -> None:
     r = one(Conversation().request(blank + b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").close())
     assert (r["method"], r["mark"]) == ("GET", ["no_response"])
+
+
+# ---- the host ----
+
+
+@pytest.mark.parametrize(("target", "host", "expected"), [
+    ("http://a.example/1", "a.example", set()),
+    ("http://A.Example/1", "a.exAMPLE", set()),
+    ("http://a.example:80/1", "a.example", set()),
+    ("https://a.example/1", "a.example:443", set()),
+    ("http://user:pass@a.example:8080/1", "a.example:8080", set()),
+    ("http://[::1]:8080/1", "[::1]:8080", set()),
+    ("urn://a.example/1", "b.example", set()),  # of other schemes the observer knows nothing
+    ("/1", "b.example", set()),
+    ("http://a.example/1", "b.example", {"multiple_host"}),
+    ("http://a.example:8002/1", "a.example:8003", {"multiple_host"}),
+    ("https://a.example/1", "a.example:80", {"multiple_host"}),
+    ("http://a.example@b.example/1", "a.example", {"multiple_host"}),
+    ("http://a.example/1", "", {"multiple_host"}),
+])
+def test_two_hosts_in_one_request(target: str, host: str, expected: set[str]) -> None:
+    assert of_request(f"GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()) == expected
+
+
+@pytest.mark.parametrize(("target", "host"), [
+    ("http://api.example:8080?x", "api.example:8080"), ("https://u:p@api.example/x@y", "api.example"),
+    ("http://a@b@api.example", "api.example"), ("/x", ""), ("*", ""), ("urn://x/y", "")])
+def test_the_missing_host_comes_from_an_absolute_target_without_its_user(target: str, host: str) -> None:
+    r = one(Conversation().request(f"OPTIONS {target} HTTP/1.1\r\nA: b\r\n\r\n".encode()).close())
+    assert r["request"] == {"A": "b", "host": host}

@@ -434,6 +434,8 @@ cdef int64_t parse_head(head_t* h, const uint8_t* p, const uint8_t* end, bint re
             h.ambiguity |= AMB_CL_AND_TE
         if h.http10:
             h.ambiguity |= AMB_TE_HTTP10
+    if not response and h.host != NULL and h.target[0] != c'/' and other_host(h):
+        h.ambiguity |= AMB_MULTIPLE_HOST
     if odd:
         h.ambiguity |= AMB_BAD_HEADER_LINE      # a name that is no token
     if memchr(start, 0, <size_t>(p - start)) != NULL:
@@ -441,6 +443,44 @@ cdef int64_t parse_head(head_t* h, const uint8_t* p, const uint8_t* end, bint re
     if not whole and has_bare_cr(start, <size_t>(p - start)):
         h.ambiguity |= AMB_BARE_CR
     return p - start
+
+
+cdef const uint8_t* target_host(head_t* h, const uint8_t** stop) noexcept nogil:
+    """Host and port of an absolute http target, without the user information (RFC 9110 section 7.2), or NULL."""
+    cdef const uint8_t* end = h.target + h.target_len
+    cdef const uint8_t* p
+    cdef const uint8_t* q
+    if h.target_len <= 8 or not (same_name(h.target, b"http://", 7) or same_name(h.target, b"https://", 8)):
+        return NULL
+    p = h.target + (7 if h.target[4] == c':' else 8)
+    q = p
+    while q < end and q[0] != c'/' and q[0] != c'?' and q[0] != c'#':
+        if q[0] == c'@':
+            p = q + 1
+        q += 1
+    stop[0] = q
+    return p
+
+
+cdef bint other_host(head_t* h) noexcept nogil:
+    """The target names another host than the Host field: the target wins (RFC 9112 section 3.2.2), but not everywhere."""
+    cdef const uint8_t* b = h.host.value
+    cdef const uint8_t* b_end = b + h.host.value_len
+    cdef const uint8_t* a_end = NULL
+    cdef const uint8_t* a = target_host(h, &a_end)
+    if a == NULL:
+        return False
+    if h.target[4] == c':':     # the scheme's own port may be there or not
+        if a_end - a > 3 and memcmp(a_end - 3, b":80", 3) == 0:
+            a_end -= 3
+        if b_end - b > 3 and memcmp(b_end - 3, b":80", 3) == 0:
+            b_end -= 3
+    else:
+        if a_end - a > 4 and memcmp(a_end - 4, b":443", 4) == 0:
+            a_end -= 4
+        if b_end - b > 4 and memcmp(b_end - 4, b":443", 4) == 0:
+            b_end -= 4
+    return a_end - a != b_end - b or not same_text(a, b, <uint32_t>(a_end - a))
 
 
 cdef inline uint32_t name_hash(const uint8_t* p, uint32_t n) noexcept nogil:
@@ -492,7 +532,7 @@ cdef char* write_fields(char* out, head_t* h, bint request) noexcept nogil:
     cdef field_t* g
     cdef bint first = True
     cdef const uint8_t* q
-    cdef const uint8_t* stop
+    cdef const uint8_t* stop = NULL
     out[0] = c'{'
     out += 1
     for i in range(h.count):
@@ -526,12 +566,9 @@ cdef char* write_fields(char* out, head_t* h, bint request) noexcept nogil:
         if not first:
             out = lit(out, b',', 1)
         out = lit(out, b'\\"host\\":\\"', 11)
-        # the authority of an absolute target stands for the missing field (RFC 9112 section 3.2.2)
-        if h.target_len > 8 and (same_name(h.target, b"http://", 7) or same_name(h.target, b"https://", 8)):
-            q = h.target + (7 if h.target[4] == c':' else 8)
-            stop = q
-            while stop < h.target + h.target_len and stop[0] != c'/' and stop[0] != c'?' and stop[0] != c'#':
-                stop += 1
+        # the host of an absolute target stands for the missing field (RFC 9112 section 3.2.2)
+        q = target_host(h, &stop)
+        if q != NULL:
             out = escape_json_twice(out, q, stop)
         out = lit(out, b'\\"', 2)
     out[0] = c'}'
