@@ -148,3 +148,17 @@ def test_two_hosts_in_one_request(target: str, host: str, expected: set[str]) ->
 def test_the_missing_host_comes_from_an_absolute_target_without_its_user(target: str, host: str) -> None:
     r = one(Conversation().request(f"OPTIONS {target} HTTP/1.1\r\nA: b\r\n\r\n".encode()).close())
     assert r["request"] == {"A": "b", "host": host}
+
+
+# ---- a head without its end ----
+
+
+@pytest.mark.parametrize(("rest", "expected"), [
+    (b"", set()), (b"X: 1\r", set()), (b"X: 1\r\n\r", set()), (b"X: 1", set()),
+    (b"X: 1\rY: 2", {"bare_cr"}), (b"X: 1\r\n\rGET /forged HTTP/1.1", {"bare_cr"}), (b" X: 1", {"obs_fold"}),
+    (b"X: \x00", {"nul"}), (b"X: 1\nY", {"bare_lf"}),
+])
+def test_what_is_there_of_a_cut_head_is_judged_like_a_whole_one(rest: bytes, expected: set[str]) -> None:
+    r = one(Conversation().request(b"GET /cut HTTP/1.1\r\nHost: h\r\n" + rest).close())
+    assert (r["path"], reasons(r)) == ("/cut", expected)
+    assert {"headers_cut", "request_incomplete", "no_response"} <= r["words"]

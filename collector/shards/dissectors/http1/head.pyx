@@ -340,6 +340,8 @@ cdef int64_t parse_head(head_t* h, const uint8_t* p, const uint8_t* end, bint re
         nl = <const uint8_t*>memchr(p, c'\n', <size_t>(end - p))
         if nl == NULL:
             if whole:
+                if p[0] == c' ' or p[0] == c'\t':
+                    h.ambiguity |= AMB_OBS_FOLD     # whatever the rest of the line holds
                 break
             return 0
         stop = nl
@@ -438,9 +440,12 @@ cdef int64_t parse_head(head_t* h, const uint8_t* p, const uint8_t* end, bint re
         h.ambiguity |= AMB_MULTIPLE_HOST
     if odd:
         h.ambiguity |= AMB_BAD_HEADER_LINE      # a name that is no token
-    if memchr(start, 0, <size_t>(p - start)) != NULL:
+    stop = p
+    if whole:       # the line that was cut belongs to the head too; the LF of a last CR may be among what is missing
+        stop = end - 1 if (end - 1)[0] == c'\r' else end
+    if memchr(start, 0, <size_t>(stop - start)) != NULL:
         h.ambiguity |= AMB_NUL
-    if not whole and has_bare_cr(start, <size_t>(p - start)):
+    if has_bare_cr(start, <size_t>(stop - start)):
         h.ambiguity |= AMB_BARE_CR
     return p - start
 
