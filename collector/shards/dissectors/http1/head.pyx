@@ -146,6 +146,8 @@ cdef inline bint parse_request_line(head_t* h, const uint8_t* p, const uint8_t* 
         v -= 1
     if v == q or end - v < 6 or memcmp(v, b"HTTP/", 5) != 0:
         return False
+    if end - p == 14 and memcmp(p, b"PRI * HTTP/2.0", 14) == 0:
+        return False        # the preface of HTTP/2 (RFC 9113 section 3.4): what follows are frames
     h.version = v
     h.version_len = <uint32_t>(end - v)
     h.http10 = h.version_len == 8 and memcmp(v, b"HTTP/1.0", 8) == 0
