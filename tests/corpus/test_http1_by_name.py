@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.events import Conversation
+from tests.events import GET, OK, Conversation
 
 
 def one(c: Conversation) -> dict[str, Any]:
@@ -167,7 +167,7 @@ def test_what_is_there_of_a_cut_head_is_judged_like_a_whole_one(rest: bytes, exp
 # ---- what is no HTTP/1 ----
 
 
-@pytest.mark.parametrize("step", [1 << 20])
+@pytest.mark.parametrize("step", [1, 7, 1 << 20])
 @pytest.mark.parametrize("data", [
     b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00",
     b"GET /simple\r\n",  # HTTP/0.9: nothing says that this is HTTP, and its answer has no head
@@ -180,4 +180,21 @@ def test_what_is_no_http1_is_counted_and_never_recorded(data: bytes, step: int) 
     for at in range(0, len(data), step):
         c.request(data[at : at + step])
     assert c.close().records() == []
-    assert c.counters()["connections_not_http"] == 1
+    assert (c.counters()["connections_not_http"], c.counters()["skipped_bytes"]) == (1, len(data))
+
+
+@pytest.mark.parametrize("step", [1, 7, 1 << 20])
+def test_an_answer_in_no_http_is_given_up_at_once_and_the_next_one_is_read(step: int) -> None:
+    c = Conversation().request(GET)
+    for at in range(0, 24, step):
+        c.response(b"Hello, this is no answer"[at : at + step])
+    c.request(GET).response(OK).close()
+    assert c.counters()["skipped_bytes"] == 24
+    assert [r["responsePayload"] for r in c.records()] == ["", "hi"]
+
+
+def test_the_rest_of_a_request_line_that_was_answered_early_is_no_request() -> None:
+    c = Conversation().request(b"GET /blaaaaa").response(b"HTTP/1.1 414 URI Too Long\r\nContent-Length: 0\r\n\r\n")
+    c.request(b"aaa HTTP/1.1\r\n\r\n")
+    assert c.close().records() == []
+    assert (c.counters()["orphan_responses"], c.counters()["skipped_bytes"]) == (1, 28)

@@ -43,6 +43,7 @@ cdef enum:
     FREE_EXCHANGES = 64           # kept for reuse, with buffers of at most FREE_BUFFER_BYTES each
     FREE_BUFFER_BYTES = 8192
     MAX_QUEUED = 1024             # exchanges outstanding on one connection; browsers and proxies stay below 100
+    EARLY_BYTES = 64              # of a head that comes in pieces: see each time whether it can still become one
     RESERVE_BYTES = 8192          # of an announced body; the rest as it comes
 
     # What makes it doubtful where a message ends, and so whose the next answer is (RFC 9112 section 11.2)
@@ -172,6 +173,7 @@ cdef void lose_framing(ctx_t* ctx, conn_t* conn, half_t* h, bint request) noexce
     """What comes next in this direction is not known: skip to something that looks like a message."""
     cdef exchange_t* ex = h.current
     h.current = NULL
+    ctx.counters[C_SKIPPED_BYTES] += h.part.len
     h.part.len = 0
     h.parked = 0
     h.state = H_RESYNC
@@ -524,6 +526,7 @@ cdef size_t feed_start(ctx_t* ctx, conn_t* conn, half_t* h, bint request, const 
         length = parse_head(&HEAD, p, p + n, not request, False)
         if length > 0:          # the common case: a whole head in one event
             if length > ctx.header_bytes + 65536:
+                ctx.counters[C_SKIPPED_BYTES] += n
                 lose_framing(ctx, conn, h, request)
                 return n
             if request:
@@ -531,11 +534,12 @@ cdef size_t feed_start(ctx_t* ctx, conn_t* conn, half_t* h, bint request, const 
             else:
                 on_response(ctx, conn, h, ts, ts, False)
             return <size_t>length
-        if length < 0:
-            bad_start(ctx, conn, h, request)
-            return n
         while blank < n and (p[blank] == c'\r' or p[blank] == c'\n'):
             blank += 1
+        if length < 0:
+            ctx.counters[C_SKIPPED_BYTES] += n - blank
+            bad_start(ctx, conn, h, request)
+            return n
         p += blank
         n -= blank
         if n == 0:
@@ -547,16 +551,24 @@ cdef size_t feed_start(ctx_t* ctx, conn_t* conn, half_t* h, bint request, const 
     if take > n:
         take = n
     if buf_append(&ctx.pool, &h.part, p, take) < 0:
+        ctx.counters[C_SKIPPED_BYTES] += n
         lose_framing(ctx, conn, h, request)
         return blank + n
     length = find_head_end(<const uint8_t*>h.part.data, h.part.len, &h.scan)
     if length == 0:
+        if before < EARLY_BYTES and parse_head(&HEAD, <const uint8_t*>h.part.data,
+                                               <const uint8_t*>h.part.data + h.part.len, not request, False) < 0:
+            # no head, however it goes on: what comes next may be one
+            ctx.counters[C_SKIPPED_BYTES] += n - take
+            bad_start(ctx, conn, h, request)
+            return blank + n
         if h.part.len <= ctx.header_bytes:
             return blank + n
         # too long: take the fields that are here, look for the end without keeping anything
         length = parse_head(&HEAD, <const uint8_t*>h.part.data, <const uint8_t*>h.part.data + h.part.len,
                             not request, True)
         if length <= 0:
+            ctx.counters[C_SKIPPED_BYTES] += n - take
             bad_start(ctx, conn, h, request)
             return blank + n
         first_ns = h.part_first_ns
@@ -568,6 +580,7 @@ cdef size_t feed_start(ctx_t* ctx, conn_t* conn, half_t* h, bint request, const 
         buf_free(&ctx.pool, &h.part)
         return blank + take
     if parse_head(&HEAD, <const uint8_t*>h.part.data, <const uint8_t*>h.part.data + length, not request, False) <= 0:
+        ctx.counters[C_SKIPPED_BYTES] += n - take
         bad_start(ctx, conn, h, request)
         return blank + n
     first_ns = h.part_first_ns
@@ -590,8 +603,9 @@ cdef bint salvage_head(ctx_t* ctx, conn_t* conn, half_t* h, bint request, uint64
         length = parse_head(&HEAD, <const uint8_t*>h.part.data, <const uint8_t*>h.part.data + h.part.len,
                             not request, True)
     if length <= 0:
-        ctx.counters[C_SKIPPED_BYTES] += h.part.len
-        h.part.len = 0
+        if length < 0:
+            not_http(ctx, conn)
+        lose_framing(ctx, conn, h, request)     # the rest of that line is no message of its own
         return False
     h.part_len_parsed = h.part.len
     h.part.len = 0
@@ -612,14 +626,20 @@ cdef void before_park(ctx_t* ctx, conn_t* conn, half_t* h, uint64_t ts) noexcept
     buf_free(&ctx.pool, &held)
 
 
+cdef inline void not_http(ctx_t* ctx, conn_t* conn) noexcept nogil:
+    """Count the connection, once, if nothing on it was a message."""
+    if conn.next_index & 0xFFFFF == 0 and not conn.flags & CONN_NOT_HTTP:
+        conn.flags |= CONN_NOT_HTTP
+        ctx.counters[C_NOT_HTTP] += 1
+
+
 cdef void bad_start(ctx_t* ctx, conn_t* conn, half_t* h, bint request) noexcept:
     """Where a message should begin there is none."""
+    not_http(ctx, conn)
     if conn.next_index & 0xFFFFF == 0:
-        if not conn.flags & CONN_NOT_HTTP:
-            conn.flags |= CONN_NOT_HTTP
-            ctx.counters[C_NOT_HTTP] += 1
         if not conn.role:
             conn.dir_request = DIR_UNKNOWN      # the guess may have been wrong
+            ctx.counters[C_SKIPPED_BYTES] += h.part.len
             h.part.len = 0
             h.state = H_RESYNC
             conn.uncertain = UNCERTAIN_EXCHANGES
@@ -664,7 +684,9 @@ cdef int64_t chunk_size(const uint8_t* p, const uint8_t* end, uint32_t* ambiguit
     return <int64_t>v
 
 
-cdef void bad_chunk(ctx_t* ctx, conn_t* conn, half_t* h, bint request) noexcept:
+cdef void bad_chunk(ctx_t* ctx, conn_t* conn, half_t* h, bint request, size_t skipped) noexcept:
+    """Framing is lost, from `skipped` bytes ago on."""
+    ctx.counters[C_SKIPPED_BYTES] += skipped
     ambiguous(conn, h.current, AMB_BAD_CHUNK)
     lose_framing(ctx, conn, h, request)
 
@@ -672,17 +694,19 @@ cdef void bad_chunk(ctx_t* ctx, conn_t* conn, half_t* h, bint request) noexcept:
 cdef size_t feed_chunk_size(ctx_t* ctx, conn_t* conn, half_t* h, bint request, const uint8_t* p, size_t n) noexcept:
     cdef const uint8_t* nl = <const uint8_t*>memchr(p, c'\n', n)
     cdef size_t used
+    cdef size_t before = 0
     cdef int64_t size
     cdef uint32_t ambiguity = 0
     if nl == NULL:
         if h.part.len + n > CHUNK_LINE_LIMIT or buf_append(&ctx.pool, &h.part, p, n) < 0:
-            bad_chunk(ctx, conn, h, request)
+            bad_chunk(ctx, conn, h, request, n)
         return n
     used = <size_t>(nl - p) + 1
     if h.part.len:
         if h.part.len + used > CHUNK_LINE_LIMIT or buf_append(&ctx.pool, &h.part, p, used) < 0:
-            bad_chunk(ctx, conn, h, request)
+            bad_chunk(ctx, conn, h, request, n)
             return n
+        before = h.part.len - used
         size = chunk_size(<const uint8_t*>h.part.data, <const uint8_t*>h.part.data + h.part.len - 1, &ambiguity)
         buf_free(&ctx.pool, &h.part)
     elif used > CHUNK_LINE_LIMIT:
@@ -690,7 +714,7 @@ cdef size_t feed_chunk_size(ctx_t* ctx, conn_t* conn, half_t* h, bint request, c
     else:
         size = chunk_size(p, nl, &ambiguity)
     if size < 0:
-        bad_chunk(ctx, conn, h, request)
+        bad_chunk(ctx, conn, h, request, before + n)
         return n
     if ambiguity:
         ambiguous(conn, h.current, ambiguity)
@@ -779,7 +803,7 @@ cdef void http1_data(ctx_t* ctx, conn_t* conn, uint32_t d, const uint8_t* p, siz
                 h.line_bytes = 1
                 take = 1
             else:
-                bad_chunk(ctx, conn, h, request)
+                bad_chunk(ctx, conn, h, request, n)
                 take = n
         elif h.state == H_TRAILER or h.state == H_HEAD_SKIP:
             take = feed_lines(ctx, conn, h, request, p, n, ts)
@@ -794,8 +818,7 @@ cdef void http1_data(ctx_t* ctx, conn_t* conn, uint32_t d, const uint8_t* p, siz
             resynchronised(ctx, conn, h, request)
             continue
         else:
-            ctx.counters[C_SKIPPED_BYTES] += n
-            return
+            return      # OPAQUE: not even looked at
         event_start = False
         p += take
         n -= take
