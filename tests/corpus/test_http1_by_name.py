@@ -190,7 +190,9 @@ def test_an_answer_in_no_http_is_given_up_at_once_and_the_next_one_is_read(step:
         c.response(b"Hello, this is no answer"[at : at + step])
     c.request(GET).response(OK).close()
     assert c.counters()["skipped_bytes"] == 24
-    assert [r["responsePayload"] for r in c.records()] == ["", "hi"]
+    first, second = c.records()
+    assert first["words"] == {"no_response", "pairing_uncertain", "ambiguous_framing"} and reasons(first) == {"start_line"}
+    assert (second["responsePayload"], second["words"]) == ("hi", {"pairing_uncertain"})
 
 
 def test_the_rest_of_a_request_line_that_was_answered_early_is_no_request() -> None:

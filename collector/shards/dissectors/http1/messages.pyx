@@ -185,7 +185,7 @@ cdef void lose_framing(ctx_t* ctx, conn_t* conn, half_t* h, bint request) noexce
         ex = conn.first
         while ex != NULL:
             if not ex.resp.done:
-                ex.marks |= MARK_PAIRING | MARK_RESPONSE_LOST
+                ex.marks |= MARK_PAIRING
             ex = ex.next
     pop_done(ctx, conn)
 
@@ -644,6 +644,8 @@ cdef void bad_start(ctx_t* ctx, conn_t* conn, half_t* h, bint request) noexcept:
             h.state = H_RESYNC
             conn.uncertain = UNCERTAIN_EXCHANGES
             return
+    if not request:
+        ambiguous(conn, awaiting(conn), AMB_START_LINE)     # to some clients it is the answer: HTTP/0.9
     lose_framing(ctx, conn, h, request)
 
 
@@ -830,6 +832,7 @@ cdef void http1_hole(ctx_t* ctx, conn_t* conn, uint32_t d, uint64_t n, bint lost
     cdef bint request
     cdef uint64_t skip
     cdef message_t* m
+    cdef exchange_t* ex
     if conn.dir_request == DIR_UNKNOWN:
         if conn.role == ROLE_SERVER:
             conn.dir_request = DIR_IN
@@ -874,6 +877,11 @@ cdef void http1_hole(ctx_t* ctx, conn_t* conn, uint32_t d, uint64_t n, bint lost
             side(h.current, request).lost += n
         elif not request and awaiting(conn) != NULL:
             awaiting(conn).resp.lost += n
+        ex = conn.first
+        while ex != NULL and not request:
+            if not ex.resp.done:
+                ex.marks |= MARK_RESPONSE_LOST      # its answer may have been in the hole
+            ex = ex.next
         lose_framing(ctx, conn, h, request)
         return
 
