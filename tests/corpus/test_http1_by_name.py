@@ -200,3 +200,43 @@ def test_the_rest_of_a_request_line_that_was_answered_early_is_no_request() -> N
     c.request(b"aaa HTTP/1.1\r\n\r\n")
     assert c.close().records() == []
     assert (c.counters()["orphan_responses"], c.counters()["skipped_bytes"]) == (1, 28)
+
+
+# ---- chunks ----
+
+CHUNKED = b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize("step", [1, 1 << 20])
+@pytest.mark.parametrize(("size", "expected"), [
+    (b"5", set()), (b"0005", set()), (b"5;a", set()), (b"5; a=b ;c", set()), (b'5;a="x \\" ; y";b=c', set()),
+    (b"5\t;a = b", set()), (b"5;chunk-signature=0a1b", set()),
+    (b"5 ", {"bad_chunk"}), (b"5;", {"bad_chunk"}), (b"5;=", {"bad_chunk"}), (b"5;a=", {"bad_chunk"}),
+    (b'5;a="open', {"bad_chunk"}), (b'5;a="\x01"', {"bad_chunk"}), (b"5;a b", {"bad_chunk"}), (b"5;a=b c", {"bad_chunk"}),
+    (b"5;a\rb", {"bare_cr", "bad_chunk"}), (b"5;\xff", {"bad_chunk"}),
+])
+def test_chunk_extensions_are_skipped_and_odd_ones_marked(size: bytes, expected: set[str], step: int) -> None:
+    data = CHUNKED + size + b"\r\nhello\r\n0\r\n\r\n"
+    c = Conversation()
+    for at in range(0, len(data), step):
+        c.request(data[at : at + step])
+    r = one(c.response(OK).close())
+    assert (r["requestPayload"], reasons(r)) == ("hello", expected)
+    assert "request_incomplete" not in r["words"]
+
+
+@pytest.mark.parametrize("size", [b"", b" 5", b"x", b"-5", b"+5", b"0x5", b"5_0", b"5 3", b"5,", b"5\r", b"f" * 17])
+def test_a_chunk_size_that_is_no_number_ends_what_can_be_read(size: bytes) -> None:
+    c = Conversation().request(CHUNKED + size + b"\r\nhello\r\n0\r\n\r\nGET /forged HTTP/1.1\r\n\r\n").response(OK).close()
+    r = one(c)  # and nothing in the rest of that event becomes a request
+    assert (r["requestPayload"], r["statusCode"]) == ("", "200")
+    assert "request_incomplete" in r["words"] and "bad_chunk" in reasons(r)
+
+
+@pytest.mark.parametrize(("body", "expected"), [
+    (b"5\nhello\r\n0\r\n\r\n", {"bare_lf"}), (b"5\r\nhello\n0\r\n\r\n", {"bare_lf"}),
+    (b"5\r\nhello\r\n0\n\r\n", {"bare_lf"}),
+])
+def test_bare_line_feeds_between_chunks_are_marked(body: bytes, expected: set[str]) -> None:
+    r = one(Conversation().request(CHUNKED + body).response(OK).close())
+    assert (r["requestPayload"], reasons(r)) == ("hello", expected)

@@ -17,8 +17,6 @@ from collector.shards.state cimport *
 cdef extern from "simd.h" nogil:
     bint has_bare_cr(const void* p, size_t n)
 
-# tchar of RFC 9110 section 5.6.2
-cdef uint8_t[256] tchar
 for _i in range(256):
     tchar[_i] = 0
 for _c in bytearray(b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"):

@@ -649,6 +649,51 @@ cdef void bad_start(ctx_t* ctx, conn_t* conn, half_t* h, bint request) noexcept:
     lose_framing(ctx, conn, h, request)
 
 
+cdef inline const uint8_t* blanks(const uint8_t* p, const uint8_t* end) noexcept nogil:
+    while p < end and (p[0] == c' ' or p[0] == c'\t'):
+        p += 1
+    return p
+
+
+cdef inline const uint8_t* token(const uint8_t* p, const uint8_t* end) noexcept nogil:
+    while p < end and tchar[p[0]]:
+        p += 1
+    return p
+
+
+cdef bint chunk_extensions(const uint8_t* p, const uint8_t* end) noexcept nogil:
+    """Whether p..end is what may stand behind a size: *( BWS ";" BWS name [ BWS "=" BWS value ] ), RFC 9112 section 7.1.1.
+    Readers differ in how much they skip of anything else, and in where they stop."""
+    cdef const uint8_t* q
+    while p < end:
+        p = blanks(p, end)
+        if p == end or p[0] != c';':
+            return False
+        q = blanks(p + 1, end)
+        p = token(q, end)
+        if p == q:
+            return False
+        q = blanks(p, end)
+        if q < end and q[0] == c'=':
+            q = blanks(q + 1, end)
+            if q < end and q[0] == c'"':
+                p = q + 1
+                while p < end and p[0] != c'"':
+                    if p[0] == c'\\':
+                        p += 1
+                    if p == end or (p[0] < 0x20 and p[0] != c'\t') or p[0] == 0x7F:
+                        return False
+                    p += 1
+                if p == end:
+                    return False
+                p += 1
+            else:
+                p = token(q, end)
+                if p == q:
+                    return False
+    return True
+
+
 cdef int64_t chunk_size(const uint8_t* p, const uint8_t* end, uint32_t* ambiguity) noexcept nogil:
     """The size in a chunk line without its LF (RFC 9112 section 7.1), or -1."""
     cdef uint64_t v = 0
@@ -673,16 +718,17 @@ cdef int64_t chunk_size(const uint8_t* p, const uint8_t* end, uint32_t* ambiguit
         p += 1
     if digits == 0:
         return -1
-    if p < end and (p[0] == c' ' or p[0] == c'\t'):
-        while p < end and (p[0] == c' ' or p[0] == c'\t'):
-            p += 1
-        if p == end:
-            ambiguity[0] |= AMB_BAD_CHUNK       # blanks are only allowed before an extension
     if p < end:
-        if p[0] != c';':
-            return -1
         if memchr(p, c'\r', <size_t>(end - p)) != NULL:
             ambiguity[0] |= AMB_BARE_CR
+        if p[0] != c';' and p[0] != c' ' and p[0] != c'\t':
+            return -1
+        if not chunk_extensions(p, end):
+            ambiguity[0] |= AMB_BAD_CHUNK
+            while p < end and (p[0] == c' ' or p[0] == c'\t'):
+                p += 1
+            if p < end and p[0] != c';':
+                return -1       # "2 3": which of them is the size?
     return <int64_t>v
 
 
