@@ -240,3 +240,28 @@ def test_a_chunk_size_that_is_no_number_ends_what_can_be_read(size: bytes) -> No
 def test_bare_line_feeds_between_chunks_are_marked(body: bytes, expected: set[str]) -> None:
     r = one(Conversation().request(CHUNKED + body).response(OK).close())
     assert (r["requestPayload"], reasons(r)) == ("hello", expected)
+
+
+@pytest.mark.parametrize("step", [1, 1 << 20])
+@pytest.mark.parametrize(("trailers", "expected"), [
+    (b"", set()), (b"Expires: 0\r\nX-Checksum: 1\r\n", set()), (b"Empty:\r\n", set()),
+    (b"Content-Length: 99\r\n", {"bad_header_line"}), (b"transfer-encoding: chunked\r\n", {"bad_header_line"}),
+    (b"Host: evil.example\r\n", {"bad_header_line"}), (b"no colon\r\n", {"bad_header_line"}),
+    (b": x\r\n", {"bad_header_line"}), (b"X: 1\n", {"bare_lf"}), (b"X: 1\rY: 2\r\n", {"bare_cr"}),
+    (b"X : 1\r\n", {"space_before_colon"}), (b"X: 1\r\n 2\r\n", {"obs_fold"}), (b"X: \x00\r\n", {"nul"}),
+    (b"X: " + b"y" * 5000 + b"\r\n", set()),
+])
+def test_trailers_are_skipped_and_odd_ones_marked(trailers: bytes, expected: set[str], step: int) -> None:
+    data = CHUNKED + b"5\r\nhello\r\n0\r\n" + trailers + b"\r\n"
+    c = Conversation()
+    for at in range(0, len(data), step):
+        c.request(data[at : at + step])
+    c.response(OK).request(GET).response(OK)
+    first, second = c.records()
+    assert (first["requestPayload"], reasons(first)) == ("hello", expected)
+    assert first["request"].keys() == {"host", "Transfer-Encoding"}
+    assert (second["path"], reasons(second)) == ("/x", set())
+
+
+def test_a_bare_line_feed_may_end_the_trailers_and_is_marked() -> None:
+    assert of_request(CHUNKED + b"0\r\n\n") == {"bare_lf"}

@@ -59,6 +59,7 @@ cdef struct head_t:
 cdef uint8_t[256] tchar       # of RFC 9110 section 5.6.2
 
 cdef int64_t parse_head(head_t* h, const uint8_t* p, const uint8_t* end, bint response, bint whole) noexcept nogil
+cdef bint trailer_line(const uint8_t* p, const uint8_t* end, uint32_t* ambiguity) noexcept nogil
 cdef int64_t find_head_end(const uint8_t* p, uint32_t length, uint32_t* scan) noexcept nogil
 cdef int write_request_head(ctx_t* ctx, head_t* h, message_t* m) noexcept
 cdef int write_response_head(ctx_t* ctx, head_t* h, message_t* m) noexcept

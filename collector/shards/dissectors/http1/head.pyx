@@ -197,6 +197,39 @@ cdef inline bint parse_status_line(head_t* h, const uint8_t* p, const uint8_t* e
     return True
 
 
+cdef bint trailer_line(const uint8_t* p, const uint8_t* end, uint32_t* ambiguity) noexcept nogil:
+    """What is odd about one line of a trailer section, without its LF. True when it is the empty line at the end."""
+    cdef const uint8_t* q = p
+    cdef uint8_t what
+    if end > p and (end - 1)[0] == c'\r':
+        end -= 1
+    else:
+        ambiguity[0] |= AMB_BARE_LF
+    if p == end:
+        return True
+    if memchr(p, c'\r', <size_t>(end - p)) != NULL:
+        ambiguity[0] |= AMB_BARE_CR
+    if memchr(p, 0, <size_t>(end - p)) != NULL:
+        ambiguity[0] |= AMB_NUL
+    if p[0] == c' ' or p[0] == c'\t':
+        ambiguity[0] |= AMB_OBS_FOLD
+        return False
+    while q < end and tchar[q[0]]:
+        q += 1
+    # what says where a message ends or whom it is for must not come behind it (RFC 9110 section 6.5.1), lest somebody
+    # take it for a field of the head
+    what = field_id_of(p, <uint32_t>(q - p))
+    if what == F_CONTENT_LENGTH or what == F_TRANSFER_ENCODING or what == F_HOST:
+        ambiguity[0] |= AMB_BAD_HEADER_LINE
+    if q > p and q < end and (q[0] == c' ' or q[0] == c'\t'):
+        while q < end and (q[0] == c' ' or q[0] == c'\t'):
+            q += 1
+        ambiguity[0] |= AMB_SPACE_BEFORE_COLON if q < end and q[0] == c':' else AMB_BAD_HEADER_LINE
+    elif q == p or q == end or q[0] != c':':
+        ambiguity[0] |= AMB_BAD_HEADER_LINE
+    return False
+
+
 cdef inline void framing_facts(head_t* h, field_t* f) noexcept nogil:
     """Content-Length and Transfer-Encoding (RFC 9112 section 6)."""
     cdef uint64_t v = 0

@@ -775,19 +775,43 @@ cdef size_t feed_chunk_size(ctx_t* ctx, conn_t* conn, half_t* h, bint request, c
     return used
 
 
+cdef size_t feed_trailer(ctx_t* ctx, conn_t* conn, half_t* h, bint request, const uint8_t* p, size_t n,
+                         uint64_t ts) noexcept:
+    """One line of a trailer section, or the piece of it that is here. It is judged like a line of a head, not kept."""
+    cdef const uint8_t* nl = <const uint8_t*>memchr(p, c'\n', n)
+    cdef size_t used = n if nl == NULL else <size_t>(nl - p) + 1
+    cdef uint32_t ambiguity = 0
+    cdef bint last
+    if h.line_bytes or nl == NULL or h.part.len:
+        if h.line_bytes or h.part.len + used > CHUNK_LINE_LIMIT or buf_append(&ctx.pool, &h.part, p, used) < 0:
+            h.part.len = 0
+            h.line_bytes = nl == NULL       # too long to be judged: look for its end
+            return used
+        if nl == NULL:
+            return used
+        last = trailer_line(<const uint8_t*>h.part.data, <const uint8_t*>h.part.data + h.part.len - 1, &ambiguity)
+        buf_free(&ctx.pool, &h.part)
+    else:
+        last = trailer_line(p, nl, &ambiguity)
+    if ambiguity:
+        ambiguous(conn, h.current, ambiguity)
+    if last:
+        if h.current != NULL:
+            side(h.current, request).last_ns = ts
+        message_done(ctx, conn, h, request)
+    return used
+
+
 cdef size_t feed_lines(ctx_t* ctx, conn_t* conn, half_t* h, bint request, const uint8_t* p, size_t n,
                        uint64_t ts) noexcept:
-    """To the empty line that ends a trailer section or an over-long head. Nothing is kept."""
+    """To the empty line that ends an over-long head. Nothing is kept."""
     cdef size_t i
     for i in range(n):
         if p[i] == c'\n':
             if h.line_bytes == 0:
                 if h.current != NULL:
                     side(h.current, request).last_ns = ts
-                if h.state == H_TRAILER:
-                    message_done(ctx, conn, h, request)
-                else:
-                    lose_framing(ctx, conn, h, request)
+                lose_framing(ctx, conn, h, request)
                 return i + 1
             h.line_bytes = 0
         elif p[i] != c'\r':
@@ -853,7 +877,9 @@ cdef void http1_data(ctx_t* ctx, conn_t* conn, uint32_t d, const uint8_t* p, siz
             else:
                 bad_chunk(ctx, conn, h, request, n)
                 take = n
-        elif h.state == H_TRAILER or h.state == H_HEAD_SKIP:
+        elif h.state == H_TRAILER:
+            take = feed_trailer(ctx, conn, h, request, p, n, ts)
+        elif h.state == H_HEAD_SKIP:
             take = feed_lines(ctx, conn, h, request, p, n, ts)
         elif h.state == H_UNTIL_CLOSE:
             add_body(ctx, h.current, request, p, n, ts)
