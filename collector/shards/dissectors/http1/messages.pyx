@@ -761,11 +761,11 @@ cdef size_t feed_chunk_size(ctx_t* ctx, conn_t* conn, half_t* h, bint request, c
         size = -1
     else:
         size = chunk_size(p, nl, &ambiguity)
+    if ambiguity:
+        ambiguous(conn, h.current, ambiguity)
     if size < 0:
         bad_chunk(ctx, conn, h, request, before + n)
         return n
-    if ambiguity:
-        ambiguous(conn, h.current, ambiguity)
     if size == 0:
         h.state = H_TRAILER
         h.line_bytes = 0
