@@ -179,6 +179,8 @@ cdef inline bint parse_status_line(head_t* h, const uint8_t* p, const uint8_t* e
     h.http10 = h.version_len == 8 and memcmp(p, b"HTTP/1.0", 8) == 0
     if h.version_len != 8 or memcmp(p, b"HTTP/1.", 7) != 0:
         h.ambiguity |= AMB_START_LINE
+    if end - q > 1 and q[1] == c' ':
+        h.ambiguity |= AMB_START_LINE
     while q < end and q[0] == c' ':
         q += 1
     h.reason = q
@@ -188,7 +190,7 @@ cdef inline bint parse_status_line(head_t* h, const uint8_t* p, const uint8_t* e
         q += 1
     if digits == 0:
         return False
-    if digits != 3 or (q < end and q[0] != c' '):
+    if digits != 3 or status < 100 or (q < end and q[0] != c' '):
         h.ambiguity |= AMB_START_LINE
     while end > q and ((end - 1)[0] == c' ' or (end - 1)[0] == c'\t'):
         end -= 1
