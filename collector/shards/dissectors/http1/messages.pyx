@@ -524,11 +524,7 @@ cdef size_t feed_start(ctx_t* ctx, conn_t* conn, half_t* h, bint request, const 
         salvage_head(ctx, conn, asking, True, ts)
     if h.part.len == 0:
         length = parse_head(&HEAD, p, p + n, not request, False)
-        if length > 0:          # the common case: a whole head in one event
-            if length > ctx.header_bytes + 65536:
-                ctx.counters[C_SKIPPED_BYTES] += n
-                lose_framing(ctx, conn, h, request)
-                return n
+        if length > 0 and length <= ctx.header_bytes:       # the common case: a whole head in one event
             if request:
                 on_request(ctx, conn, h, ts, ts, False)
             else:
@@ -547,7 +543,7 @@ cdef size_t feed_start(ctx_t* ctx, conn_t* conn, half_t* h, bint request, const 
         h.part_first_ns = ts
         h.scan = 0
     before = h.part.len
-    take = <size_t>ctx.header_bytes + 1 - before
+    take = <size_t>ctx.header_bytes - before
     if take > n:
         take = n
     if buf_append(&ctx.pool, &h.part, p, take) < 0:
@@ -562,7 +558,7 @@ cdef size_t feed_start(ctx_t* ctx, conn_t* conn, half_t* h, bint request, const 
             ctx.counters[C_SKIPPED_BYTES] += n - take
             bad_start(ctx, conn, h, request)
             return blank + n
-        if h.part.len <= ctx.header_bytes:
+        if h.part.len < ctx.header_bytes:
             return blank + n
         # too long: take the fields that are here, look for the end without keeping anything
         length = parse_head(&HEAD, <const uint8_t*>h.part.data, <const uint8_t*>h.part.data + h.part.len,
