@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from collector import abi
 from tests.events import GET, OK, Conversation
 
 
@@ -265,3 +266,278 @@ def test_trailers_are_skipped_and_odd_ones_marked(trailers: bytes, expected: set
 
 def test_a_bare_line_feed_may_end_the_trailers_and_is_marked() -> None:
     assert of_request(CHUNKED + b"0\r\n\n") == {"bare_lf"}
+
+
+# ---- methods and sizes ----
+
+
+@pytest.mark.parametrize("method", [
+    "GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND", "MKCALENDAR", "VERSION-CONTROL", "M-SEARCH",
+    "QUERY", "PURGE", "BREW", "get", "x", "0", "!#$%&'*+-.^_`|~", "A" * 300])
+def test_a_method_is_any_token(method: str) -> None:
+    r = one(Conversation().request(f"{method} / HTTP/1.1\r\nHost: h\r\n\r\n".encode()).response(OK))
+    assert (r["method"], r["responsePayload"], r["mark"]) == (method, "hi", [])
+
+
+@pytest.mark.parametrize("method", ["G(T", "GET,", "G\xe8T", "GET:"])
+def test_a_method_that_is_no_token_is_no_request(method: str) -> None:
+    c = Conversation().request(f"{method} / HTTP/1.1\r\nHost: h\r\n\r\n".encode("latin-1")).response(OK).close()
+    assert c.records() == []
+    assert (c.counters()["connections_not_http"], c.counters()["orphan_responses"]) == (1, 1)
+
+
+@pytest.mark.parametrize("step", [7, 1448, 1 << 20])
+def test_long_targets_and_many_fields_are_whole(step: int) -> None:
+    target = "/" + "t" * 8190
+    fields = {f"X-Field-{i}": f"value {i} " + "v" * 400 for i in range(100)}
+    data = "\r\n".join([f"GET {target} HTTP/1.1", "Host: h", *(f"{k}: {v}" for k, v in fields.items()), "", ""]).encode()
+    c = Conversation()
+    for at in range(0, len(data), step):
+        c.request(data[at : at + step])
+    r = one(c.response(OK))
+    assert (r["path"], r["request"], r["mark"]) == (target, {"host": "h", **fields}, [])
+
+
+def head_of(size: int) -> bytes:
+    """A request head of so many bytes."""
+    start = b"GET /long HTTP/1.1\r\nHost: h\r\nX-Long: "
+    return start + b"y" * (size - len(start) - 4) + b"\r\n\r\n"
+
+
+@pytest.mark.parametrize("step", [1000, 1 << 20])
+@pytest.mark.parametrize(("size", "listed", "marked"), [
+    (65536, True, False), (65537, True, True), (65539, False, True), (200_000, False, True)])
+def test_a_head_is_kept_up_to_its_limit_and_lines_that_fit(size: int, listed: bool, marked: bool, step: int) -> None:
+    data = head_of(size)
+    assert len(data) == size
+    c = Conversation()
+    for at in range(0, len(data), step):
+        c.request(data[at : at + step])
+    c.response(OK).request(GET).response(OK)
+    first, second = c.records()
+    assert (first["path"], first["request"]["host"], first["responsePayload"]) == ("/long", "h", "hi")
+    assert ("X-Long" in first["request"]) == listed
+    # whether a body follows stood in what was not kept: the next exchange may be wrong
+    assert first["words"] >= ({"headers_cut", "request_incomplete"} if marked else set())
+    assert (second["path"], second["responsePayload"], bool(second["mark"])) == ("/x", "hi", marked)
+
+
+def test_more_fields_than_are_listed_are_obeyed_and_marked() -> None:
+    fields = b"".join(b"X-%d: %d\r\n" % (i, i) for i in range(600))
+    c = Conversation().request(b"POST / HTTP/1.1\r\n" + fields + b"Content-Length: 3\r\n\r\nabc").response(OK)
+    r = one(c)
+    assert (r["requestPayload"], r["mark"]) == ("abc", ["headers_uncertain"])
+    assert len(r["request"]) == 513  # and host
+
+
+# ---- interim answers ----
+
+
+@pytest.mark.parametrize("interim", ["100 Continue", "102 Processing", "103 Early Hints", "110 Unheard Of", "199 "])
+def test_interim_answers_are_not_the_answer(interim: str) -> None:
+    c = Conversation().request(GET).request(b"HEAD /h HTTP/1.1\r\nHost: h\r\n\r\n")
+    for _ in range(2):
+        c.response(f"HTTP/1.1 {interim}\r\nLink: </a>\r\nContent-Length: 5\r\n\r\n".encode())  # no body all the same
+    c.response(OK).response(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n")
+    first, second = c.records()
+    assert (first["statusCode"], first["responsePayload"], first["mark"]) == ("200", "hi", [])
+    assert (second["statusCode"], second["mark"]) == ("204", [])
+    assert c.counters()["interim_responses"] == 3
+
+
+def test_expect_continue_and_its_ways() -> None:
+    expect = b"POST /p HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n"
+    c = Conversation()
+    c.request(expect).response(b"HTTP/1.1 100 Continue\r\n\r\n").request(b"body").response(OK)  # as it should be
+    c.request(expect).request(b"body").response(b"HTTP/1.1 100 Continue\r\n\r\n").response(OK)  # the client did not wait
+    c.request(expect).request(b"body").response(OK)  # the server did not care
+    c.request(expect).response(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n").request(b"body")  # the client did not
+    assert [(r["statusCode"], r["requestPayload"], r["mark"]) for r in c.records()] == [
+        ("200", "body", []), ("200", "body", []), ("200", "body", []), ("413", "body", [])]
+
+
+def test_only_interim_answers_are_no_answer() -> None:
+    r = one(Conversation().request(GET).response(b"HTTP/1.1 102 Processing\r\n\r\n").close())
+    assert (r["statusCode"], r["mark"]) == ("0", ["no_response"])
+
+
+# ---- answers without bodies, and bodies without lengths ----
+
+
+@pytest.mark.parametrize(("method", "status"), [("HEAD", 200), ("HEAD", 404), ("GET", 204), ("GET", 304), ("POST", 204)])
+@pytest.mark.parametrize("field", ["Content-Length: 1000", "Transfer-Encoding: chunked", "Server: x"])
+def test_head_204_and_304_end_with_their_head(method: str, status: int, field: str) -> None:
+    c = Conversation().request(f"{method} /h HTTP/1.1\r\nHost: h\r\n\r\n".encode())
+    c.response(f"HTTP/1.1 {status} X\r\n{field}\r\n\r\n".encode()).request(GET).response(OK)
+    first, second = c.records()
+    assert (first["statusCode"], first["responseSize"], first["mark"]) == (str(status), "0", [])
+    assert (second["responsePayload"], second["mark"]) == ("hi", [])
+
+
+@pytest.mark.parametrize("head", [b"HTTP/1.0 200 OK\r\n\r\n", b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n",
+                                  b"HTTP/1.1 205 X\r\n\r\n"])
+def test_a_body_without_length_ends_with_the_connection(head: bytes) -> None:
+    c = Conversation().request(GET).response(head + b"HTTP/1.1 200 OK\r\n\r\n").response(b"more")
+    assert c.records() == []
+    r = one(c.eof(1))
+    assert (r["responsePayload"], r["mark"]) == ("HTTP/1.1 200 OK\r\n\r\nmore", [])
+
+
+def test_a_request_without_length_has_no_body() -> None:
+    c = Conversation().request(b"POST /1 HTTP/1.1\r\nHost: h\r\n\r\nPOST /2 HTTP/1.1\r\nHost: h\r\n\r\n").response(OK + OK)
+    assert [(r["path"], r["requestSize"], r["mark"]) for r in c.records()] == [("/1", "0", []), ("/2", "0", [])]
+
+
+# ---- tunnels and upgrades ----
+
+
+def test_connect_that_succeeds_is_a_tunnel() -> None:
+    c = Conversation().request(b"CONNECT a.example:443 HTTP/1.1\r\nHost: a.example\r\n\r\n")
+    c.response(b"HTTP/1.1 200 Connection established\r\nContent-Length: 5\r\n\r\n")  # no body: RFC 9110 section 9.3.6
+    c.request(b"\x16\x03\x01 GET /inner HTTP/1.1\r\n\r\n").response(OK).close()
+    assert (one(c)["mark"], c.counters()["upgraded"], c.counters()["skipped_bytes"]) == ([], 1, 0)
+
+
+def test_connect_that_is_refused_leaves_http() -> None:
+    c = Conversation().request(b"CONNECT a.example:443 HTTP/1.1\r\nHost: a.example\r\n\r\n")
+    c.response(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 2\r\n\r\nno").request(GET).response(OK)
+    assert [(r["method"], r["statusCode"], r["responsePayload"], r["mark"]) for r in c.records()] == [
+        ("CONNECT", "407", "no", []), ("GET", "200", "hi", [])]
+
+
+def test_an_upgrade_is_recorded_up_to_its_101() -> None:
+    c = Conversation().request(b"GET /ws HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+    c.response(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n\x81\x02hi")
+    c.request(b"\x81\x82....GET /frame HTTP/1.1\r\n\r\n").response(OK).close()
+    r = one(c)
+    assert (r["statusCode"], r["responseSize"], r["mark"]) == ("101", "0", [])
+
+
+def test_an_upgrade_that_is_not_taken_leaves_http() -> None:
+    c = Conversation().request(b"GET /ws HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n").response(OK)
+    c.request(GET).response(OK)
+    assert [(r["path"], r["responsePayload"], r["mark"]) for r in c.records()] == [("/ws", "hi", []), ("/x", "hi", [])]
+
+
+# ---- who came late, who left early ----
+
+
+def test_an_early_answer_waits_for_the_body() -> None:
+    c = Conversation().request(b"POST /up HTTP/1.1\r\nHost: h\r\nContent-Length: 8\r\n\r\n1234")
+    c.response(b"HTTP/1.1 413 Too Large\r\nContent-Length: 3\r\n\r\nbig").request(b"56").request(b"78" + GET).response(OK)
+    assert [(r["statusCode"], r["requestPayload"], r["mark"]) for r in c.records()] == [
+        ("413", "12345678", []), ("200", "", [])]
+
+
+def test_an_early_answer_and_then_the_end() -> None:
+    c = Conversation().request(b"POST /up HTTP/1.1\r\nHost: h\r\nContent-Length: 8\r\n\r\n1234")
+    r = one(c.response(b"HTTP/1.1 413 Too Large\r\nContent-Length: 3\r\n\r\nbig").close())
+    assert (r["statusCode"], r["requestPayload"], r["mark"]) == ("413", "1234", ["request_incomplete"])
+
+
+def test_pipelining_with_errors_in_between() -> None:
+    c = Conversation().request(b"".join(b"GET /%d HTTP/1.1\r\nHost: h\r\n\r\n" % i for i in range(5)))
+    c.response(OK + b"HTTP/1.1 500 Oops\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nerr\r\n0\r\n\r\n")
+    c.response(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n" + OK)
+    c.response(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\nbye").close()
+    assert [(r["path"], r["statusCode"], r["responsePayload"], r["mark"]) for r in c.records()] == [
+        ("/0", "200", "hi", []), ("/1", "500", "err", []), ("/2", "404", "", []), ("/3", "200", "hi", []),
+        ("/4", "400", "bye", [])]
+
+
+def test_a_bad_request_in_a_pipeline_makes_what_follows_doubtful() -> None:
+    c = Conversation().request(b"GET /1 HTTP/1.1\r\n\r\nGET /2 HTTP/1.1\r\nContent-Length: 1x\r\n\r\n"
+                               b"GET /hidden HTTP/1.1\r\n\r\n")
+    c.response(OK + b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n").request(GET).response(OK)
+    first, second, third = c.records()
+    # no doubt about the first, but doubt is a matter of the connection
+    assert (first["path"], first["statusCode"], reasons(first)) == ("/1", "200", set())
+    assert first["words"] <= {"pairing_uncertain"}
+    assert (second["path"], second["statusCode"], reasons(second)) == ("/2", "400", {"content_length_invalid"})
+    assert (third["path"], third["words"]) == ("/x", {"pairing_uncertain"})
+
+
+def test_an_answer_nobody_asked_for_is_counted() -> None:
+    c = Conversation().response(b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 2\r\n\r\nto").close()
+    assert c.records() == [] and c.counters()["orphan_responses"] == 1
+
+
+@pytest.mark.parametrize("tail", [b"the rest of a body", b"", OK[20:] + OK])
+def test_joined_in_the_middle(tail: bytes) -> None:
+    c = Conversation(start=abi.MID).request(b"...and the rest of an upload").response(tail or b"x")
+    c.request(GET).response(OK).request(GET).response(OK).close()
+    first, second = c.records()
+    assert first["responsePayload"] == "hi" and first["words"] == {"joined_mid_stream"}
+    assert (second["responsePayload"], second["mark"]) == ("hi", [])
+
+
+@pytest.mark.parametrize(("answer", "status", "shown", "words"), [
+    (b"", "0", "", {"no_response"}),
+    (b"HTTP/1.1 200 OK\r\nContent-Le", "200", "", {"headers_cut", "response_incomplete"}),
+    (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhel", "200", "hel", {"response_incomplete"}),
+    (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhel", "200", "hel", {"response_incomplete"}),
+    (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nhel\r\n", "200", "hel", {"response_incomplete"}),
+])
+def test_the_server_leaves_before_its_answer_is_whole(answer: bytes, status: str, shown: str, words: set[str]) -> None:
+    c = Conversation(role=abi.CLIENT).request(GET)
+    if answer:
+        c.response(answer)
+    r = one(c.eof(abi.IN).close())
+    assert (r["statusCode"], r["responsePayload"], r["words"]) == (status, shown, words)
+
+
+@pytest.mark.parametrize(("sent", "shown", "words"), [
+    (b"POST /p HTTP/1.1\r\nContent-Length: 9\r\n", "", {"headers_cut", "request_incomplete", "no_response"}),
+    (b"POST /p HTTP/1.1\r\nContent-Length: 9\r\n\r\n1234", "1234", {"request_incomplete", "no_response"}),
+    (b"POST /p HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n4\r\n1234\r\n", "1234", {"request_incomplete", "no_response"}),
+])
+def test_the_client_leaves_before_its_request_is_whole(sent: bytes, shown: str, words: set[str]) -> None:
+    r = one(Conversation().request(sent).eof(abi.IN).close())
+    assert (r["path"], r["requestPayload"], r["words"]) == ("/p", shown, words)
+
+
+def test_a_client_that_shuts_its_side_still_gets_its_answer() -> None:
+    r = one(Conversation().request(GET).eof(abi.IN).response(OK).close())
+    assert (r["responsePayload"], r["mark"]) == ("hi", [])
+
+
+def test_silence_in_a_request_in_an_answer_and_before_one() -> None:
+    c = Conversation().request(b"POST /p HTTP/1.1\r\nContent-Length: 9\r\n\r\n1234").wait(4)
+    assert one(c)["words"] == {"request_incomplete", "no_response"}
+    c = Conversation().request(GET).response(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhel").wait(4)
+    assert one(c)["words"] == {"response_incomplete"}
+    c = Conversation().request(GET).wait(4)  # a server may think for longer than a peer may pause
+    assert c.records() == [] and one(c.wait(60))["words"] == {"no_response"}
+    c.response(OK).request(GET).response(OK)  # the answer that came too late is not the next one's
+    assert (one(c)["responsePayload"], c.counters()["orphan_responses"]) == ("hi", 0)
+
+
+# ---- what is not text ----
+
+
+def test_bytes_beyond_ascii_are_kept() -> None:
+    head = "GET /\u00fc\U0001f600 HTTP/1.1\r\nHost: h\r\nX-U: \u00fc\r\nX-L: ".encode()
+    c = Conversation().request(head + b"\xfc\r\n\r\n")
+    r = one(c.response(b"HTTP/1.1 200 \xd6K\r\nContent-Length: 0\r\nX-L: \xe9\r\n\r\n"))
+    assert (r["path"], r["request"]["X-U"], r["request"]["X-L"]) == ("/\u00fc\U0001f600", "\u00fc", "\u00fc")
+    assert (r["status"], r["response"]["X-L"], r["mark"]) == ("200 \u00d6K", "\u00e9", [])
+
+
+@pytest.mark.parametrize("answer", [b"HTTP/1.1 200 O\x00K\r\nContent-Length: 0\r\n\r\n",
+                                    b"HTTP/1.1 200 OK\r\nX: \x00\r\nContent-Length: 0\r\n\r\n"])
+def test_a_nul_in_an_answer_is_marked(answer: bytes) -> None:
+    assert reasons(one(Conversation().request(GET).response(answer))) == {"nul"}
+
+
+@pytest.mark.parametrize(("line", "status"), [
+    ("HTTP/1.1 200", 200), ("HTTP/1.1 200 ", 200), ("HTTP/1.0 404 Not  Found", 404), ("HTTP/1.1 599 x", 599)])
+def test_status_lines_with_and_without_a_phrase(line: str, status: int) -> None:
+    r = one(Conversation().request(GET).response(f"{line}\r\nContent-Length: 0\r\n\r\n".encode()))
+    assert (r["statusCode"], r["status"], r["mark"]) == (str(status), line[9:].strip(), [])
+
+
+@pytest.mark.parametrize("line", ["HTTP/1.1 200OK", "HTTP/1.1 20 OK", "HTTP/1.1 2000 OK", "HTTP/2 200 OK",
+                                  "HTTP/1.1  200 OK", "HTTP/1.1 099 Low"])
+def test_odd_status_lines_are_marked(line: str) -> None:
+    r = one(Conversation().request(GET).response(f"{line}\r\nContent-Length: 0\r\n\r\n".encode()))
+    assert reasons(r) == {"start_line"}
