@@ -9,42 +9,34 @@
 #include <emmintrin.h>
 #endif
 
-/* What find_line_end (LINE_...) and find_colon (NAME_...) saw on their way. */
+/* What find_line_end saw on its way. */
 enum {
     LINE_SPECIAL = 1,       /* a byte that JSON wants care for: control character, '"', '\\', 0x80 and up */
     LINE_NUL = 2,
     LINE_BARE_CR = 4,       /* a CR that no LF follows */
-    NAME_ODD = 1,           /* a control character or a blank */
-    NAME_SPECIAL = 2,       /* a byte that JSON wants care for, or a blank */
 };
 
-/* The first ':' or LF, or NULL; `facts` gets what lies before it. */
-static inline const uint8_t *find_colon(const uint8_t *p, const uint8_t *end, unsigned *facts)
+/* The first byte that is no letter, digit or '-', or NULL: the colon, for the names that fields usually have. */
+static inline const uint8_t *skip_usual(const uint8_t *p, const uint8_t *end)
 {
 #if defined(__SSE2__)
     for (; end - p >= 16; p += 16) {
         __m128i v = _mm_loadu_si128((const __m128i *)p);
-        __m128i low = _mm_cmplt_epi8(v, _mm_set1_epi8(0x21));   /* and 0x80 and up */
-        unsigned stop = (unsigned)_mm_movemask_epi8(
-            _mm_or_si128(_mm_cmpeq_epi8(v, _mm_set1_epi8(':')), _mm_cmpeq_epi8(v, _mm_set1_epi8('\n'))));
-        unsigned special = (unsigned)_mm_movemask_epi8(
-            _mm_or_si128(low, _mm_or_si128(_mm_cmpeq_epi8(v, _mm_set1_epi8('"')), _mm_cmpeq_epi8(v, _mm_set1_epi8('\\')))));
-        unsigned before = stop ? (stop & (0 - stop)) - 1 : 0xffff;
-        if (special & before) {
-            unsigned high = (unsigned)_mm_movemask_epi8(v);
-            *facts |= NAME_SPECIAL | ((unsigned)_mm_movemask_epi8(low) & ~high & before ? NAME_ODD : 0);
-        }
-        if (stop)
-            return p + __builtin_ctz(stop);
+        __m128i lower = _mm_or_si128(v, _mm_set1_epi8(0x20));
+        __m128i letter = _mm_and_si128(_mm_cmpgt_epi8(lower, _mm_set1_epi8('a' - 1)),
+                                       _mm_cmplt_epi8(lower, _mm_set1_epi8('z' + 1)));
+        __m128i digit = _mm_and_si128(_mm_cmpgt_epi8(v, _mm_set1_epi8('0' - 1)),
+                                      _mm_cmplt_epi8(v, _mm_set1_epi8('9' + 1)));
+        unsigned usual = (unsigned)_mm_movemask_epi8(
+            _mm_or_si128(_mm_or_si128(letter, digit), _mm_cmpeq_epi8(v, _mm_set1_epi8('-'))));
+        if (usual != 0xffff)
+            return p + __builtin_ctz(~usual);
     }
 #endif
     for (; p < end; p++) {
-        if (*p == ':' || *p == '\n')
+        uint8_t c = *p | 0x20;
+        if (!((c >= 'a' && c <= 'z') || (*p >= '0' && *p <= '9') || *p == '-'))
             return p;
-        if (*p <= 0x20)
-            *facts |= NAME_SPECIAL | NAME_ODD;
-        else if (*p >= 0x80 || *p == '"' || *p == '\\')
-            *facts |= NAME_SPECIAL;
     }
     return NULL;
 }
@@ -91,8 +83,8 @@ static inline const uint8_t *find_line_end(const uint8_t *p, const uint8_t *end,
 }
 
 /*
- * The first and the last eight bytes of a name in lower case (as far as setting bit 5 does that: without NAME_ODD it is
- * exact for letters and '-'); a name shorter than eight bytes gives the same word twice, filled up with 'a'.
+ * The first and the last eight bytes of a name in lower case (as far as setting bit 5 does that: exact for names of
+ * letters, digits and '-'); a name shorter than eight bytes gives the same word twice, filled up with 'a'.
  * `readable` bytes may be read from p.
  */
 static inline void name_words(const uint8_t *p, uint32_t n, size_t readable, uint64_t *first, uint64_t *last)

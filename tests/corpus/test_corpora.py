@@ -1,95 +1,144 @@
-"""Public test data through the sans-I/O layers: transactions, methods, targets, statuses and lengths as its authors
-state them. What a server must reject, an observer must survive, and mark."""
+"""Public test data, case by case, against the project's own words on what a passive observer reports (expected/*.json):
+in one event, in events of seven bytes and byte by byte, and through the replay command. And those words against the
+ones of the corpora's authors: where the two differ, the case says why."""
 
 from __future__ import annotations
 
 import base64
 import json
-import re
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from collector import abi
 from collector.loader import streams
-from tests.events import Conversation, pipeline, take
+from tests.corpus.cases import CORPORA, WHOLE, Case, Log, expected, libhtp_file, observe, report, short
+from tests.events import pipeline, take, validate
+
+Expectation = dict[str, Any]
 
 
-def wire(text: bytes) -> bytes:
-    """gunicorn's notation: LF dropped, then escapes."""
-    text = text.replace(b"\n", b"")
-    for a, b in ((b"\\r\\n", b"\r\n"), (b"\\0", b"\0"), (b"\\n", b"\n"), (b"\\t", b"\t")):
-        text = text.replace(a, b)
-    return re.sub(rb"\\x([0-9a-fA-F]{2})", lambda m: bytes([int(m[1], 16)]), text)
+def pairs(corpus: str, corpora: Path) -> list[tuple[Case, Expectation]]:
+    """Every case of the data with what we say of it; neither side may have more."""
+    cases, words = list(CORPORA[corpus](corpora)), expected(corpus)
+    assert [case.name for case in cases] == list(words)
+    return [(case, words[case.name]) for case in cases]
 
 
-# Where an observer rightly sees something else than libhtp's model of a server; each with its reason.
-LIBHTP_ELSEWHERE: dict[str, str] = {
-    "100-response-body-data.t": "no HTTP message at all",
-    "86-partial-request-timeout.t": "not even a whole request line: the answer is counted as one without request",
-    "90-request-uri-too-large.t": "not even a whole request line: the answer is counted as one without request",
-}
-GUNICORN_ELSEWHERE: dict[str, str] = {
-    "021.http": "that server closes after Connection: close; the second one was on the wire all the same",
-    "019.http": "that server closes after an HTTP/1.0 request; the second one was on the wire all the same",
-}
+@pytest.mark.parametrize("step", [WHOLE, 7, 1])
+@pytest.mark.parametrize(("corpus", "count"), [("gunicorn", 137), ("llhttp", 166), ("libhtp", 51)])
+def test_the_observer_reports_what_is_expected(corpora: Path, corpus: str, count: int, step: int) -> None:
+    differing = {}
+    cases = pairs(corpus, corpora)
+    assert len(cases) == count
+    for case, words in cases:
+        # what begins in the middle of lost framing is found again at an event's start only: the one thing that a cut moves
+        want = words.get("cut", {}).get(str(step)) or {k: words[k] for k in ("records", "counters") if k in words}
+        got = observe(case, step)
+        if got != want:
+            differing[case.name] = {"expected": want, "reported": got}
+    assert not differing, json.dumps(differing, indent=1)
 
 
-def feed_requests(data: bytes, step: int) -> Conversation:
-    c = Conversation()
-    for at in range(0, len(data), step):
-        c.request(data[at : at + step])
-    c.close()
-    return c
+def test_the_replay_command_reports_the_same(corpora: Path) -> None:
+    cases = pairs("libhtp", corpora)
+    files = [str(libhtp_file(corpora, case.name)) for case, _ in cases]
+    done = subprocess.run([sys.executable, "-m", "collector", "replay", *files], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    by_file: dict[int, list[dict[str, Any]]] = {}
+    for line in done.stdout.splitlines():
+        record = validate(json.loads(line))
+        by_file.setdefault(int(record["process_id"]), []).append(record)  # the file's number
+    for number, (case, words) in enumerate(cases, 1):
+        # the command prints in the order of their ends; their numbers are the order of their beginnings
+        records = sorted(by_file.get(number, []), key=lambda r: int(r["recordId"].rpartition("-")[2], 16))
+        assert report(records, {})["records"] == words["records"], case.name
 
 
-@pytest.mark.parametrize("step", [1, 7, 1 << 20])
-def test_gunicorn_valid(corpora: Path, step: int) -> None:
-    expected = json.loads((corpora / "gunicorn" / "expected.json").read_text())["valid"]
-    compared = 0
-    for name, case in expected.items():
-        folder = corpora / "gunicorn" / "valid"
-        data = wire((folder / name).read_bytes()) if folder.is_dir() else b""
-        assert len(data) == case["wire_len"], name
-        if case.get("configuration") or name in GUNICORN_ELSEWHERE:
-            continue  # policy of that server
-        records = feed_requests(data, step).records()
-        if len(records) != len(case["requests"]):
-            assert any(r["mark"] != ["no_response"] for r in records) or "trailers" in str(case), (name, records)
+# ---- our words against those of the corpora ----
+
+
+def unmarked(words: Expectation) -> list[str]:
+    """The corpus says that this is invalid."""
+    clean = [r["request"] for r in words["records"] if not r.keys() & {"ambiguous", "marks"}]
+    return [f"recorded as if it were valid: {clean}"] if clean else []
+
+
+def disagree_gunicorn(case: Case, words: Expectation) -> list[str]:
+    """A valid file is its requests, unmarked; an invalid one is marked, cut, or no record."""
+    if case.name.startswith("invalid/"):
+        return unmarked(words)
+    said = [{"request": f"{r['method']} {r['uri']}".encode("latin-1").decode(), "body": f"{r['body_len']} "
+             f"{short(base64.b64decode(r.get('body_b64', '')))}"} for r in case.stated["requests"]]
+    for r in said:
+        method, _, path = r["request"].partition(" ")
+        if len(path) >= 100:
+            r["request"] = f"{method} ({len(path)} {short(path.encode())})"
+        if r["body"].startswith("0 "):
+            del r["body"]
+    return [] if said == words["records"] else [f"stated {said}"]
+
+
+def disagree_llhttp(case: Case, words: Expectation) -> list[str]:
+    """What the strict parser takes is its messages, unmarked; what it refuses is marked, cut, or no record."""
+    log: Log = case.stated
+    if log.error:
+        return unmarked(words)
+    out = []
+    got = [(*r["request"].split(" ", 1), int(r.get("body", "0 ").split(" ")[0])) for r in words["records"]]
+    if got != list(log.messages):
+        out.append(f"stated {log.messages}")
+    if log.kind in ("request", "request-finish") and any("ambiguous" in r for r in words["records"]):
+        out.append("valid, but marked")
+    return out
+
+
+def disagree_libhtp(case: Case, words: Expectation) -> list[str]:
+    """Transactions, methods, targets, statuses and lengths as stated; what it cannot parse is marked."""
+    out = []
+    for test in case.stated:
+        records = words["records"]
+        if test.get("parse") == "error":
+            if not any("ambiguous" in r for r in records):
+                out.append("an error there, no mark here")
             continue
-        for record, want in zip(records, case["requests"], strict=True):
-            compared += 1
-            assert record["method"] == want["method"], name
-            assert record["path"] == want["uri"] or record["path"].encode() == want["uri"].encode("latin-1"), name
-            assert record["requestSize"] == str(want["body_len"]), name
-            body = base64.b64decode(want.get("body_b64", ""))
-            shown = record["requestPayload"].encode()
-            if "requestPayloadEncoding" in record:
-                shown = base64.b64decode(shown)
-            if not record["words"] & {"request_body_undecoded", "request_body_omitted", "request_incomplete"}:
-                assert shown == body, name
-    assert compared >= 50
+        if test.get("transaction_count", len(records)) != len(records):
+            out.append(f"{test['transaction_count']} transactions")
+        for want, got in zip(test.get("transactions", []), records, strict=False):
+            method, path = got["request"].split(" ", 1)
+            size = int(got.get("body", "0 ").split(" ")[0])
+            have = {"method": method, "uri": path, "status": got.get("status", 0), "request_body_len": size}
+            out += [f"{k} {want[k]!r}" for k, v in have.items() if k in want and want[k] != v]
+            flags = {k for k, v in want.get("flags", {}).items() if v}
+            if flags & {"REQUEST_SMUGGLING", "REQUEST_INVALID", "HOST_AMBIGUOUS"} and "ambiguous" not in got:
+                out.append(f"{flags}, no mark here")
+        if len(test.get("transactions", [])) > len(records):
+            out.append(f"stated {test['transactions']}")
+    return out
 
 
-def test_gunicorn_invalid_is_survived_and_never_clean(corpora: Path) -> None:
-    expected = json.loads((corpora / "gunicorn" / "expected.json").read_text())["invalid"]
-    # What decides where a message ends must be marked; the rest (targets, names, sizes) is that server's policy.
-    framing = {"InvalidChunkSize", "InvalidChunkExtension", "ChunkMissingTerminator", "ObsoleteFolding",
-               "InvalidHTTPVersion"}
-    checked = 0
-    for name, case in expected.items():
-        data = wire((corpora / "gunicorn" / "invalid" / name).read_bytes())
-        c = feed_requests(data, 1 << 20)
-        records = c.records()
-        if case["reject"] not in framing or case.get("configuration"):
-            continue
-        checked += 1
-        clean = [r for r in records if r["words"] <= {"no_response"}]
-        assert not clean, (name, case, clean)
-    assert checked >= 15
+@pytest.mark.parametrize(("corpus", "disagree"), [
+    ("gunicorn", disagree_gunicorn), ("llhttp", disagree_llhttp), ("libhtp", disagree_libhtp)])
+def test_where_we_differ_from_the_corpus_the_case_says_why(corpora: Path, corpus: str, disagree: Any) -> None:
+    unexplained = {case.name: found for case, words in pairs(corpus, corpora)
+                   if (found := disagree(case, words)) and "why" not in words}
+    assert not unexplained, json.dumps(unexplained, indent=1)
 
 
-def load(path: Path) -> list[dict]:
+@pytest.mark.parametrize("corpus", list(CORPORA))
+def test_nothing_unrecorded_goes_uncounted_and_every_odd_expectation_has_a_reason(corpus: str) -> None:
+    for name, words in expected(corpus).items():
+        assert words["records"] or words.get("counters"), name
+        assert "why" in words or (words["records"] and "cut" not in words), name
+
+
+# ---- captures ----
+
+
+def load(path: Path) -> tuple[list[dict[str, Any]], dict[str, int]]:
+    """Records and counters of a `.streams.jsonl` file."""
     pipe = pipeline()
     file = streams.StreamsFile(str(path))
     assert file.error is None
@@ -97,91 +146,21 @@ def load(path: Path) -> list[dict]:
         pipe.feed(event.record, 0)
     pipe.finish_timers()
     pipe.close_all()
-    return take(pipe)
+    return take(pipe), pipe.statistics()
 
 
-def disagreements(name: str, test: dict, records: list[dict]) -> list[str]:
-    """What libhtp states of a file and our records do not say."""
-    out = []
-    if test.get("transaction_count") not in (None, len(records)):
-        out.append(f"{name}: {len(records)} records, stated {test['transaction_count']}")
-    for number, want in enumerate(test.get("transactions", [])[: len(records)]):
-        got = records[number]
-        stated = {"method": got["method"], "uri": got["path"], "status": int(got["statusCode"]),
-                  "request_wire_body_len": None, "request_body_len": None}
-        for field in ("method", "uri", "status"):
-            if want.get(field) is not None and want[field] != stated[field]:
-                out.append(f"{name} {number}: {field} {stated[field]!r}, stated {want[field]!r}")
-    return out
+def test_a_captured_exchange_with_a_hole_in_its_request(corpora: Path) -> None:
+    (r,), _ = load(corpora / "deepflow-http" / "client-ip.streams.jsonl")
+    stated = (corpora / "deepflow-http" / "client-ip.result").read_text()
+    assert r["method"] == "POST" and f'path: "{r["path"]}"' in stated and f'host: "{r["request"]["host"]}"' in stated
+    assert (r["statusCode"], r["ip"], r["destIp"]) == ("200", "192.168.2.1:54034", "192.168.10.37:8080")
+    # 308 bytes of the request were not captured, its head's end among them; the last chunk of the answer is not there
+    assert r["words"] == {"joined_mid_stream", "headers_cut", "request_incomplete", "response_incomplete"}
+    assert r["request"]["content-length"] == "50" and r["requestPayload"] == ""
+    assert json.loads(r["responsePayload"].strip())["success"] is True
 
 
-def test_libhtp_transactions(corpora: Path) -> None:
-    folder = corpora / "libhtp"
-    expected = json.loads((folder / "expected.json").read_text())
-    compared, differing = 0, {}
-    for name, tests in expected.items():
-        records = load(folder / "files" / f"{name}.streams.jsonl")
-        for test in tests:
-            if test.get("parse") == "ok" and (test.get("transactions") or "transaction_count" in test):
-                compared += 1
-                found = disagreements(name, test, records)
-                if found and name not in LIBHTP_ELSEWHERE:
-                    differing[name] = found
-    assert not differing, differing
-    assert compared >= 40
-
-
-def test_every_capture_is_survived(corpora: Path) -> None:
-    files = [*corpora.glob("libhtp/files/*.jsonl"), *corpora.glob("deepflow-http/*.jsonl")]
-    assert len(files) > 50
-    for path in files:
-        load(path)
-
-
-def test_deepflow_client_ip(corpora: Path) -> None:
-    records = load(corpora / "deepflow-http" / "client-ip.streams.jsonl")
-    assert len(records) == 1 and records[0]["method"] == "POST" and records[0]["statusCode"] == "200"
-    assert "headers_cut" in records[0]["words"]
-
-
-def blocks(path: Path) -> list[tuple[str, bytes, str]]:
-    """(type, input, log) of llhttp's Markdown."""
-    out = []
-    for match in re.finditer(r"<!-- meta=(\{.*?\}) -->\s*(?:<!--.*?-->\s*)*```http\n(.*?)```\s*```log\n(.*?)```",
-                             path.read_text(), re.S):
-        text = match[2].removesuffix("\n")
-        text = text.replace("\\\n", "").replace("\n", "\r\n")
-        data = text.encode("utf-8", "surrogateescape")
-        data = re.sub(rb"\\(r|n|t|f|x[0-9a-fA-F]+|[0-7]{1,3})", _escape, data)
-        out.append((json.loads(match[1])["type"], data, match[3]))
-    return out
-
-
-def _escape(match: re.Match[bytes]) -> bytes:
-    what = match[1].decode()
-    simple = {"r": 13, "n": 10, "t": 9, "f": 12}
-    if what in simple:
-        return bytes([simple[what]])
-    return bytes([(int(what[1:], 16) if what[0] == "x" else int(what, 8)) & 0xFF])
-
-
-def test_llhttp_strict_requests(corpora: Path) -> None:
-    compared = 0
-    for path in sorted((corpora / "llhttp").rglob("*.md")):
-        for kind, data, log in blocks(path):
-            records = feed_requests(data, 1 << 20).records()
-            if kind != "request" or "error" in log or log.strip()[:1] == "/" or "upgrade" in log:
-                continue
-            methods = re.findall(r'method complete', log)
-            urls = ["".join(re.findall(r'span\[url\]="(.*?)"\n', part)) for part in log.split("message begin")[1:]]
-            if not methods or len(records) != len(urls) or "pause" in log:
-                continue
-            for record, url in zip(records, urls, strict=True):
-                compared += 1
-                assert record["path"] == url.replace('\\"', '"').encode("utf-8").decode("unicode_escape", "replace") or \
-                    record["path"] == url, (path.name, url, record["path"])
-    assert compared >= 50
-
-
-def test_fixture_directions() -> None:
-    assert abi.IN == 0 and abi.OUT == 1
+@pytest.mark.parametrize("name", ["grpc-segmented", "grpc-server-stream", "grpc-service-name", "grpc-unary", "grpc-unknown"])
+def test_captured_http2_is_no_http1(corpora: Path, name: str) -> None:
+    records, counters = load(corpora / "deepflow-http" / f"{name}.streams.jsonl")
+    assert records == [] and counters["skipped_bytes"] > 0

@@ -47,6 +47,7 @@ cdef struct head_t:
     uint8_t overflow           # more than MAX_FIELDS
     uint8_t http10
     uint8_t chunked
+    uint8_t te_seen            # a Transfer-Encoding field, be it only `identity`
     uint8_t has_te
     uint8_t has_cl
     uint8_t cl_valid
@@ -59,7 +60,10 @@ cdef struct head_t:
     field_t* content_type
     field_t fields[512]
 
+cdef uint8_t[256] tchar       # of RFC 9110 section 5.6.2
+
 cdef int64_t parse_head(head_t* h, const uint8_t* p, const uint8_t* end, bint response, bint whole) noexcept nogil
+cdef bint trailer_line(const uint8_t* p, const uint8_t* end, uint32_t* ambiguity) noexcept nogil
 cdef int64_t find_head_end(const uint8_t* p, uint32_t length, uint32_t* scan) noexcept nogil
 cdef int write_request_head(ctx_t* ctx, head_t* h, message_t* m) noexcept
 cdef int write_response_head(ctx_t* ctx, head_t* h, message_t* m) noexcept

@@ -16,7 +16,7 @@ from collector.shards.state cimport *
 
 cdef extern from "simd.h" nogil:
     bint has_bare_cr(const void* p, size_t n)
-    const uint8_t* find_colon(const uint8_t* p, const uint8_t* end, unsigned* facts)
+    const uint8_t* skip_usual(const uint8_t* p, const uint8_t* end)
     const uint8_t* find_line_end(const uint8_t* p, const uint8_t* end, unsigned* facts)
     void name_words(const uint8_t* p, uint32_t n, size_t readable, uint64_t* first, uint64_t* last)
     uint64_t word8(const char* s)
@@ -25,11 +25,7 @@ cdef extern from "simd.h" nogil:
         LINE_SPECIAL
         LINE_NUL
         LINE_BARE_CR
-        NAME_ODD
-        NAME_SPECIAL
 
-# tchar of RFC 9110 section 5.6.2
-cdef uint8_t[256] tchar
 for _i in range(256):
     tchar[_i] = 0
 for _c in bytearray(b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"):
@@ -114,6 +110,28 @@ cdef int64_t find_head_end(const uint8_t* p, uint32_t length, uint32_t* scan) no
             return 0
 
 
+cdef inline bint odd_target(head_t* h) noexcept nogil:
+    """None of the four forms (RFC 9112 section 3.2), or one that this method does not have; or with a blank or control
+    character inside: some readers split the line there (section 3)."""
+    cdef const uint8_t* q = h.target
+    cdef const uint8_t* end = q + h.target_len
+    while q < end:
+        if q[0] <= 0x20:
+            return True
+        q += 1
+    q = h.target
+    if h.method_len == 7 and memcmp(h.method, b"CONNECT", 7) == 0:
+        return q[0] == c'/' or memchr(q, c':', h.target_len) == NULL
+    if q[0] == c'/':
+        return False
+    if q[0] == c'*':        # UPnP's search has it too
+        return h.target_len != 1 or not ((h.method_len == 7 and memcmp(h.method, b"OPTIONS", 7) == 0)
+                                         or (h.method_len == 8 and memcmp(h.method, b"M-SEARCH", 8) == 0))
+    while q < end and (tchar[q[0]] and q[0] != c'_'):
+        q += 1
+    return q == h.target or end - q < 3 or memcmp(q, b"://", 3) != 0
+
+
 cdef inline bint parse_request_line(head_t* h, const uint8_t* p, const uint8_t* end) noexcept nogil:
     """method SP target SP version; tolerant of several blanks and of blanks in the target (marked)."""
     cdef const uint8_t* q = p
@@ -137,6 +155,8 @@ cdef inline bint parse_request_line(head_t* h, const uint8_t* p, const uint8_t* 
         v -= 1
     if v == q or end - v < 6 or memcmp(v, b"HTTP/", 5) != 0:
         return False
+    if end - p == 14 and memcmp(p, b"PRI * HTTP/2.0", 14) == 0:
+        return False        # the preface of HTTP/2 (RFC 9113 section 3.4): what follows are frames
     h.version = v
     h.version_len = <uint32_t>(end - v)
     h.http10 = h.version_len == 8 and memcmp(v, b"HTTP/1.0", 8) == 0
@@ -151,7 +171,7 @@ cdef inline bint parse_request_line(head_t* h, const uint8_t* p, const uint8_t* 
     h.target_len = <uint32_t>(v - q) if v > q else 0
     if h.target_len == 0:
         h.ambiguity |= AMB_START_LINE
-    elif memchr(q, c' ', h.target_len) != NULL or memchr(q, c'\t', h.target_len) != NULL:
+    elif odd_target(h):
         h.ambiguity |= AMB_START_LINE
     return True
 
@@ -170,6 +190,8 @@ cdef inline bint parse_status_line(head_t* h, const uint8_t* p, const uint8_t* e
     h.http10 = h.version_len == 8 and memcmp(p, b"HTTP/1.0", 8) == 0
     if h.version_len != 8 or memcmp(p, b"HTTP/1.", 7) != 0:
         h.ambiguity |= AMB_START_LINE
+    if end - q > 1 and q[1] == c' ':
+        h.ambiguity |= AMB_START_LINE
     while q < end and q[0] == c' ':
         q += 1
     h.reason = q
@@ -179,13 +201,48 @@ cdef inline bint parse_status_line(head_t* h, const uint8_t* p, const uint8_t* e
         q += 1
     if digits == 0:
         return False
-    if digits != 3 or (q < end and q[0] != c' '):
+    if digits != 3 or status < 100 or (q < end and q[0] != c' '):
         h.ambiguity |= AMB_START_LINE
     while end > q and ((end - 1)[0] == c' ' or (end - 1)[0] == c'\t'):
         end -= 1
     h.reason_len = <uint32_t>(end - h.reason)
     h.status = status
     return True
+
+
+cdef bint trailer_line(const uint8_t* p, const uint8_t* end, uint32_t* ambiguity) noexcept nogil:
+    """What is odd about one line of a trailer section, without its LF. True when it is the empty line at the end."""
+    cdef const uint8_t* q = p
+    cdef uint64_t first = 0, last = 0
+    cdef uint8_t what
+    if end > p and (end - 1)[0] == c'\r':
+        end -= 1
+    else:
+        ambiguity[0] |= AMB_BARE_LF
+    if p == end:
+        return True
+    if memchr(p, c'\r', <size_t>(end - p)) != NULL:
+        ambiguity[0] |= AMB_BARE_CR
+    if memchr(p, 0, <size_t>(end - p)) != NULL:
+        ambiguity[0] |= AMB_NUL
+    if p[0] == c' ' or p[0] == c'\t':
+        ambiguity[0] |= AMB_OBS_FOLD
+        return False
+    while q < end and tchar[q[0]]:
+        q += 1
+    # what says where a message ends or whom it is for must not come behind it (RFC 9110 section 6.5.1), lest somebody
+    # take it for a field of the head
+    name_words(p, <uint32_t>(q - p), <size_t>(end - p), &first, &last)
+    what = field_id_of(first, last, <uint32_t>(q - p), p)
+    if what == F_CONTENT_LENGTH or what == F_TRANSFER_ENCODING or what == F_HOST:
+        ambiguity[0] |= AMB_BAD_HEADER_LINE
+    if q > p and q < end and (q[0] == c' ' or q[0] == c'\t'):
+        while q < end and (q[0] == c' ' or q[0] == c'\t'):
+            q += 1
+        ambiguity[0] |= AMB_SPACE_BEFORE_COLON if q < end and q[0] == c':' else AMB_BAD_HEADER_LINE
+    elif q == p or q == end or q[0] != c':':
+        ambiguity[0] |= AMB_BAD_HEADER_LINE
+    return False
 
 
 cdef inline void framing_facts(head_t* h, field_t* f) noexcept nogil:
@@ -224,24 +281,30 @@ cdef inline void framing_facts(head_t* h, field_t* f) noexcept nogil:
             v = 0
             any_digit = False
     else:
-        # only the last coding decides; "chunked" must be it
-        q = end
-        while q > p and (q - 1)[0] != c',':
-            q -= 1
-        while q < end and (q[0] == c' ' or q[0] == c'\t'):
-            q += 1
-        if h.has_te:
+        # several fields are one list (RFC 9110 section 5.3): the last coding of the last field decides, and "chunked"
+        # must be it. Empty elements say nothing; `identity` was dropped in RFC 7230, servers take it for "no coding".
+        if h.te_seen:
             h.ambiguity |= AMB_TE_OBFUSCATED
-        if end - q == 8 and same_name(q, b"identity", 8):
-            # dropped from HTTP in RFC 7230; servers take it for "no transfer coding"
-            h.ambiguity |= AMB_TE_OBFUSCATED
-            return
-        if q != f.value:
-            h.ambiguity |= AMB_TE_OBFUSCATED        # more than one coding: only the last one is undone here
+        h.te_seen = 1
+        while True:
+            q = end
+            while q > p and (q - 1)[0] != c',':
+                q -= 1
+            while q < end and (q[0] == c' ' or q[0] == c'\t'):
+                q += 1
+            if q != p:
+                h.ambiguity |= AMB_TE_OBFUSCATED    # more than one coding: only the last one is undone here
+            if end - q == 8 and same_name(q, b"identity", 8):
+                h.ambiguity |= AMB_TE_OBFUSCATED
+                if q == p:
+                    return
+            elif q != end or q == p:
+                break
+            end = q
+            while end > p and ((end - 1)[0] == c',' or (end - 1)[0] == c' ' or (end - 1)[0] == c'\t'):
+                end -= 1
         h.has_te = 1
         h.chunked = end - q == 7 and same_name(q, b"chunked", 7)
-        if not h.chunked:
-            h.ambiguity |= AMB_TE_NOT_CHUNKED
 
 
 cdef int64_t parse_head(head_t* h, const uint8_t* p, const uint8_t* end, bint response, bint whole) noexcept nogil:
@@ -254,11 +317,13 @@ cdef int64_t parse_head(head_t* h, const uint8_t* p, const uint8_t* end, bint re
     cdef const uint8_t* stop
     cdef const uint8_t* q
     cdef const uint8_t* colon
+    cdef const uint8_t* plain
     cdef field_t* f
     cdef uint64_t[4] seen
     cdef uint64_t bit, first, last
     cdef uint32_t i, n
-    cdef unsigned facts = 0, here, name_facts
+    cdef unsigned facts = 0, here
+    cdef bint usual, token
     cdef bint odd = False
     cdef bint look_again = False    # lines of no usual form: NUL and bare CR are looked for once more
     cdef field_t extra
@@ -269,6 +334,7 @@ cdef int64_t parse_head(head_t* h, const uint8_t* p, const uint8_t* end, bint re
     h.ambiguity = 0
     h.overflow = 0
     h.chunked = 0
+    h.te_seen = 0
     h.has_te = 0
     h.has_cl = 0
     h.cl_valid = 0
@@ -327,15 +393,17 @@ cdef int64_t parse_head(head_t* h, const uint8_t* p, const uint8_t* end, bint re
             p += 1
             break
         here = 0
-        name_facts = 0
-        colon = find_colon(p, end, &name_facts)
-        if colon != NULL and colon[0] == c':' and colon != p and p[0] != c' ' and p[0] != c'\t':
-            nl = find_line_end(colon + 1, end, &here)       # the common case: a field line
+        colon = skip_usual(p, end)
+        usual = colon != NULL and colon[0] == c':' and colon != p
+        if usual:                   # the common case: a field line whose name is of letters, digits and '-'
+            nl = find_line_end(colon + 1, end, &here)
         else:
             nl = <const uint8_t*>memchr(p, c'\n', <size_t>(end - p))
             look_again = True
         if nl == NULL:
             if whole:
+                if p[0] == c' ' or p[0] == c'\t':
+                    h.ambiguity |= AMB_OBS_FOLD     # whatever the rest of the line holds
                 break
             return 0
         facts |= here
@@ -356,7 +424,15 @@ cdef int64_t parse_head(head_t* h, const uint8_t* p, const uint8_t* end, bint re
                     f.plain_value = 0
             p = nl + 1
             continue
-        if colon >= stop or colon == p:
+        plain = colon
+        if not usual:
+            plain = p       # a name is a token: nothing but tchar up to the colon
+            while plain < stop and tchar[plain[0]]:
+                plain += 1
+            colon = plain
+            if plain < stop and plain[0] != c':':
+                colon = <const uint8_t*>memchr(plain, c':', <size_t>(stop - plain))
+        if colon == NULL or colon == stop or colon == p:
             h.ambiguity |= AMB_BAD_HEADER_LINE
             p = nl + 1
             continue
@@ -371,6 +447,8 @@ cdef int64_t parse_head(head_t* h, const uint8_t* p, const uint8_t* end, bint re
             h.ambiguity |= AMB_SPACE_BEFORE_COLON
             while q > p and ((q - 1)[0] == c' ' or (q - 1)[0] == c'\t'):
                 q -= 1
+        token = q == plain
+        odd |= not token
         f.name = p
         f.name_len = <uint32_t>(q - p)
         q = colon + 1
@@ -382,16 +460,9 @@ cdef int64_t parse_head(head_t* h, const uint8_t* p, const uint8_t* end, bint re
         f.value_len = <uint32_t>(stop - q)
         n = f.name_len
         name_words(p, n, <size_t>(end - p), &first, &last)
-        f.id = F_OTHER
-        if name_facts & NAME_ODD:
-            look_again = True
-            for i in range(n):      # blanks before the colon have their own word
-                if p[i] <= 0x20:
-                    odd = True
-        f.plain_name = not name_facts & NAME_SPECIAL
-        if not odd or f.plain_name:
-            f.id = field_id_of(first, last, n, p)
-        f.plain_value = not here & LINE_SPECIAL
+        f.id = field_id_of(first, last, n, p) if token else F_OTHER
+        f.plain_name = usual
+        f.plain_value = usual and not here & LINE_SPECIAL
         f.repeats = 0
         f.repeated = 0
         f.hash = <uint32_t>(((first ^ n) * 0x9E3779B97F4A7C15ULL ^ last * 0xC2B2AE3D27D4EB4FULL) >> 32)
@@ -430,18 +501,69 @@ cdef int64_t parse_head(head_t* h, const uint8_t* p, const uint8_t* end, bint re
             h.upgrade = 1
         elif f.id == F_CONTENT_ENCODING:
             h.content_encoding = 1
-    if h.has_te:
+    if h.te_seen:
+        if h.has_te and not h.chunked:
+            h.ambiguity |= AMB_TE_NOT_CHUNKED
         if h.has_cl:
             h.ambiguity |= AMB_CL_AND_TE
         if h.http10:
             h.ambiguity |= AMB_TE_HTTP10
+    if not response and h.host != NULL and h.target[0] != c'/' and other_host(h):
+        h.ambiguity |= AMB_MULTIPLE_HOST
     if odd:
-        h.ambiguity |= AMB_BAD_HEADER_LINE      # blanks or control characters in a name
-    if facts & LINE_NUL or (look_again and memchr(start, 0, <size_t>(p - start)) != NULL):
+        h.ambiguity |= AMB_BAD_HEADER_LINE      # a name that is no token
+    if whole or look_again:
+        stop = p
+        if whole:   # the line that was cut belongs to the head too; the LF of a last CR may be among what is missing
+            stop = end - 1 if (end - 1)[0] == c'\r' else end
+        facts = 0
+        if memchr(start, 0, <size_t>(stop - start)) != NULL:
+            facts = LINE_NUL
+        if has_bare_cr(start, <size_t>(stop - start)):
+            facts |= LINE_BARE_CR
+    if facts & LINE_NUL:
         h.ambiguity |= AMB_NUL
-    if facts & LINE_BARE_CR or (look_again and not whole and has_bare_cr(start, <size_t>(p - start))):
+    if facts & LINE_BARE_CR:
         h.ambiguity |= AMB_BARE_CR
     return p - start
+
+
+cdef const uint8_t* target_host(head_t* h, const uint8_t** stop) noexcept nogil:
+    """Host and port of an absolute http target, without the user information (RFC 9110 section 7.2), or NULL."""
+    cdef const uint8_t* end = h.target + h.target_len
+    cdef const uint8_t* p
+    cdef const uint8_t* q
+    if h.target_len <= 8 or not (same_name(h.target, b"http://", 7) or same_name(h.target, b"https://", 8)):
+        return NULL
+    p = h.target + (7 if h.target[4] == c':' else 8)
+    q = p
+    while q < end and q[0] != c'/' and q[0] != c'?' and q[0] != c'#':
+        if q[0] == c'@':
+            p = q + 1
+        q += 1
+    stop[0] = q
+    return p
+
+
+cdef bint other_host(head_t* h) noexcept nogil:
+    """The target names another host than the Host field: the target wins (RFC 9112 section 3.2.2), but not everywhere."""
+    cdef const uint8_t* b = h.host.value
+    cdef const uint8_t* b_end = b + h.host.value_len
+    cdef const uint8_t* a_end = NULL
+    cdef const uint8_t* a = target_host(h, &a_end)
+    if a == NULL:
+        return False
+    if h.target[4] == c':':     # the scheme's own port may be there or not
+        if a_end - a > 3 and memcmp(a_end - 3, b":80", 3) == 0:
+            a_end -= 3
+        if b_end - b > 3 and memcmp(b_end - 3, b":80", 3) == 0:
+            b_end -= 3
+    else:
+        if a_end - a > 4 and memcmp(a_end - 4, b":443", 4) == 0:
+            a_end -= 4
+        if b_end - b > 4 and memcmp(b_end - 4, b":443", 4) == 0:
+            b_end -= 4
+    return a_end - a != b_end - b or not same_text(a, b, <uint32_t>(a_end - a))
 
 
 cdef bint same_text(const uint8_t* a, const uint8_t* b, uint32_t n) noexcept nogil:
@@ -472,7 +594,7 @@ cdef char* write_fields(char* out, head_t* h, bint request) noexcept nogil:
     cdef field_t* g
     cdef bint first = True
     cdef const uint8_t* q
-    cdef const uint8_t* stop
+    cdef const uint8_t* stop = NULL
     out[0] = c'{'
     out += 1
     for i in range(h.count):
@@ -511,12 +633,9 @@ cdef char* write_fields(char* out, head_t* h, bint request) noexcept nogil:
         if not first:
             out = lit(out, b',', 1)
         out = lit(out, b'\\"host\\":\\"', 11)
-        # the authority of an absolute target stands for the missing field (RFC 9112 section 3.2.2)
-        if h.target_len > 8 and (same_name(h.target, b"http://", 7) or same_name(h.target, b"https://", 8)):
-            q = h.target + (7 if h.target[4] == c':' else 8)
-            stop = q
-            while stop < h.target + h.target_len and stop[0] != c'/' and stop[0] != c'?' and stop[0] != c'#':
-                stop += 1
+        # the host of an absolute target stands for the missing field (RFC 9112 section 3.2.2)
+        q = target_host(h, &stop)
+        if q != NULL:
             out = escape_json_twice(out, q, stop)
         out = lit(out, b'\\"', 2)
     out[0] = c'}'

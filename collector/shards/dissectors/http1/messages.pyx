@@ -43,6 +43,7 @@ cdef enum:
     FREE_EXCHANGES = 64           # kept for reuse, with buffers of at most FREE_BUFFER_BYTES each
     FREE_BUFFER_BYTES = 8192
     MAX_QUEUED = 1024             # exchanges outstanding on one connection; browsers and proxies stay below 100
+    EARLY_BYTES = 64              # of a head that comes in pieces: see each time whether it can still become one
     RESERVE_BYTES = 8192          # of an announced body; the rest as it comes
 
     # What makes it doubtful where a message ends, and so whose the next answer is (RFC 9112 section 11.2)
@@ -179,6 +180,7 @@ cdef void lose_framing(ctx_t* ctx, conn_t* conn, half_t* h, bint request) noexce
     """What comes next in this direction is not known: skip to something that looks like a message."""
     cdef exchange_t* ex = h.current
     h.current = NULL
+    ctx.counters[C_SKIPPED_BYTES] += h.part.len
     h.part.len = 0
     h.parked = 0
     h.state = H_RESYNC
@@ -190,7 +192,7 @@ cdef void lose_framing(ctx_t* ctx, conn_t* conn, half_t* h, bint request) noexce
         ex = conn.first
         while ex != NULL:
             if not ex.resp.done:
-                ex.marks |= MARK_PAIRING | MARK_RESPONSE_LOST
+                ex.marks |= MARK_PAIRING
             ex = ex.next
     pop_done(ctx, conn)
 
@@ -533,20 +535,18 @@ cdef size_t feed_start(ctx_t* ctx, conn_t* conn, half_t* h, bint request, const 
         salvage_head(ctx, conn, asking, True, ts)
     if h.part.len == 0:
         length = parse_head(&HEAD, p, p + n, not request, False)
-        if length > 0:          # the common case: a whole head in one event
-            if length > ctx.header_bytes + 65536:
-                lose_framing(ctx, conn, h, request)
-                return n
+        if length > 0 and length <= ctx.header_bytes:       # the common case: a whole head in one event
             if request:
                 on_request(ctx, conn, h, ts, ts, False)
             else:
                 on_response(ctx, conn, h, ts, ts, False)
             return <size_t>length
-        if length < 0:
-            bad_start(ctx, conn, h, request)
-            return n
         while blank < n and (p[blank] == c'\r' or p[blank] == c'\n'):
             blank += 1
+        if length < 0:
+            ctx.counters[C_SKIPPED_BYTES] += n - blank
+            bad_start(ctx, conn, h, request)
+            return n
         p += blank
         n -= blank
         if n == 0:
@@ -554,20 +554,28 @@ cdef size_t feed_start(ctx_t* ctx, conn_t* conn, half_t* h, bint request, const 
         h.part_first_ns = ts
         h.scan = 0
     before = h.part.len
-    take = <size_t>ctx.header_bytes + 1 - before
+    take = <size_t>ctx.header_bytes - before
     if take > n:
         take = n
     if buf_append(&ctx.pool, &h.part, p, take) < 0:
+        ctx.counters[C_SKIPPED_BYTES] += n
         lose_framing(ctx, conn, h, request)
         return blank + n
     length = find_head_end(<const uint8_t*>h.part.data, h.part.len, &h.scan)
     if length == 0:
-        if h.part.len <= ctx.header_bytes:
+        if before < EARLY_BYTES and parse_head(&HEAD, <const uint8_t*>h.part.data,
+                                               <const uint8_t*>h.part.data + h.part.len, not request, False) < 0:
+            # no head, however it goes on: what comes next may be one
+            ctx.counters[C_SKIPPED_BYTES] += n - take
+            bad_start(ctx, conn, h, request)
+            return blank + n
+        if h.part.len < ctx.header_bytes:
             return blank + n
         # too long: take the fields that are here, look for the end without keeping anything
         length = parse_head(&HEAD, <const uint8_t*>h.part.data, <const uint8_t*>h.part.data + h.part.len,
                             not request, True)
         if length <= 0:
+            ctx.counters[C_SKIPPED_BYTES] += n - take
             bad_start(ctx, conn, h, request)
             return blank + n
         first_ns = h.part_first_ns
@@ -579,6 +587,7 @@ cdef size_t feed_start(ctx_t* ctx, conn_t* conn, half_t* h, bint request, const 
         buf_free(&ctx.pool, &h.part)
         return blank + take
     if parse_head(&HEAD, <const uint8_t*>h.part.data, <const uint8_t*>h.part.data + length, not request, False) <= 0:
+        ctx.counters[C_SKIPPED_BYTES] += n - take
         bad_start(ctx, conn, h, request)
         return blank + n
     first_ns = h.part_first_ns
@@ -601,8 +610,9 @@ cdef bint salvage_head(ctx_t* ctx, conn_t* conn, half_t* h, bint request, uint64
         length = parse_head(&HEAD, <const uint8_t*>h.part.data, <const uint8_t*>h.part.data + h.part.len,
                             not request, True)
     if length <= 0:
-        ctx.counters[C_SKIPPED_BYTES] += h.part.len
-        h.part.len = 0
+        if length < 0:
+            not_http(ctx, conn)
+        lose_framing(ctx, conn, h, request)     # the rest of that line is no message of its own
         return False
     h.part_len_parsed = h.part.len
     h.part.len = 0
@@ -623,19 +633,72 @@ cdef void before_park(ctx_t* ctx, conn_t* conn, half_t* h, uint64_t ts) noexcept
     buf_free(&ctx.pool, &held)
 
 
+cdef inline void not_http(ctx_t* ctx, conn_t* conn) noexcept nogil:
+    """Count the connection, once, if nothing on it was a message."""
+    if conn.next_index & 0xFFFFF == 0 and not conn.flags & CONN_NOT_HTTP:
+        conn.flags |= CONN_NOT_HTTP
+        ctx.counters[C_NOT_HTTP] += 1
+
+
 cdef void bad_start(ctx_t* ctx, conn_t* conn, half_t* h, bint request) noexcept:
     """Where a message should begin there is none."""
+    not_http(ctx, conn)
     if conn.next_index & 0xFFFFF == 0:
-        if not conn.flags & CONN_NOT_HTTP:
-            conn.flags |= CONN_NOT_HTTP
-            ctx.counters[C_NOT_HTTP] += 1
         if not conn.role:
             conn.dir_request = DIR_UNKNOWN      # the guess may have been wrong
+            ctx.counters[C_SKIPPED_BYTES] += h.part.len
             h.part.len = 0
             h.state = H_RESYNC
             conn.uncertain = UNCERTAIN_EXCHANGES
             return
+    if not request:
+        ambiguous(conn, awaiting(conn), AMB_START_LINE)     # to some clients it is the answer: HTTP/0.9
     lose_framing(ctx, conn, h, request)
+
+
+cdef inline const uint8_t* blanks(const uint8_t* p, const uint8_t* end) noexcept nogil:
+    while p < end and (p[0] == c' ' or p[0] == c'\t'):
+        p += 1
+    return p
+
+
+cdef inline const uint8_t* token(const uint8_t* p, const uint8_t* end) noexcept nogil:
+    while p < end and tchar[p[0]]:
+        p += 1
+    return p
+
+
+cdef bint chunk_extensions(const uint8_t* p, const uint8_t* end) noexcept nogil:
+    """Whether p..end is what may stand behind a size: *( BWS ";" BWS name [ BWS "=" BWS value ] ), RFC 9112 section 7.1.1.
+    Readers differ in how much they skip of anything else, and in where they stop."""
+    cdef const uint8_t* q
+    while p < end:
+        p = blanks(p, end)
+        if p == end or p[0] != c';':
+            return False
+        q = blanks(p + 1, end)
+        p = token(q, end)
+        if p == q:
+            return False
+        q = blanks(p, end)
+        if q < end and q[0] == c'=':
+            q = blanks(q + 1, end)
+            if q < end and q[0] == c'"':
+                p = q + 1
+                while p < end and p[0] != c'"':
+                    if p[0] == c'\\':
+                        p += 1
+                    if p == end or (p[0] < 0x20 and p[0] != c'\t') or p[0] == 0x7F:
+                        return False
+                    p += 1
+                if p == end:
+                    return False
+                p += 1
+            else:
+                p = token(q, end)
+                if p == q:
+                    return False
+    return True
 
 
 cdef int64_t chunk_size(const uint8_t* p, const uint8_t* end, uint32_t* ambiguity) noexcept nogil:
@@ -662,20 +725,23 @@ cdef int64_t chunk_size(const uint8_t* p, const uint8_t* end, uint32_t* ambiguit
         p += 1
     if digits == 0:
         return -1
-    if p < end and (p[0] == c' ' or p[0] == c'\t'):
-        while p < end and (p[0] == c' ' or p[0] == c'\t'):
-            p += 1
-        if p == end:
-            ambiguity[0] |= AMB_BAD_CHUNK       # blanks are only allowed before an extension
     if p < end:
-        if p[0] != c';':
-            return -1
         if memchr(p, c'\r', <size_t>(end - p)) != NULL:
             ambiguity[0] |= AMB_BARE_CR
+        if p[0] != c';' and p[0] != c' ' and p[0] != c'\t':
+            return -1
+        if not chunk_extensions(p, end):
+            ambiguity[0] |= AMB_BAD_CHUNK
+            while p < end and (p[0] == c' ' or p[0] == c'\t'):
+                p += 1
+            if p < end and p[0] != c';':
+                return -1       # "2 3": which of them is the size?
     return <int64_t>v
 
 
-cdef void bad_chunk(ctx_t* ctx, conn_t* conn, half_t* h, bint request) noexcept:
+cdef void bad_chunk(ctx_t* ctx, conn_t* conn, half_t* h, bint request, size_t skipped) noexcept:
+    """Framing is lost, from `skipped` bytes ago on."""
+    ctx.counters[C_SKIPPED_BYTES] += skipped
     ambiguous(conn, h.current, AMB_BAD_CHUNK)
     lose_framing(ctx, conn, h, request)
 
@@ -683,28 +749,30 @@ cdef void bad_chunk(ctx_t* ctx, conn_t* conn, half_t* h, bint request) noexcept:
 cdef size_t feed_chunk_size(ctx_t* ctx, conn_t* conn, half_t* h, bint request, const uint8_t* p, size_t n) noexcept:
     cdef const uint8_t* nl = <const uint8_t*>memchr(p, c'\n', n)
     cdef size_t used
+    cdef size_t before = 0
     cdef int64_t size
     cdef uint32_t ambiguity = 0
     if nl == NULL:
         if h.part.len + n > CHUNK_LINE_LIMIT or buf_append(&ctx.pool, &h.part, p, n) < 0:
-            bad_chunk(ctx, conn, h, request)
+            bad_chunk(ctx, conn, h, request, n)
         return n
     used = <size_t>(nl - p) + 1
     if h.part.len:
         if h.part.len + used > CHUNK_LINE_LIMIT or buf_append(&ctx.pool, &h.part, p, used) < 0:
-            bad_chunk(ctx, conn, h, request)
+            bad_chunk(ctx, conn, h, request, n)
             return n
+        before = h.part.len - used
         size = chunk_size(<const uint8_t*>h.part.data, <const uint8_t*>h.part.data + h.part.len - 1, &ambiguity)
         buf_free(&ctx.pool, &h.part)
     elif used > CHUNK_LINE_LIMIT:
         size = -1
     else:
         size = chunk_size(p, nl, &ambiguity)
-    if size < 0:
-        bad_chunk(ctx, conn, h, request)
-        return n
     if ambiguity:
         ambiguous(conn, h.current, ambiguity)
+    if size < 0:
+        bad_chunk(ctx, conn, h, request, before + n)
+        return n
     if size == 0:
         h.state = H_TRAILER
         h.line_bytes = 0
@@ -714,19 +782,43 @@ cdef size_t feed_chunk_size(ctx_t* ctx, conn_t* conn, half_t* h, bint request, c
     return used
 
 
+cdef size_t feed_trailer(ctx_t* ctx, conn_t* conn, half_t* h, bint request, const uint8_t* p, size_t n,
+                         uint64_t ts) noexcept:
+    """One line of a trailer section, or the piece of it that is here. It is judged like a line of a head, not kept."""
+    cdef const uint8_t* nl = <const uint8_t*>memchr(p, c'\n', n)
+    cdef size_t used = n if nl == NULL else <size_t>(nl - p) + 1
+    cdef uint32_t ambiguity = 0
+    cdef bint last
+    if h.line_bytes or nl == NULL or h.part.len:
+        if h.line_bytes or h.part.len + used > CHUNK_LINE_LIMIT or buf_append(&ctx.pool, &h.part, p, used) < 0:
+            h.part.len = 0
+            h.line_bytes = nl == NULL       # too long to be judged: look for its end
+            return used
+        if nl == NULL:
+            return used
+        last = trailer_line(<const uint8_t*>h.part.data, <const uint8_t*>h.part.data + h.part.len - 1, &ambiguity)
+        buf_free(&ctx.pool, &h.part)
+    else:
+        last = trailer_line(p, nl, &ambiguity)
+    if ambiguity:
+        ambiguous(conn, h.current, ambiguity)
+    if last:
+        if h.current != NULL:
+            side(h.current, request).last_ns = ts
+        message_done(ctx, conn, h, request)
+    return used
+
+
 cdef size_t feed_lines(ctx_t* ctx, conn_t* conn, half_t* h, bint request, const uint8_t* p, size_t n,
                        uint64_t ts) noexcept:
-    """To the empty line that ends a trailer section or an over-long head. Nothing is kept."""
+    """To the empty line that ends an over-long head. Nothing is kept."""
     cdef size_t i
     for i in range(n):
         if p[i] == c'\n':
             if h.line_bytes == 0:
                 if h.current != NULL:
                     side(h.current, request).last_ns = ts
-                if h.state == H_TRAILER:
-                    message_done(ctx, conn, h, request)
-                else:
-                    lose_framing(ctx, conn, h, request)
+                lose_framing(ctx, conn, h, request)
                 return i + 1
             h.line_bytes = 0
         elif p[i] != c'\r':
@@ -790,9 +882,11 @@ cdef void http1_data(ctx_t* ctx, conn_t* conn, uint32_t d, const uint8_t* p, siz
                 h.line_bytes = 1
                 take = 1
             else:
-                bad_chunk(ctx, conn, h, request)
+                bad_chunk(ctx, conn, h, request, n)
                 take = n
-        elif h.state == H_TRAILER or h.state == H_HEAD_SKIP:
+        elif h.state == H_TRAILER:
+            take = feed_trailer(ctx, conn, h, request, p, n, ts)
+        elif h.state == H_HEAD_SKIP:
             take = feed_lines(ctx, conn, h, request, p, n, ts)
         elif h.state == H_UNTIL_CLOSE:
             add_body(ctx, h.current, request, p, n, ts)
@@ -805,8 +899,7 @@ cdef void http1_data(ctx_t* ctx, conn_t* conn, uint32_t d, const uint8_t* p, siz
             resynchronised(ctx, conn, h, request)
             continue
         else:
-            ctx.counters[C_SKIPPED_BYTES] += n
-            return
+            return      # OPAQUE: not even looked at
         event_start = False
         p += take
         n -= take
@@ -818,6 +911,7 @@ cdef void http1_hole(ctx_t* ctx, conn_t* conn, uint32_t d, uint64_t n, bint lost
     cdef bint request
     cdef uint64_t skip
     cdef message_t* m
+    cdef exchange_t* ex
     if conn.dir_request == DIR_UNKNOWN:
         if conn.role == ROLE_SERVER:
             conn.dir_request = DIR_IN
@@ -862,6 +956,11 @@ cdef void http1_hole(ctx_t* ctx, conn_t* conn, uint32_t d, uint64_t n, bint lost
             side(h.current, request).lost += n
         elif not request and awaiting(conn) != NULL:
             awaiting(conn).resp.lost += n
+        ex = conn.first
+        while ex != NULL and not request:
+            if not ex.resp.done:
+                ex.marks |= MARK_RESPONSE_LOST      # its answer may have been in the hole
+            ex = ex.next
         lose_framing(ctx, conn, h, request)
         return
 
