@@ -410,6 +410,7 @@ cdef class Pipeline:
         """Change the byte budget (supervisor's memory guard)."""
         self.table.max_bytes = buffer_bytes
         table_limit(&self.ctx, &self.table)
+        self.ctx.counters[G_BUFFER_BYTES] = self.ctx.pool.bytes
 
     def pending(self):
         """Bytes of records that are ready."""

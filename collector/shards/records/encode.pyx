@@ -417,6 +417,7 @@ cdef char* put_marks(char* out, exchange_t* ex, uint64_t req_shown, uint64_t res
     cdef int i, j
     cdef bint first = True
     cdef uint32_t bit
+    cdef uint64_t n
     out = put_text(out, b'[')
     for i in range(MARK_COUNT):
         bit = MARK_NAMES[i].bit
@@ -428,12 +429,11 @@ cdef char* put_marks(char* out, exchange_t* ex, uint64_t req_shown, uint64_t res
         out = put_text(out, b'\\"')
         out = put_text(out, MARK_NAMES[i].name)
         if bit == MARK_REQUEST_CUT or bit == MARK_RESPONSE_CUT:
-            # how many body bytes of the true size the record does not show
-            out[0] = c':'
-            if bit == MARK_REQUEST_CUT:
-                out = put_u64(out + 1, ex.req.size - req_shown if ex.req.size > req_shown else 0)
-            else:
-                out = put_u64(out + 1, ex.resp.size - resp_shown if ex.resp.size > resp_shown else 0)
+            # how many body bytes of the true size the record does not show; of a decoded body nobody knows
+            n = ex.req.size - req_shown if bit == MARK_REQUEST_CUT else ex.resp.size - resp_shown
+            if <int64_t>n > 0:
+                out[0] = c':'
+                out = put_u64(out + 1, n)
         elif bit == MARK_REQUEST_LOST and ex.req.lost:
             out[0] = c':'
             out = put_u64(out + 1, ex.req.lost)

@@ -1007,6 +1007,10 @@ cdef void http1_close(ctx_t* ctx, conn_t* conn, uint32_t marks) noexcept:
         http1_end(ctx, conn, conn.dir_request)
         http1_end(ctx, conn, 1 - conn.dir_request)
     ex = conn.first
+    while ex != NULL and marks:     # and what was made of a head that had not been whole
+        ex.marks |= marks
+        ex = ex.next
+    ex = conn.first
     conn.first = NULL
     conn.last = NULL
     while ex != NULL:
