@@ -15,9 +15,11 @@ import sys
 import time
 from types import SimpleNamespace
 
+from collector.router.slots import SLOT_BYTES
 from collector.shards.filters import Filters
 from collector.shards.filters.rules import parse_rules
 from collector.shards.pipeline import Pipeline
+from collector.shards.process import BATCH_BYTES
 from collector.shards.records.content import Decoder
 from tests.bench import traffic
 
@@ -36,9 +38,11 @@ def settings(**changes: object) -> SimpleNamespace:
 
 
 def pipeline(**changes: object) -> Pipeline:
-    """A pipeline with its counters in ordinary memory."""
-    return Pipeline(settings(**changes), Filters(parse_rules(None)), Decoder(),
+    """A pipeline with its counters and slots in ordinary memory."""
+    pipe = Pipeline(settings(**changes), Filters(parse_rules(None)), Decoder(),
                     memoryview(array.array("Q", [0] * 128)))
+    pipe.use_slots(bytearray(4 * SLOT_BYTES), 4, BATCH_BYTES)
+    return pipe
 
 
 def spans(body: int, rounds: int, *, zipped: bool = False) -> list[bytes]:
@@ -58,12 +62,22 @@ def feed(pipe: Pipeline, pieces: list[bytes]) -> int:
     """All spans, records taken as the shard would; returns the record bytes."""
     size = 0
     for piece in pieces:
-        pipe.feed(piece, 0)
-        if pipe.pending() > 256 * 1024:
-            batch = pipe.take()
-            size += len(batch[0]) if batch else 0
+        at = 0
+        while at < len(piece):
+            at = pipe.feed(piece, 0, at)
+            if pipe.pending() > BATCH_BYTES:
+                size += taken(pipe)
+    return size + taken(pipe)
+
+
+def taken(pipe: Pipeline) -> int:
+    """Take the batch and give its slot back at once, as a sink without delay; returns its bytes."""
     batch = pipe.take()
-    return size + (len(batch[0]) if batch else 0)
+    if batch is None:
+        return 0
+    assert isinstance(batch[0], tuple)
+    pipe.release(batch[0][0])
+    return batch[0][1]
 
 
 def open_idle(pipe: Pipeline, count: int) -> None:
@@ -78,9 +92,9 @@ def open_idle(pipe: Pipeline, count: int) -> None:
         conn = (50000 + i % 1000, 100 + i // 1000, 1)
         pipe.feed(abi.pack_open(conn, ts_ns=1, local=("10.0.0.1", 80), remote=("10.0.0.2", 1))
                   + abi.pack_data(conn, 0, 0, ask, ts_ns=1) + abi.pack_data(conn, 1, 0, answer, ts_ns=1), 0)
-        if pipe.pending() > 1 << 20:
-            pipe.take()
-    pipe.take()
+        if pipe.pending() > BATCH_BYTES:
+            taken(pipe)
+    taken(pipe)
 
 
 def instructions(body: int, zipped: bool, idle: int) -> float:
