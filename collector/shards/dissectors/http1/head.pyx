@@ -491,7 +491,8 @@ cdef char* write_fields(char* out, head_t* h, bint request) noexcept nogil:
             out = lit(out, b',', 1)
         out = lit(out, b'\\"host\\":\\"', 11)
         # the authority of an absolute target stands for the missing field (RFC 9112 section 3.2.2)
-        if h.target_len > 8 and (same_name(h.target, b"http://", 7) or same_name(h.target, b"https://", 8)):
+        if ((h.target_len > 7 and same_name(h.target, b"http://", 7))
+                or (h.target_len > 8 and same_name(h.target, b"https://", 8))):
             q = h.target + (7 if h.target[4] == c':' else 8)
             stop = q
             while stop < h.target + h.target_len and stop[0] != c'/' and stop[0] != c'?' and stop[0] != c'#':
