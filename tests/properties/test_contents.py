@@ -3,7 +3,6 @@ blocks they work in."""
 
 from __future__ import annotations
 
-import codecs
 import itertools
 import json
 
@@ -12,6 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from collector.shards.records.encode import escape_text
+from tests.properties.strategies import header_text
 
 # ---- the escapers ------------------------------------------------------------------------------------------------
 
@@ -28,20 +28,6 @@ MALFORMED = [
     b"\x80", b"\xbf", b"\xc3", b"\xe2\x82", b"\xf0\x9f\x98", b"\xc0\x80", b"\xc1\xbf", b"\xe0\x80\x80", b"\xe0\x9f\xbf",
     b"\xed\xa0\x80", b"\xed\xbf\xbf", b"\xf0\x80\x80\x80", b"\xf0\x8f\xbf\xbf", b"\xf4\x90\x80\x80", b"\xf5\x80\x80\x80",
     b"\xf8\x88\x80\x80\x80", b"\xfe", b"\xff", b"\xc3\x22", b"\xe2\x82\x22", b"\xf0\x9f\x98\x5c", b"\xc3\xc3\xa9"]
-
-
-def _as_latin1(error: UnicodeError) -> tuple[str, int]:
-    assert isinstance(error, UnicodeDecodeError)
-    return chr(error.object[error.start]), error.start + 1
-
-
-codecs.register_error("tests.as_latin1", _as_latin1)
-
-
-def header_text(data: bytes) -> str:
-    """The text that a record's header shows for bytes of the wire: UTF-8, and ISO-8859-1 byte by byte for the rest; a
-    line break, which only a folded value has, is a blank."""
-    return data.decode("utf-8", "tests.as_latin1").replace("\r", " ").replace("\n", " ")
 
 
 def check_escape(data: bytes) -> None:
