@@ -9,6 +9,7 @@ import itertools
 import json
 import subprocess
 import sys
+import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ import zstandard
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
+from collector.shards.records.content import GZIP, ZSTD, Decoder
 from collector.shards.records.encode import close_json_text, escape_text
 from tests.events import Conversation, validate
 from tests.properties.strategies import header_text
@@ -383,6 +385,20 @@ def test_bombs_stay_within_the_cap(bombs: dict[str, bytes], cap: int) -> None:
             assert payload == bytes(len(payload)) and len(payload) <= cap and cut_mark(record, side) is not None, coding
             if len(bomb) < cap:
                 assert len(payload) == cap, coding
+
+
+@pytest.mark.parametrize(("coding", "member"), [
+    (GZIP, gzip.compress(b"")), (ZSTD, zstandard.compress(b"")), (ZSTD, SKIPPABLE[:4] + bytes(4))],
+    ids=["gzip", "zstd", "skippable"])
+def test_a_body_of_many_empty_members_takes_linear_time(coding: int, member: bytes) -> None:
+    """They are cheap to send; a copy of the rest for each of them made a megabyte cost seconds."""
+    def seconds(size: int) -> float:
+        body = member * (size // len(member))
+        before = time.process_time()
+        assert Decoder().decode(body, bytes([coding]), 0, False, 1 << 20) == (b"", True, False)
+        return time.process_time() - before
+
+    assert seconds(1 << 20) < 16 * 4 * min(seconds(1 << 16) for _ in range(3))      # quadratic: more than 100 times as long
 
 
 MEASURE = """
