@@ -77,6 +77,7 @@ class Exchange:
 
     request: Message
     response: Message
+    expects: bool       # the body waits for a 1xx response, if there is one
     early: bool         # the response goes while the request's body is outstanding
     ahead: int          # requests that go, pipelined, before this response
 
@@ -210,9 +211,9 @@ def _chunked(draw: Any) -> tuple[bytes, bytes]:
 
 @st.composite
 def requests(draw: Any, last: bool, blanks: bytes = b"") -> Message:
-    """One request; HTTP/1.0, `Connection: close` and CONNECT only as the last one of its connection."""
+    """One request; `Connection: close`, HTTP/1.0 without keep-alive, and CONNECT only as the connection's last one."""
     special: list[tuple[bytes, bytes]] = []
-    version = b"HTTP/1.0" if last and draw(st.integers(0, 4)) == 4 else b"HTTP/1.1"
+    version = b"HTTP/1.0" if draw(st.integers(0, 5)) == 5 else b"HTTP/1.1"
     method, target = draw(METHODS), draw(TARGETS)
     if last and draw(st.integers(0, 9)) == 9:
         method, target = b"CONNECT", b"a.example:443"
@@ -235,9 +236,11 @@ def requests(draw: Any, last: bool, blanks: bytes = b"") -> Message:
         else:
             special.append(_length(draw, len(body)))
             payload = body
+        if version == b"HTTP/1.1" and body and draw(st.integers(0, 3)) == 3:
+            special.append((b"Expect", b"100-continue"))
     if last and draw(st.booleans()):
         special.append((b"Connection", b"close"))
-    elif draw(st.integers(0, 5)) == 5:
+    elif draw(st.integers(0, 5)) == 5 or (version == b"HTTP/1.0" and not last):
         special.append((b"Connection", b"keep-alive"))
     fields, lines = _shuffled(draw, draw(LINES), special)
     # an empty line before a request is to be skipped (RFC 9112 section 2.2)
@@ -263,7 +266,7 @@ def responses(draw: Any, to: Message, last: bool, blanks: bytes = b"") -> Messag
     if framing == "chunked" and b"HTTP/1.0" in (version, to.version):
         framing = "length"      # RFC 9112 section 6.1
     if framing == "close" and not last:
-        framing = "chunked"
+        framing = "length"
     if to.method == b"CONNECT" and status < 300:
         framing = "none"        # what follows is a tunnel (RFC 9110 section 9.3.6)
     elif status == 204:
@@ -287,6 +290,8 @@ def responses(draw: Any, to: Message, last: bool, blanks: bytes = b"") -> Messag
         special.append((b"Content-Type", kind))
     if framing == "close" or (last and draw(st.booleans())):
         special.append((b"Connection", b"close"))
+    elif version == b"HTTP/1.0":
+        special.append((b"Connection", b"keep-alive"))
     fields, lines = _shuffled(draw, draw(LINES), special)
     # RFC 9112 section 4 wants the blank even before an empty phrase, many servers leave it out, all parsers allow that
     phrase = b" " + reason if reason or draw(st.booleans()) else b""
@@ -307,8 +312,9 @@ def dialogues(draw: Any, max_exchanges: int = 4, blanks: bytes = b"") -> Dialogu
         last = number == count - 1
         request = draw(requests(last, blanks))
         response = draw(responses(request, last, blanks))
-        exchanges.append(Exchange(request, response, early=bool(request.payload) and draw(st.integers(0, 3)) == 3,
-                                  ahead=draw(st.integers(0, 2))))
+        expects = any(name == b"Expect" for name, _ in request.fields)
+        early = bool(request.payload) and not expects and draw(st.integers(0, 3)) == 3
+        exchanges.append(Exchange(request, response, expects, early, ahead=draw(st.integers(0, 2))))
     return Dialogue(tuple(exchanges), tuple(_events(draw, exchanges)))
 
 
@@ -316,9 +322,9 @@ def _events(draw: Any, exchanges: list[Exchange]) -> list[tuple[bool, bytes]]:
     parts: list[tuple[bool, bytes]] = []
     sent = 0
     for number, exchange in enumerate(exchanges):
-        if sent <= number and exchange.early:
+        if sent <= number and (exchange.early or exchange.expects):
             answer = exchange.response.wire
-            half = draw(st.integers(0, len(answer)))
+            half = len(exchange.response.interim) if exchange.expects else draw(st.integers(0, len(answer)))
             parts += [(True, exchange.request.head), (False, answer[:half]),
                       (True, exchange.request.payload), (False, answer[half:])]
             sent = number + 1

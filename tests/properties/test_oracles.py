@@ -23,7 +23,7 @@ from collector import abi
 from tests.events import Conversation
 from tests.properties.strategies import KNOWN_METHODS, Dialogue, Fields, Message, dialogues, header_text, shown_fields
 
-ROLES = st.sampled_from([abi.SERVER, abi.CLIENT])
+ROLES = st.sampled_from([abi.SERVER, abi.CLIENT, abi.UNKNOWN])      # unknown: the first bytes say it
 
 
 @dataclass
