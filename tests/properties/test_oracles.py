@@ -7,6 +7,7 @@ Where a parser is stricter or laxer than RFC 9112 the comparison with it is narr
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 import re
 from dataclasses import dataclass
@@ -226,3 +227,30 @@ def test_blanks_around_chunk_extensions(dialogue: Dialogue, role: int) -> None:
     """RFC 9112 section 7.1.1 has recipients take them; h11 and llhttp do not, so this is compared with what was meant."""
     for record, exchange in zip_longest(dialogue.play(role).records(), dialogue.exchanges):
         compare(record, meant(exchange.request), meant(exchange.response))
+
+
+@pytest.mark.parametrize("request_side", [True, False])
+def test_a_head_at_the_limit_is_the_same_however_it_came(request_side: bool) -> None:
+    """Longer than COLLECTOR_HEADER_BYTES: the lines that fit, and a mark; in one event as in several."""
+    start = b"POST / HTTP/1.1\r\n" if request_side else b"HTTP/1.1 200 OK\r\n"
+    for size in (1022, 1023, 1024, 1028, 1029, 1500, 5000, 100_000):
+        head = start + b"Host: h\r\nContent-Length: 2\r\nX: "
+        head += b"a" * (size - len(head) - 4) + b"\r\n\r\n"
+        for empty, cuts in itertools.product((b"", b"\r\n"), ([], [1], [500], [500, 1023], [size - 3], [size - 1], [size])):
+            if empty and not request_side:
+                continue
+            data = empty + head + b"{}"
+            c = Conversation(header_bytes=1024)
+            if not request_side:
+                c.request(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+            for a, b in zip([0, *cuts], [*cuts, len(data)], strict=True):
+                (c.request if request_side else c.response)(data[a:b])
+            if request_side:
+                c.response(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+            record = c.close().records()[0]
+            side = "request" if request_side else "response"
+            fields = {"host" if request_side else "Host": "h", "Content-Length": "2"}
+            if size <= 1024:
+                assert (record[side], record["mark"]) == ({**fields, "X": "a" * (size - len(start) - 35)}, [])
+            else:
+                assert record[side] == fields and {"headers_cut", f"{side}_incomplete"} <= record["words"], (size, cuts)

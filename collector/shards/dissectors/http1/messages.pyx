@@ -522,10 +522,7 @@ cdef size_t feed_start(ctx_t* ctx, conn_t* conn, half_t* h, bint request, const 
         salvage_head(ctx, conn, asking, True, ts)
     if h.part.len == 0:
         length = parse_head(&HEAD, p, p + n, not request, False)
-        if length > 0:          # the common case: a whole head in one event
-            if length > ctx.header_bytes + 65536:
-                lose_framing(ctx, conn, h, request)
-                return n
+        if 0 < length <= <int64_t>ctx.header_bytes + 1:         # the common case: a whole head in one event
             if request:
                 on_request(ctx, conn, h, ts, ts, False)
             else:
