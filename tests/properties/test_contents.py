@@ -307,6 +307,17 @@ def test_other_charsets_are_taken_for_utf_8(charset: str) -> None:
         assert ("responsePayloadEncoding" in record) == (not is_text(data))
 
 
+@pytest.mark.parametrize(("kind", "encoding"), [
+    ('x/y; name="a; charset=utf-16le"', "utf-8"), ('x/y; name="\\\\"; charset=utf-16le', "utf-16le"),
+    ('x/y; name="\\"; charset=utf-16be"; charset=utf-16le', "utf-16le"), ('x/y; name="; charset=utf-16le', "utf-8"),
+    ('x/y; name="\\', "utf-8"), ("x/y;;charset=utf-16le", "utf-16le"), ("x/y; charset=utf-16le;", "utf-16le"),
+    ("x/y; xcharset=utf-16le", "utf-8"), ("x/y; charset=cp437", "cp437"), ("x/y; charset", "utf-8"), ("x/y;", "utf-8")])
+def test_where_a_content_type_names_its_charset(kind: str, encoding: str) -> None:
+    """A quoted string that only looks like a parameter would turn text into other text."""
+    record = record_of("response", "hi there \u00e9".encode(encoding), f"Content-Type: {kind}")
+    assert (record["responsePayload"], record["mark"]) == ("hi there \u00e9", [])
+
+
 @settings(max_examples=100, deadline=None)
 @given(DATA, st.data(), SIDES)
 def test_a_body_over_the_cap_is_a_prefix(data: bytes, draw: st.DataObject, side: str) -> None:
