@@ -21,28 +21,37 @@ _CHARSET = re.compile(
     rb"|big5(-hkscs)?|euc-(jp|kr)|shift[-_]jis|sjis|ks_c_5601-1987|iso-2022-(jp|kr)|tis-620|macintosh|us-ascii|utf-?8)")
 
 
+# An engine copies what it was given and did not need. Behind the first member or frame it gets this much at a time, so
+# that a body of thousands of empty ones does not take quadratic time.
+_STEP = 4096
+
+
 class _Undecodable(Exception):
     """The body is not what its headers say."""
 
 
 def _inflate(data: bytes, limit: int, cut: bool, wbits: int) -> tuple[bytes, bool]:
-    out = b""
-    while data:
+    out = bytearray()
+    place, step = 0, len(data)
+    while place < len(data):
         engine = zlib.decompressobj(wbits)
-        try:
-            out += engine.decompress(data, limit + 1 - len(out))
-        except zlib.error as error:
-            raise _Undecodable from error
-        if len(out) > limit:
-            return out[:limit], True
+        while place < len(data) and not engine.eof:
+            piece = data[place:place + step]
+            try:
+                out += engine.decompress(piece, limit + 1 - len(out))
+            except zlib.error as error:
+                raise _Undecodable from error
+            if len(out) > limit:
+                return bytes(out[:limit]), True
+            place += len(piece) - len(engine.unused_data)
         if not engine.eof:
             if not cut:
                 raise _Undecodable
-            return out, True
-        data = engine.unused_data if wbits == 31 else b""  # gzip: more members may follow (RFC 1952 section 2.2)
-        if data[:2] != b"\x1f\x8b":
+            return bytes(out), True
+        if wbits != 31 or data[place:place + 2] != b"\x1f\x8b":
             break
-    return out, False
+        step = _STEP        # gzip: more members may follow (RFC 1952 section 2.2)
+    return bytes(out), False
 
 
 def _gunzip(data: bytes, limit: int, cut: bool) -> tuple[bytes, bool]:
@@ -93,12 +102,16 @@ def _unzstd(data: bytes, limit: int, cut: bool) -> tuple[bytes, bool]:
             return out[:limit], True
         if not cut and data:
             # a stream reader ends quietly inside a frame: ask each frame for its end (the size is known to be bounded)
-            while data:
+            place, step = 0, len(data)
+            while place < len(data):
                 frame = engine.decompressobj()
-                frame.decompress(data)
+                while place < len(data) and not frame.eof:
+                    chunk = data[place:place + step]
+                    frame.decompress(chunk)
+                    place += len(chunk) - len(frame.unused_data)
                 if not frame.eof:
                     raise _Undecodable
-                data = frame.unused_data
+                step = _STEP
     except zstandard.ZstdError as error:
         if not (cut and out):
             raise _Undecodable from error

@@ -460,6 +460,7 @@ cdef size_t close_json(char* out, const uint8_t* p, const uint8_t* end) noexcept
     cdef const uint8_t* start = p
     cdef const uint8_t* safe = p
     cdef const uint8_t* literal = NULL
+    cdef const uint8_t* pair = NULL     # the first half of a surrogate pair: an escape \uD800 to \uDBFF
     cdef const uint8_t* back
     cdef uint8_t c, structural = 0
     cdef bint in_string = False, is_key = False
@@ -470,6 +471,9 @@ cdef size_t close_json(char* out, const uint8_t* p, const uint8_t* end) noexcept
             if c == c'\\':
                 if end - p < 2 or (p[1] == c'u' and end - p < 6):
                     break
+                if p[1] == c'u' and p[2] | 0x20 == c'd' and (p[3] == c'8' or p[3] == c'9' or p[3] | 0x20 == c'a'
+                                                             or p[3] | 0x20 == c'b'):
+                    pair = p
                 p += 2
                 continue
             if c == c'"':
@@ -509,7 +513,9 @@ cdef size_t close_json(char* out, const uint8_t* p, const uint8_t* end) noexcept
                 literal = p
         p += 1
     if in_string and not is_key:
-        # keep what there is of the string; never half a UTF-8 sequence
+        # keep what there is of the string; never half a UTF-8 sequence or half a surrogate pair
+        if pair != NULL and pair + 6 == p:
+            p = pair
         back = p
         while back > start and back > p - 4 and ((back - 1)[0] & 0xC0) == 0x80:
             back -= 1

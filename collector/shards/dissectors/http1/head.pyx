@@ -533,7 +533,8 @@ cdef const uint8_t* target_host(head_t* h, const uint8_t** stop) noexcept nogil:
     cdef const uint8_t* end = h.target + h.target_len
     cdef const uint8_t* p
     cdef const uint8_t* q
-    if h.target_len <= 8 or not (same_name(h.target, b"http://", 7) or same_name(h.target, b"https://", 8)):
+    if not ((h.target_len > 7 and same_name(h.target, b"http://", 7))
+            or (h.target_len > 8 and same_name(h.target, b"https://", 8))):
         return NULL
     p = h.target + (7 if h.target[4] == c':' else 8)
     q = p
@@ -715,6 +716,20 @@ cdef bint binary_type(const uint8_t* p, uint32_t n) noexcept nogil:
             or starts(p, n, b"wasm", 4))
 
 
+cdef inline const uint8_t* next_parameter(const uint8_t* p, const uint8_t* end) noexcept nogil:
+    """Behind the next `;` that is in no quoted string (RFC 9110 section 5.6.6), or NULL."""
+    cdef bint quoted = False
+    while p < end:
+        if p[0] == c'"':
+            quoted = not quoted
+        elif p[0] == c'\\' and quoted:
+            p += 1
+        elif p[0] == c';' and not quoted:
+            return p + 1
+        p += 1
+    return NULL
+
+
 cdef void content_facts(ctx_t* ctx, head_t* h, message_t* m) noexcept:
     """Media type, charset and content codings of a message, for the encoder."""
     cdef const uint8_t* p
@@ -736,16 +751,15 @@ cdef void content_facts(ctx_t* ctx, head_t* h, message_t* m) noexcept:
         else:
             m.media = MEDIA_OTHER
             end = p + n
-            q = <const uint8_t*>memchr(p, c';', n)
-            while q != NULL and end - q > 9:
-                q += 1
+            q = next_parameter(p, end)
+            while q != NULL and end - q > 8:
                 while q < end and (q[0] == c' ' or q[0] == c'\t'):
                     q += 1
                 if end - q > 8 and same_name(q, b"charset=", 8):
                     q += 8
                     m.charset = charset_index(ctx, q, end)
                     break
-                q = <const uint8_t*>memchr(q, c';', <size_t>(end - q))
+                q = next_parameter(q, end)
     for i in range(h.count if h.content_encoding else 0):
         f = &h.fields[i]
         if f.id != F_CONTENT_ENCODING:
