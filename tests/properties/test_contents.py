@@ -555,6 +555,7 @@ def test_a_record_is_never_longer_than_the_limit(
         assert c.counters()["records_dropped_size"] == 1
         assert 7 * len(values[0] + values[1]) + 2000 >= limit
         return
+    assert isinstance(batch[0], bytes)
     (line,) = batch[0].splitlines()
     assert len(line) < limit
     record = validate(json.loads(line))

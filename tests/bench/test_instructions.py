@@ -1,0 +1,42 @@
+"""The cost of the shard's path, in instructions: they repeat exactly for the same build, whatever else the machine does.
+
+INSTRUCTIONS holds what was last agreed on (gcc 12, x86-64); a change that costs more than a twentieth more must say so
+here, and one that saves as much should too. The kernel programs have the same guard in tests/bpf/test_programs.py.
+"""
+
+from __future__ import annotations
+
+import platform
+import shutil
+
+import pytest
+
+from tests.bench import core
+from tests.conftest import skip_or_fail
+
+# body bytes, gzip response, further open connections -> instructions per exchange
+INSTRUCTIONS = {(200, False, 0): 14_801, (1024, False, 0): 21_239, (200, False, 100_000): 14_791}
+TOLERANCE = 0.05
+
+
+@pytest.fixture(scope="module")
+def counted() -> dict[tuple[int, bool, int], float]:
+    if shutil.which("valgrind") is None or platform.machine() != "x86_64":
+        skip_or_fail("needs valgrind on x86-64")
+    return {case: core.instructions(*case) for case in INSTRUCTIONS}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_instructions_of_the_shards_path(counted: dict[tuple[int, bool, int], float]) -> None:
+    for case, agreed in INSTRUCTIONS.items():
+        assert counted[case] <= agreed * (1 + TOLERANCE), (case, counted[case])
+        assert counted[case] >= agreed * (1 - TOLERANCE), ("cheaper now: say so in INSTRUCTIONS", case, counted[case])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_cost_does_not_depend_on_the_number_of_open_connections(
+        counted: dict[tuple[int, bool, int], float]) -> None:
+    few, many = counted[200, False, 0], counted[200, False, 100_000]
+    assert abs(many - few) <= few * TOLERANCE
