@@ -202,6 +202,8 @@ cdef void table_limit(ctx_t* ctx, table_t* t) noexcept:
     while t.count > t.max_connections and t.lru_first != NULL:
         ctx.counters[C_EVICTED_CONNECTIONS] += 1
         table_close(ctx, t, t.lru_first, MARK_EVICTED | MARK_END_UNSEEN)
+    if ctx.pool.bytes > t.max_bytes:
+        trim(ctx)           # what is only kept for reuse goes first: no connection is given up for it
     while ctx.pool.bytes > t.max_bytes and t.lru_first != NULL:
         ctx.counters[C_EVICTED_BUDGET] += 1
         table_close(ctx, t, t.lru_first, MARK_EVICTED | MARK_END_UNSEEN)
