@@ -553,6 +553,7 @@ cdef size_t feed_start(ctx_t* ctx, conn_t* conn, half_t* h, bint request, const 
             return blank
         h.part_first_ns = ts
         h.scan = 0
+        h.line_bytes = 0
     before = h.part.len
     take = <size_t>ctx.header_bytes + 1 - before
     if take > n:
@@ -562,6 +563,9 @@ cdef size_t feed_start(ctx_t* ctx, conn_t* conn, half_t* h, bint request, const 
         return blank + n
     length = find_head_end(<const uint8_t*>h.part.data, h.part.len, &h.scan)
     if length == 0:
+        if start_refused(&HEAD, <const uint8_t*>h.part.data, <uint32_t>before, h.part.len, not request, &h.line_bytes):
+            bad_start(ctx, conn, h, request)
+            return blank + n
         if h.part.len <= ctx.header_bytes:
             return blank + n
         # too long: take the fields that are here, look for the end without keeping anything
