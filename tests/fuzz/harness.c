@@ -62,6 +62,8 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
     if (PyStatus_Exception(Py_InitializeFromConfig(&config)))
         abort();
     PyConfig_Clear(&config);
+    if (!PyImport_ImportModule("harness")) /* script.py looks for it among the loaded modules */
+        fail();
     module = PyImport_ImportModule("tests.fuzz.target");
     one = module ? PyObject_GetAttrString(module, "one") : NULL;
     if (!one)

@@ -9,14 +9,15 @@ string is a valid script: an unknown verb is taken modulo their number. Verbs ar
     Z     bytes only counted; argument: direction, length, flags
     F     data whose last bytes were not copied (argument: direction, how many)
     V     data at an older position (argument: direction, how far back)
-    Y     the text, LENGTHS[argument] bytes of it in all, as one event
+    Y     the text, LENGTHS[argument] bytes of it in all, as one event; with two 0xF6 in it only what lies between grows
     r     the last data step again, REPEATS[argument] times
     c     goes to another connection, and opens it (argument: which, role, start, seen at all)
     g     another connection under the same descriptor, without a close
+    M     MANY[argument] further connections, with the text as first data, in one span
     P A   OPEN, ADDRESS told again (argument: role, start, ports)
     E C   EOF, CLOSE (argument: direction, reason, bytes that were never seen)
     X     the process ends
-    T     time goes by (argument: how long; with the timers of a silent shard or without)
+    T     time goes by (argument: how long; with the timers of a silent shard, with all timers, or without)
     H     data with one byte of its header changed (argument: which; the text's first byte: to what)
     D     data that the kernel threw away (ring record with the discard bit)
     B     another byte budget
@@ -27,6 +28,7 @@ string is a valid script: an unknown verb is taken modulo their number. Verbs ar
 from __future__ import annotations
 
 import array
+import sys
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -38,27 +40,23 @@ from collector.shards.pipeline import COUNTER_NAMES, Pipeline
 from collector.shards.records.content import Decoder
 from tests.fuzz.check import check_batch
 
-try:
-    from harness import place  # a span in memory of its own, of exactly its size: reading past its end is a fault
-except ImportError:  # without the fuzzer
-
-    def place(span: bytes) -> bytes:
-        """Nothing to watch over."""
-        return span
-
-
+# A span in memory of its own, of exactly its size: reading past its end is a fault. Without the fuzzer, as it is.
+PLACE: Callable[[bytes], Any] = getattr(sys.modules.get("harness"), "place", bytes)
 STEP = b"\xf5"
+GROWS = b"\xf6"
 HEADER = 4
-STRUCTURED, CUTS, RAW = b"SUR"  # the first byte of an input
+STRUCTURED, CUTS, RAW, TEXT = b"SURT"  # the first byte of an input
 PIECES = (0, 1, 2, 3, 5, 7, 13, 16, 31, 33, 64, 100, 200, 500, 1000, 1500)  # 0: whole
 LENGTHS = (1, 2, 3, 7, 16, 64, 255, 256, 257, 383, 384, 577, 1000, 2047, 2048, 2049, 4095, 4096, 4097, 5000, 8191, 8193,
            20_000, 66_000, 70_000, 150_000)
+MANY = (2, 7, 30, 200, 600, 1100)
 REPEATS = (1, 2, 3, 8, 17, 65, 130, 1030)
 STEPS_MS = (0, 1, 3, 400, 1000, 1600, 2900, 3100, 4600, 30_000, 61_000, 200_000, -1, -2000)
 MOST_BYTES = 300_000  # fed to one pipeline: more shows nothing new and takes long
-MOST_EVENTS = 1500
+MOST_EVENTS = 2300
 ADDRESSES = (("10.0.0.1", 80), ("10.0.0.2", 40000), ("", 0), ("2001:db8::7", 8080), ("169.254.169.254", 80),
              ("127.0.0.1", 443))
+_FLAGS = 8 + abi.layout()["event_header"]["flags"]  # in a ring record
 _BUFFER_BYTES = COUNTER_NAMES.index("buffer_bytes")
 _CONNECTIONS = COUNTER_NAMES.index("connections")
 WALL_NS = 1_795_000_000 * 10**9
@@ -73,7 +71,7 @@ def settings_of(header: bytes) -> tuple[SimpleNamespace, Filters]:
     a, b = header[1], header[3]
     rules = FILTERS[(b >> 4 & 3) % 3]
     settings = SimpleNamespace(
-        header_bytes=2048, body_bytes=64 if b & 2 else 2048, record_bytes=6000 if b & 1 else 100_000,
+        header_bytes=2048, body_bytes=64 if b & 2 else 20_000 if b & 64 else 2048, record_bytes=6000 if b & 1 else 100_000,
         max_connections=3 if b & 4 else 6, buffer_bytes=50_000 if b & 8 else 200_000, idle_seconds=3.0,
         unanswered_seconds=60.0, response_bodies=not a & 1, want_details=bool(a & 2), ignore_ip_hosts=bool(a & 4),
         ignore_metadata=bool(a & 4), disable_egress=bool(a & 8), ignore_ports=[443] if a & 16 else [],
@@ -121,6 +119,7 @@ class Runner:
         self.memory = array.array("Q", [0] * 128)
         self.pipe = Pipeline(self.settings, filters, Decoder(), memoryview(self.memory))
         self.budget = self.settings.buffer_bytes
+        self.dropped = bool(header[3] & 128)  # at the end the pipeline is let go as it is
         self.batched = bool(header[1] & 128)  # several events in a span, or each in its own: reading past its end shows
         self.waiting: list[bytes] = []
         self.waiting_bytes = 0
@@ -156,7 +155,7 @@ class Runner:
     def feed(self, span: bytes) -> None:
         """One span, whole; and the limits hold afterwards."""
         at = 0
-        placed = place(span)
+        placed = PLACE(span)
         while at < len(span):
             at = self.pipe.feed(placed, WALL_NS, at)
             if at < len(span):
@@ -235,8 +234,22 @@ class Runner:
 
     def long(self, argument: int, text: bytes) -> None:
         length = LENGTHS[(argument >> 1) % len(LENGTHS)]
+        before, text, after = text.split(GROWS, 2) if text.count(GROWS) > 1 else (b"", text, b"")
         if length <= self.bytes_left and text:
-            self.data(argument & 1, (text * (length // len(text) + 1))[:length])
+            self.data(argument & 1, before + (text * (length // len(text) + 1))[:length] + after)
+
+    def many(self, argument: int, text: bytes) -> None:
+        self.flush()
+        direction = argument >> 7
+        span = []
+        for number in range(min(MANY[(argument & 127) % len(MANY)], self.events_left // 2)):
+            conn = (100 + number % 7, 1000 + number, 1)
+            span.append(abi.pack_open(conn, ts_ns=self.now, role=abi.SERVER + direction, local=ADDRESSES[0],
+                                      remote=ADDRESSES[1]))
+            span.append(abi.pack_data(conn, direction, 0, text[:100], ts_ns=self.now))
+        self.events_left -= len(span)
+        if span:
+            self.feed(b"".join(span))
 
     def repeat(self, argument: int, text: bytes) -> None:
         verb, old, what = self.again
@@ -263,8 +276,10 @@ class Runner:
             self.here.positions = [5000, 6000]
         local, remote = ADDRESSES[ports % 6], ADDRESSES[(ports + 1 + ports // 6) % 6]
         comm = (b"server", b"caf\xc3\xa9\"\\", b"\xff\x01x", b"")[ports & 3]
-        self.event(abi.pack_open(self.here.conn, ts_ns=self.now, role=role % 3, start=start, local=local, remote=remote,
-                                 comm=comm, type=kind))
+        record = bytearray(abi.pack_open(self.here.conn, ts_ns=self.now, role=role % 3, start=start, local=local,
+                                         remote=remote, comm=comm, type=kind))
+        record[_FLAGS] = abi.F_TLS if ports & 8 else 0
+        self.event(bytes(record))
 
     def open_again(self, argument: int, text: bytes) -> None:
         self.open(argument & 3, argument >> 2 & 3, argument >> 4)
@@ -302,10 +317,13 @@ class Runner:
             self.event(abi.pack_exit(self.here.conn[0], ts_ns=self.now, ring=ring))
 
     def time(self, argument: int, text: bytes) -> None:
-        self.now = max(1, self.now + STEPS_MS[(argument & 127) % len(STEPS_MS)] * 1_000_000)
+        self.now = max(1, self.now + STEPS_MS[(argument & 63) % len(STEPS_MS)] * 1_000_000)
         if argument & 128:
             self.flush()
             self.pipe.tick(self.now)
+        if argument & 64:
+            self.flush()
+            self.pipe.finish_timers()
 
     def tampered(self, argument: int, text: bytes) -> None:
         if text and len(text) <= self.bytes_left:
@@ -325,7 +343,7 @@ class Runner:
 
     def set_budget(self, argument: int, text: bytes) -> None:
         self.flush()
-        self.budget = argument * 1000
+        self.budget = argument * 5000
         self.pipe.set_budget(self.budget)
 
     def take(self, argument: int = 0, text: bytes = b"") -> None:
@@ -342,6 +360,10 @@ class Runner:
     def finish(self) -> None:
         """Everything that waits is recorded; nothing is left behind, not a byte."""
         self.flush()
+        if self.dropped:
+            self.take()
+            del self.pipe
+            return
         while not self.pipe.close_all():
             self.take()
         self.take()
@@ -358,9 +380,10 @@ class Runner:
 _NAMED: dict[str, Callable[..., Any]] = {
     "I": Runner.received, "O": Runner.sent, "i": Runner.lost_in, "o": Runner.lost_out, "Z": Runner.counted, "F": Runner.cut,
     "V": Runner.overlap, "Y": Runner.long, "r": Runner.repeat, "c": Runner.select, "g": Runner.generate,
+    "M": Runner.many,
     "P": Runner.open_again, "A": Runner.address, "E": Runner.eof, "C": Runner.close, "X": Runner.exit, "T": Runner.time,
     "H": Runner.tampered, "D": Runner.discarded, "B": Runner.set_budget, "K": Runner.take, "S": Runner.skip,
 }
 _VERBS = {ord(letter): method for letter, method in _NAMED.items()}
 _LETTERS = list(_VERBS)
-_REPEATABLE = frozenset(b"IOiFVYg")
+_REPEATABLE = frozenset(b"IOiFVYgM")

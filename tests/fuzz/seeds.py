@@ -14,7 +14,7 @@ from pathlib import Path
 from collector import abi
 from collector.loader import streams
 from tests.corpus.test_corpora import blocks, wire
-from tests.fuzz.script import STEP
+from tests.fuzz.script import GROWS, LENGTHS, STEP
 
 MOST = 6000  # bytes of a seed
 SERVER, CLIENT, UNKNOWN = 8, 16, 0  # third byte: first connection's role
@@ -34,7 +34,12 @@ def seed(*steps: tuple[str, int, bytes], kind: bytes = b"S", settings: int = 0, 
          limits: int = 0) -> bytes:
     """One input; see script.py."""
     return kind + bytes((settings, connection, limits)) + b"".join(
-        STEP + verb.encode() + bytes((argument,)) + text.replace(STEP, b"\xf6") for verb, argument, text in steps)
+        STEP + verb.encode() + bytes((argument,)) + text.replace(STEP, b"\xf7") for verb, argument, text in steps)
+
+
+def long(direction: int, length: int, before: bytes, text: bytes, after: bytes) -> tuple[str, int, bytes]:
+    """One event with `text` grown to `length` bytes."""
+    return "Y", LENGTHS.index(length) << 1 | direction, before + GROWS + text + GROWS + after
 
 
 def exchange(request: bytes, response: bytes) -> list[tuple[str, int, bytes]]:
@@ -114,6 +119,38 @@ def own() -> Iterator[bytes]:
             yield seed(*exchange(get, OK), settings=4, limits=limits)
             yield seed(*exchange(get, OK), limits=limits)
     yield seed(*exchange(OK, GET), connection=CLIENT, settings=8)
+    # limits: fields of a head, bytes of a head that comes whole, of a chunk's line, of queue, table and nesting
+    fields = b"GET /f HTTP/1.1\r\nHost: a\r\n"
+    for limits in (0, 16):
+        yield seed(long(0, 4096, fields, b"a:b\r\n", b"Content-Length: 1\r\n\r\nz"), ("O", 0, OK), limits=limits)
+    for size in (577, 20_000, 70_000):
+        yield seed(long(0, size, fields + b"X: ", b"y", b"\r\n\r\n"), ("O", 0, OK), *exchange(GET, OK))
+        chunked = POST + b"Transfer-Encoding: chunked\r\n\r\n4;"
+        yield seed(long(0, size, chunked, b"y", b"\r\nabcd\r\n0\r\n\r\n"), ("O", 0, OK))
+    for size in (2047, 4095, 4096):
+        yield seed(("I", 0, POST + b"Transfer-Encoding: chunked\r\n\r\n4"), long(0, 2047, b";", b"y", b""),
+                   long(0, size, b"", b"y", b"\r\nabcd\r\n0\r\n\r\n"), ("O", 0, OK), *exchange(GET, OK))
+        yield seed(("I", 0, POST + b"Transfer-Encoding: chunked\r\n\r\n4"), long(0, size, b";", b"y", b""),
+                   ("I", 0, b"yyy\r\nabcd\r\n0\r\n\r\n"), ("O", 0, OK), *exchange(GET, OK))
+    yield seed(("B", 255, b""), ("I", 0, GET), ("r", 7, b""), *exchange(GET, OK))
+    yield seed(("M", 5, GET), ("M", 128 | 3, GET), ("X", 0, b""))
+    json_head = POST + b"Content-Type: application/json\r\nContent-Length: 4096\r\n\r\n"
+    for text in (b"[", b"[{\"a\":", b"\xc3\xa9", b"[\"\xf0\x9f\x98\x80\",", b"{\"k\":true,"):
+        for before in (b"", b"[", b"[1,\""):
+            yield seed(("I", 0, json_head), long(0, 4096, before, text, b""), ("O", 0, OK))
+    for length in (8191, 20_000):
+        sized = b"Content-Length: %d\r\n\r\n" % length
+        yield seed(("I", 0, POST + sized), long(0, length, b"", b"ab\xe9c", b""),
+                   ("O", 0, b"HTTP/1.1 200 OK\r\n" + sized), long(1, length, b"", b"{\"x\":1}", b""), limits=64)
+    up = b"GET /ws HTTP/1.1\r\nUpgrade: x\r\n\r\n" + POST + b"Content-Length: 9\r\n\r\nabc"
+    yield seed(*exchange(up, b"HTTP/1.1 101 Up\r\n\r\n"), *exchange(GET, OK))
+    for media in (b"image/svg+xml", b"audio/x", b"font/woff", b"application/octet-stream", b"application/zip",
+                  b"application/x", b"text/x; charset=utf-8", b"text/x;charset=US-ASCII", b"text/x;charset=utf-16",
+                  b"text/x; charset=zz"):
+        yield seed(*exchange(GET, b"HTTP/1.1 200 OK\r\nContent-Type: " + media + b"\r\n\r\n\xff\xfea\0"))
+    yield seed(("I", 0, OK), ("T", 0x85, b""), ("T", 0x87, b""), ("O", 0, GET), connection=CLIENT)
+    yield seed(("I", 0, POST), ("O", 0, OK), ("T", 0x40, b""), *exchange(GET, OK), ("I", 0, GET), limits=128)
+    yield seed(("c", 128 | 1, b""), ("H", 48, b"\x01" + GET), ("P", 0x80, b""), *exchange(GET, OK))
     yield seed(*exchange(GET, OK), ("A", 1 | 5 << 4, b""), *exchange(GET, OK), settings=16)
     yield seed(*exchange(b"GET / HTTP/1.1\r\nX: " + b"\x01" * 1500 + b"\r\n\r\n", OK), limits=1)
     yield seed(*exchange(GET, OK), ("C", 0, b""), connection=SERVER | abi.UNCONFIRMED << 5)
@@ -122,11 +159,21 @@ def own() -> Iterator[bytes]:
     yield seed(("I", 0, POST + b"Content-Length: 2048\r\n\r\n"), ("Y", 14 << 1, b"\x01\xc3\xa9"), ("O", 0, OK), limits=1)
     for turn in range(4):
         yield seed(*[("IO"[n * (turn + 1) // 3 & 1], turn, text[:200]) for n, text in enumerate(FRAGMENTS)])
-    span = (abi.pack_open((1, 2, 3)) + abi.pack_data((1, 2, 3), 0, 0, GET) + abi.pack_data((1, 2, 3), 1, 0, OK)
+    for length in (0, 1, 3, 4, 7, 8, 15, 16, 17, 31, 32, 33, 47, 64, 100):
+        for tail in (b"", b'"', b"\\", b"\x01", b"\n", b"\xc3\xa9", b"\xff", b"\xe2\x82"):
+            yield b"T\0\0\0" + b"x" * length + tail + b"y" * (length % 7)
+    escapes = b'[1, -2.5e+3, true, {"a\\u00e9": "\\ud83d\\ude00", "": [null]}]'
+    for plain in (json_body, GET, OK, escapes, LONG_HEAD, span_of_all()):
+        yield b"T\0\0\0" + plain
+    yield b"R\0\x08\0" + span_of_all()
+    yield b"R\0\x88\0" + abi.pack_data((100, 5, 1), 0, 7, GET, len_true=100) + abi.pack_open((100, 5, 1), type=abi.ADDRESS)
+
+
+def span_of_all() -> bytes:
+    """One event of each kind."""
+    return (abi.pack_open((1, 2, 3)) + abi.pack_data((1, 2, 3), 0, 0, GET) + abi.pack_data((1, 2, 3), 1, 0, OK)
             + abi.pack_eof((1, 2, 3), 0, len(GET)) + abi.pack_close((1, 2, 3), final_in=len(GET), final_out=50)
             + abi.pack_exit(1))
-    yield b"R\0\x08\0" + span
-    yield b"R\0\x88\0" + abi.pack_data((100, 5, 1), 0, 7, GET, len_true=100) + abi.pack_open((100, 5, 1), type=abi.ADDRESS)
 
 
 def of_streams(path: Path) -> bytes:

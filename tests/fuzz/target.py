@@ -1,16 +1,20 @@
 """What the fuzzer runs for each input: `one(data)`. It raises when something is wrong; harness.c makes that a crash.
 
-Three kinds of input, by the first byte: a script (script.py), a script whose data comes in two different cuts and must
-give the same records, and bytes that are taken for a span as they are.
+Four kinds of input, by the first byte: a script (script.py), a script whose data comes in two different cuts and must
+give the same records, bytes that are taken for a span as they are, and a text for the escapers and the head parser alone.
 """
 
 from __future__ import annotations
 
+import contextlib
+import json
 import random
 import re
 
-from collector.shards.records.encode import ambiguity_words, mark_words
-from tests.fuzz.script import CUTS, HEADER, RAW, STRUCTURED, Runner, empty_end, steps
+from collector import abi
+from collector.shards.dissectors.http1.head import head_fields
+from collector.shards.records.encode import ambiguity_words, close_json_text, escape_text, mark_words
+from tests.fuzz.script import CUTS, HEADER, PLACE, RAW, STRUCTURED, TEXT, Runner, empty_end, steps
 
 _WORDS = {word: number for number, word in enumerate(mark_words() + ambiguity_words())}
 FEATURES = 4096  # harness.c: EXTRA
@@ -77,6 +81,41 @@ def cuts(data: bytes) -> Runner:
     return whole
 
 
+def text(data: bytes) -> None:
+    """The encoder's parts against Python's json, and the parser, in places of any length and alignment."""
+    wire = data[HEADER:]
+    for response in (False, True):
+        head = head_fields(wire, response)
+        if isinstance(head, dict):
+            assert 0 < head["length"] <= len(wire), head
+    once, twice = escape_text(wire), escape_text(wire, twice=True)
+    inner = json.loads(b'"%s"' % json.loads(b'"%s"' % twice).encode("utf-8", "surrogatepass"))
+    try:
+        plain = wire.decode()
+    except UnicodeDecodeError:
+        assert once is None, once
+    else:
+        assert once == json.dumps(plain, ensure_ascii=False)[1:-1].encode(), (plain, once)
+        assert inner == plain.replace("\r", " ").replace("\n", " "), (plain, inner)
+        if plain[:1] in ("{", "["):
+            whole_json(wire)
+    if not empty_end(wire):
+        with contextlib.suppress(ValueError):
+            abi.walk(PLACE(wire))
+
+
+def whole_json(wire: bytes) -> None:
+    """A JSON text cut anywhere is closed again to one."""
+    try:
+        json.loads(wire)
+    except (ValueError, RecursionError):
+        return
+    for end in range(1, min(len(wire), 300)):
+        closed = close_json_text(wire[:end])
+        if closed:
+            json.loads(closed)
+
+
 def one(data: bytes) -> set[int]:
     """One input; the numbers of what it reached."""
     if len(data) <= HEADER:
@@ -84,6 +123,9 @@ def one(data: bytes) -> set[int]:
     kind = data[0]
     if kind == RAW:
         return features(raw(data))
+    if kind == TEXT:
+        text(data)
+        return set()
     if kind == CUTS or (kind != STRUCTURED and kind & 3 == 3):
         return features(cuts(data))
     runner = Runner(data[:HEADER])
