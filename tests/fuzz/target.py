@@ -28,8 +28,8 @@ def features(runner: Runner) -> set[int]:
     for number, value in enumerate(runner.memory[:40]):
         if value:
             found.add(number * 16 + min(value.bit_length(), 15))
-    for record in runner.records:
-        words = sorted({_WORDS[word] for mark in record["words"] for word in mark.split(":") if word in _WORDS})
+    for marks in {record["marks"] for record in runner.records}:
+        words = sorted({_WORDS[word] for mark in json.loads(marks) for word in mark.split(":") if word in _WORDS})
         for i, a in enumerate(words):
             found.update(_PAIRS + a * 48 + b for b in words[i:])
     return found
