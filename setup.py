@@ -20,7 +20,7 @@ flags = ["-std=c11", "-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-cast-fun
 if DEBUG:
     # Python's own flags make signed overflow defined (-fwrapv) and fortify memcpy, which hides what the sanitizers report
     checks = "-fsanitize=address,undefined" + (",fuzzer-no-link" if FUZZ else "")
-    flags += ["-O1", "-g", "-fno-omit-frame-pointer", "-fno-wrapv", "-U_FORTIFY_SOURCE", checks,
+    flags += ["-O2", "-g", "-fno-omit-frame-pointer", "-fno-wrapv", "-U_FORTIFY_SOURCE", checks,
               "-fno-sanitize-recover=undefined"]
     link = [checks]
 else:

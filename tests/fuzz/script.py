@@ -21,7 +21,7 @@ string is a valid script: an unknown verb is taken modulo their number. Verbs ar
     H     data with one byte of its header changed (argument: which; the text's first byte: to what)
     D     data that the kernel threw away (ring record with the discard bit)
     B     another byte budget
-    K     the records are taken
+    K     the records are taken (argument: the slot they lay in is given back at once, or some time later)
     S     connections to skip (argument: how many)
 """
 
@@ -56,6 +56,8 @@ STEPS_MS = (0, 1, 3, 400, 1000, 1600, 2900, 3100, 4600, 30_000, 61_000, 200_000,
 MOST_BYTES = 150_000
 MOST_EVENTS = 400
 CROWD = 500
+NEVER = 10 << 20  # bytes that no connection can hold: they are not even fed
+SLOTS, SLOT_BYTES, BATCH_BYTES = 3, 8192, 5000
 ADDRESSES = (("10.0.0.1", 80), ("10.0.0.2", 40000), ("", 0), ("2001:db8::7", 8080), ("169.254.169.254", 80),
              ("127.0.0.1", 443))
 _FLAGS = 8 + abi.layout()["event_header"]["flags"]  # in a ring record
@@ -72,10 +74,13 @@ def settings_of(header: bytes) -> tuple[SimpleNamespace, Filters]:
     """Two bytes of an input as the pipeline's settings: limits so small that they are reached."""
     a, b = header[1], header[3]
     rules = FILTERS[(b >> 4 & 3) % 3]
+    tight = b >> 4 & 3 == 3  # what one connection may hold, and what a minute may bring
     settings = SimpleNamespace(
         header_bytes=2048, body_bytes=64 if b & 2 else 20_000 if b & 64 else 2048, record_bytes=6000 if b & 1 else 100_000,
         max_connections=3 if b & 4 else 6, buffer_bytes=50_000 if b & 8 else 200_000, idle_seconds=3.0,
-        unanswered_seconds=60.0, response_bodies=not a & 1, want_details=bool(a & 2), ignore_ip_hosts=bool(a & 4),
+        unanswered_seconds=60.0, connection_bytes=12_000 if tight else NEVER,
+        input_bytes_per_minute=20_000 if tight else 0, output_bytes_per_minute=20_000 if tight else 0,
+        response_bodies=not a & 1, want_details=bool(a & 2), ignore_ip_hosts=bool(a & 4),
         ignore_metadata=bool(a & 4), disable_egress=bool(a & 8), ignore_ports=[443] if a & 16 else [],
         only_ports=[80, 8080] if a & 32 else [], rings=3 if a & 64 else 0, record_prefix="fuzz-", daemonset_id="d")
     return settings, rules
@@ -121,6 +126,10 @@ class Runner:
         self.memory = array.array("Q", [0] * 128)
         self.pipe = Pipeline(self.settings, filters, Decoder(), memoryview(self.memory))
         self.budget = self.settings.buffer_bytes
+        self.slots: list[int] = []  # taken, and not given back yet
+        self.slot_memory = bytearray(SLOTS * SLOT_BYTES)
+        if header[1] & 64:
+            self.pipe.use_slots(self.slot_memory, SLOTS, BATCH_BYTES)
         self.dropped = bool(header[3] & 128)  # at the end the pipeline is let go as it is
         self.batched = bool(header[1] & 128)  # several events in a span, or each in its own: reading past its end shows
         self.waiting: list[bytes] = []
@@ -162,7 +171,7 @@ class Runner:
         while at < len(span):
             at = self.pipe.feed(placed, WALL_NS, at)
             if at < len(span):
-                self.take()
+                self.take(span[0])
         self.limits()
 
     def limits(self) -> None:
@@ -363,7 +372,15 @@ class Runner:
         self.flush()
         batch = self.pipe.take()
         if batch is not None:
-            self.records += check_batch(batch, self.settings)
+            records, index, details = batch
+            if not isinstance(records, bytes):
+                slot, length = records
+                assert slot not in self.slots and length <= SLOT_BYTES, (slot, length, self.slots)
+                records = bytes(self.slot_memory[slot * SLOT_BYTES : slot * SLOT_BYTES + length])
+                self.slots.append(slot)
+            self.records += check_batch((records, index, details), self.settings)
+        while self.slots and not argument & 1:
+            self.pipe.release(self.slots.pop(0 if argument & 2 else -1))
 
     def skip(self, argument: int, text: bytes) -> None:
         self.flush()
@@ -383,6 +400,7 @@ class Runner:
         counters = self.pipe.statistics()
         assert counters["connections"] == counters["queued_exchanges"] == counters["callback_errors"] == 0, counters
         assert counters["connections_opened"] == counters["connections_closed"], counters
+        assert not counters["evicted_connection_bytes"] or self.settings.connection_bytes != NEVER, counters
         assert counters["records"] == len(self.records), (counters["records"], len(self.records))
         self.pipe.set_budget(0)  # gives back what is kept for reuse
         self.pipe.tick(0)

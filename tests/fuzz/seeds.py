@@ -142,6 +142,11 @@ def own() -> Iterator[bytes]:
         sized = b"Content-Length: %d\r\n\r\n" % length
         yield seed(("I", 0, POST + sized), long(0, length, b"", b"ab\xe9c", b""),
                    ("O", 0, b"HTTP/1.1 200 OK\r\n" + sized), long(1, length, b"", b"{\"x\":1}", b""), limits=64)
+    for limits in (48, 48 | 64):  # of a connection, of a minute; in slots
+        yield seed(*many, *exchange(GET, OK), *many, limits=limits, settings=64 | 2)
+        yield seed(("I", 0, POST + sized), long(0, 20_000, b"", b"ab", b""), ("I", 0, GET), ("r", 3, b""), limits=limits)
+        yield seed(*(exchange(GET, b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n" + b"\x01" * 1000) * 9), limits=limits)
+    yield seed(*([*exchange(GET, OK), ("K", 1, b"")] * 4), ("K", 0, b""), *(exchange(LONG_HEAD, OK) * 4), settings=64)
     up = b"GET /ws HTTP/1.1\r\nUpgrade: x\r\n\r\n" + POST + b"Content-Length: 9\r\n\r\nabc"
     yield seed(*exchange(up, b"HTTP/1.1 101 Up\r\n\r\n"), *exchange(GET, OK))
     for media in (b"image/svg+xml", b"audio/x", b"font/woff", b"application/octet-stream", b"application/zip",
