@@ -133,7 +133,8 @@ def own() -> Iterator[bytes]:
         yield seed(("I", 0, POST + b"Transfer-Encoding: chunked\r\n\r\n4"), long(0, size, b";", b"y", b""),
                    ("I", 0, b"yyy\r\nabcd\r\n0\r\n\r\n"), ("O", 0, OK), *exchange(GET, OK))
     yield seed(("B", 255, b""), ("I", 0, GET), ("r", 7, b""), *exchange(GET, OK))
-    yield seed(("M", 5, GET), ("M", 128 | 3, GET), ("X", 0, b""))
+    for limits in (0, 12):
+        yield seed(("M", 5, GET), ("M", 128 | 3, GET), ("X", 0, b""), limits=limits)
     json_head = POST + b"Content-Type: application/json\r\nContent-Length: 4096\r\n\r\n"
     for text in (b"[", b"[{\"a\":", b"\xc3\xa9", b"[\"\xf0\x9f\x98\x80\",", b"{\"k\":true,"):
         for before in (b"", b"[", b"[1,\""):
