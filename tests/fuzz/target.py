@@ -14,7 +14,7 @@ import re
 from collector import abi
 from collector.shards.dissectors.http1.head import head_fields
 from collector.shards.records.encode import ambiguity_words, close_json_text, escape_text, mark_words
-from tests.fuzz.script import CUTS, HEADER, PLACE, RAW, STRUCTURED, TEXT, Runner, empty_end, steps
+from tests.fuzz.script import CUTS, HEADER, PLACE, RAW, STRUCTURED, TEXT, Runner, steps
 
 _WORDS = {word: number for number, word in enumerate(mark_words() + ambiguity_words())}
 FEATURES = 4096  # harness.c: EXTRA
@@ -38,9 +38,7 @@ def features(runner: Runner) -> set[int]:
 def raw(data: bytes) -> Runner:
     """Any bytes as a span; what comes first in them are the settings all the same."""
     runner = Runner(data[:HEADER])
-    span = data[HEADER:]
-    if not empty_end(span):
-        runner.feed(span)
+    runner.feed(data[HEADER:])
     runner.finish()
     return runner
 
@@ -99,9 +97,8 @@ def text(data: bytes) -> None:
         assert inner == plain.replace("\r", " ").replace("\n", " "), (plain, inner)
         if plain[:1] in ("{", "["):
             whole_json(wire)
-    if not empty_end(wire):
-        with contextlib.suppress(ValueError):
-            abi.walk(PLACE(wire))
+    with contextlib.suppress(ValueError):
+        abi.walk(PLACE(wire))
 
 
 def whole_json(wire: bytes) -> None:
