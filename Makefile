@@ -18,6 +18,10 @@ test-live:  ## real kernel, servers, broker (root)
 bench:  ## the pipeline benchmark, small
 	$(PYTHON) -m tests.bench pipeline --exchanges 20000 --body 1024 --json
 
+TIME ?= 3600
+fuzz:  ## the compiled core under a fuzzer, with sanitizers; TIME=60: seconds, an hour by itself
+	scripts/fuzz $(TIME)
+
 ##@ Checks
 lint:  ## formatting and style
 	$(BIN)/ruff check collector tests setup.py
@@ -34,5 +38,5 @@ docs:  ## generated pages
 help:  ## this list
 	@awk 'BEGIN {FS = ":.*##"} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*##/ {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-.PHONY: build test test-bpf test-live bench lint types docs help
+.PHONY: build test test-bpf test-live bench fuzz lint types docs help
 .DEFAULT_GOAL := help

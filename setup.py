@@ -1,6 +1,8 @@
 """Only the list of Cython modules and how to compile them; everything else is in pyproject.toml.
 
-COLLECTOR_DEBUG=1 builds with bounds, overflow and address checks, for tests and fuzzers.
+COLLECTOR_DEBUG=1 builds with bounds, overflow and address checks; COLLECTOR_DEBUG=fuzz with coverage for libFuzzer too
+(clang only; scripts/fuzz does it). Give such a build directories of its own (`setup.py build --build-base`, and
+COLLECTOR_BUILD for the C files): it can only be loaded into a program that brings the sanitizers' runtime.
 """
 
 import os
@@ -9,13 +11,21 @@ from pathlib import Path
 from Cython.Build import cythonize
 from setuptools import Extension, find_packages, setup
 
-DEBUG = os.environ.get("COLLECTOR_DEBUG") == "1"
+DEBUG = os.environ.get("COLLECTOR_DEBUG") in ("1", "fuzz")
+FUZZ = os.environ.get("COLLECTOR_DEBUG") == "fuzz"
 HERE = Path(__file__).parent
 
 flags = ["-std=c11", "-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-cast-function-type",
          "-Wno-missing-field-initializers"]
-flags += ["-O1", "-g", "-fsanitize=address,undefined", "-fno-omit-frame-pointer"] if DEBUG else ["-O3", "-g1"]
-link = ["-fsanitize=address,undefined"] if DEBUG else []
+if DEBUG:
+    # Python's own flags make signed overflow defined (-fwrapv) and fortify memcpy, which hides what the sanitizers report
+    checks = "-fsanitize=address,undefined" + (",fuzzer-no-link" if FUZZ else "")
+    flags += ["-O2", "-g", "-fno-omit-frame-pointer", "-fno-wrapv", "-U_FORTIFY_SOURCE", checks,
+              "-fno-sanitize-recover=undefined"]
+    link = [checks]
+else:
+    flags += ["-O3", "-g1"]
+    link = []
 
 extensions = [
     Extension(
@@ -43,5 +53,6 @@ setup(
             "embedsignature": True,
         },
         nthreads=2,
+        build_dir=os.environ.get("COLLECTOR_BUILD"),
     ),
 )

@@ -197,6 +197,10 @@ def walk(const unsigned char[::1] span not None):
             if (length & RING_LENGTH_MASK) < sizeof(event_header):
                 raise ValueError(f"event at offset {off} is shorter than its header")
             h = <event_header*>&span[off + RING_HEADER_BYTES]
+            if (length & RING_LENGTH_MASK) < (
+                    sizeof(event_open) if h.type == EVENT_OPEN or h.type == EVENT_ADDRESS else
+                    sizeof(event_close) if h.type == EVENT_CLOSE else sizeof(event_header)):
+                raise ValueError(f"event at offset {off} is shorter than its type")
             event = {"type": h.type, "dir": h.dir, "flags": h.flags, "ts_ns": h.ts_ns, "pos": h.pos,
                      "conn": (h.tgid, h.fd, h.gen), "tid": h.tid, "len_true": h.len_true, "len_cap": h.len_cap,
                      "call": h.call}

@@ -173,12 +173,15 @@ cdef class Pipeline:
                 off = end
                 break
             if not length & RING_DISCARD:
-                h = <event_header*>&span[off + RING_HEADER_BYTES]
-                if (sample < sizeof(event_header) or (h.type == EVENT_DATA and (
-                        sample - sizeof(event_header) < h.len_cap or h.len_cap > h.len_true)) or h.dir > 1):
+                if sample < sizeof(event_header):       # perhaps nothing at all, and the span ends here
                     ctx.counters[C_BAD_EVENTS] += 1
                 else:
-                    self.event(h, sample)
+                    h = <event_header*>&span[off + RING_HEADER_BYTES]
+                    if h.dir > 1 or (h.type == EVENT_DATA and (
+                            sample - sizeof(event_header) < h.len_cap or h.len_cap > h.len_true)):
+                        ctx.counters[C_BAD_EVENTS] += 1
+                    else:
+                        self.event(h, sample)
             off += ring_advance(length)
             if ctx.out.len > self.batch_bytes:
                 break

@@ -185,6 +185,7 @@ cdef void table_arm(ctx_t* ctx, table_t* t, conn_t* conn, uint64_t now) noexcept
 cdef void table_tick(ctx_t* ctx, table_t* t, uint64_t now) noexcept:
     """Timers that are due at `now` (event time, ns)."""
     cdef conn_t* c = t.timer_first
+    cdef conn_t* last = t.timer_last    # each connection once: near the end of 64 bits the next time is past already
     cdef uint64_t again
     cdef size_t before
     while c != NULL and c.due_ns <= now:
@@ -194,6 +195,8 @@ cdef void table_tick(ctx_t* ctx, table_t* t, uint64_t now) noexcept:
         c.held += ctx.pool.bytes - ctx.free_bytes - before
         if again:
             timer_append(t, c, now + (ctx.idle_ns >> 1) + 1)
+        if c == last:
+            break
         c = t.timer_first
 
 
@@ -202,6 +205,8 @@ cdef void table_limit(ctx_t* ctx, table_t* t) noexcept:
     while t.count > t.max_connections and t.lru_first != NULL:
         ctx.counters[C_EVICTED_CONNECTIONS] += 1
         table_close(ctx, t, t.lru_first, MARK_EVICTED | MARK_END_UNSEEN)
+    if ctx.pool.bytes > t.max_bytes:
+        trim(ctx)           # what is only kept for reuse goes first: no connection is given up for it
     while ctx.pool.bytes > t.max_bytes and t.lru_first != NULL:
         ctx.counters[C_EVICTED_BUDGET] += 1
         table_close(ctx, t, t.lru_first, MARK_EVICTED | MARK_END_UNSEEN)

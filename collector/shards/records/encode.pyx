@@ -699,7 +699,7 @@ cdef int encode_once(ctx_t* ctx, conn_t* conn, exchange_t* ex, uint64_t end_ns, 
     out = ctx.out.data + ctx.out.len
     memcpy(out, conn.constant.data, conn.constant.len)
     out += conn.constant.len
-    start_wall = <uint64_t>(<int64_t>ex.req.first_ns + ctx.wall_offset_ns)
+    start_wall = ex.req.first_ns + <uint64_t>ctx.wall_offset_ns     # modulo 2**64: times in a damaged span may be any
     out = put_text(out, b',"time":"')
     out = put_u64(out, start_wall // 1000000000)
     out = put_text(out, b'","startTimeMs":"')

@@ -7,6 +7,7 @@ from collector.shards.state cimport buf_t, ctx_t, message_t
 
 cdef enum:
     MAX_FIELDS = 512      # nginx allows 8k of header in all, node 16 KiB, Apache 100 fields; beyond: headers_uncertain
+    START_KNOWN = 0xFFFFFFFF  # start_refused has seen the whole start line
 
 cdef enum:  # field_id
     F_OTHER = 0
@@ -65,6 +66,8 @@ cdef uint8_t[256] tchar       # of RFC 9110 section 5.6.2
 cdef int64_t parse_head(head_t* h, const uint8_t* p, const uint8_t* end, bint response, bint whole) noexcept nogil
 cdef bint trailer_line(const uint8_t* p, const uint8_t* end, uint32_t* ambiguity) noexcept nogil
 cdef int64_t find_head_end(const uint8_t* p, uint32_t length, uint32_t* scan) noexcept nogil
+cdef bint start_refused(head_t* h, const uint8_t* p, uint32_t before, uint32_t length, bint response,
+                        uint32_t* known) noexcept nogil
 cdef int write_request_head(ctx_t* ctx, head_t* h, message_t* m) noexcept
 cdef int write_response_head(ctx_t* ctx, head_t* h, message_t* m) noexcept
 cdef void content_facts(ctx_t* ctx, head_t* h, message_t* m) noexcept

@@ -567,6 +567,31 @@ cdef bint other_host(head_t* h) noexcept nogil:
     return a_end - a != b_end - b or not same_text(a, b, <uint32_t>(a_end - a))
 
 
+cdef bint start_refused(head_t* h, const uint8_t* p, uint32_t before, uint32_t length, bint response,
+                        uint32_t* known) noexcept nogil:
+    """Is what is here of a head, `before` bytes already there and now `length`, no start of a message?
+
+    The answer is that of parse_head about the same bytes in one piece, so that it does not depend on how they were cut;
+    no byte is searched twice. `known`, 0 at first: the bytes of the method seen so far, START_KNOWN when the line is good.
+    """
+    cdef const uint8_t* end = p + length
+    cdef const uint8_t* q
+    cdef const uint8_t* nl
+    if known[0] == START_KNOWN:
+        return False
+    nl = <const uint8_t*>memchr(p + before, c'\n', length - before)
+    if nl != NULL:
+        known[0] = START_KNOWN
+        return parse_head(h, p, nl + 1, response, False) < 0
+    if response:
+        return memcmp(p, b"HTTP/", length if length < 5 else 5) != 0
+    q = p + known[0]
+    while q < end and tchar[q[0]]:
+        q += 1
+    known[0] = <uint32_t>(q - p)
+    return q == p or (q < end and q[0] != c' ' and q[0] != c'\t')
+
+
 cdef bint same_text(const uint8_t* a, const uint8_t* b, uint32_t n) noexcept nogil:
     cdef uint32_t i
     cdef uint8_t c, d

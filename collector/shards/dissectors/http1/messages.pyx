@@ -43,7 +43,6 @@ cdef enum:
     FREE_EXCHANGES = 64           # kept for reuse, with buffers of at most FREE_BUFFER_BYTES each
     FREE_BUFFER_BYTES = 8192
     MAX_QUEUED = 1024             # exchanges outstanding on one connection; browsers and proxies stay below 100
-    EARLY_BYTES = 64              # of a head that comes in pieces: see each time whether it can still become one
     RESERVE_BYTES = 8192          # of an announced body; the rest as it comes
 
     # What makes it doubtful where a message ends, and so whose the next answer is (RFC 9112 section 11.2)
@@ -553,6 +552,7 @@ cdef size_t feed_start(ctx_t* ctx, conn_t* conn, half_t* h, bint request, const 
             return blank
         h.part_first_ns = ts
         h.scan = 0
+        h.line_bytes = 0
     before = h.part.len
     take = <size_t>ctx.header_bytes - before
     if take > n:
@@ -563,8 +563,7 @@ cdef size_t feed_start(ctx_t* ctx, conn_t* conn, half_t* h, bint request, const 
         return blank + n
     length = find_head_end(<const uint8_t*>h.part.data, h.part.len, &h.scan)
     if length == 0:
-        if before < EARLY_BYTES and parse_head(&HEAD, <const uint8_t*>h.part.data,
-                                               <const uint8_t*>h.part.data + h.part.len, not request, False) < 0:
+        if start_refused(&HEAD, <const uint8_t*>h.part.data, <uint32_t>before, h.part.len, not request, &h.line_bytes):
             # no head, however it goes on: what comes next may be one
             ctx.counters[C_SKIPPED_BYTES] += n - take
             bad_start(ctx, conn, h, request)
