@@ -120,11 +120,48 @@ static __always_inline void size_only(struct conn *c, struct scratch *s, u64 n, 
     put(c->ring, &s->h, sizeof(s->h), n);
 }
 
+/* Room for the payload of an event that is made in the ring itself: a head, a small exchange. The sizes of reservations
+ * must be known to the verifier; what is not used of one is behind len_cap and read by nobody. */
+#define ROOM_SMALL (256 - sizeof(struct event_header))
+#define ROOM_MEDIUM (1088 - sizeof(struct event_header))
+
+/* At most `room` bytes, without a copy in between. */
+static __always_inline void capture_here(struct conn *c, u64 base, u64 n, u32 dir, u32 call, const u64 room)
+{
+    int k = c->ring & 63;
+    u64 pos = c->pos[dir & 1];
+    c->pos[dir & 1] += n;
+    void *r = rings.lookup(&k);
+    if (!r)
+        return;
+    struct event_header *h = bpf_ringbuf_reserve(r, sizeof(*h) + room, 0);
+    if (!h) {
+        count(STAT_DROPPED_EVENTS, 1);
+        count(STAT_DROPPED_BYTES, n);
+        return;
+    }
+    header(h, c, EVENT_DATA, dir);
+    h->call = call;
+    h->pos = pos;
+    u64 m = n;
+    asm volatile("" : "+r"(m));
+    if (m > room)
+        m = room;
+    h->len_true = m;
+    h->len_cap = m;
+    if (bpf_probe_read_user(h + 1, m, (void *)base)) {
+        count(STAT_FAULTS, 1);
+        h->len_cap = 0;
+        h->flags = EVENT_F_FAULT;
+    }
+    bpf_ringbuf_submit(h, 1 /* BPF_RB_NO_WAKEUP */);
+}
+
 /*
  * `n` bytes at `base` went through a call. The position moves on before anything is put out: an event that finds no
  * room is a hole that the shard can see.
  */
-static __always_inline void capture(struct conn *c, u64 base, u64 n, u32 dir, u32 call)
+static __always_inline void capture_chunks(struct conn *c, u64 base, u64 n, u32 dir, u32 call)
 {
     struct scratch *s = scratch();
     if (!s)
@@ -133,7 +170,7 @@ static __always_inline void capture(struct conn *c, u64 base, u64 n, u32 dir, u3
     s->h.call = call;
     s->h.pos = c->pos[dir & 1];
     c->pos[dir & 1] += n;
-    if (n <= CHUNK) { /* nearly every call */
+    if (n <= CHUNK) {
         u64 m = n;
         asm volatile("" : "+r"(m));
         if (m > CHUNK)
@@ -174,6 +211,16 @@ static __always_inline void capture(struct conn *c, u64 base, u64 n, u32 dir, u3
         s->left -= m;
     }
     size_only(c, s, s->left, EVENT_F_CUT);
+}
+
+static __always_inline void capture(struct conn *c, u64 base, u64 n, u32 dir, u32 call)
+{
+    if (n <= ROOM_SMALL)
+        capture_here(c, base, n, dir, call, ROOM_SMALL);
+    else if (n <= ROOM_MEDIUM)
+        capture_here(c, base, n, dir, call, ROOM_MEDIUM);
+    else
+        capture_chunks(c, base, n, dir, call);
 }
 
 struct user_iovec {

@@ -82,7 +82,8 @@ int tp_io_uring(void *ctx)
 #define A3(r) ((r)->regs[3])
 #endif
 
-/* ret, arguments -> what the call means. One table for both hook variants. */
+/* ret, arguments -> what the call means. One table for both hook variants. A process that is left alone comes no
+ * further than its bit: its registers are not even fetched. */
 #define FOR_EACH_CALL(X)                                                                                   \
     X(read, 0, on_buffer(ret, A0(r), A1(r), A2(r), DIR_IN, CALL_READ))                                     \
     X(write, 1, on_buffer(ret, A0(r), A1(r), A2(r), DIR_OUT, CALL_WRITE))                                  \
@@ -112,7 +113,7 @@ int tp_io_uring(void *ctx)
     int tp_exit_##name(struct tp_exit *ctx)                                                         \
     {                                                                                               \
         s64 ret = ctx->ret;                                                                         \
-        if (ret < 0)                                                                                \
+        if (ret < 0 || !traced(bpf_get_current_pid_tgid() >> 32))                                   \
             return 0;                                                                               \
         struct pt_regs *r = (struct pt_regs *)bpf_task_pt_regs((void *)bpf_get_current_task_btf()); \
         what;                                                                                       \
@@ -148,7 +149,7 @@ int raw_exit(struct bpf_raw_tracepoint_args *ctx)
 {
     u64 tail[3] = {}; /* orig_ax, ip, cs */
     struct pt_regs *regs = (struct pt_regs *)ctx->args[0];
-    if ((s64)ctx->args[1] < 0)
+    if ((s64)ctx->args[1] < 0 || !traced(bpf_get_current_pid_tgid() >> 32))
         return 0;
     bpf_probe_read_kernel(tail, sizeof(tail), &regs->orig_ax);
     if (tail[0] > 511 || tail[2] != 0x33)

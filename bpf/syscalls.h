@@ -18,6 +18,7 @@ enum call_id {
     CALL_SPLICE
 };
 
+#define MMSG_MESSAGES 64 /* whose lengths are added up; the kernel takes up to 1024 */
 #define MSG_PEEK 2
 #define MSG_ERRQUEUE 0x2000
 #define MSG_NOT_DATA (MSG_PEEK | MSG_ERRQUEUE)
@@ -182,8 +183,6 @@ static __always_inline bool decide(struct conn *c, u64 base, u64 n, u64 whole, u
 static __always_inline struct conn *wanted(u64 fd, u64 base, s64 n, s64 whole, u32 dir, u32 call)
 {
     u32 tgid = bpf_get_current_pid_tgid() >> 32;
-    if (!traced(tgid))
-        return 0;
     u64 key = key_of(tgid, fd);
     struct conn *c = conns.lookup(&key);
     if (!c) {
@@ -237,9 +236,6 @@ static __always_inline int on_iov(s64 ret, u64 fd, u64 iov, u64 n, u32 dir, u32 
             end_of_stream(fd);
         return 0;
     }
-    u32 tgid = bpf_get_current_pid_tgid() >> 32;
-    if (!traced(tgid)) /* asked again below, but the common case must not read user memory */
-        return 0;
     if (!n || bpf_probe_read_user(&first, sizeof(first), (void *)iov))
         return 0;
     if (!first.len && n > 1 && bpf_probe_read_user(&first, sizeof(first), (void *)(iov + sizeof(first))))
@@ -263,37 +259,51 @@ static __always_inline int on_msg(s64 ret, u64 fd, u64 msg, u64 flags, u32 dir, 
     return on_iov(ret, fd, v[0], v[1], dir, call);
 }
 
-/* Of the first four messages the bytes of the first buffer; the rest is size-only. Nobody was seen to use these calls
+/* Of the first message the bytes of the first buffer; what else there is, as a size. Nobody was seen to use these calls
  * on TCP. */
 static __always_inline int on_mmsg(s64 ret, u64 fd, u64 vec, u64 flags, u32 dir, u32 call)
 {
+    u64 v[2] = {};
+    struct user_iovec first = {};
     if (ret <= 0 || (dir == DIR_IN && flags & MSG_NOT_DATA))
         return 0;
+    struct scratch *s = scratch();
+    if (!s)
+        return 0;
+    s->left = ret; /* in memory, or each number of messages is a state of its own for the verifier */
+    s->part = 0;
 #pragma clang loop unroll(disable)
-    for (int i = 0; i < 4; i++) {
-        u64 v[2] = {};
-        struct user_iovec first = {};
+    for (int i = 0; i < MMSG_MESSAGES; i++) {
         u32 len = 0;
-        u64 at = vec + i * 64;
-        if (i >= ret)
+        u64 messages = s->left;
+        if (i >= messages)
             break;
-        if (bpf_probe_read_user(v, sizeof(v), (void *)(at + 16)) || bpf_probe_read_user(&len, 4, (void *)(at + 56)) ||
-            !v[1] || !len || bpf_probe_read_user(&first, sizeof(first), (void *)v[0]))
-            continue;
-        u64 have = len < first.len ? len : first.len;
-        struct conn *c = wanted(fd, first.base, have, len, dir, call);
-        if (!c)
-            continue;
-        capture(c, first.base, have, dir, call);
-        if (len > have) {
-            struct scratch *s = scratch();
-            if (!s)
-                break;
-            header(&s->h, c, EVENT_DATA, dir);
-            s->h.pos = c->pos[dir & 1];
-            c->pos[dir & 1] += len - have;
-            size_only(c, s, len - have, EVENT_F_CUT);
-        }
+        if (!bpf_probe_read_user(&len, 4, (void *)(vec + i * 64 + 56)))
+            s->part += len;
+    }
+    s64 whole = s->part;
+    if (whole <= 0 || bpf_probe_read_user(v, sizeof(v), (void *)(vec + 16)) || !v[1] ||
+        bpf_probe_read_user(&first, sizeof(first), (void *)v[0]))
+        return 0;
+    s64 have = whole;
+    if (first.len < (u64)whole)
+        have = first.len;
+    u32 len = 0;
+    if (bpf_probe_read_user(&len, 4, (void *)(vec + 56)))
+        return 0;
+    if (len < have)
+        have = len;
+    if (have <= 0)
+        return 0;
+    struct conn *c = wanted(fd, first.base, have, whole, dir, call);
+    if (!c)
+        return 0;
+    capture_chunks(c, first.base, have, dir, call);
+    if (whole > have) {
+        header(&s->h, c, EVENT_DATA, dir);
+        s->h.pos = c->pos[dir & 1];
+        c->pos[dir & 1] += whole - have;
+        size_only(c, s, whole - have, EVENT_F_CUT);
     }
     return 0;
 }
@@ -346,8 +356,6 @@ static __always_inline int on_accept(s64 ret, u64 address)
     if (ret < 0)
         return 0;
     u32 tgid = bpf_get_current_pid_tgid() >> 32;
-    if (!traced(tgid))
-        return 0;
     u64 key = key_of(tgid, ret);
     forget(key); /* a close was missed: its CLOSE says so */
     struct conn c = {};
@@ -423,7 +431,8 @@ static __always_inline int on_connect_enter(u64 fd, u64 address)
 static __always_inline int on_close(u64 fd)
 {
     u32 tgid = bpf_get_current_pid_tgid() >> 32;
-    forget(key_of(tgid, fd));
+    if (traced(tgid))
+        forget(key_of(tgid, fd));
     return 0;
 }
 
