@@ -42,9 +42,22 @@ def test_the_observer_reports_what_is_expected(corpora: Path, corpus: str, count
     assert not differing, json.dumps(differing, indent=1)
 
 
-def test_the_replay_command_reports_the_same(corpora: Path) -> None:
-    cases = pairs("libhtp", corpora)
-    files = [str(libhtp_file(corpora, case.name)) for case, _ in cases]
+def as_file(case: Case, folder: Path, number: int) -> Path:
+    """The case in the form that `collector replay` reads: a connection seen from its opening to its end."""
+    head = {"connection": 0, "client": "10.0.0.2:40000", "server": "10.0.0.1:80", "start": "open"}
+    lines = [head, *({"dir": "c2s" if asks else "s2c", "t": at * 0.001, "data_b64": base64.b64encode(data).decode()}
+                     for at, (asks, data) in enumerate(case.chunks)),
+             *({"dir": side, "t": len(case.chunks) * 0.001, "end": "close"} for side in ("c2s", "s2c"))]
+    path = folder / f"{number}.streams.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+@pytest.mark.parametrize("corpus", ["gunicorn", "llhttp", "libhtp"])
+def test_the_replay_command_reports_the_same(corpora: Path, tmp_path: Path, corpus: str) -> None:
+    cases = pairs(corpus, corpora)
+    files = [str(libhtp_file(corpora, case.name) if corpus == "libhtp" else as_file(case, tmp_path, number))
+             for number, (case, _) in enumerate(cases)]
     done = subprocess.run([sys.executable, "-m", "collector", "replay", *files], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     by_file: dict[int, list[dict[str, Any]]] = {}

@@ -245,3 +245,14 @@ def test_shedding_gives_state_up_until_the_new_budget_is_met() -> None:
     records = take(pipe)
     assert len(records) == pipe.statistics()["evicted_budget"] >= 70
     assert all({"evicted", "request_incomplete"} <= r["words"] for r in records)
+
+
+def test_an_idle_connection_takes_a_kilobyte_at_most() -> None:
+    count = 4000
+    pipe = small(max_connections=count)
+    for fd in range(count):
+        c = Conversation(pipe, conn=(1, fd, 1))
+        c.request(GET)
+        c.response(OK)
+    assert pipe.statistics()["connections"] == count
+    assert pipe.statistics()["buffer_bytes"] <= 1024 * count    # with what is kept for reuse
