@@ -190,7 +190,8 @@ def run(settings: config.Config, options: argparse.Namespace) -> int:
         kind, fd = _output(settings, options.output)
         rings = partition.ring_count(settings.shards, os.cpu_count() or 1)
         message = {
-            "rings": rings, "ring_bytes": ring_size(settings["COLLECTOR_RING_BYTES"]), "pids": options.pid,
+            "rings": rings, "ring_bytes": ring_size(settings["COLLECTOR_RING_BYTES"]),
+            "variants": [] if settings["COLLECTOR_HOOKS"] == "auto" else [settings["COLLECTOR_HOOKS"]], "pids": options.pid,
             "ports": options.port, "unix": settings["COLLECTOR_UNIX_SOCKETS"], "record": bool(options.record),
             "record_limit": capturefile.DEFAULT_LIMIT_BYTES, "brokers": settings.brokers,
             "announce": _announcement(settings, options, kind),

@@ -92,6 +92,13 @@ def parse_codec(text: str) -> str:
     return text.strip().lower()
 
 
+def parse_hooks(text: str) -> str:
+    """auto, tpx or raw (bpf/README.md)."""
+    if text.strip().lower() not in ("auto", "tpx", "raw"):
+        raise ValueError
+    return text.strip().lower()
+
+
 def parse_log_format(text: str) -> str:
     """Either text or json."""
     if text.strip().lower() not in ("text", "json"):
@@ -107,6 +114,7 @@ _FORMS: dict[Callable[[str], Any], tuple[str, str]] = {
     parse_log_level: ("word", "one of DEBUG, INFO, WARN, ERROR, OFF"),
     parse_address: ("address", "HOST:PORT"),
     parse_brokers: ("addresses", "HOST:PORT, several separated by commas"),
+    parse_hooks: ("word", "one of auto, tpx, raw"),
     parse_codec: ("word", "one of none, gzip, snappy, lz4, zstd"),
     parse_log_format: ("word", "text or json"),
 }
@@ -184,6 +192,9 @@ SETTINGS: tuple[Setting, ...] = (
     # -- Capture
     Setting("COLLECTOR_RING_BYTES", parse_int, 8 * MIB, CAPTURE,
             "Size of each ring buffer; rounded up to a power of two.", "bytes", 65536, 1 << 30),
+    Setting("COLLECTOR_HOOKS", parse_hooks, "auto", CAPTURE,
+            "Hook variant: `tpx`, one tracepoint per covered call; `raw`, one for all calls, for kernels before 5.15; "
+            "`auto`, the first of them that loads."),
     Setting("COLLECTOR_BODY_BYTES", parse_int, 65536, CAPTURE,
             "Body bytes kept per message; the rest is counted and marked.", "bytes", 0, 262144),
     Setting("COLLECTOR_RESPONSE_BODIES", parse_bool, True, CAPTURE, "Whether response bodies are kept at all."),
