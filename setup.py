@@ -38,6 +38,9 @@ extensions = [
     for path in sorted((HERE / "collector").rglob("*.pyx"))
 ]
 
+if not extensions:
+    raise SystemExit("no .pyx files: not a whole source tree")
+
 setup(
     # bpf/ stays at the top of the repository and travels inside the package (compiler.py looks in both places)
     packages=[*find_packages(include=["collector", "collector.*"]), "collector.bpf"],

@@ -134,7 +134,8 @@ METRICS: tuple[Metric, ...] = (
     Metric("collector_batches_resent", COUNTER, "shard", "batches_resent", "Batches sent again to a new sink."),
     Metric("collector_in_flight_bytes", GAUGE, "shard", "in_flight_bytes", "Bytes of records not acknowledged yet."),
     Metric("collector_batches_without_slot", COUNTER, "shard", "batches_without_slot",
-           "Batches that went through a socket: no shared memory was free, or a record did not fit."),
+           "Batches that went through a socket: the destination was slow, so no shared memory was free, or a "
+           "record did not fit."),
     Metric("collector_window_full", COUNTER, "shard", "window_full", "Times that the sink's window was full."),
     Metric("collector_delivered_records", COUNTER, "sink", "delivered_records",
            "Records that the destination has taken."),
@@ -143,7 +144,8 @@ METRICS: tuple[Metric, ...] = (
     Metric("collector_dropped_records", COUNTER, "sink", "dropped_records",
            "Records dropped, oldest first, while the destination was away. Above zero: data is missing."),
     Metric("collector_sink_unreadable_batches", COUNTER, "sink", "unreadable_batches",
-           "Batches lost because their memory was gone (a shard died twice while they waited)."),
+           "Batches lost because their memory was gone (a shard died twice while they waited); their records "
+           "are among the failed ones."),
     Metric("collector_write_errors", COUNTER, "sink", "write_errors", "Failed attempts to deliver."),
     Metric("collector_sink_queue_bytes", GAUGE, "sink", "queue_bytes", "Bytes that wait for the destination."),
     Metric("collector_destination_up", GAUGE, "sink", "destination_up", "1 while the destination takes records."),

@@ -7,9 +7,10 @@
 
 A slot that is announced is not written again before its acknowledgement, so a batch survives kill -9 of the sink. A new
 life of a shard gets new memory: what the old one announced stays readable. Where no slot is free - the destination is
-away - or a record does not fit, the batch goes through the socket as before (collector/shards/pipeline.pyx).
+slow, or away - or a record does not fit, the batch goes through the socket (collector/shards/pipeline.pyx).
 
-Only touched pages take memory; slots are reused last in, first out, so few are (docs/decisions/0008).
+Only touched pages take memory: some 1 MiB a slot (a batch), for at most 32 slots of all shards together. Slots are reused
+last in, first out, and the shard gives the pages of those back that it has not needed for a while (docs/decisions/0008).
 """
 
 from __future__ import annotations
@@ -21,24 +22,58 @@ import struct
 
 from collector.errors import ProtocolError
 
-SLOTS = 32
+ALL_SLOTS, LEAST_SLOTS = 32, 4
 SLOT_BYTES = 2 << 20
 
 # shard, life, slot, bytes
 _DESCRIPTOR = struct.Struct("=IIII")
 
 
-def create() -> int:
-    """A descriptor of fresh memory for one life of a shard; its size is sealed. The caller closes it."""
+def count_for(shards: int) -> int:
+    """Slots of each of so many shards."""
+    return max(LEAST_SLOTS, ALL_SLOTS // shards)
+
+
+def create(count: int) -> int:
+    """A descriptor of fresh memory with so many slots, for one life of a shard; its size is sealed. The caller closes
+    it. Raises OSError.
+    """
     fd = os.memfd_create("batches", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    os.ftruncate(fd, SLOTS * SLOT_BYTES)
-    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+    try:
+        os.ftruncate(fd, count * SLOT_BYTES)
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+    except OSError:
+        os.close(fd)
+        raise
     return fd
 
 
-def writable(fd: int) -> memoryview:
-    """The shard's mapping. The descriptor may be closed afterwards."""
-    return memoryview(mmap.mmap(fd, SLOTS * SLOT_BYTES, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE))
+class Writer:
+    """The shard's mapping; closes the descriptor. ``used`` and ``give_back`` keep account of touched pages."""
+
+    def __init__(self, fd: int) -> None:
+        try:
+            self.count = os.fstat(fd).st_size // SLOT_BYTES
+            self.memory = mmap.mmap(fd, self.count * SLOT_BYTES, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
+        finally:
+            os.close(fd)
+        self._touched: set[int] = set()
+        self._most = 0
+
+    def used(self, slot: int, free: int) -> None:
+        """A batch was put into the slot; so many are free now."""
+        self._touched.add(slot)
+        self._most = max(self._most, self.count - free)
+
+    def give_back(self, free: list[int]) -> None:
+        """Give the pages of free slots back that were not needed since the last call; ``free``: the one used longest ago
+        first.
+        """
+        cold, self._most = free[: self.count - self._most], 0
+        for slot in cold:
+            if slot in self._touched:
+                self._touched.remove(slot)
+                self.memory.madvise(mmap.MADV_REMOVE, slot * SLOT_BYTES, SLOT_BYTES)
 
 
 def pack(shard: int, life: int, slot: int, length: int) -> bytes:
@@ -55,7 +90,8 @@ class Reader:
     def add(self, shard: int, life: int, fd: int) -> None:
         """Map the memory of a shard's life; closes the descriptor."""
         try:
-            memory = memoryview(mmap.mmap(fd, SLOTS * SLOT_BYTES, mmap.MAP_SHARED, mmap.PROT_READ))
+            size = os.fstat(fd).st_size
+            memory = memoryview(mmap.mmap(fd, size, mmap.MAP_SHARED, mmap.PROT_READ))
         finally:
             os.close(fd)
         self._memory[shard, life] = memory
@@ -71,6 +107,7 @@ class Reader:
         if not self.knows(frame):
             raise ProtocolError("a batch in memory that is not known")
         shard, life, slot, length = _DESCRIPTOR.unpack(frame)
-        if slot >= SLOTS or length > SLOT_BYTES:
+        memory = self._memory[shard, life]
+        if (slot + 1) * SLOT_BYTES > len(memory) or length > SLOT_BYTES:
             raise ProtocolError(f"a batch of {length} bytes in slot {slot}")
-        return self._memory[shard, life][slot * SLOT_BYTES : slot * SLOT_BYTES + length]
+        return memory[slot * SLOT_BYTES : slot * SLOT_BYTES + length]

@@ -57,6 +57,7 @@ cdef class Pipeline:
     cdef object content
     cdef unsigned char[::1] slots
     cdef uint32_t batch_bytes
+    cdef uint64_t slots_out            # announced and not given back
     cdef uint64_t[::1] shared
     cdef uint64_t[16] suspects
     cdef uint32_t suspect_count
@@ -189,10 +190,20 @@ cdef class Pipeline:
             off = end
         ctx.counters[C_EVENT_BYTES] += off - start
         ctx.counters[G_CURRENT_KEY] = 0
-        table_limit(ctx, &self.table)
         table_tick(ctx, &self.table, ctx.now_ns)
+        table_limit(ctx, &self.table)       # a timer may make something of what was held back
         ctx.counters[G_BUFFER_BYTES] = ctx.pool.bytes
         return off
+
+    cdef inline void advance(self, uint64_t now) noexcept:
+        """Time goes on, never back; a new minute begins with its whole allowance."""
+        cdef ctx_t* ctx = &self.ctx
+        if now > ctx.now_ns:
+            ctx.now_ns = now
+            if now // MINUTE_NS != ctx.minute:
+                ctx.minute = now // MINUTE_NS
+                ctx.input_used = 0
+                ctx.output_used = 0
 
     cdef void event(self, event_header* h, uint32_t sample) noexcept:
         cdef ctx_t* ctx = &self.ctx
@@ -204,12 +215,7 @@ cdef class Pipeline:
         cdef uint64_t gap
         cdef size_t before
         ctx.counters[C_EVENTS] += 1
-        if h.ts_ns > ctx.now_ns:
-            ctx.now_ns = h.ts_ns
-            if ctx.now_ns // MINUTE_NS != ctx.minute:
-                ctx.minute = ctx.now_ns // MINUTE_NS
-                ctx.input_used = 0
-                ctx.output_used = 0
+        self.advance(h.ts_ns)
         if self.suspect_count:
             for i in range(self.suspect_count):
                 if self.suspects[i] == key:
@@ -249,7 +255,6 @@ cdef class Pipeline:
         before = ctx.pool.bytes - ctx.free_bytes
         if h.type == EVENT_DATA:
             half = &conn.half[h.dir]
-            ctx.input_used += h.len_cap
             if h.ts_ns > conn.seen_ns + ctx.idle_ns and (
                     conn.first != NULL or conn.half[0].parked or conn.half[1].parked):
                 http1_idle(ctx, conn, h.ts_ns)
@@ -259,6 +264,7 @@ cdef class Pipeline:
                 half.pos = h.pos
             if conn.flags & CONN_IGNORED:
                 return
+            ctx.input_used += h.len_cap
             if h.pos != half.pos:
                 if h.pos < half.pos:
                     # Two threads in one call each, or a repeated event: whose bytes these are is not known.
@@ -391,9 +397,9 @@ cdef class Pipeline:
 
     def tick(self, uint64_t now_ns):
         """Timers; `now_ns` is CLOCK_MONOTONIC."""
-        if now_ns > self.ctx.now_ns:
-            self.ctx.now_ns = now_ns
+        self.advance(now_ns)
         table_tick(&self.ctx, &self.table, self.ctx.now_ns)
+        table_limit(&self.ctx, &self.table)
         self.ctx.counters[G_BUFFER_BYTES] = self.ctx.pool.bytes
 
     def finish_timers(self):
@@ -422,8 +428,9 @@ cdef class Pipeline:
     def take(self):
         """(records, index, details) and begin a new batch; None when there is nothing.
 
-        records: newline-terminated JSON, or (slot, bytes) when they lie in a slot (use_slots). index: INDEX_FORMAT per record: length, details length, end (ns), connection
-        key, generation, index on the connection. details: `host|method|path` of each record, back to back.
+        records: newline-terminated JSON, or (slot, bytes) when they lie in a slot (use_slots). index: INDEX_FORMAT per
+        record: length, details length, end (ns), connection key, generation, index on the connection.
+        details: `host|method|path` of each record, back to back.
         """
         cdef ctx_t* ctx = &self.ctx
         if ctx.out.len == 0:
@@ -436,6 +443,7 @@ cdef class Pipeline:
         ctx.out_index.len = 0
         ctx.out_details.len = 0
         if ctx.out_slot >= 0:
+            self.slots_out |= <uint64_t>1 << ctx.out_slot
             ctx.out_slot = -1
             memset(&ctx.out, 0, sizeof(buf_t))
         elif ctx.out.cap > OUT_KEEP:
@@ -459,12 +467,19 @@ cdef class Pipeline:
         self.next_slot()
 
     def release(self, uint32_t slot):
-        """The batch in this slot is done with."""
-        if self.ctx.free_slots < MAX_SLOTS and self.ctx.slots != NULL:
-            self.ctx.slot_stack[self.ctx.free_slots] = <uint8_t>slot
-            self.ctx.free_slots += 1
-            if self.ctx.out.len == 0 and self.ctx.out_slot < 0:
-                self.next_slot()
+        """The batch in this slot is done with. Raises ValueError for a slot that is not out: it must never hold two
+        batches."""
+        if slot >= MAX_SLOTS or not self.slots_out >> slot & 1:
+            raise ValueError(f"slot {slot} is not out")
+        self.slots_out &= ~(<uint64_t>1 << slot)
+        self.ctx.slot_stack[self.ctx.free_slots] = <uint8_t>slot
+        self.ctx.free_slots += 1
+        if self.ctx.out.len == 0 and self.ctx.out_slot < 0:
+            self.next_slot()
+
+    def free_slots(self):
+        """The slots that are free, the one that was used longest ago first."""
+        return [self.ctx.slot_stack[i] for i in range(self.ctx.free_slots)]
 
     cdef void next_slot(self) noexcept:
         """Let an empty batch begin in a slot, if one is free: the one used last, whose memory is warm."""

@@ -30,6 +30,7 @@ log = logging.getLogger("shard")
 BATCH_BYTES = 1024 * 1024  # large enough that a wake-up of the sink is shared by many records (docs/benchmarks.md)
 INPUT_WINDOW_BYTES = 64 << 20  # spans stay in their rings: what bounds them is the rings' size
 TICK_NS = 200_000_000
+GIVE_BACK_NS = 5_000_000_000
 STOP_SECONDS = 8.0
 
 
@@ -52,12 +53,16 @@ class Shard:
         self._pipeline = Pipeline(settings, Filters(parse_rules(settings.rules)), Decoder(), child.block)
         self._pipeline.skip(start["suspects"])
         self._number, self._life = start["number"], start["life"]
-        self._pipeline.use_slots(slots.writable(child.fds[1]), slots.SLOTS, BATCH_BYTES)
-        os.close(child.fds[1])
+        self._slots = slots.Writer(child.fds[1])
+        self._pipeline.use_slots(self._slots.memory, self._slots.count, BATCH_BYTES)
+        self._next_give_back = 0
         self._poller = zmq.Poller()
         self._poller.register(self._in.socket, zmq.POLLIN)
         self._poller.register(self._out.socket, zmq.POLLIN)
         self._poller.register(child.channel, zmq.POLLIN)
+        self._blocked_poller = zmq.Poller()  # while the sink has no room, more input is no reason to wake up
+        self._blocked_poller.register(self._out.socket, zmq.POLLIN)
+        self._blocked_poller.register(child.channel, zmq.POLLIN)
         self._ended = False
         self._last_tick = 0
         self._records_done = child.counters["records_acknowledged"]
@@ -75,7 +80,8 @@ class Shard:
         while True:
             if self._child.stopping and deadline is None:
                 deadline = time.monotonic() + STOP_SECONDS
-            events = dict(self._poller.poll(20 if deadline else 100))
+            poller = self._blocked_poller if self._blocked else self._poller
+            events = dict(poller.poll(20 if deadline or self._blocked else 100))
             if self._child.channel.fileno() in events:
                 self._hear()
             self._out.service()
@@ -121,7 +127,8 @@ class Shard:
     def _flush_or_wait(self) -> None:
         """Send the batch, waiting for the sink's window if it must be."""
         while not self._flush(1):
-            self._poller.poll(20)
+            if self._child.channel.fileno() in dict(self._blocked_poller.poll(20)):
+                self._hear()
             self._out.service()
             self._child.beat()
 
@@ -155,7 +162,8 @@ class Shard:
         if self._pipeline.pending() < at_least:
             return True
         if self._out.room() == 0 and not (self._out.connected and self._out.idle()):
-            self._counters.add("window_full")
+            if not self._blocked:
+                self._counters.add("window_full")
             self._out.service()
             self._blocked = True
             return False
@@ -167,6 +175,7 @@ class Shard:
             self._counters.add("batches")
             if isinstance(records, tuple):
                 slot, size = records
+                self._slots.used(slot, len(self._pipeline.free_slots()))
                 self._out.send((slots.pack(self._number, self._life, slot, size), index, details), kind=messages.SLOT,
                                size=size + len(index) + len(details),
                                done=functools.partial(self._acknowledged, count, slot))
@@ -194,6 +203,9 @@ class Shard:
         self._counters["batches_resent"] = self._out.resent
         self._counters["refused_messages"] = self._in.refused
         self._counters["in_flight_bytes"] = self._out.in_flight_bytes
+        if now > self._next_give_back:
+            self._next_give_back = now + GIVE_BACK_NS
+            self._slots.give_back(self._pipeline.free_slots())
         if self._live and not self._blocked and self._held is None:
             self._pipeline.tick(now)
             self._flush(1)

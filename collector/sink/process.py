@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import struct
 import time
 
 import zmq
@@ -14,13 +15,17 @@ from collector.metrics import SINK_NAMES
 from collector.router import endpoints, messages, slots
 from collector.router.channel import Delivery, Receiver
 from collector.runtime import Child
+from collector.shards.pipeline import INDEX_FORMAT
 from collector.sink.destination import Batch, Destination, NullDestination
 from collector.sink.jsonlines import JsonLines
 from collector.sink.ordered import Ordered
 
 log = logging.getLogger("sink")
+INDEX_BYTES = struct.calcsize(INDEX_FORMAT)
 
-PAUSE_SECONDS = 0.05  # under load only: a wake-up costs as much as hundreds of records (docs/benchmarks.md)
+# After a turn with so many bytes: a wake-up costs as much as hundreds of records (docs/benchmarks.md)
+PAUSE_BYTES, PAUSE_SECONDS = 256 * 1024, 0.05
+TURN_BATCHES = 64  # then there is more to do than to take batches in
 INPUT_WINDOW_BYTES = 96 << 20  # more than the destination's queue: what does not fit is dropped there, oldest first
 
 
@@ -44,6 +49,9 @@ class Sink:
         self._poller.register(self._in.socket, zmq.POLLIN)
         self._poller.register(child.channel, zmq.POLLIN)
         self._poller.register(self._wake_read, zmq.POLLIN)
+        self._full_poller = zmq.Poller()  # while the destination has no room, more input is no reason to wake up
+        self._full_poller.register(child.channel, zmq.POLLIN)
+        self._full_poller.register(self._wake_read, zmq.POLLIN)
         self._said_gone = False
         self._slots = slots.Reader()
         first = len(child.fds) - len(start["slots"])
@@ -72,8 +80,8 @@ class Sink:
         self._destination.start()
         self._child.ready()
         while not self._child.stopping:
-            self._poller.poll(100)
-            if self._turn():
+            (self._full_poller if self._destination.full() else self._poller).poll(100)
+            if self._turn() >= PAUSE_BYTES:
                 time.sleep(PAUSE_SECONDS)
         deadline = time.monotonic() + self._stop_seconds
         self._turn()
@@ -90,15 +98,18 @@ class Sink:
             log.error("stopped with %d bytes not taken by the destination", self._destination.queued_bytes)
         return 1 if left or self._destination.gone else 0
 
-    def _turn(self) -> bool:
-        """Everything that is at hand; did batches come in?"""
+    def _turn(self) -> int:
+        """What is at hand, within bounds. Bytes of records that came in, 0 when there is more to take."""
         self._hear()
-        before = self._counters["batches"]
-        while not self._destination.full():
-            delivery = self._in.receive()
+        before = self._counters["record_bytes"]
+        more = False
+        for _ in range(TURN_BATCHES):
+            delivery = None if self._destination.full() else self._in.receive()
             if delivery is None:
                 break
             self._take(delivery)
+        else:
+            more = True
         try:
             while os.read(self._wake_read, 4096):
                 pass
@@ -113,7 +124,7 @@ class Sink:
             self._child.say({"kind": "destination_gone", "why": self._destination.gone})
         self._count()
         self._child.beat()
-        return self._counters["batches"] != before
+        return 0 if more else self._counters["record_bytes"] - before
 
     def _hear(self) -> None:
         for message in self._child.hear():
@@ -122,7 +133,7 @@ class Sink:
 
     def _take(self, delivery: Delivery) -> None:
         if len(delivery.frames) != 3:
-            self._in.acknowledge(delivery)  # END
+            self._in.note_done(delivery)  # END
             return
         records, index, details = delivery.frames
         if delivery.kind == messages.SLOT:
@@ -133,7 +144,8 @@ class Sink:
             except ProtocolError as error:
                 log.error("a batch is lost: %s", error)
                 self._counters.add("unreadable_batches")
-                self._in.acknowledge(delivery)
+                self._destination.totals.failed += len(index) // INDEX_BYTES
+                self._in.note_done(delivery)
                 return
         batch = Batch(records, index, details, delivery)
         self._counters.add("batches")
@@ -141,7 +153,7 @@ class Sink:
         self._counters.add("record_bytes", len(batch.records))
         if self._ordered is not None:
             self._ordered.add(batch)
-            self._in.acknowledge(delivery)
+            self._in.note_done(delivery)
         else:
             self._destination.submit(batch)
 

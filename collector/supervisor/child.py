@@ -91,13 +91,15 @@ class ChildProcess:
         control.send(ours, {"kind": "start", "block": self.block, **message}, fds)
         ours.setblocking(False)
 
-    def tell(self, message: dict[str, Any], fds: Sequence[int] = ()) -> None:
-        """Send it a message; one that is gone or does not listen hears nothing."""
+    def tell(self, message: dict[str, Any], fds: Sequence[int] = ()) -> bool:
+        """Send it a message; one that is gone or does not listen hears nothing. Was it sent?"""
         if self.channel is not None:
             try:
                 control.send(self.channel, message, fds)
+                return True
             except OSError:
                 log.debug("%s does not listen", self.name)
+        return False
 
     def said(self) -> list[tuple[dict[str, Any], list[int]]]:
         """Its messages that are here now."""

@@ -180,8 +180,11 @@ class Supervisor:
         old = self._slots.pop(shard, None)
         if old is not None:
             os.close(old[1])
-        self._slots[shard] = (life, slots.create())
-        self.sink.tell({"kind": "slots", "shard": shard, "life": life}, [self._slots[shard][1]])
+        self._slots[shard] = (life, slots.create(slots.count_for(self.shards)))
+        told = self.sink.tell({"kind": "slots", "shard": shard, "life": life}, [self._slots[shard][1]])
+        if not told and self.sink.pid is not None:
+            log.error("the sink does not listen: killed")  # its next life is told of all slots at its start
+            self.sink.kill()
 
     def _rings_message(self) -> dict[str, Any]:
         """What a shard must know to map the rings; without rings (yet) nothing."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from collector import abi
 from collector.errors import ProtocolError
 from collector.router import slots
 from tests.events import GET, Conversation, pipeline
@@ -74,12 +75,20 @@ def test_a_record_too_large_for_its_slot_moves_the_batch_to_the_heap() -> None:
 
 def test_feeding_stops_at_a_full_batch() -> None:
     c, _ = in_memory(2)
-    for _ in range(40):
-        exchange(c, 2000)
-        while c.pipe.pending() > 32768:
+    span, position = [], 0
+    answer = ANSWER % 2000 + b"x" * 2000
+    for number in range(40):
+        span += [abi.pack_data(c.conn, abi.IN, number * len(GET), GET, ts_ns=c.now),
+                 abi.pack_data(c.conn, abi.OUT, number * len(answer), answer, ts_ns=c.now)]
+    data, batches = b"".join(span), 0
+    while position < len(data):
+        position = c.pipe.feed(data, 0, position)
+        if position < len(data):
             (slot, length), _, _ = batch(c)
-            assert length <= 32768 + 4096
+            assert 32768 < length <= 32768 + 4096
             c.pipe.release(slot)
+            batches += 1
+    assert batches >= 2 and c.counters()["records"] == 40
 
 
 @pytest.mark.parametrize(("count", "size"), [(0, 65536), (65, 65 * 4096), (2, 4096)])
@@ -92,8 +101,8 @@ def test_the_sink_reads_what_the_shard_wrote_and_keeps_lives_apart() -> None:
     reader = slots.Reader()
     written = {}
     for life in range(3):
-        fd = slots.create()
-        memory = slots.writable(fd)
+        fd = slots.create(2)
+        memory = slots.Writer(os.dup(fd)).memory
         memory[slots.SLOT_BYTES : slots.SLOT_BYTES + 6] = b"life %d" % life
         written[life] = memory
         reader.add(7, life, os.dup(fd))
@@ -104,17 +113,46 @@ def test_the_sink_reads_what_the_shard_wrote_and_keeps_lives_apart() -> None:
     assert bytes(reader.records(slots.pack(7, 1, 1, 6))) == b"life 1"
     assert not reader.knows(slots.pack(7, 0, 1, 6)) and not reader.knows(slots.pack(6, 2, 1, 6))
     assert bytes(held) == b"life 0"  # a batch that is held keeps its memory
-    for frame in (slots.pack(7, 0, 1, 6), slots.pack(7, 2, slots.SLOTS, 6), slots.pack(7, 2, 0, slots.SLOT_BYTES + 1), b"x"):
+    for frame in (slots.pack(7, 0, 1, 6), slots.pack(7, 2, 2, 6), slots.pack(7, 2, 0, slots.SLOT_BYTES + 1), b"x"):
         with pytest.raises(ProtocolError):
             reader.records(frame)
     with pytest.raises(TypeError):
         held[0] = 0  # read-only
 
 
+def test_pages_of_slots_that_are_not_needed_any_more_are_given_back() -> None:
+    fd = slots.create(4)
+    writer = slots.Writer(os.dup(fd))
+
+    def blocks() -> int:
+        return os.fstat(fd).st_blocks * 512
+
+    for slot in range(4):  # a busy time: all slots at once
+        writer.memory[slot * slots.SLOT_BYTES : slot * slots.SLOT_BYTES + 8192] = bytes(8192)
+        writer.used(slot, 3 - slot)
+    assert blocks() == 4 * 8192
+    writer.give_back([3, 2, 1, 0])
+    assert blocks() == 4 * 8192
+    writer.used(0, 3)  # a quiet time: one slot is enough
+    writer.give_back([3, 2, 1, 0])
+    assert blocks() == 8192
+    os.close(fd)
+
+
+def test_a_slot_that_is_not_out_cannot_come_back() -> None:
+    c, _ = in_memory(2)
+    exchange(c)
+    slot = batch(c)[0][0]
+    c.pipe.release(slot)
+    for wrong in (slot, 1, 2, 64, 1000):
+        with pytest.raises(ValueError, match="not out"):
+            c.pipe.release(wrong)
+
+
 def test_the_memory_cannot_be_resized_under_the_sink() -> None:
-    fd = slots.create()
+    fd = slots.create(4)
     try:
-        for size in (0, slots.SLOTS * slots.SLOT_BYTES * 2):
+        for size in (0, slots.SLOT_BYTES * 8):
             with pytest.raises(PermissionError):
                 os.ftruncate(fd, size)
     finally:

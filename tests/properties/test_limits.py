@@ -256,3 +256,24 @@ def test_an_idle_connection_takes_a_kilobyte_at_most() -> None:
         c.response(OK)
     assert pipe.statistics()["connections"] == count
     assert pipe.statistics()["buffer_bytes"] <= 1024 * count    # with what is kept for reuse
+
+
+def test_a_new_minute_begins_without_traffic_too() -> None:
+    c = Conversation(small(output_bytes_per_minute=1))
+    c.request(GET)
+    c.response(OK)
+    assert len(c.records()) == 1
+    c.request(GET)
+    c.wait(130)  # the timer's record comes two minutes later
+    assert len(c.records()) == 1 and c.counters()["records_dropped_bandwidth"] == 0
+
+
+def test_ignored_connections_do_not_use_the_minute_up() -> None:
+    pipe = small(input_bytes_per_minute=10_000, ignore_ports=[9092])
+    busy = Conversation(pipe, conn=(1, 1, 1), local=("10.0.0.1", 9092))
+    for _ in range(20):
+        busy.request(b"POST / HTTP/1.1\r\nContent-Length: 1000\r\n\r\n" + b"q" * 1000)
+    other = Conversation(pipe, conn=(1, 2, 1))
+    other.request(GET)
+    other.response(OK)
+    assert len(take(pipe)) == 1 and pipe.statistics()["sampled_out_exchanges"] == 0
