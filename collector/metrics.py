@@ -43,6 +43,7 @@ def _core(name: str, key: str, help_: str, *labels: tuple[str, str], kind: str =
 
 
 _FILTERED = "Exchanges and connections left out by a filter; the reason names the setting."
+_EVICTED = "Connections given up for a limit; with `connection_bytes` only what they held was."
 _LOST_EVENTS = "Events that the kernel could not hand over. Above zero: enlarge COLLECTOR_RING_BYTES or add shards."
 
 METRICS: tuple[Metric, ...] = (
@@ -77,10 +78,10 @@ METRICS: tuple[Metric, ...] = (
     _core("collector_upgraded", "upgraded", "Connections that became another protocol (101, CONNECT)."),
     _core("collector_undecoded_bodies", "undecoded_bodies",
           "Bodies whose content coding or charset is unknown or broken; recorded as they were, marked."),
-    _core("collector_evicted_connections", "evicted_connections", "Connections given up for a limit.",
+    _core("collector_evicted_connections", "evicted_connections", _EVICTED,
           ("limit", "connections")),
-    _core("collector_evicted_connections", "evicted_budget", "Connections given up for a limit.", ("limit", "bytes")),
-    _core("collector_evicted_connections", "evicted_connection_bytes", "Connections given up for a limit.",
+    _core("collector_evicted_connections", "evicted_budget", _EVICTED, ("limit", "bytes")),
+    _core("collector_evicted_connections", "evicted_connection_bytes", _EVICTED,
           ("limit", "connection_bytes")),
     _core("collector_exchanges_sampled_out", "sampled_out_exchanges",
           "Exchanges not recorded because TRAFFIC_SAMPLE_BUFFER_PER_MINUTE was used up."),

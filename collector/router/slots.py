@@ -19,11 +19,14 @@ import fcntl
 import mmap
 import os
 import struct
+import time
 
 from collector.errors import ProtocolError
 
 ALL_SLOTS, LEAST_SLOTS = 32, 4
 SLOT_BYTES = 2 << 20
+BATCH_BYTES = 1 << 20  # a batch is complete with so many: a wake-up of the sink is shared by many records
+OLD_SECONDS = 60.0
 
 # shard, life, slot, bytes
 _DESCRIPTOR = struct.Struct("=IIII")
@@ -82,10 +85,11 @@ def pack(shard: int, life: int, slot: int, length: int) -> bytes:
 
 
 class Reader:
-    """The sink's mappings: of the present life of every shard and of the one before."""
+    """The sink's mappings: of the present life of every shard, and for OLD_SECONDS of the one before."""
 
     def __init__(self) -> None:
         self._memory: dict[tuple[int, int], memoryview] = {}
+        self._replaced: dict[tuple[int, int], float] = {}  # an old life -> since when
 
     def add(self, shard: int, life: int, fd: int) -> None:
         """Map the memory of a shard's life; closes the descriptor."""
@@ -94,9 +98,19 @@ class Reader:
             memory = memoryview(mmap.mmap(fd, size, mmap.MAP_SHARED, mmap.PROT_READ))
         finally:
             os.close(fd)
+        for known in [k for k in self._memory if k[0] == shard]:
+            if known in self._replaced:
+                del self._memory[known], self._replaced[known]  # batches that are still held keep their mapping
+            else:
+                self._replaced[known] = time.monotonic()
         self._memory[shard, life] = memory
-        for known in [k for k in self._memory if k[0] == shard and k[1] < life - 1]:
-            del self._memory[known]  # batches that are still held keep their mapping
+
+    def forget_old(self) -> None:
+        """Unmap the lives that were replaced long ago: what they had announced has come."""
+        if self._replaced:
+            for known, since in list(self._replaced.items()):
+                if time.monotonic() - since > OLD_SECONDS:
+                    del self._memory[known], self._replaced[known]
 
     def knows(self, frame: bytes | memoryview) -> bool:
         """Is the memory that the frame speaks of mapped?"""

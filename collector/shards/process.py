@@ -1,7 +1,7 @@
 """A shard: receive spans, feed the pipeline, send batches. Knows nothing of HTTP.
 
 A batch leaves when it has BATCH_BYTES, or as soon as no further input is at hand: under load batches are large, and
-a single exchange is delivered at once.
+a single exchange leaves at once.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from collector.loader.ringbuffer import RingView
 from collector.metrics import SHARD_NAMES
 from collector.router import endpoints, messages, slots
 from collector.router.channel import Delivery, Receiver, Sender
+from collector.router.slots import BATCH_BYTES
 from collector.runtime import Child
 from collector.shards.filters import Filters
 from collector.shards.filters.rules import parse_rules
@@ -27,7 +28,6 @@ from collector.shards.records.content import Decoder
 
 log = logging.getLogger("shard")
 
-BATCH_BYTES = 1024 * 1024  # large enough that a wake-up of the sink is shared by many records (docs/benchmarks.md)
 INPUT_WINDOW_BYTES = 64 << 20  # spans stay in their rings: what bounds them is the rings' size
 TICK_NS = 200_000_000
 GIVE_BACK_NS = 5_000_000_000

@@ -166,6 +166,7 @@ class Sink:
         self._counters["queue_bytes"] = self._destination.queued_bytes
         self._counters["destination_up"] = int(self._destination.up and not self._destination.gone)
         self._counters["refused_messages"] = self._in.refused
+        self._slots.forget_old()
 
 
 def main() -> int:

@@ -27,6 +27,7 @@ from collector.config import Config, memory_limit
 from collector.counters import CounterMemory, Counters
 from collector.errors import ChildError, CollectorError
 from collector.router import slots
+from collector.router.slots import BATCH_BYTES
 from collector.runtime import UNPRIVILEGED_ID
 from collector.shards.pipeline import COUNTER_NAMES
 from collector.supervisor import memory, policy
@@ -207,7 +208,8 @@ class Supervisor:
 
     def _budget(self) -> int:
         base = self._base_bytes or 110 * memory.MIB
-        return memory.shard_budget(self._soft, base, self.shards)
+        batches = slots.count_for(self.shards) * self.shards * BATCH_BYTES  # not touched yet when the base was measured
+        return memory.shard_budget(self._soft, base + batches, self.shards)
 
     # ---- the endpoints' questions
 

@@ -19,11 +19,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from collector import abi
-from collector.router.slots import SLOT_BYTES
+from collector.router.slots import BATCH_BYTES, SLOT_BYTES
 from collector.shards.filters import Filters
 from collector.shards.filters.rules import parse_rules
 from collector.shards.pipeline import Pipeline
-from collector.shards.process import BATCH_BYTES
 from collector.shards.records.content import Decoder
 from tests.bench import traffic
 

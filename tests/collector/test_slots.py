@@ -97,7 +97,7 @@ def test_unfit_memory_is_refused(count: int, size: int) -> None:
         pipeline().use_slots(bytearray(size), count, 1000)
 
 
-def test_the_sink_reads_what_the_shard_wrote_and_keeps_lives_apart() -> None:
+def test_the_sink_reads_what_the_shard_wrote_and_keeps_lives_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     reader = slots.Reader()
     written = {}
     for life in range(3):
@@ -112,6 +112,11 @@ def test_the_sink_reads_what_the_shard_wrote_and_keeps_lives_apart() -> None:
     assert bytes(reader.records(slots.pack(7, 2, 1, 6))) == b"life 2"
     assert bytes(reader.records(slots.pack(7, 1, 1, 6))) == b"life 1"
     assert not reader.knows(slots.pack(7, 0, 1, 6)) and not reader.knows(slots.pack(6, 2, 1, 6))
+    reader.forget_old()
+    assert reader.knows(slots.pack(7, 1, 1, 6))  # not yet
+    monkeypatch.setattr(slots, "OLD_SECONDS", -1.0)
+    reader.forget_old()
+    assert reader.knows(slots.pack(7, 2, 1, 6)) and not reader.knows(slots.pack(7, 1, 1, 6))
     assert bytes(held) == b"life 0"  # a batch that is held keeps its memory
     for frame in (slots.pack(7, 0, 1, 6), slots.pack(7, 2, 2, 6), slots.pack(7, 2, 0, slots.SLOT_BYTES + 1), b"x"):
         with pytest.raises(ProtocolError):
