@@ -76,6 +76,7 @@ cdef class Pipeline:
         memset(self.port_rule, 0, 65536)
         self.ctx.out_slot = -1
         self.batch_bytes = 4 << 20
+        self.ctx.out_most = <size_t>self.batch_bytes * 8
         self.shared = counters
         self.ctx.counters = &counters[0]
         for i in range(G_CONNECTIONS, COUNTERS):
@@ -198,19 +199,19 @@ cdef class Pipeline:
     cdef inline void advance(self, uint64_t now) noexcept:
         """Time goes on, never back; a new minute begins with its whole allowance."""
         cdef ctx_t* ctx = &self.ctx
+        cdef uint64_t minute = now // MINUTE_NS
         if now > ctx.now_ns:
             ctx.now_ns = now
-            if now // MINUTE_NS != ctx.minute:
-                ctx.minute = now // MINUTE_NS
-                ctx.input_used = 0
-                ctx.output_used = 0
+        if minute > ctx.minute or minute + 1 < ctx.minute:      # far back: an event's time was wrong
+            ctx.minute = minute
+            ctx.input_used = 0
+            ctx.output_used = 0
 
     cdef void event(self, event_header* h, uint32_t sample) noexcept:
         cdef ctx_t* ctx = &self.ctx
         cdef uint64_t key = <uint64_t>h.tgid << 32 | <uint32_t>h.fd
         cdef conn_t* conn
         cdef half_t* half
-        cdef exchange_t* ex
         cdef uint32_t i
         cdef uint64_t gap
         cdef size_t before
@@ -255,6 +256,12 @@ cdef class Pipeline:
         before = ctx.pool.bytes - ctx.free_bytes
         if h.type == EVENT_DATA:
             half = &conn.half[h.dir]
+            if conn.flags & CONN_IGNORED:
+                table_touch(&self.table, conn, h.ts_ns)
+                if not half.known:
+                    half.known = 1
+                    half.pos = h.pos
+                return
             if h.ts_ns > conn.seen_ns + ctx.idle_ns and (
                     conn.first != NULL or conn.half[0].parked or conn.half[1].parked):
                 http1_idle(ctx, conn, h.ts_ns)
@@ -262,8 +269,6 @@ cdef class Pipeline:
             if not half.known:
                 half.known = 1
                 half.pos = h.pos
-            if conn.flags & CONN_IGNORED:
-                return
             ctx.input_used += h.len_cap
             if h.pos != half.pos:
                 if h.pos < half.pos:
@@ -300,10 +305,7 @@ cdef class Pipeline:
             if h.flags == CLOSE_NOT_HTTP:
                 # no socket, or no HTTP after all: nothing of it is a record
                 ctx.counters[C_NOT_HTTP] += 1
-                ex = conn.first
-                while ex != NULL:
-                    ex.flags |= EX_DROP
-                    ex = ex.next
+                conn.flags |= CONN_DROP
             elif sample >= sizeof(event_close):
                 self.reached(conn, 0, (<event_close*>h).final_pos[0])
                 self.reached(conn, 1, (<event_close*>h).final_pos[1])
@@ -374,6 +376,7 @@ cdef class Pipeline:
                 conn.flags |= CONN_JOINED
                 for i in range(2):
                     conn.half[i].known = 0
+                    conn.half[i].current = NULL
                     conn.half[i].state = H_RESYNC
         if conn.flags & CONN_IGNORED:
             return
@@ -459,6 +462,7 @@ cdef class Pipeline:
             raise ValueError("slots: too many, too small or too late")
         self.slots = memory
         self.batch_bytes = batch_bytes
+        self.ctx.out_most = <size_t>batch_bytes * 8
         self.ctx.slots = <char*>&memory[0]
         self.ctx.slot_bytes = <uint32_t>(memory.shape[0] // count)
         self.ctx.free_slots = count

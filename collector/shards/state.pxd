@@ -197,6 +197,7 @@ cdef enum:  # conn_flag
     CONN_SUSPECT = 32    # killed a shard twice: skipped
     CONN_OPENED = 64     # an OPEN was seen
     CONN_TLS = 128
+    CONN_DROP = 512      # it was no HTTP, or no socket, after all: nothing of it is a record
     CONN_UNCONFIRMED = 256  # perhaps no socket at all: nothing is recorded before the loader has looked
 
 
@@ -311,6 +312,7 @@ cdef struct ctx_t:
     uint64_t unanswered_ns
     size_t conn_bytes             # what one connection may hold
     size_t free_bytes             # of the pool, in exchanges kept for reuse: nobody's
+    size_t out_most               # of a batch; beyond it records go without their bodies
     uint64_t input_limit          # captured payload and records, bytes per minute of event time; 0: no limit
     uint64_t output_limit
     uint64_t input_used

@@ -745,6 +745,9 @@ cdef void emit_record(ctx_t* ctx, conn_t* conn, exchange_t* ex, uint64_t end_ns)
     if ctx.output_limit and ctx.output_used >= ctx.output_limit:
         ctx.counters[C_BANDWIDTH] += 1
         return
+    if start > ctx.out_most:
+        # much at once - a timer, an exit, a close - whose bodies, decoded, could be a thousand times what was held
+        limit = 0
     if conn.constant.len == 0 and build_constant(ctx, conn) < 0:
         ctx.counters[C_RECORDS_DROPPED_SIZE] += 1
         return

@@ -4,7 +4,7 @@
  * that are rare.
  *
  * A byte needs care when it is a control character, '"', '\\' or from 0x80 on (UTF-8 to be checked).
- * Nothing here reads outside the text it is given; everything may write up to 16 bytes behind what it produced.
+ * Nothing here reads outside the text it is given; everything may write up to 24 bytes behind what it produced.
  */
 #ifndef COLLECTOR_ESCAPE_H
 #define COLLECTOR_ESCAPE_H

@@ -93,7 +93,10 @@ cdef bint looks_like_response(const uint8_t* p, const uint8_t* end) noexcept nog
 cdef int64_t find_head_end(const uint8_t* p, uint32_t length, uint32_t* scan) noexcept nogil:
     """Length of the head with its empty line, or 0; `scan` remembers where to go on, so no byte is searched twice."""
     cdef const uint8_t* end = p + length
-    cdef const uint8_t* q = p + scan[0]
+    cdef const uint8_t* q
+    if scan[0] > length:
+        scan[0] = 0
+    q = p + scan[0]
     cdef const uint8_t* nl
     while True:
         nl = <const uint8_t*>memchr(q, c'\n', <size_t>(end - q))
@@ -313,6 +316,7 @@ cdef int64_t parse_head(head_t* h, const uint8_t* p, const uint8_t* end, bint re
     With `whole` the bytes end where the head was cut (header limit): what is complete is taken.
     """
     cdef const uint8_t* start = p
+    cdef const uint8_t* line            # the start line: the empty ones before it are not judged
     cdef const uint8_t* nl
     cdef const uint8_t* stop
     cdef const uint8_t* q
@@ -348,6 +352,7 @@ cdef int64_t parse_head(head_t* h, const uint8_t* p, const uint8_t* end, bint re
         p += 1
     if p == end:
         return 0
+    line = p
     if response:
         n = 5 if end - p > 5 else <uint32_t>(end - p)
         if memcmp(p, b"HTTP/", n) != 0:
@@ -465,6 +470,10 @@ cdef int64_t parse_head(head_t* h, const uint8_t* p, const uint8_t* end, bint re
         f.plain_value = usual and not here & LINE_SPECIAL
         f.repeats = 0
         f.repeated = 0
+        for i in range(8, n - 8 if n > 16 else 0, 8):   # long names are rare; equal hashes would cost a comparison each
+            memcpy(&bit, p + i, 8)
+            last = (last ^ (bit | 0x2020202020202020ULL)) * 0x9E3779B97F4A7C15ULL
+            last ^= last >> 29
         f.hash = <uint32_t>(((first ^ n) * 0x9E3779B97F4A7C15ULL ^ last * 0xC2B2AE3D27D4EB4FULL) >> 32)
         if f == &extra:
             if f.id == F_CONTENT_LENGTH or f.id == F_TRANSFER_ENCODING:
@@ -517,9 +526,9 @@ cdef int64_t parse_head(head_t* h, const uint8_t* p, const uint8_t* end, bint re
         if whole:   # the line that was cut belongs to the head too; the LF of a last CR may be among what is missing
             stop = end - 1 if (end - 1)[0] == c'\r' else end
         facts = 0
-        if memchr(start, 0, <size_t>(stop - start)) != NULL:
+        if memchr(line, 0, <size_t>(stop - line)) != NULL:
             facts = LINE_NUL
-        if has_bare_cr(start, <size_t>(stop - start)):
+        if has_bare_cr(line, <size_t>(stop - line)):
             facts |= LINE_BARE_CR
     if facts & LINE_NUL:
         h.ambiguity |= AMB_NUL

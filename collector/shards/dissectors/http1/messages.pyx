@@ -125,7 +125,10 @@ cdef inline exchange_t* awaiting(conn_t* conn) noexcept nogil:
 
 cdef void emit(ctx_t* ctx, conn_t* conn, exchange_t* ex) noexcept:
     cdef uint64_t end = ex.req.last_ns
-    if ex.flags & (EX_EMITTED | EX_DROP):
+    if ex.flags & (EX_EMITTED | EX_DROP) or conn.flags & (CONN_DROP | CONN_IGNORED):
+        return
+    if conn.flags & CONN_UNCONFIRMED:       # nobody could say that this is a socket: no record
+        ctx.counters[C_UNCONFIRMED] += 1
         return
     if ex.resp.last_ns > end:
         end = ex.resp.last_ns
@@ -196,9 +199,19 @@ cdef void lose_framing(ctx_t* ctx, conn_t* conn, half_t* h, bint request) noexce
     pop_done(ctx, conn)
 
 
+cdef void drop_part(ctx_t* ctx, half_t* h) noexcept:
+    """What was kept of a head or chunk line that nobody will end."""
+    ctx.counters[C_SKIPPED_BYTES] += h.part.len
+    buf_free(&ctx.pool, &h.part)
+    h.scan = 0
+    h.line_bytes = 0
+    h.parked = 0
+
+
 cdef void resynchronised(ctx_t* ctx, conn_t* conn, half_t* h, bint request) noexcept:
     cdef exchange_t* ex
     ctx.counters[C_RESYNCS] += 1
+    drop_part(ctx, h)
     h.state = H_START
     if request:
         return
@@ -340,6 +353,7 @@ cdef void give_up_queue(ctx_t* ctx, conn_t* conn) noexcept:
     conn.last = NULL
     conn.uncertain = UNCERTAIN_EXCHANGES
     conn.half[1 - conn.dir_request].state = H_RESYNC
+    drop_part(ctx, &conn.half[1 - conn.dir_request])
     ctx.counters[C_EVICTED_BUDGET] += 1
     while ex != NULL:
         following = ex.next
@@ -645,8 +659,7 @@ cdef void bad_start(ctx_t* ctx, conn_t* conn, half_t* h, bint request) noexcept:
     if conn.next_index & 0xFFFFF == 0:
         if not conn.role:
             conn.dir_request = DIR_UNKNOWN      # the guess may have been wrong
-            ctx.counters[C_SKIPPED_BYTES] += h.part.len
-            h.part.len = 0
+            drop_part(ctx, h)
             h.state = H_RESYNC
             conn.uncertain = UNCERTAIN_EXCHANGES
             return
@@ -788,10 +801,23 @@ cdef size_t feed_trailer(ctx_t* ctx, conn_t* conn, half_t* h, bint request, cons
     cdef size_t used = n if nl == NULL else <size_t>(nl - p) + 1
     cdef uint32_t ambiguity = 0
     cdef bint last
-    if h.line_bytes or nl == NULL or h.part.len:
-        if h.line_bytes or h.part.len + used > CHUNK_LINE_LIMIT or buf_append(&ctx.pool, &h.part, p, used) < 0:
+    if h.line_bytes:                        # inside a line too long to be kept: look for its end
+        h.line_bytes = nl == NULL
+        return used
+    if h.part.len + used > CHUNK_LINE_LIMIT:
+        # what it begins with is judged, the same bytes however it was cut; its end was not seen
+        last = False
+        if h.part.len == 0:
+            trailer_line(p, p + CHUNK_LINE_LIMIT, &ambiguity)
+        elif buf_append(&ctx.pool, &h.part, p, CHUNK_LINE_LIMIT - h.part.len) == 0:
+            trailer_line(<const uint8_t*>h.part.data, <const uint8_t*>h.part.data + CHUNK_LINE_LIMIT, &ambiguity)
+        ambiguity &= ~<uint32_t>(AMB_BARE_LF | AMB_BARE_CR)
+        buf_free(&ctx.pool, &h.part)
+        h.line_bytes = nl == NULL
+    elif nl == NULL or h.part.len:
+        if buf_append(&ctx.pool, &h.part, p, used) < 0:
             h.part.len = 0
-            h.line_bytes = nl == NULL       # too long to be judged: look for its end
+            h.line_bytes = nl == NULL
             return used
         if nl == NULL:
             return used
@@ -987,13 +1013,6 @@ cdef void http1_close(ctx_t* ctx, conn_t* conn, uint32_t marks) noexcept:
     """The connection is over (or given up): everything that waits is recorded as it stands, with `marks`."""
     cdef exchange_t* ex = conn.first
     cdef exchange_t* following
-    if conn.flags & CONN_UNCONFIRMED:
-        # nobody could say that this was a socket: no record
-        while ex != NULL:
-            ctx.counters[C_UNCONFIRMED] += 1
-            ex.flags |= EX_DROP
-            ex = ex.next
-        ex = conn.first
     if conn.role == ROLE_CLIENT and conn.dir_request != DIR_UNKNOWN:
         # a client that closes without having read the end may have left bytes unread
         if conn.half[1 - conn.dir_request].state == H_UNTIL_CLOSE and not conn.half[1 - conn.dir_request].ended:
