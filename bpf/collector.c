@@ -97,8 +97,10 @@ int tp_io_uring(void *ctx)
     X(sendmsg, 46, on_msg(ret, A0(r), A1(r), A2(r), DIR_OUT, CALL_SENDMSG))                                \
     X(recvmmsg, 299, on_mmsg(ret, A0(r), A1(r), A3(r), DIR_IN, CALL_RECVMMSG))                             \
     X(sendmmsg, 307, on_mmsg(ret, A0(r), A1(r), A3(r), DIR_OUT, CALL_SENDMMSG))                            \
-    X(sendfile64, 40, on_size(ret, A0(r), DIR_OUT, CALL_SENDFILE))                                         \
-    X(splice, 275, (on_size(ret, A0(r), DIR_IN, CALL_SPLICE), on_size(ret, A2(r), DIR_OUT, CALL_SPLICE)))  \
+    X(sendfile64, 40, on_size(ret, A0(r), DIR_OUT, CALL_SENDFILE, EVENT_F_SIZE_ONLY))                      \
+    X(splice, 275,                                                                                         \
+      (on_size(ret, A0(r), DIR_IN, CALL_SPLICE, EVENT_F_SIZE_ONLY),                                        \
+       on_size(ret, A2(r), DIR_OUT, CALL_SPLICE, EVENT_F_SIZE_ONLY)))                                      \
     X(accept, 43, on_accept(ret, A1(r)))                                                                   \
     X(accept4, 288, on_accept(ret, A1(r)))                                                                 \
     X(dup, 32, on_dup(ret, A0(r)))                                                                         \

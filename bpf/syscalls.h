@@ -228,6 +228,29 @@ static __always_inline int on_buffer(s64 ret, u64 fd, u64 base, u64 want, u32 di
     return 0;
 }
 
+/* Bytes that went through and cannot be copied: sendfile and splice (never in user memory), or a fault. */
+static __always_inline int on_size(s64 ret, u64 fd, u32 dir, u32 call, u32 flags)
+{
+    if (ret <= 0)
+        return 0;
+    u32 tgid = bpf_get_current_pid_tgid() >> 32;
+    u64 key = key_of(tgid, fd);
+    struct conn *c = conns.lookup(&key);
+    if (c)
+        c = resolve(c);
+    if (!c || c->state != CONN_HTTP)
+        return 0;
+    struct scratch *s = scratch();
+    if (!s)
+        return 0;
+    header(&s->h, c, EVENT_DATA, dir);
+    s->h.call = call;
+    s->h.pos = c->pos[dir & 1];
+    c->pos[dir & 1] += ret;
+    size_only(c, s, ret, flags);
+    return 0;
+}
+
 static __always_inline int on_iov(s64 ret, u64 fd, u64 iov, u64 n, u32 dir, u32 call)
 {
     struct user_iovec first = {};
@@ -236,10 +259,11 @@ static __always_inline int on_iov(s64 ret, u64 fd, u64 iov, u64 n, u32 dir, u32 
             end_of_stream(fd);
         return 0;
     }
-    if (!n || bpf_probe_read_user(&first, sizeof(first), (void *)iov))
+    if (!n)
         return 0;
-    if (!first.len && n > 1 && bpf_probe_read_user(&first, sizeof(first), (void *)(iov + sizeof(first))))
-        return 0;
+    if (bpf_probe_read_user(&first, sizeof(first), (void *)iov) ||
+        (!first.len && n > 1 && bpf_probe_read_user(&first, sizeof(first), (void *)(iov + sizeof(first)))))
+        return on_size(ret, fd, dir, call, EVENT_F_FAULT);
     s64 have = ret;
     if (first.len < (u64)ret)
         have = first.len;
@@ -255,7 +279,7 @@ static __always_inline int on_msg(s64 ret, u64 fd, u64 msg, u64 flags, u32 dir, 
     if (ret < 0 || (dir == DIR_IN && flags & MSG_NOT_DATA))
         return 0;
     if (bpf_probe_read_user(v, sizeof(v), (void *)(msg + 16)))
-        return 0;
+        return on_size(ret, fd, dir, call, EVENT_F_FAULT);
     return on_iov(ret, fd, v[0], v[1], dir, call);
 }
 
@@ -282,19 +306,23 @@ static __always_inline int on_mmsg(s64 ret, u64 fd, u64 vec, u64 flags, u32 dir,
             s->part += len;
     }
     s64 whole = s->part;
-    if (whole <= 0 || bpf_probe_read_user(v, sizeof(v), (void *)(vec + 16)) || !v[1] ||
-        bpf_probe_read_user(&first, sizeof(first), (void *)v[0]))
+    if (whole <= 0)
         return 0;
+    if (ret > MMSG_MESSAGES)
+        whole += 1 << 20; /* nobody knows how many: a hole that no message bridges */
+    if (bpf_probe_read_user(v, sizeof(v), (void *)(vec + 16)) || !v[1] ||
+        bpf_probe_read_user(&first, sizeof(first), (void *)v[0]))
+        return on_size(whole, fd, dir, call, EVENT_F_FAULT);
     s64 have = whole;
     if (first.len < (u64)whole)
         have = first.len;
     u32 len = 0;
     if (bpf_probe_read_user(&len, 4, (void *)(vec + 56)))
-        return 0;
+        return on_size(whole, fd, dir, call, EVENT_F_FAULT);
     if (len < have)
         have = len;
     if (have <= 0)
-        return 0;
+        return on_size(whole, fd, dir, call, EVENT_F_FAULT);
     struct conn *c = wanted(fd, first.base, have, whole, dir, call);
     if (!c)
         return 0;
@@ -303,31 +331,8 @@ static __always_inline int on_mmsg(s64 ret, u64 fd, u64 vec, u64 flags, u32 dir,
         header(&s->h, c, EVENT_DATA, dir);
         s->h.pos = c->pos[dir & 1];
         c->pos[dir & 1] += whole - have;
-        size_only(c, s, whole - have, EVENT_F_CUT);
+        size_only(c, s, whole - have, EVENT_F_FAULT);
     }
-    return 0;
-}
-
-/* sendfile, splice: the bytes never were in user memory. */
-static __always_inline int on_size(s64 ret, u64 fd, u32 dir, u32 call)
-{
-    if (ret <= 0)
-        return 0;
-    u32 tgid = bpf_get_current_pid_tgid() >> 32;
-    u64 key = key_of(tgid, fd);
-    struct conn *c = conns.lookup(&key);
-    if (c)
-        c = resolve(c);
-    if (!c || c->state != CONN_HTTP)
-        return 0;
-    struct scratch *s = scratch();
-    if (!s)
-        return 0;
-    header(&s->h, c, EVENT_DATA, dir);
-    s->h.call = call;
-    s->h.pos = c->pos[dir & 1];
-    c->pos[dir & 1] += ret;
-    size_only(c, s, ret, EVENT_F_SIZE_ONLY);
     return 0;
 }
 
