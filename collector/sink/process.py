@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import struct
 import time
 
 import zmq
@@ -15,13 +14,11 @@ from collector.metrics import SINK_NAMES
 from collector.router import endpoints, messages, slots
 from collector.router.channel import Delivery, Receiver
 from collector.runtime import Child
-from collector.shards.pipeline import INDEX_FORMAT
 from collector.sink.destination import Batch, Destination, NullDestination
 from collector.sink.jsonlines import JsonLines
 from collector.sink.ordered import Ordered
 
 log = logging.getLogger("sink")
-INDEX_BYTES = struct.calcsize(INDEX_FORMAT)
 
 # After a turn with so many bytes: a wake-up costs as much as hundreds of records (docs/benchmarks.md)
 PAUSE_BYTES, PAUSE_SECONDS = 256 * 1024, 0.05
@@ -54,6 +51,7 @@ class Sink:
         self._full_poller.register(self._wake_read, zmq.POLLIN)
         self._said_gone = False
         self._slots = slots.Reader()
+        self._unreadable_records = 0
         first = len(child.fds) - len(start["slots"])
         for (shard, life), fd in zip(start["slots"], child.fds[first:], strict=True):
             self._slots.add(shard, life, fd)
@@ -144,7 +142,7 @@ class Sink:
             except ProtocolError as error:
                 log.error("a batch is lost: %s", error)
                 self._counters.add("unreadable_batches")
-                self._destination.totals.failed += len(index) // INDEX_BYTES
+                self._unreadable_records += Batch(b"", index, details).count
                 self._in.note_done(delivery)
                 return
         batch = Batch(records, index, details, delivery)
@@ -160,7 +158,7 @@ class Sink:
     def _count(self) -> None:
         totals, base = self._destination.totals, self._base
         self._counters["delivered_records"] = base["delivered_records"] + totals.delivered
-        self._counters["failed_records"] = base["failed_records"] + totals.failed
+        self._counters["failed_records"] = base["failed_records"] + totals.failed + self._unreadable_records
         self._counters["dropped_records"] = base["dropped_records"] + totals.dropped
         self._counters["write_errors"] = base["write_errors"] + totals.errors
         self._counters["queue_bytes"] = self._destination.queued_bytes
