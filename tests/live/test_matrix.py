@@ -50,7 +50,7 @@ KINDS = (
     # clients whose first buffer is shorter than the method and its blank
     Kind("varnish", "Varnish before a small server: writev of `GET`, ` `, `/...`", python("plain"), run=through_varnish),
     Kind("beast", "Boost.Beast calls a small server: sendmsg of `GET`, ` /...`", python("plain"), run=beast_calls),
-    # io_uring: a client's side is right, nothing unmarked is wrong at the server's, and it is counted
+    # io_uring: the client's side is right; a wrong pair on the server's says `pairing_uncertain`; it is counted
     Kind("uring", "a server that accepts, receives and sends by io_uring only", compiled("uring"), run=with_io_uring),
     Kind("mixed", "a server that writes every second answer by io_uring", compiled("mixed"), run=with_io_uring),
 )

@@ -55,8 +55,9 @@ static char *make_answer(const char *request, size_t *length)
     char *answer = malloc(512 + size);
     if (!answer)
         exit(2);
-    size_t at = snprintf(answer, 512, "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %u\r\nX-Process: %d %s\r\n\r\n",
-                         size, getpid(), name);
+    size_t at = snprintf(
+        answer, 512, "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %u\r\nX-Process: %d %s\r\n\r\n",
+        size, getpid(), name);
     size_t n = snprintf(unit, sizeof(unit), "%u.", number);
     for (unsigned i = 0; i < size; i++)
         answer[at + i] = unit[i % n];

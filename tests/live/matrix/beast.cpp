@@ -1,6 +1,6 @@
-// A client made with Boost.Beast: `beast PORT`. Reads lines `NUMBER METHOD PATH LENGTH` and makes these requests, 15 on a
-// connection, four connections at a time. A line for each answer:
-// NUMBER OWN-ADDRESS STATUS LENGTH right|wrong PID NAME (the last two from X-Process).
+// A client made with Boost.Beast: `beast PORT`. Reads lines `NUMBER METHOD PATH LENGTH` and makes these requests, 15 on
+// a connection, four connections at a time. A line for each answer: NUMBER OWN-ADDRESS STATUS LENGTH right|wrong PID
+// NAME (the last two from X-Process).
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/beast/core.hpp>
 #include <boost/beast/http.hpp>

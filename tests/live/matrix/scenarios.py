@@ -128,7 +128,7 @@ def io_uring_counted(collector: Collector, pid: int, name: str, before: float = 
 
 
 def with_io_uring(collector: Collector, kind: Kind, directory: Path) -> None:
-    """The client's side is right; on the server's side nothing without marks is wrong; the server is counted."""
+    """The client's side is right; what is wrong on the server's side says so; the server is counted."""
     before = collector.metric("collector_io_uring_setups_total")
     records, exchanges = Records(collector), plan(kind.path, EXCHANGES, kind.sizes)
     server = kind.start(directory)

@@ -205,6 +205,10 @@ def forking() -> None:
     server.serve_forever()
 
 
+def print_port(listener: socket.socket) -> None:
+    print(listener.getsockname()[1], flush=True)
+
+
 async def application(scope: dict[str, Any], receive: Callable[[], Any], send: Callable[[Any], Any]) -> None:
     """The matrix' answers by ASGI; long ones in pieces."""
     if scope["type"] != "http":
@@ -222,6 +226,7 @@ async def application(scope: dict[str, Any], receive: Callable[[], Any], send: C
 def with_uvicorn(listener: socket.socket) -> None:
     import uvicorn
 
+    print_port(listener)
     uvicorn.Server(uvicorn.Config(application, loop="uvloop", lifespan="off", log_level="error")).run([listener])
 
 
@@ -233,9 +238,11 @@ def main() -> None:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind(("127.0.0.1", 0))
     listener.listen(512)
-    print(listener.getsockname()[1], flush=True)
+    if mode == "uvicorn":
+        return with_uvicorn(listener)
+    print_port(listener)
     ways: dict[str, Callable[[], None]] = {
-        "plain": lambda: accept_all(listener, in_thread), "uvicorn": lambda: with_uvicorn(listener),
+        "plain": lambda: accept_all(listener, in_thread),
         "turns": lambda: accept_forked(listener, turns), "halves": lambda: accept_forked(listener, halves),
         "passed": lambda: passed(listener), "dup": lambda: accept_all(listener, dup_first),
         "getfd": lambda: getfd(listener)}

@@ -8,10 +8,10 @@ enum step { ACCEPT, RECEIVE, SEND };
 struct work {
     enum step step;
     int fd;
-    size_t have;            /* request bytes */
+    size_t have; /* request bytes */
     char in[64 << 10];
     char *out;
-    size_t length, sent;    /* answer bytes */
+    size_t length, sent; /* answer bytes */
 };
 
 static struct io_uring ring;

@@ -151,15 +151,17 @@ def bytes_differ(verdict: Verdict, record: dict[str, Any], one: Expected) -> Non
 
 
 def never_wrong(records: Iterable[dict[str, Any]], expected: list[Expected]) -> Verdict:
-    """A record may be missing or marked. One without marks is of these exchanges, right, and the only one."""
+    """A record may be missing, and it may be marked. One without marks is right in everything. A pair that is wrong must
+    say `pairing_uncertain`: another mark is no warning of that."""
     verdict = Verdict()
     known = {(one.direction, one.path): one for one in expected}
     for record in records:
-        if record["mark"]:
-            continue
         one = known.pop((record["direction"], record["path"]), None)
         if one is None:
-            verdict.add(record["direction"], "of nobody", record["path"])
-        else:
+            verdict.add(record["direction"], "surplus or of nobody", (record["path"], record["mark"]))
+        elif not record["mark"]:
             judge(verdict, record, one, frozenset())
+        elif record["responsePayload"] and not is_pair(record, one.exchange) and "pairing_uncertain" not in record["words"]:
+            verdict.add(one.direction, "WRONG PAIR without pairing_uncertain",
+                        (record["path"], record["mark"], record["responsePayload"][:20]))
     return verdict
