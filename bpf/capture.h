@@ -1,21 +1,42 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
-/* Bytes -> events: positions, chunks, truncation, ring choice, loss count. */
+/* Bytes -> events: ring choice, chunks, truncation, what nobody wants, loss count. */
 
-/* The same function as collector/router/partition.py (a test compares them). */
-static __always_inline u16 ring_of(u32 tgid, s32 fd)
+#define RB_AVAIL_DATA 0 /* bpf_ringbuf_query */
+#define RB_CONS_POS 2
+#define RB_PROD_POS 3
+#define RB_NO_WAKEUP 1
+#define RB_FORCE_WAKEUP 2
+
+static __always_inline u64 scatter(u64 conn_id)
 {
-    u64 key = ((u64)tgid << 32 | (u32)fd) * 0x9E3779B97F4A7C15ULL;
-    return (u16)((key >> 48) % RINGS);
+    return (conn_id >> 12 ^ conn_id << 52) * 0x9E3779B97F4A7C15ULL;
 }
 
-static __always_inline u32 next_generation(void)
+/* The same function as in collector/router/partition.py (a test compares them). */
+static __always_inline u16 ring_of(u64 conn_id)
+{
+    return (u16)((scatter(conn_id) >> 48) % RINGS);
+}
+
+/* Never used twice in one boot: the time of its making on this CPU, moved on when the clock has not. */
+static __always_inline u64 next_conn_id(void)
 {
     u32 zero = 0;
-    u32 *g = generations.lookup(&zero);
-    if (!g)
-        return 1;
-    *g += 1;
-    return *g << 8 | (bpf_get_smp_processor_id() & 0xff);
+    u64 cpu = bpf_get_smp_processor_id() & 0xfff;
+    u64 id = (bpf_ktime_get_ns() & ~0xfffULL) | cpu;
+    u64 *last = last_ids.lookup(&zero);
+    if (!last)
+        return id;
+    if (id <= *last)
+        id = *last + 0x1000;
+    *last = id;
+    return id;
+}
+
+/* The loader is waked when a ring passes WAKE_BYTES; else it looks by itself. */
+static __always_inline u64 wake(u64 before, u64 size)
+{
+    return before < WAKE_BYTES && before + size >= WAKE_BYTES ? RB_FORCE_WAKEUP : RB_NO_WAKEUP;
 }
 
 static __always_inline void put(u32 ring, void *event, u64 size, u64 bytes)
@@ -24,33 +45,51 @@ static __always_inline void put(u32 ring, void *event, u64 size, u64 bytes)
     void *r = rings.lookup(&k);
     if (!r)
         return;
-    if (bpf_ringbuf_output(r, event, size, 1 /* BPF_RB_NO_WAKEUP: the loader polls */)) {
+    if (bpf_ringbuf_output(r, event, size, wake(bpf_ringbuf_query(r, RB_AVAIL_DATA), size))) {
         count(STAT_DROPPED_EVENTS, 1);
         count(STAT_DROPPED_BYTES, bytes);
     }
 }
 
-static __always_inline void header(struct event_header *h, struct conn *c, u32 type, u32 dir)
+static __always_inline void header(struct event_header *h, struct conn *c, u32 type)
 {
     h->ts_ns = bpf_ktime_get_ns();
-    h->tgid = c->tgid;
+    h->pos = 0;
+    h->conn_id = c->conn_id;
+    h->tgid = c->told;
+    h->tid = 0;
     h->fd = c->fd;
-    h->gen = c->gen;
-    h->tid = (u32)bpf_get_current_pid_tgid();
-    h->type = type;
-    h->dir = dir;
-    h->flags = 0;
-    h->call = 0;
-    h->spare = 0;
     h->len_true = 0;
     h->len_cap = 0;
-    h->pos = 0;
+    h->type = type;
+    h->dir = 0;
+    h->flags = 0;
+    h->source = SOURCE_SYSCALL;
+    h->reason = 0;
+    h->call = CALL_NONE;
+    h->ring = c->ring;
+    h->spare = 0;
 }
 
-static __always_inline void send_open(struct conn *c, u32 type)
+static __always_inline void data_header(struct event_header *h, struct conn *c, const struct call *k, u64 pos)
+{
+    header(h, c, EVENT_DATA);
+    h->pos = pos;
+    h->tgid = k->id >> 32;
+    h->tid = (u32)k->id;
+    h->fd = (s32)k->fd;
+    h->dir = k->dir;
+    h->call = k->call;
+}
+
+static __always_inline void send_open(struct conn *c, u64 id, u64 in, u64 out)
 {
     struct event_open o = {};
-    header(&o.h, c, type, 0);
+    header(&o.h, c, EVENT_OPEN);
+    o.h.tgid = id >> 32;
+    o.h.tid = (u32)id;
+    o.pos[DIR_IN] = in;
+    o.pos[DIR_OUT] = out;
     __builtin_memcpy(o.local, c->local, 16);
     __builtin_memcpy(o.remote, c->remote, 16);
     o.local_port = c->local_port;
@@ -58,49 +97,31 @@ static __always_inline void send_open(struct conn *c, u32 type)
     o.role = c->role;
     o.start = c->start;
     o.family = c->family;
-    bpf_get_current_comm(o.comm, sizeof(o.comm));
     put(c->ring, &o, sizeof(o), 0);
 }
 
 static __always_inline void send_close(struct conn *c, u32 reason)
 {
     struct event_close e = {};
-    header(&e.h, c, EVENT_CLOSE, 0);
-    e.h.flags = reason;
-    e.final_pos[0] = c->pos[0];
-    e.final_pos[1] = c->pos[1];
+    header(&e.h, c, EVENT_CLOSE);
+    e.h.reason = reason;
+    e.final_pos[DIR_IN] = c->pos[DIR_IN];
+    e.final_pos[DIR_OUT] = c->pos[DIR_OUT];
     put(c->ring, &e, sizeof(e), 0);
 }
 
-/* The address of a server that did not ask for it: the socket that this very call has read from. */
-static __always_inline void late_address(struct conn *c)
+static __always_inline void send_eof(struct conn *c, u64 id, u32 dir, u32 call)
 {
-    u64 thread = bpf_get_current_pid_tgid();
-    struct ends *e = last_read.lookup(&thread);
-    if (!e)
-        return;
-    if (bpf_ktime_get_ns() - e->ts_ns < 50000) {
-        __builtin_memcpy(c->local, e->local, 16);
-        __builtin_memcpy(c->remote, e->remote, 16);
-        c->local_port = e->local_port;
-        c->remote_port = e->remote_port;
-        c->family = e->family;
+    struct event_header h;
+    header(&h, c, EVENT_EOF);
+    if (id) {
+        h.tgid = id >> 32;
+        h.tid = (u32)id;
     }
-    last_read.delete(&thread);
-}
-
-static __always_inline void open_if_needed(struct conn *c, u32 dir)
-{
-    if (c->opened)
-        return;
-    c->opened = 1;
-    if (!c->family && dir == DIR_IN)
-        late_address(c);
-    send_open(c, EVENT_OPEN);
-    if (!c->family || c->start != START_SEEN) {
-        struct question q = {.tgid = c->tgid, .fd = c->fd, .gen = c->gen, .ring = c->ring};
-        questions.ringbuf_output(&q, sizeof(q), 1);
-    }
+    h.dir = dir;
+    h.call = call;
+    h.pos = c->pos[dir & 1];
+    put(c->ring, &h, sizeof(h), 0);
 }
 
 static __always_inline struct scratch *scratch(void)
@@ -110,6 +131,18 @@ static __always_inline struct scratch *scratch(void)
 }
 
 /* Bytes that are counted and not copied. */
+static __always_inline void send_size(struct conn *c, const struct call *k, u64 pos, u64 n, u32 flags)
+{
+    struct event_header h;
+    if (!n)
+        return;
+    data_header(&h, c, k, pos);
+    h.len_true = n;
+    h.flags = flags;
+    put(c->ring, &h, sizeof(h), n);
+}
+
+/* As send_size, from the header in scratch memory. */
 static __always_inline void size_only(struct conn *c, struct scratch *s, u64 n, u32 flags)
 {
     if (!n)
@@ -120,18 +153,71 @@ static __always_inline void size_only(struct conn *c, struct scratch *s, u64 n, 
     put(c->ring, &s->h, sizeof(s->h), n);
 }
 
+/* ---- what is not copied ----------------------------------------------------------------------------------------- */
+
+/*
+ * How many of the `n` bytes from `pos` on nobody wants. The shard of a connection writes the position up to which it
+ * only needs the length: the rest of a body beyond COLLECTOR_BODY_BYTES whose end it knows. Words are shared by hash;
+ * the tag tells whose it is. A word that is late, lost or overwritten leaves bytes to be copied for nothing; one that
+ * is wrong leaves bytes out, which the size-only event shows to the shard like any other. Positions are never touched.
+ */
+static __always_inline u64 not_wanted(struct conn *c, u32 dir, u64 pos, u64 n)
+{
+    u64 h = scatter(c->conn_id);
+    u32 at = (u32)(h >> 20 & (UNWANTED_WORDS / 2 - 1)) * 2 + (dir & 1);
+    u64 *word = unwanted.lookup(&at);
+    if (!word)
+        return 0;
+    u64 w = *word;
+    u64 until = w & 0xffffffffffffULL;
+    if (w >> 48 != (h >> 4 & 0xffff) || pos >= until)
+        return 0;
+    return until - pos < n ? until - pos : n;
+}
+
+/*
+ * The shard's word comes a drain later. Until then one connection may fill no more of its ring than this: RUN_BYTES in
+ * a row in one direction always (any body that is kept whole), then WINDOW_BYTES between two drains. Requests and
+ * answers that alternate begin a new run each time.
+ */
+static __always_inline bool too_much(struct conn *c, u32 dir, u64 n)
+{
+    if (c->run_dir != dir) {
+        c->run_dir = dir;
+        c->run = 0;
+    }
+    if (c->run < RUN_BYTES) {
+        c->run += n;
+        return false;
+    }
+    if (c->window + n <= WINDOW_BYTES) {
+        c->window += n;
+        return false;
+    }
+    int k = c->ring & 63;
+    void *r = rings.lookup(&k);
+    if (!r)
+        return false;
+    if (bpf_ringbuf_query(r, RB_CONS_POS) < c->window_pos)
+        return true;
+    c->window_pos = bpf_ringbuf_query(r, RB_PROD_POS);
+    c->window = n;
+    return false;
+}
+
+/* ---- what is copied --------------------------------------------------------------------------------------------- */
+
 /* Room for the payload of an event that is made in the ring itself: a head, a small exchange. The sizes of reservations
- * must be known to the verifier; what is not used of one is behind len_cap and read by nobody. */
+ * must be known to the verifier; what is not used of one is behind len_cap, and nobody reads it. */
 #define ROOM_SMALL (256 - sizeof(struct event_header))
 #define ROOM_MEDIUM (1088 - sizeof(struct event_header))
+#define ROOM_LARGE (2112 - sizeof(struct event_header))
 
 /* At most `room` bytes, without a copy in between. */
-static __always_inline void capture_here(struct conn *c, u64 base, u64 n, u32 dir, u32 call, const u64 room)
+static __always_inline void capture_here(struct conn *c, const struct call *k, u64 pos, u64 base, u64 n, const u64 room)
 {
-    int k = c->ring & 63;
-    u64 pos = c->pos[dir & 1];
-    c->pos[dir & 1] += n;
-    void *r = rings.lookup(&k);
+    int number = c->ring & 63;
+    void *r = rings.lookup(&number);
     if (!r)
         return;
     struct event_header *h = bpf_ringbuf_reserve(r, sizeof(*h) + room, 0);
@@ -140,9 +226,7 @@ static __always_inline void capture_here(struct conn *c, u64 base, u64 n, u32 di
         count(STAT_DROPPED_BYTES, n);
         return;
     }
-    header(h, c, EVENT_DATA, dir);
-    h->call = call;
-    h->pos = pos;
+    data_header(h, c, k, pos);
     u64 m = n;
     asm volatile("" : "+r"(m));
     if (m > room)
@@ -154,22 +238,18 @@ static __always_inline void capture_here(struct conn *c, u64 base, u64 n, u32 di
         h->len_cap = 0;
         h->flags = EVENT_F_FAULT;
     }
-    bpf_ringbuf_submit(h, 1 /* BPF_RB_NO_WAKEUP */);
+    u64 size = sizeof(*h) + room + 8;
+    u64 filled = bpf_ringbuf_query(r, RB_AVAIL_DATA);
+    bpf_ringbuf_submit(h, wake(filled - size, size));
 }
 
-/*
- * `n` bytes at `base` went through a call. The position moves on before anything is put out: an event that finds no
- * room is a hole that the shard can see.
- */
-static __always_inline void capture_chunks(struct conn *c, u64 base, u64 n, u32 dir, u32 call)
+/* `n` bytes at `base`, in chunks by way of scratch memory. */
+static __always_inline void capture_chunks(struct conn *c, const struct call *k, u64 pos, u64 base, u64 n)
 {
     struct scratch *s = scratch();
     if (!s)
         return;
-    header(&s->h, c, EVENT_DATA, dir);
-    s->h.call = call;
-    s->h.pos = c->pos[dir & 1];
-    c->pos[dir & 1] += n;
+    data_header(&s->h, c, k, pos);
     if (n <= CHUNK) {
         u64 m = n;
         asm volatile("" : "+r"(m));
@@ -213,48 +293,120 @@ static __always_inline void capture_chunks(struct conn *c, u64 base, u64 n, u32 
     size_only(c, s, s->left, EVENT_F_CUT);
 }
 
-static __always_inline void capture(struct conn *c, u64 base, u64 n, u32 dir, u32 call)
+/* `n` bytes at `base` of one call, from stream position `pos` on. */
+static __always_inline void capture(struct conn *c, const struct call *k, u64 pos, u64 base, u64 n)
 {
-    if (n <= ROOM_SMALL)
-        capture_here(c, base, n, dir, call, ROOM_SMALL);
-    else if (n <= ROOM_MEDIUM)
-        capture_here(c, base, n, dir, call, ROOM_MEDIUM);
-    else
-        capture_chunks(c, base, n, dir, call);
+    u64 skip = not_wanted(c, k->dir, pos, n);
+    if (skip) {
+        count(STAT_UNWANTED_BYTES, skip);
+        send_size(c, k, pos, skip, EVENT_F_SIZE_ONLY);
+        if (skip >= n)
+            return;
+        pos += skip;
+        base += skip;
+        n -= skip;
+    }
+    if (too_much(c, k->dir, n)) {
+        count(STAT_BOUNDED_BYTES, n);
+        send_size(c, k, pos, n, EVENT_F_SIZE_ONLY);
+    } else if (n <= ROOM_SMALL) {
+        capture_here(c, k, pos, base, n, ROOM_SMALL);
+    } else if (n <= ROOM_MEDIUM) {
+        capture_here(c, k, pos, base, n, ROOM_MEDIUM);
+    } else {
+        capture_chunks(c, k, pos, base, n);
+    }
 }
+
+/* ---- vectored calls --------------------------------------------------------------------------------------------- */
 
 struct user_iovec {
     u64 base;
     u64 len;
 };
 
-/* As capture(), for `count_` buffers: gathered into chunks, so that one writev is one event where it fits. */
-static __always_inline void capture_iov(struct conn *c, u64 iov, u64 count_, u64 n, u32 dir, u32 call)
+#define FEW 4 /* buffers of a call that go straight into the ring */
+
+/*
+ * Up to FEW buffers, `n` bytes in all, gathered in one reservation of `room` bytes. The verifier does not relate where
+ * a piece goes to how long it is, so a piece must end in the half, the quarter or the eighth of the room that its place
+ * leaves. 0: it is done; -1: a piece does not fit so; nothing was put out.
+ */
+static __always_inline int gather_here(struct conn *c, const struct call *k, u64 pos, struct user_iovec *v, u64 n,
+                                       const u64 room)
 {
-    struct scratch *s = scratch();
-    if (!s)
-        return;
-    header(&s->h, c, EVENT_DATA, dir);
-    s->h.call = call;
-    s->h.pos = c->pos[dir & 1];
-    c->pos[dir & 1] += n;
-    s->left = n;
-    s->iov = iov;
-    s->fill = 0;
-    s->part = 0;
-    s->chunks = 0;
-    s->base = 0;
-    s->fault = 0;
+    int number = c->ring & 63;
+    u64 at = 0;
+    u32 fault = 0;
+    void *r = rings.lookup(&number);
+    if (!r)
+        return 0;
+    struct event_header *h = bpf_ringbuf_reserve(r, sizeof(*h) + room, 0);
+    if (!h) {
+        count(STAT_DROPPED_EVENTS, 1);
+        count(STAT_DROPPED_BYTES, n);
+        return 0;
+    }
+    u8 *to = (u8 *)(h + 1);
+#pragma unroll
+    for (int i = 0; i < FEW; i++) {
+        u64 m = v[i].len;
+        if (m > n - at)
+            m = n - at;
+        if (!m)
+            continue;
+        u64 place = at;
+        asm volatile("" : "+r"(m));
+        asm volatile("" : "+r"(place));
+        if (place <= room / 2 && m <= room / 2)
+            fault |= !!bpf_probe_read_user(to + place, m, (void *)v[i].base);
+        else if (place <= room - room / 4 && m <= room / 4)
+            fault |= !!bpf_probe_read_user(to + place, m, (void *)v[i].base);
+        else if (place <= room - room / 8 && m <= room / 8)
+            fault |= !!bpf_probe_read_user(to + place, m, (void *)v[i].base);
+        else {
+            bpf_ringbuf_discard(h, RB_NO_WAKEUP);
+            return -1;
+        }
+        at += m;
+    }
+    data_header(h, c, k, pos);
+    h->len_true = n;
+    h->len_cap = n;
+    if (fault) {
+        count(STAT_FAULTS, 1);
+        h->len_cap = 0;
+        h->flags = EVENT_F_FAULT;
+    }
+    u64 size = sizeof(*h) + room + 8;
+    u64 filled = bpf_ringbuf_query(r, RB_AVAIL_DATA);
+    bpf_ringbuf_submit(h, wake(filled - size, size));
+    return 0;
+}
+
+/*
+ * IOV_STEPS steps over the buffers of a call whose state is in scratch memory: gathered into chunks, so that a long
+ * writev is few events. True when it is done; else the program runs again, for all steps in one would be too long for
+ * the verifier.
+ */
+static __always_inline bool gather_steps(struct conn *c, struct scratch *s)
+{
+    bool out_of_steps = true;
 #pragma clang loop unroll(disable)
     for (int i = 0; i < IOV_STEPS; i++) {
-        if (!s->left)
+        if (!s->left) {
+            out_of_steps = false;
             break;
+        }
         if (!s->part) {
             struct user_iovec v;
-            if (!count_ || s->iov >= iov + count_ * sizeof(v))
+            if (s->iov >= s->iov_end) {
+                out_of_steps = false;
                 break;
+            }
             if (bpf_probe_read_user(&v, sizeof(v), (void *)s->iov)) {
                 s->fault = 1;
+                out_of_steps = false;
                 break;
             }
             s->iov += sizeof(v);
@@ -270,8 +422,10 @@ static __always_inline void capture_iov(struct conn *c, u64 iov, u64 count_, u64
             s->h.pos += CHUNK;
             s->fill = 0;
             s->chunks += 1;
-            if (s->chunks >= CHUNKS)
+            if (s->chunks >= CHUNKS) {
+                out_of_steps = false;
                 break;
+            }
             continue;
         }
         u64 m = s->part;
@@ -281,10 +435,13 @@ static __always_inline void capture_iov(struct conn *c, u64 iov, u64 count_, u64
             m = CHUNK - fill;
         fill &= CHUNK - 1;
         asm volatile("" : "+r"(m));
-        if (m > CHUNK)
+        if (m > CHUNK) {
+            out_of_steps = false;
             break;
+        }
         if (bpf_probe_read_user(&s->data[fill], m, (void *)s->base)) {
             s->fault = 1;
+            out_of_steps = false;
             break;
         }
         s->fill += m;
@@ -292,6 +449,12 @@ static __always_inline void capture_iov(struct conn *c, u64 iov, u64 count_, u64
         s->part -= m;
         s->left -= m;
     }
+    return !out_of_steps;
+}
+
+/* What was gathered and not put out yet, and what is left as a size. */
+static __always_inline void gather_end(struct conn *c, struct scratch *s)
+{
     u64 m = s->fill;
     asm volatile("" : "+r"(m));
     if (m && m <= CHUNK) {
@@ -305,4 +468,49 @@ static __always_inline void capture_iov(struct conn *c, u64 iov, u64 count_, u64
             count(STAT_FAULTS, 1);
         size_only(c, s, s->left, s->fault ? EVENT_F_FAULT : EVENT_F_CUT);
     }
+}
+
+/* As capture(), for `buffers` buffers at `iov`. True when it is done; else what to gather is in scratch memory. */
+static __always_inline bool capture_iov(struct conn *c, const struct call *k, u64 name, u64 pos, u64 iov, u64 buffers,
+                                        u64 n)
+{
+    if (not_wanted(c, k->dir, pos, n) >= n) { /* a call that is wanted in part is copied whole */
+        count(STAT_UNWANTED_BYTES, n);
+        send_size(c, k, pos, n, EVENT_F_SIZE_ONLY);
+        return true;
+    }
+    if (too_much(c, k->dir, n)) {
+        count(STAT_BOUNDED_BYTES, n);
+        send_size(c, k, pos, n, EVENT_F_SIZE_ONLY);
+        return true;
+    }
+    if (buffers <= FEW && n <= ROOM_LARGE) {
+        struct user_iovec v[FEW] = {};
+        u64 size = buffers * sizeof(v[0]);
+        asm volatile("" : "+r"(size));
+        if (size > sizeof(v))
+            return true;
+        if (size && !bpf_probe_read_user(v, size, (void *)iov)) {
+            if (n <= ROOM_MEDIUM / 2) {
+                if (!gather_here(c, k, pos, v, n, ROOM_MEDIUM / 2))
+                    return true;
+            } else if (!gather_here(c, k, pos, v, n, ROOM_LARGE)) {
+                return true;
+            }
+        }
+    }
+    struct scratch *s = scratch();
+    if (!s)
+        return true;
+    data_header(&s->h, c, k, pos);
+    s->left = n;
+    s->iov = iov;
+    s->iov_end = iov + buffers * sizeof(struct user_iovec);
+    s->fill = 0;
+    s->part = 0;
+    s->chunks = 0;
+    s->base = 0;
+    s->fault = 0;
+    s->key = name;
+    return false;
 }

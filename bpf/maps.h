@@ -4,18 +4,26 @@
 enum conn_state {
     CONN_UNDECIDED = 0, /* the first bytes may still become HTTP: captured, may be taken back (CLOSE_NOT_HTTP) */
     CONN_HTTP = 1,
-    CONN_IGNORED = 2, /* not HTTP, or not wanted: nothing is captured until the descriptor is closed */
-    CONN_SHARED = 3   /* several descriptors: the state is in `shared[shared_id]` */
+    CONN_IGNORED = 2, /* not HTTP, or not wanted: nothing is captured until it ends */
+    CONN_SHARED = 3,  /* descriptor identity, several descriptors: the state is in `shared[shared_id]` */
+    CONN_WAITING = 4  /* older than the collector: nothing of it looked like a message yet */
 };
 
-/* One connection. 88 bytes; the loader reads it (collector/loader/compiler.py CONN). */
+/* One connection. 136 bytes; the loader reads it (collector/loader/compiler.py CONN). */
 struct conn {
-    u64 pos[2];    /* stream position after the last captured call, by enum event_dir */
-    u64 shared_id; /* CONN_SHARED: key of `shared` */
-    u32 tgid;      /* with fd and gen: the identity that events carry; dup'd descriptors keep the first one */
-    s32 fd;
-    u32 gen;
-    u32 first4; /* CONN_UNDECIDED: the first four bytes */
+    u64 conn_id;
+    u64 pos[2];     /* stream position after the last call, by enum event_dir */
+    u64 sk;         /* socket identity: its struct sock */
+    u64 shared_id;  /* descriptor identity, CONN_SHARED: key of `shared` */
+    u64 window_pos; /* producer position of the ring when `window` began */
+    u32 counter[2]; /* socket identity: the kernel's own counters after the last call (copied_seq, write_seq) */
+    u32 run;        /* bytes captured in a row in direction run_dir */
+    u32 window;     /* of these, beyond RUN_BYTES and perhaps not drained yet */
+    u32 tgid;       /* the process that made the entry; with fd the name where descriptors are the identity */
+    s32 fd;         /* descriptor under which it was first seen */
+    u32 told;       /* process whose name this connection's ring was last told */
+    u32 first4;     /* CONN_UNDECIDED: the first four bytes */
+    u32 refs;       /* in `shared`: descriptors that refer to it */
     u16 ring;
     u16 local_port; /* host order */
     u16 remote_port;
@@ -23,31 +31,56 @@ struct conn {
     u8 role;  /* enum event_role */
     u8 start; /* enum event_start */
     u8 family;
-    u8 opened; /* an OPEN was sent */
-    u8 token;  /* CONN_UNDECIDED: bytes of the method seen; 255 = its blank was seen */
-    u32 refs;  /* in `shared`: descriptors that refer to it */
+    u8 opened;  /* an OPEN was sent */
+    u8 token;   /* CONN_UNDECIDED: bytes of the method seen; 255 = its blank was seen */
+    u8 counted; /* positions are checked against the kernel's counters */
+    u8 reset;   /* the peer reset it: the entry goes with the next close */
+    u8 run_dir;
+    u8 ended; /* 1: the peer's FIN was read; 2: our side was shut down; 4: and its FIN counted */
+    u8 pad[4];
     u8 local[16];
     u8 remote[16];
 };
 
-/* (tgid << 32 | fd) -> connection. Made at accept, connect, or the first HTTP-looking data; deleted at close, exec,
- * exit. Full: counted, the connection is tried again at its next message. */
-BPF_TABLE("hash", u64, struct conn, conns, MAX_CONNS);
+/* Name -> connection. The name is the address of the socket's struct file where sockets are the identity, else
+ * tgid << 32 | fd (see connections.h). Made at the first call that moves bytes (socket identity), or at accept, connect
+ * and the first HTTP-looking data; ends with the socket, or at close, exec, exit. Full: the least recently used goes.
+ */
+BPF_TABLE("lru_hash", u64, struct conn, conns, MAX_CONNS);
 
+#ifdef IDENTITY_SOCKET
+/* struct sock -> name, for the end of the socket. As `conns`. */
+BPF_TABLE("lru_hash", u64, u64, names, MAX_CONNS);
+#else
 /* unique id -> connection with several descriptors. Made at the first dup; deleted with the last descriptor. */
-BPF_TABLE("hash", u64, struct conn, shared, MAX_SHARED);
+BPF_TABLE("lru_hash", u64, struct conn, shared, MAX_SHARED);
+#endif
 
 /* pid / 64 -> one bit a process. SELECT_PIDS: set = capture it; else: set = leave it alone. Written by the loader
  * (our own processes, --pid). An array, because the verifier inlines its look-up: it is asked at every call. */
 BPF_ARRAY(pid_bits, u64, MAX_PIDS / 64);
 
-/* tgid -> highest descriptor with a connection. Made with a process's first connection; deleted at its exit. */
+/* tgid -> what is known of a process with a connection. Made with its first connection; deleted at its exit. */
 struct process {
-    u32 max_fd;
-    u32 want_address; /* it accepts without asking for the address */
+    u64 rings;        /* bit r: ring r was told its name */
+    u32 connections;  /* entries that it made and that have not ended */
+    u32 max_fd;       /* descriptor identity: highest descriptor with a connection */
+    u32 want_address; /* descriptor identity: it accepts without asking for the address */
+    u32 pad;
 };
-BPF_TABLE("hash", u32, struct process, processes, 16384);
+BPF_TABLE("lru_hash", u32, struct process, processes, 16384);
 
+/* tgid -> a process whose traffic the hooked calls do not show: io_uring (rings made, socket operations submitted),
+ * 32-bit system calls. Read by the loader, which names it in a metric. */
+struct unseen {
+    u64 rings;
+    u64 operations;
+    u64 compat;
+    char comm[16];
+};
+BPF_TABLE("lru_hash", u32, struct unseen, unseen_processes, 1024);
+
+#ifndef IDENTITY_SOCKET
 /* thread -> the connecting descriptor, between sys_enter_connect and SYN_SENT on the same thread. */
 BPF_TABLE("lru_hash", u64, u64, connecting, 4096);
 
@@ -80,21 +113,27 @@ struct ends {
     u16 pad;
 };
 BPF_TABLE("lru_hash", u64, struct ends, last_read, 4096);
+#endif
+
+/* Written by the shards, who map it: (conn_id's slot) * 2 + direction -> tag << 48 | position up to which nobody wants
+ * the bytes. A wrong or stale word costs bytes, never framing: what it leaves out is still counted (capture.h). */
+BPF_F_TABLE("array", u32, u64, unwanted, UNWANTED_WORDS, 1024 /* BPF_F_MMAPABLE */);
 
 /* The rings: made and put in by the loader, so that number and size need no other program. */
 BPF_RINGBUF_OUTPUT(ring_template, RING_TEMPLATE_PAGES);
 BPF_ARRAY_OF_MAPS(rings, "ring_template", 64);
 
-/* To the loader: connections that user space must look at (is it a socket? which addresses?). */
+/* To the loader: connections that user space must look at (is it a socket? which addresses?), descriptor identity. */
 struct question {
+    u64 conn_id;
     u32 tgid;
     s32 fd;
-    u32 gen;
     u32 ring;
+    u32 pad;
 };
 BPF_RINGBUF_OUTPUT(questions, 16);
 
-/* What went wrong or was left out; read by the loader. */
+/* What went wrong or was left out; read by the loader (collector/loader/process.py). */
 enum stat {
     STAT_DROPPED_EVENTS = 0, /* no room in the ring */
     STAT_DROPPED_BYTES = 1,
@@ -105,13 +144,30 @@ enum stat {
     STAT_FAULTS = 6,
     STAT_NULL_ACCEPTS = 7,
     STAT_IO_URING = 8,
-    STATS = 16
+    STAT_UNSEEN_BYTES = 9,    /* went by between two captured calls */
+    STAT_UNWANTED_BYTES = 10, /* counted, not copied: a shard asked for it */
+    STAT_BOUNDED_BYTES = 11,  /* counted, not copied: one connection had too much that was not drained */
+    STAT_PROCESS_FULL = 12,   /* refused: the process has too many connections */
+    STAT_ENTRIES_MADE = 13,   /* in `conns` */
+    STAT_ENTRIES_ENDED = 14,
+    STAT_SWEPT = 15, /* of these, found by a sweep */
+    STAT_STALE = 16, /* of these, a name that belonged to another socket already */
+    STATS = 24
 };
 BPF_PERCPU_ARRAY(stats, u64, STATS);
-BPF_PERCPU_ARRAY(generations, u32, 1);
+BPF_PERCPU_ARRAY(last_ids, u64, 1);
 
-/* Working memory of one CPU. System call tracepoints run with preemption off, so the CPU number is safe. Loop state is
- * kept here and not in registers: the verifier then forgets it between iterations instead of multiplying states. */
+/* Everything that is said about one call: who made it, on what. And the working memory of one CPU. System call
+ * tracepoints run with preemption off, so the CPU number is safe; programs that may interrupt them (sockets.h
+ * raw_set_state) do not use it. Loop state is kept here and not in registers: the verifier then forgets it between
+ * iterations instead of multiplying states. */
+struct call {
+    u64 id; /* tgid << 32 | tid */
+    u64 fd;
+    u32 dir;  /* enum event_dir */
+    u32 call; /* enum call_id */
+};
+
 struct scratch {
     struct event_header h;
     u8 data[2 * CHUNK];
@@ -119,10 +175,19 @@ struct scratch {
     u64 left;
     u64 fill;
     u64 iov;
+    u64 iov_end;
     u64 base;
     u64 part;
+    u64 key; /* of the connection, for the next program of a long vectored call */
     u32 chunks;
     u32 fault;
+    /* a call that another program goes on with */
+    struct call k;
+    u64 call_base;
+    u64 call_buffers;
+    u64 call_bytes;
+    struct conn fresh;
+    u8 sniffed[2 * SNIFF_BYTES];
 };
 BPF_ARRAY(scratches, struct scratch, CPUS);
 

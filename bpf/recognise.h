@@ -8,7 +8,7 @@
 
 enum verdict { VERDICT_NO = 0, VERDICT_YES = 1, VERDICT_MORE = 2, VERDICT_TLS = 3, VERDICT_HTTP2 = 4 };
 
-#define SNIFF_BYTES 24
+#define SNIFF_BYTES 64 /* a power of two; some empty lines, the longest method, its blank and a byte of the target */
 #define TOKEN_LIMIT 32
 #define TOKEN_BLANK 255
 

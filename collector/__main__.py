@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import logging
 import os
-import secrets
 import sys
 import tempfile
 import uuid
@@ -117,8 +118,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return preflight.main()
         logs.set_up_supervisor(settings["AKTO_LOG_LEVEL"], settings["COLLECTOR_LOG_FORMAT"])
         for warning in settings.warnings:
-            import logging
-
             logging.getLogger("config").warning(warning)
         return run(settings, options) if options.command == "run" else replay(settings, options)
     except CollectorError as error:
@@ -168,7 +167,7 @@ def replay(settings: config.Config, options: argparse.Namespace) -> int:
         settings, kind, "collector.loader.replay",
         {"files": [os.path.abspath(path) for path in options.files]}, output_fd=fd, live=False, lossless=True,
         ordered=True, ends_by_itself=True, directory=tempfile.mkdtemp(prefix="collector-"), directory_exists=True,
-        record_prefix="replay-", daemonset_id="00000000-0000-0000-0000-000000000000", serve_health=False,
+        record_prefix=_replay_prefix(options.files), daemonset_id="00000000-0000-0000-0000-000000000000", serve_health=False,
         stop_sink_seconds=3600.0))
     code = supervisor.run()
     for problem in supervisor.problems:
@@ -176,6 +175,33 @@ def replay(settings: config.Config, options: argparse.Namespace) -> int:
     if settings["AKTO_LOG_LEVEL"] != "OFF":
         _summary(supervisor.totals(), "replayed")
     return code
+
+
+def _replay_prefix(paths: list[str]) -> str:
+    """Records of a capture file have the identities that they had live: those of the boot in which it was made."""
+    from collector.loader import capturefile
+
+    with contextlib.suppress(CollectorError, OSError):
+        for path in paths:
+            if capturefile.is_capture(path):
+                return capturefile.boot_of(path) + "-"
+    return "replay-"
+
+
+def _process(number: int) -> int:
+    """The process that --pid means; a thread's number means its process. Raises ConfigError."""
+    with open("/proc/sys/kernel/pid_max", encoding="ascii") as file:
+        most = int(file.read())
+    if number >= most:
+        raise ConfigError(f"--pid {number}: above the kernel's largest process id ({most - 1})")
+    try:
+        with open(f"/proc/{number}/status", encoding="utf-8", errors="replace") as file:
+            tgid = next(int(line.split()[1]) for line in file if line.startswith("Tgid:"))
+    except (OSError, StopIteration):
+        raise ConfigError(f"--pid {number}: no such process") from None
+    if tgid != number:
+        logging.getLogger("config").warning("--pid %d is a thread of process %d: capturing that process", number, tgid)
+    return tgid
 
 
 def run(settings: config.Config, options: argparse.Namespace) -> int:
@@ -191,9 +217,11 @@ def run(settings: config.Config, options: argparse.Namespace) -> int:
         rings = partition.ring_count(settings.shards, os.cpu_count() or 1)
         message = {
             "rings": rings, "ring_bytes": ring_size(settings["COLLECTOR_RING_BYTES"]),
-            "variants": [] if settings["COLLECTOR_HOOKS"] == "auto" else [settings["COLLECTOR_HOOKS"]], "pids": options.pid,
+            "variants": [] if settings["COLLECTOR_HOOKS"] == "auto" else [settings["COLLECTOR_HOOKS"]],
+            "identity": settings["COLLECTOR_IDENTITY"], "body_bytes": settings["COLLECTOR_BODY_BYTES"],
+            "header_bytes": settings["COLLECTOR_HEADER_BYTES"], "pids": [_process(pid) for pid in options.pid],
             "ports": options.port, "unix": settings["COLLECTOR_UNIX_SOCKETS"], "record": bool(options.record),
-            "record_limit": capturefile.DEFAULT_LIMIT_BYTES, "brokers": settings.brokers,
+            "record_limit": capturefile.DEFAULT_LIMIT_BYTES,
             "announce": _announcement(settings, options, kind),
         }
         fds = []
@@ -207,7 +235,7 @@ def run(settings: config.Config, options: argparse.Namespace) -> int:
             settings, kind, "collector.loader.process", message, fds, output_fd=fd,
             duration_seconds=options.duration,
             directory=os.path.join(settings["COLLECTOR_RUNTIME_DIR"], f"run-{os.getpid()}"),
-            record_prefix=secrets.token_hex(4) + "-", daemonset_id=str(uuid.uuid4())))
+            record_prefix=capturefile.boot_id() + "-", daemonset_id=str(uuid.uuid4())))
         code = supervisor.run()
         for problem in supervisor.problems:
             sys.stderr.write(f"collector: {problem}\n")

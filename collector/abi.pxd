@@ -12,6 +12,9 @@ cdef extern from "event.h" nogil:
         EVENT_CLOSE
         EVENT_EXIT
         EVENT_ADDRESS
+        EVENT_PROCESS
+        EVENT_BIND
+        EVENT_OWNER
         DIR_IN
         DIR_OUT
         ROLE_UNKNOWN
@@ -21,30 +24,39 @@ cdef extern from "event.h" nogil:
         START_MID
         START_UNCONFIRMED
         START_REJOIN
-        EVENT_F_TLS
         EVENT_F_CUT
         EVENT_F_SIZE_ONLY
         EVENT_F_FAULT
+        SOURCE_SYSCALL
         CLOSE_NORMAL
         CLOSE_NOT_HTTP
+        CLOSE_RESET
+        CLOSE_SWEPT
+        CLOSE_REPLACED
+        EXIT_PROCESS
+        EXIT_EXEC
 
     struct event_header:
         uint64_t ts_ns
         uint64_t pos
+        uint64_t conn_id
         uint32_t tgid
-        int32_t fd
-        uint32_t gen
         uint32_t tid
+        int32_t fd
         uint32_t len_true
         uint32_t len_cap
         uint8_t type
         uint8_t dir
         uint8_t flags
+        uint8_t source
+        uint8_t reason
         uint8_t call
+        uint16_t ring
         uint32_t spare
 
     struct event_open:
         event_header h
+        uint64_t pos[2]
         uint8_t local[16]
         uint8_t remote[16]
         uint16_t local_port
@@ -52,12 +64,34 @@ cdef extern from "event.h" nogil:
         uint8_t role
         uint8_t start
         uint8_t family
-        uint8_t reason_unused
-        char comm[16]
+        uint8_t spare
 
     struct event_close:
         event_header h
         uint64_t final_pos[2]
+
+    struct event_exit:
+        event_header h
+        uint64_t start_ns
+
+    struct event_process:
+        event_header h
+        uint64_t start_ns
+        uint64_t cgroup_id
+        char comm[16]
+
+    struct event_bind:
+        event_header h
+        uint64_t socket
+        uint64_t spare
+        uint8_t local[16]
+        uint8_t remote[16]
+        uint16_t local_port
+        uint16_t remote_port
+        uint8_t role
+        uint8_t spare2
+        uint8_t family
+        uint8_t spare3
 
 # A ring record: the kernel's header (u32 length with two flag bits, u32 page offset), the sample, padding to 8.
 cdef enum:
@@ -65,6 +99,23 @@ cdef enum:
     RING_BUSY = 0x80000000        # reserved, not committed yet: the walk stops here
     RING_DISCARD = 0x40000000     # committed as void: the walk skips it
     RING_LENGTH_MASK = 0x3FFFFFFF
+
+cdef inline size_t event_bytes(uint8_t type_) noexcept nogil:
+    """The least that an event of this type has."""
+    if type_ == EVENT_DATA:
+        return sizeof(event_header)
+    if type_ == EVENT_OPEN or type_ == EVENT_ADDRESS:
+        return sizeof(event_open)
+    if type_ == EVENT_CLOSE:
+        return sizeof(event_close)
+    if type_ == EVENT_EXIT:
+        return sizeof(event_exit)
+    if type_ == EVENT_PROCESS:
+        return sizeof(event_process)
+    if type_ == EVENT_BIND:
+        return sizeof(event_bind)
+    return sizeof(event_header)
+
 
 cdef inline size_t ring_advance(uint32_t length) noexcept nogil:
     """Bytes from one ring record to the next (kernel/bpf/ringbuf.c: header and sample, rounded up to 8)."""

@@ -4,7 +4,7 @@ from typing import Any, Final, TypeAlias
 
 from _typeshed import ReadableBuffer
 
-_Connection: TypeAlias = tuple[int, int, int]  # tgid, descriptor, generation
+_Connection: TypeAlias = tuple[int, int, int]  # conn_id, process, descriptor
 _Address: TypeAlias = tuple[str, int]  # text ("" when unknown), port
 
 VERSION: Final[int]
@@ -14,6 +14,9 @@ EOF: Final[int]
 CLOSE: Final[int]
 EXIT: Final[int]
 ADDRESS: Final[int]
+PROCESS: Final[int]
+BIND: Final[int]
+OWNER: Final[int]
 IN: Final[int]
 OUT: Final[int]
 UNKNOWN: Final[int]
@@ -23,12 +26,14 @@ SEEN: Final[int]
 MID: Final[int]
 UNCONFIRMED: Final[int]
 REJOIN: Final[int]
-F_TLS: Final[int]
 F_CUT: Final[int]
 F_SIZE_ONLY: Final[int]
 F_FAULT: Final[int]
 NORMAL: Final[int]
 NOT_HTTP: Final[int]
+RESET: Final[int]
+SWEPT: Final[int]
+REPLACED: Final[int]
 
 def layout() -> dict[str, dict[str, int]]: ...
 def pack_known(
@@ -40,7 +45,7 @@ def pack_known(
     role: int,
     local_port: int,
     remote_port: int,
-    comm: bytes = b"",
+    ring: int = 0,
 ) -> bytes: ...
 def pack_data(
     conn: _Connection,
@@ -61,11 +66,14 @@ def pack_open(
     start: int = ...,
     local: _Address = ("", 0),
     remote: _Address = ("", 0),
-    comm: bytes = b"",
+    positions: tuple[int, int] = (0, 0),
     type: int = ...,
+    ring: int = 0,
+    source: int = ...,
 ) -> bytes: ...
+def pack_process(tgid: int, comm: bytes, *, ts_ns: int = 0, ring: int = 0, start_ns: int = 0) -> bytes: ...
 def pack_close(
-    conn: _Connection, *, ts_ns: int = 0, final_in: int = 0, final_out: int = 0, reason: int = ...
+    conn: _Connection, *, ts_ns: int = 0, final_in: int = 0, final_out: int = 0, reason: int = ..., source: int = ...
 ) -> bytes: ...
 def pack_eof(conn: _Connection, direction: int, pos: int, *, ts_ns: int = 0) -> bytes: ...
 def pack_exit(tgid: int, *, ts_ns: int = 0, ring: int = 0) -> bytes: ...

@@ -16,6 +16,9 @@ EOF = EVENT_EOF
 CLOSE = EVENT_CLOSE
 EXIT = EVENT_EXIT
 ADDRESS = EVENT_ADDRESS
+PROCESS = EVENT_PROCESS
+BIND = EVENT_BIND
+OWNER = EVENT_OWNER
 IN = DIR_IN
 OUT = DIR_OUT
 UNKNOWN = ROLE_UNKNOWN
@@ -25,12 +28,14 @@ SEEN = START_SEEN
 MID = START_MID
 UNCONFIRMED = START_UNCONFIRMED
 REJOIN = START_REJOIN
-F_TLS = EVENT_F_TLS
 F_CUT = EVENT_F_CUT
 F_SIZE_ONLY = EVENT_F_SIZE_ONLY
 F_FAULT = EVENT_F_FAULT
 NORMAL = CLOSE_NORMAL
 NOT_HTTP = CLOSE_NOT_HTTP
+RESET = CLOSE_RESET
+SWEPT = CLOSE_SWEPT
+REPLACED = CLOSE_REPLACED
 
 
 def layout():
@@ -41,31 +46,46 @@ def layout():
     cdef event_header h
     cdef event_open o
     cdef event_close c
+    cdef event_exit e
+    cdef event_process p
+    cdef event_bind b
     cdef char* hb = <char*>&h
     cdef char* ob = <char*>&o
     cdef char* cb = <char*>&c
+    cdef char* pb = <char*>&p
+    cdef char* bb = <char*>&b
     return {
         "event_header": {
             "sizeof": sizeof(event_header),
-            "ts_ns": <char*>&h.ts_ns - hb, "pos": <char*>&h.pos - hb, "tgid": <char*>&h.tgid - hb,
-            "fd": <char*>&h.fd - hb, "gen": <char*>&h.gen - hb, "tid": <char*>&h.tid - hb,
+            "ts_ns": <char*>&h.ts_ns - hb, "pos": <char*>&h.pos - hb, "conn_id": <char*>&h.conn_id - hb,
+            "tgid": <char*>&h.tgid - hb, "tid": <char*>&h.tid - hb, "fd": <char*>&h.fd - hb,
             "len_true": <char*>&h.len_true - hb, "len_cap": <char*>&h.len_cap - hb,
             "type": <char*>&h.type - hb, "dir": <char*>&h.dir - hb, "flags": <char*>&h.flags - hb,
-            "call": <char*>&h.call - hb, "spare": <char*>&h.spare - hb,
+            "source": <char*>&h.source - hb, "reason": <char*>&h.reason - hb, "call": <char*>&h.call - hb,
+            "ring": <char*>&h.ring - hb, "spare": <char*>&h.spare - hb,
         },
         "event_open": {
-            "sizeof": sizeof(event_open),
+            "sizeof": sizeof(event_open), "pos": <char*>&o.pos - ob,
             "local": <char*>&o.local - ob, "remote": <char*>&o.remote - ob,
             "local_port": <char*>&o.local_port - ob, "remote_port": <char*>&o.remote_port - ob,
             "role": <char*>&o.role - ob, "start": <char*>&o.start - ob, "family": <char*>&o.family - ob,
-            "comm": <char*>&o.comm - ob,
         },
         "event_close": {"sizeof": sizeof(event_close), "final_pos": <char*>&c.final_pos - cb},
+        "event_exit": {"sizeof": sizeof(event_exit), "start_ns": <char*>&e.start_ns - <char*>&e},
+        "event_process": {
+            "sizeof": sizeof(event_process), "start_ns": <char*>&p.start_ns - pb,
+            "cgroup_id": <char*>&p.cgroup_id - pb, "comm": <char*>&p.comm - pb,
+        },
+        "event_bind": {
+            "sizeof": sizeof(event_bind), "socket": <char*>&b.socket - bb, "local": <char*>&b.local - bb,
+            "remote": <char*>&b.remote - bb, "local_port": <char*>&b.local_port - bb,
+            "remote_port": <char*>&b.remote_port - bb, "role": <char*>&b.role - bb, "family": <char*>&b.family - bb,
+        },
     }
 
 
 def pack_known(conn, const unsigned char[::1] local not None, const unsigned char[::1] remote not None, *,
-               uint64_t ts_ns, int role, uint16_t local_port, uint16_t remote_port, bytes comm=b""):
+               uint64_t ts_ns, int role, uint16_t local_port, uint16_t remote_port, uint16_t ring=0):
     """An EVENT_OPEN with START_REJOIN from 16-byte addresses, as the kernel's table has them."""
     cdef event_open o
     if local.shape[0] != 16 or remote.shape[0] != 16:
@@ -78,8 +98,7 @@ def pack_known(conn, const unsigned char[::1] local not None, const unsigned cha
     o.remote_port = remote_port
     o.role = <uint8_t>role
     o.start = START_REJOIN
-    comm = comm[:15]
-    memcpy(o.comm, <const char*>comm, len(comm))
+    o.h.ring = ring
     return _ring_record(&o, sizeof(o), NULL, 0)
 
 
@@ -98,18 +117,18 @@ cdef bytes _ring_record(const void* sample, size_t sample_len, const void* tail,
 
 cdef void _fill_header(event_header* h, conn, int type_, uint64_t ts_ns) except *:
     memset(h, 0, sizeof(event_header))
-    tgid, fd, gen = conn
+    conn_id, tgid, fd = conn
     h.ts_ns = ts_ns
+    h.conn_id = conn_id
     h.tgid = tgid
     h.tid = tgid
     h.fd = fd
-    h.gen = gen
     h.type = <uint8_t>type_
 
 
 def pack_data(conn, int direction, uint64_t pos, const unsigned char[::1] data not None, *, uint64_t ts_ns=0,
               len_true=None, int flags=0):
-    """One EVENT_DATA record. ``conn`` is (tgid, fd, generation); ``len_true`` (bytes) defaults to len(data)."""
+    """One EVENT_DATA record. ``conn`` is (conn_id, tgid, fd); ``len_true`` (bytes) defaults to len(data)."""
     cdef event_header h
     _fill_header(&h, conn, EVENT_DATA, ts_ns)
     h.dir = <uint8_t>direction
@@ -132,9 +151,22 @@ def address16(host):
     return b"\0" * 10 + b"\xff\xff" + socket.inet_pton(socket.AF_INET, host)
 
 
+def pack_process(uint32_t tgid, bytes comm not None, *, uint64_t ts_ns=0, uint16_t ring=0, uint64_t start_ns=0):
+    """One EVENT_PROCESS record: the name of a process (at most 15 bytes of it)."""
+    cdef event_process p
+    memset(&p, 0, sizeof(p))
+    _fill_header(&p.h, (0, tgid, -1), EVENT_PROCESS, ts_ns)
+    p.h.ring = ring
+    p.start_ns = start_ns
+    comm = comm[:15]
+    memcpy(p.comm, <const char*>comm, len(comm))
+    return _ring_record(&p, sizeof(p), NULL, 0)
+
+
 def pack_open(conn, *, uint64_t ts_ns=0, int role=ROLE_SERVER, int start=START_SEEN, local=("", 0), remote=("", 0),
-              bytes comm=b"", int type=EVENT_OPEN):
-    """One EVENT_OPEN (or EVENT_ADDRESS) record; ``local`` and ``remote`` are (address text, port)."""
+              positions=(0, 0), int type=EVENT_OPEN, uint16_t ring=0, int source=SOURCE_SYSCALL):
+    """One EVENT_OPEN (or EVENT_ADDRESS) record; ``local`` and ``remote`` are (address text, port), ``positions`` what had
+    gone through before, in and out (bytes)."""
     cdef event_open o
     cdef bytes a = address16(local[0])
     cdef bytes b = address16(remote[0])
@@ -146,17 +178,21 @@ def pack_open(conn, *, uint64_t ts_ns=0, int role=ROLE_SERVER, int start=START_S
     o.remote_port = remote[1]
     o.role = <uint8_t>role
     o.start = <uint8_t>start
-    comm = comm[:15]
-    memcpy(o.comm, <const char*>comm, len(comm))
+    o.pos[DIR_IN] = positions[0]
+    o.pos[DIR_OUT] = positions[1]
+    o.h.ring = ring
+    o.h.source = <uint8_t>source
     return _ring_record(&o, sizeof(o), NULL, 0)
 
 
-def pack_close(conn, *, uint64_t ts_ns=0, uint64_t final_in=0, uint64_t final_out=0, int reason=CLOSE_NORMAL):
+def pack_close(conn, *, uint64_t ts_ns=0, uint64_t final_in=0, uint64_t final_out=0, int reason=CLOSE_NORMAL,
+               int source=SOURCE_SYSCALL):
     """One EVENT_CLOSE record with the final stream position (bytes) of both directions."""
     cdef event_close c
     memset(&c, 0, sizeof(c))
     _fill_header(&c.h, conn, EVENT_CLOSE, ts_ns)
-    c.h.flags = <uint8_t>reason
+    c.h.reason = <uint8_t>reason
+    c.h.source = <uint8_t>source
     c.final_pos[DIR_IN] = final_in
     c.final_pos[DIR_OUT] = final_out
     return _ring_record(&c, sizeof(c), NULL, 0)
@@ -171,12 +207,14 @@ def pack_eof(conn, int direction, uint64_t pos, *, uint64_t ts_ns=0):
     return _ring_record(&h, sizeof(h), NULL, 0)
 
 
-def pack_exit(uint32_t tgid, *, uint64_t ts_ns=0, uint32_t ring=0):
+def pack_exit(uint32_t tgid, *, uint64_t ts_ns=0, uint16_t ring=0):
     """One EVENT_EXIT record, as it stands in ring ``ring``."""
-    cdef event_header h
-    _fill_header(&h, (tgid, -1, 0), EVENT_EXIT, ts_ns)
-    h.spare = ring
-    return _ring_record(&h, sizeof(h), NULL, 0)
+    cdef event_exit e
+    memset(&e, 0, sizeof(e))
+    _fill_header(&e.h, (0, tgid, -1), EVENT_EXIT, ts_ns)
+    e.h.ring = ring
+    e.h.reason = EXIT_PROCESS
+    return _ring_record(&e, sizeof(e), NULL, 0)
 
 
 def walk(const unsigned char[::1] span not None):
@@ -197,13 +235,11 @@ def walk(const unsigned char[::1] span not None):
             if (length & RING_LENGTH_MASK) < sizeof(event_header):
                 raise ValueError(f"event at offset {off} is shorter than its header")
             h = <event_header*>&span[off + RING_HEADER_BYTES]
-            if (length & RING_LENGTH_MASK) < (
-                    sizeof(event_open) if h.type == EVENT_OPEN or h.type == EVENT_ADDRESS else
-                    sizeof(event_close) if h.type == EVENT_CLOSE else sizeof(event_header)):
+            if (length & RING_LENGTH_MASK) < event_bytes(h.type):
                 raise ValueError(f"event at offset {off} is shorter than its type")
             event = {"type": h.type, "dir": h.dir, "flags": h.flags, "ts_ns": h.ts_ns, "pos": h.pos,
-                     "conn": (h.tgid, h.fd, h.gen), "tid": h.tid, "len_true": h.len_true, "len_cap": h.len_cap,
-                     "call": h.call}
+                     "conn": (h.conn_id, h.tgid, h.fd), "tid": h.tid, "reason": h.reason, "source": h.source, "ring": h.ring,
+                     "len_true": h.len_true, "len_cap": h.len_cap, "call": h.call}
             if h.type == EVENT_DATA and h.len_cap:
                 if sizeof(event_header) + h.len_cap > (length & RING_LENGTH_MASK):
                     raise ValueError(f"event at offset {off} claims more bytes than it has")
@@ -212,7 +248,9 @@ def walk(const unsigned char[::1] span not None):
             elif h.type == EVENT_OPEN or h.type == EVENT_ADDRESS:
                 o = <event_open*>h
                 event.update(local=(bytes(o.local[:16]), o.local_port), remote=(bytes(o.remote[:16]), o.remote_port),
-                             role=o.role, start=o.start, family=o.family, comm=bytes(o.comm[:16]).split(b"\0")[0])
+                             role=o.role, start=o.start, family=o.family, positions=(o.pos[0], o.pos[1]))
+            elif h.type == EVENT_PROCESS:
+                event["comm"] = bytes((<event_process*>h).comm[:16]).split(b"\0")[0]
             elif h.type == EVENT_CLOSE:
                 c = <event_close*>h
                 event["final"] = (c.final_pos[0], c.final_pos[1])

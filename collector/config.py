@@ -99,6 +99,13 @@ def parse_hooks(text: str) -> str:
     return text.strip().lower()
 
 
+def parse_identity(text: str) -> str:
+    """auto, socket or descriptor (docs/decisions/0010)."""
+    if text.strip().lower() not in ("auto", "socket", "descriptor"):
+        raise ValueError
+    return text.strip().lower()
+
+
 def parse_log_format(text: str) -> str:
     """Either text or json."""
     if text.strip().lower() not in ("text", "json"):
@@ -115,6 +122,7 @@ _FORMS: dict[Callable[[str], Any], tuple[str, str]] = {
     parse_address: ("address", "HOST:PORT"),
     parse_brokers: ("addresses", "HOST:PORT, several separated by commas"),
     parse_hooks: ("word", "one of auto, tpx, raw"),
+    parse_identity: ("word", "one of auto, socket, descriptor"),
     parse_codec: ("word", "one of none, gzip, snappy, lz4, zstd"),
     parse_log_format: ("word", "text or json"),
 }
@@ -195,6 +203,9 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("COLLECTOR_HOOKS", parse_hooks, "auto", CAPTURE,
             "Hook variant: `tpx`, one tracepoint per covered call; `raw`, one for all calls, for kernels before 5.15; "
             "`auto`, the first of them that loads."),
+    Setting("COLLECTOR_IDENTITY", parse_identity, "auto", CAPTURE,
+            "What a connection is known by: `socket`, the kernel's own socket, which needs a kernel that describes itself "
+            "(BTF) and lets itself be read; `descriptor`, process and descriptor; `auto`, the first of them that loads."),
     Setting("COLLECTOR_BODY_BYTES", parse_int, 65536, CAPTURE,
             "Body bytes kept per message; the rest is counted and marked.", "bytes", 0, 262144),
     Setting("COLLECTOR_RESPONSE_BODIES", parse_bool, True, CAPTURE, "Whether response bodies are kept at all."),

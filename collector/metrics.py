@@ -16,13 +16,26 @@ LOADER_NAMES = (*COMMON, "spans", "span_bytes", "spans_announced_again", "record
                 "record_file_skipped_bytes", "addresses_resolved", "addresses_failed", "done",
                 "kernel_dropped_events", "kernel_dropped_bytes", "kernel_map_full", "kernel_not_http", "kernel_tls",
                 "kernel_http2", "kernel_faults", "probes",
-                "io_uring_setups", "ring_high_water_bytes")
+                "io_uring_setups", "ring_high_water_bytes", "kernel_unseen_bytes", "kernel_unwanted_bytes",
+                "kernel_bounded_bytes", "kernel_process_full", "kernel_entries_made", "kernel_entries_ended",
+                "kernel_entries_swept", "kernel_entries_stale", "kernel_entries", "kernel_entries_pushed_out")
 SHARD_NAMES = (*COMMON, "messages", "batches", "batch_bytes", "batches_resent", "window_full", "refused_messages",
                "in_flight_bytes", "records_acknowledged", "batches_without_slot")
 SINK_NAMES = (*COMMON, "batches", "records", "record_bytes", "delivered_records", "failed_records", "dropped_records",
               "queue_bytes", "write_errors", "refused_messages", "destination_up", "unreadable_batches")
 SUPERVISOR_NAMES = ("restarts_loader", "restarts_shard", "restarts_sink", "memory_pss_bytes", "memory_checks",
                     "shed", "lost_exchanges", "lost_state_bytes", "lost_records")
+
+
+# Why the traffic of a process is not seen (a number of loader.entries.unseen): label, what is logged once a name.
+UNSEEN_REASONS: dict[str, tuple[str, str]] = {
+    "operations": ("io_uring", "sends or receives through io_uring, which cannot be captured"),
+    "compat": ("32bit", "is a 32-bit program, whose system calls cannot be captured"),
+}
+UNSEEN_NAMES = 64  # process names that are exported; further ones as "other"
+UNSEEN_METRIC = "collector_unseen_processes"
+UNSEEN_HELP = ("Processes whose traffic cannot be captured, by name: those that sent or received through io_uring, and 32-bit "
+               "programs that were started or made calls. Their exchanges are missing, or marked.")
 
 
 @dataclass(frozen=True)
@@ -109,6 +122,22 @@ METRICS: tuple[Metric, ...] = (
            "Stream bytes of those events."),
     Metric("collector_kernel_map_full", COUNTER, "loader", "kernel_map_full",
            "Connections that found no room in the kernel's table; they are tried again at their next message."),
+    Metric("collector_kernel_connections", GAUGE, "loader", "kernel_entries",
+           "Entries of the kernel's table of connections. Near 65,536 the least recently used give way."),
+    Metric("collector_kernel_connections_refused", COUNTER, "loader", "kernel_process_full",
+           "Calls on connections left out because their process has half of the table's entries already."),
+    Metric("collector_kernel_connections_pushed_out", COUNTER, "loader", "kernel_entries_pushed_out",
+           "Entries that gave way to newer ones (lower bound); such connections are joined again at their next message."),
+    Metric("collector_kernel_connections_swept", COUNTER, "loader", "kernel_entries_swept",
+           "Entries whose socket had gone without its end being seen: killed processes with Unix sockets, or with "
+           "sockets that the peer had reset."),
+    Metric("collector_kernel_unseen_bytes", COUNTER, "loader", "kernel_unseen_bytes",
+           "Bytes that went through a captured connection by ways that are not hooked (io_uring, splice, zero-copy receive, "
+           "two threads at once). They are holes, and their records are marked."),
+    Metric("collector_kernel_size_only_bytes", COUNTER, "loader", "kernel_unwanted_bytes",
+           "Bytes that were counted in the kernel and not copied.", (("reason", "beyond_body_limit"),)),
+    Metric("collector_kernel_size_only_bytes", COUNTER, "loader", "kernel_bounded_bytes",
+           "Bytes that were counted in the kernel and not copied.", (("reason", "not_drained"),)),
     Metric("collector_kernel_faults", COUNTER, "loader", "kernel_faults", "User pages that could not be read."),
     Metric("collector_kernel_ignored", COUNTER, "loader", "kernel_not_http", "Connections left out in the kernel.",
            (("reason", "not_http"),)),
@@ -182,4 +211,6 @@ def markdown() -> str:
         suffix = "_total" if metric.kind == COUNTER else ""
         shown = ", ".join(["shard"] * (metric.role in ("core", "shard")) + [f"`{label}`" for label in labels])
         out.append(f"| `{name}{suffix}` | {metric.kind} | {shown} | {metric.help} |")
+    reasons = ", ".join(f"`reason={label}`" for label, _words in UNSEEN_REASONS.values())
+    out.append(f"| `{UNSEEN_METRIC}` | {GAUGE} | `process` (at most {UNSEEN_NAMES}), {reasons} | {UNSEEN_HELP} |")
     return "\n".join(out) + "\n"

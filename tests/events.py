@@ -29,6 +29,11 @@ _SCHEMA = jsonschema.Draft202012Validator(
 MS = 1_000_000
 
 
+def ident(tgid: int, fd: int, number: int = 1) -> tuple[int, int, int]:
+    """(conn_id, process, descriptor) of a connection: the ``number``-th under this descriptor."""
+    return (tgid << 44 | fd << 20 | number) << 4, tgid, fd
+
+
 def validate(record: dict[str, Any]) -> dict[str, Any]:
     """A record in its documented form; returned with headers and marks parsed, under `request`, `response`, `mark`."""
     _SCHEMA.validate(record)
@@ -70,7 +75,7 @@ def take(pipe: Pipeline) -> list[dict[str, Any]]:
 class Conversation:
     """One connection of a pipeline."""
 
-    def __init__(self, pipe: Pipeline | None = None, *, conn: tuple[int, int, int] = (100, 5, 1), role: int = abi.SERVER,
+    def __init__(self, pipe: Pipeline | None = None, *, conn: tuple[int, int, int] = ident(100, 5), role: int = abi.SERVER,
                  start: int = abi.SEEN, opened: bool = True, local: tuple[str, int] = ("10.0.0.1", 80),
                  remote: tuple[str, int] = ("10.0.0.2", 40000), rules: str | None = "[]", **changes: Any) -> None:
         self.pipe = pipe if pipe is not None else pipeline(rules, **changes)
@@ -79,8 +84,8 @@ class Conversation:
         self.positions = [0, 0]
         self.requests = abi.OUT if role == abi.CLIENT else abi.IN
         if opened:
-            self.feed(abi.pack_open(conn, ts_ns=self.now, role=role, start=start, local=local, remote=remote,
-                                    comm=b"server"))
+            self.feed(abi.pack_process(conn[1], b"server", ts_ns=self.now))
+            self.feed(abi.pack_open(conn, ts_ns=self.now, role=role, start=start, local=local, remote=remote))
 
     def feed(self, events: bytes) -> None:
         """Ring records, as they are."""

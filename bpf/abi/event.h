@@ -27,15 +27,19 @@ typedef __u64 ev_u64;
 #endif
 
 /* Goes up with every change of layout or meaning; recorded in capture files. */
-#define EVENT_ABI_VERSION 1
+#define EVENT_ABI_VERSION 2
 
 enum event_type {
-    EVENT_OPEN = 1,   /* struct event_open: a connection was recognised; right before its first data */
-    EVENT_DATA = 2,   /* struct event_header and len_cap bytes */
-    EVENT_EOF = 3,    /* the peer ended this direction (a read returned 0); pos is final */
-    EVENT_CLOSE = 4,  /* struct event_close: last descriptor closed, or capture of it given up */
-    EVENT_EXIT = 5,   /* the process ended: closes everything of tgid */
-    EVENT_ADDRESS = 6 /* struct event_open: addresses or role learned later */
+    EVENT_OPEN = 1,    /* struct event_open: a connection was recognised; right before its first data */
+    EVENT_DATA = 2,    /* struct event_header and len_cap bytes */
+    EVENT_EOF = 3,     /* no more bytes in this direction; pos is final */
+    EVENT_CLOSE = 4,   /* struct event_close: the connection ended, or capture of it was given up */
+    EVENT_EXIT = 5,    /* struct event_exit: the process ended or became another program. Only where connections are known
+                          by descriptor: it ends all connections of h.tgid in the ring that it stands in */
+    EVENT_ADDRESS = 6, /* struct event_open: addresses or role learned later */
+    EVENT_PROCESS = 7, /* struct event_process: the name of a process; before the first event of that process */
+    EVENT_BIND = 8,    /* struct event_bind: this connection (a TLS object) is that socket */
+    EVENT_OWNER = 9    /* struct event_header and len_cap bytes of JSON: who owns process h.tgid, for its records */
 };
 
 /* Seen from the traced process. */
@@ -51,44 +55,82 @@ enum event_role {
 };
 
 enum event_start {
-    START_SEEN = 0,       /* the opening was seen: position 0 is the first byte of the connection */
-    START_MID = 1,        /* joined later: position 0 is the first byte that was recognised */
-    START_REJOIN = 3,     /* told again to a new shard: role and ends are known, the position is not */
-    START_UNCONFIRMED = 2 /* as START_MID, by a call that files know too: no socket until EVENT_ADDRESS says so */
+    START_SEEN = 0,        /* nothing had gone through the connection before */
+    START_MID = 1,         /* joined later: bytes went by before, and nobody saw them */
+    START_UNCONFIRMED = 2, /* as START_MID, by a call that files know too: no socket until EVENT_ADDRESS says so */
+    START_REJOIN = 3       /* told again to a new shard: role and ends are known, the position is not */
 };
 
 enum event_flags {
-    EVENT_F_TLS = 1,       /* plaintext taken at a TLS library */
-    EVENT_F_CUT = 2,       /* longer than the capture limit of one call: the rest is size-only */
-    EVENT_F_SIZE_ONLY = 4, /* no bytes by nature of the call (sendfile, splice) */
-    EVENT_F_FAULT = 8      /* the user page could not be read: bytes missing, length true */
+    EVENT_F_CUT = 1,       /* longer than the capture limit of one call: the rest is size-only */
+    EVENT_F_SIZE_ONLY = 2, /* no bytes by nature of the call (sendfile, splice, MSG_TRUNC), or nobody wants them */
+    EVENT_F_FAULT = 4      /* the user page could not be read: bytes missing, length true */
 };
 
-enum close_reason {
-    CLOSE_NORMAL = 0,  /* the last descriptor was closed */
-    CLOSE_NOT_HTTP = 1 /* the undecided first bytes turned out to be something else: forget them */
+/* Where the bytes were taken. All but SYSCALL are plaintext at a TLS library. */
+enum event_source {
+    SOURCE_SYSCALL = 0,
+    SOURCE_OPENSSL = 1,
+    SOURCE_GNUTLS = 2,
+    SOURCE_NSS = 3,
+    SOURCE_GO = 4
 };
 
-/* 48 bytes; in the ring it follows the kernel's own 8-byte record header. */
+/* Why: of EVENT_CLOSE and EVENT_EXIT. */
+enum event_reason {
+    CLOSE_NORMAL = 0,   /* the socket was closed */
+    CLOSE_NOT_HTTP = 1, /* the undecided first bytes turned out to be something else, or it is no socket: forget them */
+    CLOSE_RESET = 2,    /* the peer reset the connection; its socket was closed later */
+    CLOSE_SWEPT = 3,    /* its end was not seen; a later look found it gone */
+    CLOSE_REPLACED = 4, /* its name (file, descriptor) belongs to another connection already */
+    EXIT_PROCESS = 16,
+    EXIT_EXEC = 17
+};
+
+/* The system call that moved the bytes; EVENT_DATA and EVENT_EOF of SOURCE_SYSCALL. */
+enum call_id {
+    CALL_NONE = 0,
+    CALL_READ = 1,
+    CALL_WRITE = 2,
+    CALL_READV = 3,
+    CALL_WRITEV = 4,
+    CALL_PREADV2 = 5,
+    CALL_PWRITEV2 = 6,
+    CALL_RECVFROM = 7,
+    CALL_SENDTO = 8,
+    CALL_RECVMSG = 9,
+    CALL_SENDMSG = 10,
+    CALL_RECVMMSG = 11,
+    CALL_SENDMMSG = 12,
+    CALL_SENDFILE = 13,
+    CALL_SPLICE = 14,
+    CALL_SHUTDOWN = 15
+};
+
+/* 56 bytes; in the ring it follows the kernel's own 8-byte record header. */
 struct event_header {
     ev_u64 ts_ns;    /* CLOCK_MONOTONIC when the call returned */
-    ev_u64 pos;      /* stream position of the first byte, per direction, from 0 */
-    ev_u32 tgid;     /* process (thread group) id in the initial pid namespace */
-    ev_s32 fd;       /* descriptor under which the connection was first seen */
-    ev_u32 gen;      /* generation: differs for each connection that uses (tgid, fd) */
-    ev_u32 tid;      /* thread that made the call */
+    ev_u64 pos;      /* stream position of the first byte, per direction and source; a TLS source counts plaintext */
+    ev_u64 conn_id;  /* the connection: given at first sight of its socket or TLS object, never used again in this boot */
+    ev_u32 tgid;     /* process (thread group) that made this call, in the initial pid namespace */
+    ev_u32 tid;      /* and its thread */
+    ev_s32 fd;       /* descriptor that this call used; -1 unknown */
     ev_u32 len_true; /* bytes that went through the call from pos on, as far as this event tells */
     ev_u32 len_cap;  /* bytes that follow this header, <= len_true */
     ev_u8 type;      /* enum event_type */
     ev_u8 dir;       /* enum event_dir */
     ev_u8 flags;     /* enum event_flags */
-    ev_u8 call;      /* enum call_id of bpf/syscalls.h, for debugging only */
-    ev_u32 spare;    /* EVENT_EXIT: the ring it stands in, whose connections it speaks for */
+    ev_u8 source;    /* enum event_source */
+    ev_u8 reason;    /* enum event_reason */
+    ev_u8 call;      /* enum call_id */
+    ev_u16 ring;     /* the ring that it stands in */
+    ev_u32 spare;
 };
 
-/* 104 bytes. Addresses are 16 bytes, IPv4 as ::ffff:a.b.c.d, all zero when unknown. */
+/* 112 bytes. Addresses are 16 bytes, IPv4 as ::ffff:a.b.c.d, all zero when unknown. */
 struct event_open {
     struct event_header h;
+    ev_u64 pos[2]; /* by enum event_dir: bytes that had gone that way before; where capture begins */
     ev_u8 local[16];
     ev_u8 remote[16];
     ev_u16 local_port;
@@ -96,14 +138,49 @@ struct event_open {
     ev_u8 role;   /* enum event_role */
     ev_u8 start;  /* enum event_start */
     ev_u8 family; /* AF_INET, AF_INET6, AF_UNIX; 0 unknown */
-    ev_u8 reason_unused;
-    char comm[16]; /* of the calling thread, NUL padded */
+    ev_u8 spare;
 };
 
-/* 64 bytes. h.pos is unused. */
+/* 72 bytes. h.pos is unused. */
 struct event_close {
     struct event_header h;
-    ev_u64 final_pos[2]; /* by enum event_dir: bytes that ever went that way */
+    ev_u64 final_pos[2]; /* by enum event_dir: bytes of h.source that ever went that way */
 };
+
+/* 64 bytes. */
+struct event_exit {
+    struct event_header h;
+    ev_u64 start_ns; /* as in struct event_process */
+};
+
+/* 88 bytes. */
+struct event_process {
+    struct event_header h;
+    ev_u64 start_ns;  /* CLOCK_BOOTTIME when it began, with h.tgid it is unique in this boot; 0 unknown */
+    ev_u64 cgroup_id; /* of the cgroup v2 hierarchy; 0 unknown */
+    char comm[16];    /* of the process (its leading thread), NUL padded */
+};
+
+/* 112 bytes. From now on both names mean one connection. Reserved for the TLS sources. */
+struct event_bind {
+    struct event_header h; /* h.conn_id: the TLS object */
+    ev_u64 socket;         /* conn_id of the socket */
+    ev_u64 spare;
+    ev_u8 local[16];
+    ev_u8 remote[16];
+    ev_u16 local_port;
+    ev_u16 remote_port;
+    ev_u8 role; /* enum event_role */
+    ev_u8 spare2;
+    ev_u8 family;
+    ev_u8 spare3;
+};
+
+_Static_assert(sizeof(struct event_header) == 56, "event_header");
+_Static_assert(sizeof(struct event_open) == 112, "event_open");
+_Static_assert(sizeof(struct event_close) == 72, "event_close");
+_Static_assert(sizeof(struct event_exit) == 64, "event_exit");
+_Static_assert(sizeof(struct event_process) == 88, "event_process");
+_Static_assert(sizeof(struct event_bind) == 112, "event_bind");
 
 #endif

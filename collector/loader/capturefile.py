@@ -2,6 +2,7 @@
 
     header   16 bytes  "eBPF-API-CAPTURE"
              u32 version, u32 event ABI version, u32 rings, u32 zero
+             16 bytes boot id in hexadecimal: with conn_id and position it names a record
     blocks   4 bytes "SPAN", u32 ring, u32 length, u32 CRC-32 of the bytes, i64 wall offset ns; then the bytes
 
 Little endian. Bodies and headers are in it: the file is made with mode 0600.
@@ -10,20 +11,29 @@ Little endian. Bodies and headers are in it: the file is made with mode 0600.
 from __future__ import annotations
 
 import os
+import re
 import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import BinaryIO
 
 from collector import abi
 from collector.errors import DamagedFileError
 
 MAGIC = b"eBPF-API-CAPTURE"
-VERSION = 1
-_HEADER = struct.Struct("<16sIIII")
+VERSION = 2
+_HEADER = struct.Struct("<16sIIII16s")
+_VERSIONS = struct.Struct("<16sII")
 _BLOCK = struct.Struct("<4sIIIq")
 _MAX_SPAN = 64 << 20
 DEFAULT_LIMIT_BYTES = 1 << 30
+
+
+def boot_id() -> str:
+    """16 hexadecimal digits that name this boot of this host."""
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        return file.read().replace("-", "")[:16]
 
 
 class Writer:
@@ -35,7 +45,7 @@ class Writer:
         self.written_bytes = os.fstat(fd).st_size
         self.skipped_bytes = 0
         if self.written_bytes == 0:
-            self._write(_HEADER.pack(MAGIC, VERSION, abi.VERSION, rings, 0))
+            self._write(_HEADER.pack(MAGIC, VERSION, abi.VERSION, rings, 0, boot_id().encode()))
 
     def _write(self, data: bytes) -> None:
         view = memoryview(data)
@@ -66,17 +76,34 @@ def is_capture(path: str) -> bool:
         return file.read(len(MAGIC)) == MAGIC
 
 
+def _read_header(path: str, file: BinaryIO) -> str:
+    """The boot id. Raises DamagedFileError: for another version too, whose events mean something else."""
+    head = file.read(_HEADER.size)
+    if len(head) < _VERSIONS.size or not head.startswith(MAGIC):
+        raise DamagedFileError(f"{path}: offset 0: not a capture file")
+    _magic, version, abi_version = _VERSIONS.unpack_from(head)
+    if version != VERSION or abi_version != abi.VERSION:
+        raise DamagedFileError(
+            f"{path}: offset 16: written by another version (file {version}, events {abi_version}; "
+            f"this is {VERSION}, {abi.VERSION})")
+    if len(head) < _HEADER.size:
+        raise DamagedFileError(f"{path}: offset {len(head)}: ends inside the header")
+    return str(_HEADER.unpack(head)[5].decode("ascii", "replace"))
+
+
+def boot_of(path: str) -> str:
+    """The boot in which a file was made. Raises OSError, DamagedFileError."""
+    with open(path, "rb") as file:
+        boot = _read_header(path, file)
+    if not re.fullmatch("[0-9a-f]{16}", boot):
+        raise DamagedFileError(f"{path}: offset 32: no boot id")
+    return boot
+
+
 def read(path: str) -> Iterator[Span]:
     """The spans in order. Raises DamagedFileError with the offset, after everything readable was given."""
     with open(path, "rb") as file:
-        head = file.read(_HEADER.size)
-        if len(head) < _HEADER.size or not head.startswith(MAGIC):
-            raise DamagedFileError(f"{path}: offset 0: not a capture file")
-        _magic, version, abi_version, _rings, _zero = _HEADER.unpack(head)
-        if version != VERSION or abi_version != abi.VERSION:
-            raise DamagedFileError(
-                f"{path}: offset 16: written by another version (file {version}, events {abi_version}; "
-                f"this is {VERSION}, {abi.VERSION})")
+        _read_header(path, file)
         while True:
             offset = file.tell()
             block = file.read(_BLOCK.size)

@@ -4,8 +4,8 @@ bcc and LLVM take some 100 MB; they live for a few seconds. The child is started
 
     python -m collector.loader.compiler CHANNEL
 
-and gets one message {defines, variants}; it answers {variant, programs, maps, verified} with the descriptors in that
-order, or {error}. bcc is pointed at our stub headers, so the node needs neither kernel headers nor BTF for them.
+and gets one message {defines, variants, identity}; it answers {variant, identity, why, programs, maps, verified} with the
+descriptors in that order, or {error}. bcc is pointed at our stub headers, so the node needs no kernel headers.
 """
 
 from __future__ import annotations
@@ -19,26 +19,35 @@ from pathlib import Path
 from typing import Any
 
 from collector import abi, control
+from collector.loader import offsets
 from collector.loader.probes.registry import RAW, TPX
+
+AUTO, SOCKET, DESCRIPTOR = "auto", "socket", "descriptor"
 
 _INCLUDE = re.compile(r'^#include "([^"]+)"\s*$')
 
 DEFAULTS = {
     "CHUNK": 16384,
     "CHUNKS": 9,  # 144 KiB of one call: the default body cap and a head with room
-    "IOV_STEPS": 144,  # 64 buffers of one vectored call, two steps each, and the chunks
+    "IOV_STEPS": 144,  # some 70 buffers of one vectored call in one program, two steps each, and the chunks
     "MAX_CONNS": 65536,
     "MAX_SHARED": 4096,
     "MAX_PIDS": 1 << 22,  # PID_MAX_LIMIT
     "EXIT_FDS": 4096,
     "CLOSE_RANGE_FDS": 64,
     "RING_TEMPLATE_PAGES": 1,
+    "WAKE_BYTES": 2 << 20,
+    "RUN_BYTES": 192 << 10,  # the default body cap and the longest head, with room
+    "WINDOW_BYTES": 1 << 20,
+    "UNWANTED_WORDS": 1 << 15,
 }
-# What the loader must know of struct conn (bpf/maps.h) to set an entry aside; the compiler child asserts it.
-CONN = {"tgid": 24, "fd": 28, "gen": 32, "ring": 40, "local_port": 42, "remote_port": 44, "state": 46, "role": 47,
-        "opened": 50, "local": 56, "remote": 72, "sizeof": 88}
+# What the loader must know of struct conn (bpf/maps.h); the compiler child asserts it.
+CONN = {"conn_id": 0, "pos": 8, "tgid": 64, "fd": 68, "told": 72, "ring": 84, "local_port": 86, "remote_port": 88,
+        "state": 90, "role": 91, "start": 92, "family": 93, "opened": 94, "local": 104, "remote": 120, "sizeof": 136}
+PROCESS = {"rings": 0, "connections": 8, "sizeof": 24}
+UNSEEN = {"rings": 0, "operations": 8, "compat": 16, "comm": 24, "sizeof": 40}
 CONN_HTTP, CONN_IGNORED = 1, 2
-MAPS = ("conns", "pid_bits", "processes", "rings", "questions", "stats")
+MAPS = ("conns", "pid_bits", "processes", "rings", "questions", "stats", "further", "unwanted", "unseen_processes")
 
 
 def bpf_directory() -> Path:
@@ -65,15 +74,16 @@ def layout_checks() -> str:
     """Assertions that the kernel side lays the event structs out as the user side does."""
     out = []
     out.append(f'_Static_assert(CONN_HTTP == {CONN_HTTP}, "CONN_HTTP");\n')
+    out.append('_Static_assert(STAT_STALE == 16, "enum stat");\n')
     out.append(f'_Static_assert(CONN_IGNORED == {CONN_IGNORED}, "CONN_IGNORED");\n')
-    for struct, fields in {**abi.layout(), "conn": CONN}.items():
+    for struct, fields in {**abi.layout(), "conn": CONN, "process": PROCESS, "unseen": UNSEEN}.items():
         for name, value in fields.items():
             what = f"sizeof(struct {struct})" if name == "sizeof" else f"__builtin_offsetof(struct {struct}, {name})"
             out.append(f'_Static_assert({what} == {value}, "{struct}.{name} differs between kernel and user side");\n')
     return "".join(out)
 
 
-def _load(defines: dict[str, int], variant: str) -> dict[str, Any]:
+def _load(defines: dict[str, int], variant: str, identity: str) -> dict[str, Any]:
     directory = bpf_directory()
     os.environ["BCC_KERNEL_SOURCE"] = str(directory / "headers")
     import bcc
@@ -85,6 +95,8 @@ def _load(defines: dict[str, int], variant: str) -> dict[str, Any]:
     flags = [f"-D{name}={value}" for name, value in defines.items()]
     if variant == RAW:
         flags.append("-DHOOKS_RAW=1")
+    if identity == SOCKET:
+        flags.append("-DIDENTITY_SOCKET=1")
     module = Module(text=(source(directory) + layout_checks()).encode(), cflags=flags)
     programs: dict[str, int] = {}
     verified: dict[str, int] = {}
@@ -98,16 +110,34 @@ def _load(defines: dict[str, int], variant: str) -> dict[str, Any]:
         verified[name.decode()] = int(found[1]) if found else 0
     wanted = MAPS + (("calls",) if variant == RAW else ())
     maps = {name: module[name.encode()].map_fd for name in wanted}
-    return {"variant": variant, "programs": programs, "maps": maps, "verified": verified, "_module": module}
+    return {"variant": variant, "identity": identity, "why": "", "programs": programs, "maps": maps, "verified": verified,
+            "_module": module}
 
 
-def build(defines: dict[str, int], variants: list[str]) -> dict[str, Any]:
-    """Load the first variant that this kernel takes. Raises the last one's error when none loads."""
+def build(defines: dict[str, int], variants: list[str], identity: str = AUTO) -> dict[str, Any]:
+    """Load the first combination that this kernel takes: sockets as the identity before descriptors, then the variants in
+    their order. ``why`` of the answer says why it is not sockets. Raises the last error when none loads.
+    """
     problem: Exception | None = None
+    why = ""
+    if identity != DESCRIPTOR:
+        try:
+            members = offsets.of_this_kernel()
+        except offsets.UnknownKernel as error:
+            problem, why = error, f"sockets cannot be told apart in this kernel: {error}"
+        else:
+            for variant in variants:
+                try:
+                    return _load({**defines, **members}, variant, SOCKET)
+                except Exception as error:  # bcc raises bare Exceptions
+                    problem = error
+            why = f"the programs that read sockets do not load: {problem}"
+        if identity == SOCKET:
+            raise RuntimeError(f"COLLECTOR_IDENTITY=socket: {why}")
     for variant in variants:
         try:
-            return _load(defines, variant)
-        except Exception as error:  # bcc raises bare Exceptions
+            return {**_load(defines, variant, DESCRIPTOR), "why": why}
+        except Exception as error:
             problem = error
     assert problem is not None
     raise problem
@@ -121,11 +151,12 @@ def main() -> int:
         return 1
     request = received[0]
     try:
-        built = build(request["defines"], request["variants"])
+        built = build(request["defines"], request["variants"], request["identity"])
     except Exception as error:
         control.send(channel, {"error": f"{type(error).__name__}: {error}"[:2000]})
         return 1
-    control.send(channel, {"variant": built["variant"], "programs": list(built["programs"]),
+    control.send(channel, {"variant": built["variant"], "identity": built["identity"], "why": built["why"][:2000],
+                           "programs": list(built["programs"]),
                            "maps": list(built["maps"]), "verified": built["verified"],
                            "cpu_seconds": time.process_time()},
                  [*built["programs"].values(), *built["maps"].values()])

@@ -18,7 +18,7 @@ _SYS_BPF = 280 if _ARM else 321
 _SYS_PERF_EVENT_OPEN = 241 if _ARM else 298
 _SYS_PIDFD_GETFD = 438
 
-_MAP_CREATE, _MAP_LOOKUP, _MAP_UPDATE, _MAP_DELETE, _RAW_TRACEPOINT_OPEN = 0, 1, 2, 3, 17
+_MAP_CREATE, _MAP_LOOKUP, _MAP_UPDATE, _PROG_TEST_RUN, _RAW_TRACEPOINT_OPEN = 0, 1, 2, 10, 17
 _MAP_GET_NEXT_KEY = 4
 _MAP_TYPE_RINGBUF = 27
 _PERF_EVENT_IOC_SET_BPF = 0x40042408
@@ -110,6 +110,20 @@ def pidfd_getfd(pid: int, fd: int) -> int:
         return int(result)
     finally:
         os.close(pidfd)
+
+
+def run_raw_program(program: int, argument: int) -> int:
+    """Run a raw tracepoint program once, with ``argument`` as its first; what it returned. Raises OSError (kernels before
+    5.10 cannot).
+    """
+    context = ctypes.create_string_buffer(struct.pack("=Q", argument), 8)
+    # prog_fd, retval, data_size_in, data_size_out, data_in, data_out, repeat, duration, ctx_size_in, ctx_size_out, ctx_in
+    attributes = struct.pack("=IIIIQQIIIIQ", program, 0, 0, 0, 0, 0, 0, 0, 8, 0, ctypes.addressof(context))
+    buffer = ctypes.create_string_buffer(attributes, 128)
+    if _libc.syscall(ctypes.c_long(_SYS_BPF), ctypes.c_long(_PROG_TEST_RUN), buffer, ctypes.c_long(80)) < 0:
+        error = ctypes.get_errno()
+        raise OSError(error, f"bpf(PROG_TEST_RUN): {os.strerror(error)}")
+    return int(struct.unpack_from("=I", buffer.raw, 4)[0])
 
 
 def possible_cpus() -> int:

@@ -23,7 +23,7 @@ import zmq
 
 from collector import abi, control, errors
 from collector.clock import SystemClock
-from collector.loader import addresses, capturefile, compiler, kernel
+from collector.loader import addresses, capturefile, compiler, entries, kernel
 from collector.loader.probes import registry
 from collector.loader.ringbuffer import Ring
 from collector.metrics import LOADER_NAMES
@@ -37,10 +37,15 @@ SPAN_BYTES = 2 << 20
 # How long to sleep between two looks at the rings: long enough that a look is worth its cost (some 100 us with all
 # wake-ups that follow), short enough that a ring fills to a quarter at most. See docs/benchmarks.md.
 BUSY_SECONDS, RELAXED_SECONDS, IDLE_SECONDS = 0.002, 0.02, 0.05
+WAKE_PART = 4  # the kernel wakes the loader when a ring is filled to this part
+PRESSING_SECONDS = 0.001  # while a ring is filled further, for acknowledgements that give room back
 STOP_SECONDS = 8.0
-_QUESTION = struct.Struct("=IiII")
+UNSEEN_SECONDS = 5.0
+_QUESTION = struct.Struct("=QIiII")  # struct question of bpf/maps.h
 _STATS = ("kernel_dropped_events", "kernel_dropped_bytes", "kernel_map_full", "kernel_not_http", "kernel_tls",
-          "kernel_http2", "kernel_faults", "null_accepts", "io_uring_setups")
+          "kernel_http2", "kernel_faults", "null_accepts", "io_uring_setups", "kernel_unseen_bytes",
+          "kernel_unwanted_bytes", "kernel_bounded_bytes", "kernel_process_full", "kernel_entries_made",
+          "kernel_entries_ended", "kernel_entries_swept", "kernel_entries_stale")  # enum stat of bpf/maps.h
 
 
 class Attached:
@@ -48,6 +53,8 @@ class Attached:
 
     def __init__(self) -> None:
         self.variant = ""
+        self.identity = ""
+        self.why = ""
         self.verified: dict[str, int] = {}
         self.programs: dict[str, int] = {}
         self.maps: dict[str, int] = {}
@@ -61,13 +68,14 @@ class Attached:
                   "probes": self.probes}
         names = {group: list(entries) for group, entries in groups.items()}
         fds = [fd for entries in groups.values() for fd in entries.values()]
-        return {"variant": self.variant, "names": names}, fds
+        return {"variant": self.variant, "identity": self.identity, "names": names}, fds
 
     @classmethod
     def adopt(cls, manifest: dict[str, Any], fds: list[int]) -> Attached:
         """The reverse of manifest()."""
         out = cls()
         out.variant = manifest["variant"]
+        out.identity = manifest["identity"]
         left = iter(fds)
         out.programs = {name: next(left) for name in manifest["names"]["programs"]}
         out.maps = {name: next(left) for name in manifest["names"]["maps"]}
@@ -76,7 +84,7 @@ class Attached:
         return out
 
 
-def compile_programs(defines: dict[str, int], variants: list[str]) -> Attached:
+def compile_programs(defines: dict[str, int], variants: list[str], identity: str) -> Attached:
     """Run the compiler child; raises PreflightError with its message when nothing loads."""
     ours, theirs = control.pair()
     with ours, tempfile.TemporaryFile() as stderr:  # not a pipe: a verifier log is longer than one holds
@@ -84,7 +92,7 @@ def compile_programs(defines: dict[str, int], variants: list[str]) -> Attached:
             [sys.executable, "-m", "collector.loader.compiler", str(theirs.fileno())], pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=stderr)
         theirs.close()
-        control.send(ours, {"defines": defines, "variants": variants})
+        control.send(ours, {"defines": defines, "variants": variants, "identity": identity})
         received = control.receive(ours)
         process.wait()
         stderr.seek(0)
@@ -96,6 +104,8 @@ def compile_programs(defines: dict[str, int], variants: list[str]) -> Attached:
     answer, fds = received
     out = Attached()
     out.variant = answer["variant"]
+    out.identity = answer["identity"]
+    out.why = answer["why"]
     out.verified = answer["verified"]
     left = iter(fds)
     out.programs = {name: next(left) for name in answer["programs"]}
@@ -108,21 +118,29 @@ def attach(attached: Attached, tracefs: str, *, lazy: bool = False) -> list[str]
     raises PreflightError when something indispensable is.
     """
     missing = []
-    probes = [probe for probe in registry.COMMON if probe.lazy == lazy]
-    if not lazy and attached.variant == registry.TPX:
-        probes += registry.PER_CALL
+    probes = [probe for probe in registry.COMMON
+              if probe.lazy == lazy and probe.identity in ("", attached.identity)]
+    if not lazy:
+        prefix = "raw" if attached.variant == registry.RAW else "tp"
+        for name, place in registry.FURTHER.items():
+            kernel.map_update(attached.maps["further"], struct.pack("=I", place),
+                              struct.pack("=I", attached.programs[f"{prefix}_{name}"]))
+        if attached.variant == registry.TPX:
+            probes += registry.per_call(attached.identity)
     for probe in probes:
         if probe.program in attached.probes:
             continue
+        program = attached.programs[probe.program]
         try:
-            attached.probes[probe.program] = kernel.attach_tracepoint(
-                attached.programs[probe.program], probe.category, probe.name, tracefs)
+            attached.probes[probe.program] = (
+                kernel.attach_tracepoint(program, probe.category, probe.name, tracefs) if probe.category
+                else kernel.attach_raw_tracepoint(program, probe.name))
         except OSError as error:
             if probe.required:
                 raise errors.PreflightError(f"cannot attach {probe.category}:{probe.name}: {error}") from None
             missing.append(f"{probe.category}:{probe.name} ({probe.without})")
     if not lazy and attached.variant == registry.RAW and "raw_exit" not in attached.probes:
-        for call, number in registry.CALLS.items():
+        for call, number in registry.calls(attached.identity).items():
             kernel.map_update(attached.maps["calls"], struct.pack("=I", number),
                               struct.pack("=I", attached.programs[f"raw_exit_{call}"]))
         attached.probes["raw_exit"] = kernel.attach_raw_tracepoint(attached.programs["raw_exit"], "sys_exit")
@@ -148,6 +166,12 @@ class Loader:
         # (ring, its producer position when the answer was found, event): it must not overtake the OPEN it is about
         self._injected: collections.deque[tuple[int, int, bytes]] = collections.deque()
         self._limiter = addresses.Limiter()
+        self._sweep = entries.Sweep(-1, -1, -1)
+        self._next_unseen = 0.0
+        self._full_warned = 0.0
+        self._refused = 0
+        self._unseen: list[dict[str, object]] = []
+        self._calm = self._pressing = select.epoll()
         self._bits: dict[int, int] = {}
         self._pids: set[int] = set()
         self._tracefs = ""
@@ -166,22 +190,12 @@ class Loader:
         if not self._attached.maps:
             return
         told = 0
-        wall = self._clock.monotonic_ns()
-        for key in kernel.map_keys(self._attached.maps["conns"], 8):
-            entry = kernel.map_lookup(self._attached.maps["conns"], key, compiler.CONN["sizeof"])
-            if entry is None or entry[compiler.CONN["state"]] != compiler.CONN_HTTP or not entry[compiler.CONN["opened"]]:
-                continue
-            tgid, fd, gen = struct.unpack_from("=IiI", entry, compiler.CONN["tgid"])
-            ring, local_port, remote_port = struct.unpack_from("=HHH", entry, compiler.CONN["ring"])
-            if partition.shard_of_ring(ring, len(self._senders)) != shard:
-                continue
-            local, remote = compiler.CONN["local"], compiler.CONN["remote"]
-            event = abi.pack_known((tgid, fd, gen), entry[local : local + 16], entry[remote : remote + 16], ts_ns=wall,
-                                   role=entry[compiler.CONN["role"]], local_port=local_port, remote_port=remote_port,
-                                   comm=addresses.process_name(tgid))
-            self._injected.append((ring, self._rings[ring].produced(), event))
-            told += 1
-        log.warning("shard %d is new: %d connections introduced again", shard, told)
+        now = self._clock.monotonic_ns()
+        for entry in entries.connections(self._attached.maps["conns"]):
+            if partition.shard_of_ring(entry.ring, len(self._senders)) == shard:
+                self._injected.append((entry.ring, self._rings[entry.ring].produced(), entry.introduction(now)))
+                told += 1
+        log.warning("shard %d is new: %d open connections re-announced", shard, told)
 
     # ---- start
 
@@ -200,6 +214,7 @@ class Loader:
         except errors.CollectorError as error:
             self._child.say({"kind": "problem", "text": str(error)})
             return error.exit_code
+        self._watch_descriptors()
         self._child.ready()
         delay, last = IDLE_SECONDS, time.monotonic()
         quarter = self._start["ring_bytes"] * len(self._rings) / 4
@@ -212,8 +227,30 @@ class Loader:
                 delay = min(IDLE_SECONDS, delay * 1.5)
             last = now
             if moved < SPAN_BYTES:
-                self._heard = bool(select.select([self._child.channel], [], [], delay)[0])
+                self._sleep(delay)
         return self._finish()
+
+    def _watch_descriptors(self) -> None:
+        """What ends a sleep: the supervisor, and the kernel when a ring has filled (edge-triggered: a ring with anything in
+        it is always readable); while a ring is full, acknowledgements too.
+        """
+        channel = self._child.channel.fileno()
+        self._calm, self._pressing = select.epoll(), select.epoll()
+        for poll in (self._calm, self._pressing):
+            poll.register(channel, select.EPOLLIN)
+            for fd in self._attached.rings:
+                poll.register(fd, select.EPOLLIN | select.EPOLLET)
+        for sender in self._senders:
+            self._pressing.register(sender.socket.getsockopt(zmq.FD), select.EPOLLIN)
+
+    def _sleep(self, delay: float) -> None:
+        most = self._start["ring_bytes"] // WAKE_PART
+        if any(ring.pending() > most for ring in self._rings):
+            found = self._pressing.poll(min(delay, PRESSING_SECONDS))
+        else:
+            found = self._calm.poll(delay)
+        channel = self._child.channel.fileno()
+        self._heard = self._heard or any(fd == channel for fd, _events in found)
 
     def _use_test_rings(self) -> None:
         size = self._start["ring_bytes"]
@@ -222,7 +259,11 @@ class Loader:
 
     def _defines(self) -> dict[str, int]:
         start = self._start
-        defines = {**compiler.DEFAULTS, "RINGS": start["rings"], "CPUS": self._cpus}
+        size = start["ring_bytes"]
+        # what one connection may always fill: every body that is kept whole, and its head; but not a small ring
+        run = max(start["body_bytes"] + start["header_bytes"] + compiler.DEFAULTS["CHUNK"], 64 << 10)
+        defines = {**compiler.DEFAULTS, "RINGS": start["rings"], "CPUS": self._cpus, "WAKE_BYTES": size // WAKE_PART,
+                   "RUN_BYTES": run, "WINDOW_BYTES": max(64 << 10, size // 8)}
         if start["pids"]:
             defines["SELECT_PIDS"] = 1
         if start["unix"]:
@@ -239,7 +280,9 @@ class Loader:
             raise errors.PreflightError("tracefs is not mounted and may not be mounted (see `collector check`)")
         self._tracefs = tracefs
         variants = start.get("variants") or compiler.default_variants()
-        self._attached = attached = compile_programs(self._defines(), variants)
+        self._attached = attached = compile_programs(self._defines(), variants, start["identity"])
+        if attached.why and start["identity"] == compiler.AUTO:
+            log.warning("connections are known by descriptor: %s", attached.why)
         size = start["ring_bytes"]
         for i in range(start["rings"]):
             fd = kernel.create_ring(size)
@@ -255,7 +298,7 @@ class Loader:
     def _hand_over(self) -> None:
         attached = self._attached
         manifest, fds = attached.manifest()
-        line = (f"hooks {attached.variant}, {len(attached.probes)} probes, {len(attached.rings)} rings of "
+        line = (f"hooks {attached.variant}, identity {attached.identity}, {len(attached.probes)} probes, {len(attached.rings)} rings of "
                 f"{self._start['ring_bytes'] >> 10} KiB")
         self._child.say({"kind": "attached", "line": line, **manifest, "verified": attached.verified}, fds)
         self._counters["probes"] = len(attached.probes)
@@ -279,6 +322,9 @@ class Loader:
         size = self._start["ring_bytes"]
         self._rings = [Ring(fd, size) for fd in self._attached.rings]
         self._questions = Ring(self._attached.maps["questions"], 16 * 4096)
+        if self._attached.identity == registry.SOCKET:
+            maps = self._attached.maps
+            self._sweep = entries.Sweep(self._attached.programs["raw_sweep"], maps["conns"], maps["processes"])
 
     def _select(self, ours: list[int]) -> None:
         """Keep our own processes out of the capture, or the chosen ones in."""
@@ -349,10 +395,17 @@ class Loader:
             return
         step = (_QUESTION.size + 8 + 7) & ~7
         for at in range(0, len(span) - step + 1, step):
-            tgid, fd, gen, ring = _QUESTION.unpack_from(span, at + 8)
-            self._look_at(tgid, fd, gen, ring)
+            conn_id, tgid, fd, ring, _pad = _QUESTION.unpack_from(span, at + 8)
+            if conn_id:
+                self._look_at((conn_id, tgid, fd), ring)
+            else:
+                name = addresses.process_name(tgid)  # the kernel knew that of a thread
+                if name:
+                    self._injected.append((ring, self._rings[ring].produced(), abi.pack_process(
+                        tgid, name, ts_ns=self._clock.monotonic_ns(), ring=ring)))
 
-    def _look_at(self, tgid: int, fd: int, gen: int, ring: int) -> None:
+    def _look_at(self, conn: tuple[int, int, int], ring: int) -> None:
+        _conn_id, tgid, fd = conn
         known = addresses.is_socket(tgid, fd)
         if known is None:
             self._counters.add("addresses_failed")
@@ -367,33 +420,35 @@ class Loader:
                 self._counters.add("addresses_failed")
                 return
         if found is None or found.family == 0 or (found.family == 1 and not self._start["unix"]):
-            self._ignore(tgid, fd, gen)
-            event = abi.pack_close((tgid, fd, gen), ts_ns=self._clock.monotonic_ns(), reason=abi.NOT_HTTP)
-        elif not self._is_still(tgid, fd, gen):
+            self._ignore(conn)
+            event = abi.pack_close(conn, ts_ns=self._clock.monotonic_ns(), reason=abi.NOT_HTTP)
+        elif self._entry(conn) is None:
             self._counters.add("addresses_failed")  # the number may belong to another connection already
             return
         else:
             self._counters.add("addresses_resolved")
-            event = abi.pack_open((tgid, fd, gen), ts_ns=self._clock.monotonic_ns(), role=abi.UNKNOWN,
-                                  local=found.local, remote=found.remote, type=abi.ADDRESS)
+            event = abi.pack_open(conn, ts_ns=self._clock.monotonic_ns(), role=abi.UNKNOWN,
+                                  local=found.local, remote=found.remote, type=abi.ADDRESS, ring=ring)
         self._injected.append((ring, self._rings[ring].produced(), event))
 
-    def _is_still(self, tgid: int, fd: int, gen: int) -> bool:
-        """Does the kernel still know this connection under this descriptor?"""
+    def _entry(self, conn: tuple[int, int, int]) -> bytes | None:
+        """The kernel's entry of a connection under this descriptor, if it still knows it so (descriptor identity)."""
+        conn_id, tgid, fd = conn
         entry = kernel.map_lookup(self._attached.maps["conns"], struct.pack("=Q", tgid << 32 | fd),
                                   compiler.CONN["sizeof"])
-        return entry is not None and struct.unpack_from("=I", entry, compiler.CONN["gen"])[0] == gen
+        same = entry is not None and struct.unpack_from("=Q", entry, compiler.CONN["conn_id"])[0] == conn_id
+        return entry if same else None
 
-    def _ignore(self, tgid: int, fd: int, gen: int) -> None:
+    def _ignore(self, conn: tuple[int, int, int]) -> None:
         """Set the ignore flag of an entry, if it is still the same connection."""
-        key = struct.pack("=Q", tgid << 32 | fd)
         try:
-            entry = kernel.map_lookup(self._attached.maps["conns"], key, compiler.CONN["sizeof"])
-            if entry is None or struct.unpack_from("=I", entry, compiler.CONN["gen"])[0] != gen:
+            entry = self._entry(conn)
+            if entry is None:
                 return
             changed = bytearray(entry)
             changed[compiler.CONN["state"]] = compiler.CONN_IGNORED
-            kernel.map_update(self._attached.maps["conns"], key, bytes(changed), 2)  # BPF_EXIST
+            kernel.map_update(self._attached.maps["conns"], struct.pack("=Q", conn[1] << 32 | conn[2]), bytes(changed),
+                              2)  # BPF_EXIST
         except OSError as error:
             log.debug("cannot set an entry aside: %s", error)
 
@@ -415,12 +470,35 @@ class Loader:
             value = kernel.map_lookup(self._attached.maps["stats"], struct.pack("=I", i), 8 * self._cpus)
             total = sum(struct.unpack(f"={self._cpus}Q", value)) if value else 0
             if name == "null_accepts":
-                if total and "tp_tcp_recv" not in self._attached.probes and self._tracefs:
+                if total and "tp_tcp_recv" not in self._attached.probes and self._tracefs and (
+                        self._attached.identity == registry.DESCRIPTOR):
                     self._attach_lazy()
             else:
                 self._counters[name] = total
+        self._watch_entries()
         self._counters["spans_announced_again"] = sum(sender.resent for sender in self._senders)
         self._counters["ring_high_water_bytes"] = max((ring.high_water for ring in self._rings), default=0)
+
+    def _watch_entries(self) -> None:
+        """The kernel's table of connections: how full, what ended unseen; and processes that it cannot show."""
+        now = time.monotonic()
+        self._sweep.turn(now)
+        made, ended = self._counters["kernel_entries_made"], self._counters["kernel_entries_ended"]
+        most = compiler.DEFAULTS["MAX_CONNS"]
+        self._counters["kernel_entries"] = max(0, min(made - ended, most))
+        self._counters["kernel_entries_pushed_out"] = max(self._counters["kernel_entries_pushed_out"], made - ended - most)
+        refused = self._counters["kernel_process_full"]
+        if (made - ended > most * 9 // 10 or refused > self._refused) and now > self._full_warned:
+            self._full_warned = now + 60
+            log.warning("the kernel's table of connections is %d %% full; %d connections of processes with very many were left "
+                        "out; idle ones give way to new ones", min(100, (made - ended) * 100 // most), refused)
+        self._refused = refused
+        if now > self._next_unseen and self._attached.maps:
+            self._next_unseen = now + UNSEEN_SECONDS
+            rows = entries.unseen(self._attached.maps["unseen_processes"])
+            if rows != self._unseen:
+                self._unseen = rows
+                self._child.say({"kind": "unseen", "rows": rows[:256]})
 
     def _attach_lazy(self) -> None:
         for what in attach(self._attached, self._tracefs, lazy=True):

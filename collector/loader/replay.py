@@ -76,7 +76,7 @@ class Replay:
         self._wall = file.epoch_ns - base_ns
         last = base_ns
         for event in file.events(tgid, base_ns):
-            shard = partition.shard_of_ring(partition.ring_of(event.tgid, event.fd, self._rings), len(self._senders))
+            shard = partition.shard_of_ring(partition.ring_of(event.conn_id, self._rings), len(self._senders))
             self._spans[shard] += event.record
             last = event.ts_ns
             if len(self._spans[shard]) > SPAN_BYTES:

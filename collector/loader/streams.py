@@ -47,12 +47,16 @@ class _Connection:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One ring record and where it goes."""
+    """Ring records of one connection, back to back."""
 
-    tgid: int
-    fd: int
+    conn_id: int
     ts_ns: int
     record: bytes
+
+
+def _identity(tgid: int, number: int) -> int:
+    """The conn_id of a file's connection; the low 12 bits are a CPU's number in live ones."""
+    return (tgid << 32 | number + 1) << 12
 
 
 def _address(text: str) -> tuple[str, int]:
@@ -125,19 +129,20 @@ class StreamsFile:
         for line in self._lines:
             connection = self._connections[line.connection]
             ts = last_ns = base_ns + line.t_ns
-            ident = (tgid, connection.number, 1)
+            conn_id = _identity(tgid, connection.number)
+            ident = (conn_id, tgid, connection.number)
             if connection.closed:
                 continue
             if not connection.opened:
                 connection.opened = True
-                yield Event(tgid, connection.number, ts, abi.pack_open(
+                yield Event(conn_id, ts, abi.pack_process(tgid, b"replay", ts_ns=ts) + abi.pack_open(
                     ident, ts_ns=ts, role=abi.SERVER, start=abi.MID if connection.mid else abi.SEEN,
-                    local=connection.server, remote=connection.client, comm=b"replay"))
+                    local=connection.server, remote=connection.client))
             d = line.direction
             if line.kind == "data":
                 record = abi.pack_data(ident, d, connection.position[d], line.data, ts_ns=ts)
                 connection.position[d] += len(line.data)
-                yield Event(tgid, connection.number, ts, record)
+                yield Event(conn_id, ts, record)
             elif line.kind == "gap":
                 connection.position[d] += line.size
             else:
@@ -147,7 +152,7 @@ class StreamsFile:
                     connection.closed = True
                     yield self._close(connection, tgid, ts)
                 else:
-                    yield Event(tgid, connection.number, ts, abi.pack_eof(ident, d, connection.position[d], ts_ns=ts))
+                    yield Event(conn_id, ts, abi.pack_eof(ident, d, connection.position[d], ts_ns=ts))
         for connection in self._connections:
             if connection.reset and not connection.closed:
                 connection.closed = True
@@ -155,6 +160,6 @@ class StreamsFile:
 
     @staticmethod
     def _close(connection: _Connection, tgid: int, ts_ns: int) -> Event:
-        return Event(tgid, connection.number, ts_ns, abi.pack_close(
-            (tgid, connection.number, 1), ts_ns=ts_ns, final_in=connection.position[0],
+        return Event(_identity(tgid, connection.number), ts_ns, abi.pack_close(
+            (_identity(tgid, connection.number), tgid, connection.number), ts_ns=ts_ns, final_in=connection.position[0],
             final_out=connection.position[1]))

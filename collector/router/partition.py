@@ -1,7 +1,6 @@
 """Which ring a connection goes to, and which shard owns a ring: the same rule as in bpf/capture.h.
 
-The hash is of (tgid, fd) alone, without the generation: when a descriptor is reused, the new connection lands in the
-shard that still holds the old one, so that a lost CLOSE is noticed (docs/decisions/0003).
+A connection is its conn_id, given once at first sight (docs/decisions/0010): so all its events stand in one ring, in order.
 """
 
 from __future__ import annotations
@@ -10,10 +9,14 @@ _MULTIPLIER = 0x9E3779B97F4A7C15
 _MASK = (1 << 64) - 1
 
 
-def ring_of(tgid: int, fd: int, rings: int) -> int:
+def scatter(conn_id: int) -> int:
+    """64 bits that differ in all places for neighbouring identities; their low 12 bits are a CPU's number."""
+    return ((conn_id >> 12) ^ (conn_id << 52 & _MASK)) * _MULTIPLIER & _MASK
+
+
+def ring_of(conn_id: int, rings: int) -> int:
     """The ring (0 <= ring < rings) of a connection; ``rings`` is at most 65536."""
-    key = (tgid << 32 | (fd & 0xFFFFFFFF)) * _MULTIPLIER & _MASK
-    return (key >> 48) % rings
+    return (scatter(conn_id) >> 48) % rings
 
 
 def shard_of_ring(ring: int, shards: int) -> int:

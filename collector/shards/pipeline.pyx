@@ -10,15 +10,18 @@ Time is event time (CLOCK_MONOTONIC of the capturing host, ns), so recorded traf
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.string cimport memcpy, memset
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcmp, memcpy, memset
 
 from collector.abi cimport *
 from collector.shards.connections.table cimport *
-from collector.shards.dissectors.http1.messages cimport http1_data, http1_end, http1_hole, http1_idle, http1_reset, pop_done
+from collector.shards.dissectors.http1.messages cimport http1_data, http1_end, http1_hole, http1_idle, http1_reset, http1_unwanted, pop_done
 from collector.shards.state cimport *
 
 cdef enum:
     DIR_UNKNOWN = 2
+    UNWANTED_LEAST = 16384  # bytes: less is not worth telling the kernel
+    UNWANTED_ALL = 0xFFFFFFFFFFFF
     OUT_KEEP = 8 << 20      # capacity of the outgoing batch that is kept
     MAX_SLOTS = 64
     MINUTE_NS = 60000000000
@@ -31,12 +34,32 @@ COUNTER_NAMES = (
     "upgraded", "undecoded_bodies", "evicted_connections", "evicted_budget", "timed_out", "unanswered",
     "suspect_events", "callback_errors", "unconfirmed_exchanges",
     "evicted_connection_bytes", "sampled_out_exchanges", "records_dropped_bandwidth",
-    "connections", "queued_exchanges", "buffer_bytes", "current_key", "input_bytes", "buffer_peak_bytes",
+    "connections", "queued_exchanges", "buffer_bytes", "current_connection", "input_bytes", "buffer_peak_bytes",
 )
-GAUGES = frozenset({"connections", "queued_exchanges", "buffer_bytes", "current_key", "input_bytes", "buffer_peak_bytes"})
 assert len(COUNTER_NAMES) == COUNTERS
 
-INDEX_FORMAT = "=IIQQII"     # struct out_index_t
+INDEX_FORMAT = "=IIQQQ"      # struct out_index_t
+
+
+cdef void told_process(ctx_t* ctx, event_process* p) noexcept nogil:
+    """Keep the name of a process; the one told longest ago of those that share a place gives way."""
+    cdef uint32_t at = (p.h.tgid * <uint32_t>2654435761) >> 19
+    cdef int i
+    cdef name_t* entry
+    cdef name_t* place = NULL
+    for i in range(NAME_PROBES):
+        entry = &ctx.names[(at + <uint32_t>i) & (NAMES - 1)]
+        if entry.tgid == p.h.tgid or entry.tgid == 0:
+            place = entry
+            break
+        if place == NULL or entry.used < place.used:
+            place = entry
+    if place.tgid == p.h.tgid and memcmp(place.comm, p.comm, 16) != 0:
+        ctx.names_version += 1
+    ctx.names_told += 1
+    place.tgid = p.h.tgid
+    place.used = ctx.names_told
+    memcpy(place.comm, p.comm, 16)
 
 
 cdef class Pipeline:
@@ -63,8 +86,8 @@ cdef class Pipeline:
     cdef uint32_t suspect_count
     cdef uint8_t[65536] port_rule      # 1: left out; 2: chosen
     cdef bint any_ignored
-    cdef uint32_t rings
     cdef bint any_chosen
+    cdef object unwanted_memory
 
     def __cinit__(self, settings, filters, content, uint64_t[::1] counters not None):
         cdef bytes text
@@ -85,7 +108,6 @@ cdef class Pipeline:
         self.content = content
         self.ctx.filters = <void*>filters
         self.ctx.content = <void*>content
-        self.rings = getattr(settings, "rings", 0)
         self.ctx.header_bytes = settings.header_bytes
         self.ctx.body_bytes = settings.body_bytes
         self.ctx.record_bytes = settings.record_bytes
@@ -126,7 +148,9 @@ cdef class Pipeline:
             rule.name_len = <uint32_t>len(text)
             rule.reject_absent = entry.reject_absent
         self.ctx.rule_count = <uint32_t>len(filters.rules)
-        if table_init(&self.table, settings.max_connections, settings.buffer_bytes) < 0:
+        self.ctx.names = <name_t*>calloc(NAMES, sizeof(name_t))         # pages that are not used are not there
+        self.ctx.ghosts = <ghost_t*>calloc(GHOSTS, sizeof(ghost_t))
+        if self.ctx.names == NULL or self.ctx.ghosts == NULL or table_init(&self.table, settings.max_connections, settings.buffer_bytes) < 0:
             raise MemoryError
 
     def __dealloc__(self):
@@ -150,13 +174,25 @@ cdef class Pipeline:
         buf_free(&self.ctx.out_pool, &self.ctx.out_index)
         buf_free(&self.ctx.out_pool, &self.ctx.out_details)
         buf_free(&self.ctx.out_pool, &self.ctx.scratch)
+        free(self.ctx.names)
+        free(self.ctx.ghosts)
 
-    def skip(self, keys):
-        """Ignore these connections (tgid << 32 | fd), at most 16: each killed a shard twice."""
+    def skip(self, connections):
+        """Ignore these connections (their conn_id), at most 16: each killed a shard twice."""
         self.suspect_count = 0
-        for key in list(keys)[:16]:
-            self.suspects[self.suspect_count] = key
+        for conn_id in list(connections)[:16]:
+            self.suspects[self.suspect_count] = conn_id
             self.suspect_count += 1
+
+    def use_unwanted(self, memory):
+        """The words in which the kernel is told what nobody wants (bpf/capture.h): a writable buffer of unsigned 64-bit
+        numbers, a power of two of them. Raises ValueError."""
+        cdef uint64_t[::1] words = memory
+        if words.shape[0] < 2 or words.shape[0] & (words.shape[0] - 1):
+            raise ValueError("unwanted: not a power of two")
+        self.unwanted_memory = memory
+        self.ctx.unwanted = &words[0]
+        self.ctx.unwanted_words = <uint64_t>words.shape[0]
 
     def feed(self, const unsigned char[::1] span not None, int64_t wall_offset_ns=0, size_t start=0):
         """The events of one span (ring records back to back) from byte ``start`` on. Returns where it stopped: the
@@ -190,7 +226,7 @@ cdef class Pipeline:
         else:
             off = end
         ctx.counters[C_EVENT_BYTES] += off - start
-        ctx.counters[G_CURRENT_KEY] = 0
+        ctx.counters[G_CURRENT_CONN] = 0
         table_tick(ctx, &self.table, ctx.now_ns)
         table_limit(ctx, &self.table)       # a timer may make something of what was held back
         ctx.counters[G_BUFFER_BYTES] = ctx.pool.bytes
@@ -209,7 +245,6 @@ cdef class Pipeline:
 
     cdef void event(self, event_header* h, uint32_t sample) noexcept:
         cdef ctx_t* ctx = &self.ctx
-        cdef uint64_t key = <uint64_t>h.tgid << 32 | <uint32_t>h.fd
         cdef conn_t* conn
         cdef half_t* half
         cdef uint32_t i
@@ -217,29 +252,30 @@ cdef class Pipeline:
         cdef size_t before
         ctx.counters[C_EVENTS] += 1
         self.advance(h.ts_ns)
+        if sample < event_bytes(h.type):
+            ctx.counters[C_BAD_EVENTS] += 1
+            return
+        if h.type == EVENT_PROCESS:
+            told_process(ctx, <event_process*>h)
+            return
+        if h.type == EVENT_EXIT:
+            table_exit(ctx, &self.table, h.tgid, h.ring)
+            return
+        if h.type == EVENT_BIND or h.type == EVENT_OWNER:
+            return      # of sources and providers that are not here yet
         if self.suspect_count:
             for i in range(self.suspect_count):
-                if self.suspects[i] == key:
+                if self.suspects[i] == h.conn_id:
                     ctx.counters[C_SUSPECT_EVENTS] += 1
                     return
-        ctx.counters[G_CURRENT_KEY] = key
-        if h.type == EVENT_EXIT:
-            table_exit(ctx, &self.table, h.tgid, h.spare, self.rings)
-            return
-        conn = table_find(&self.table, key)
-        if conn != NULL and conn.gen != h.gen and h.type != EVENT_DATA and h.type != EVENT_OPEN:
-            return      # a late word about an older connection
-        if conn != NULL and conn.gen != h.gen:
-            # (tgid, fd) is in use again: the CLOSE of the older connection was lost
-            table_close(ctx, &self.table, conn, MARK_END_UNSEEN)
-            conn = NULL
+        ctx.counters[G_CURRENT_CONN] = h.conn_id
+        ctx.tgid = h.tgid
+        ctx.fd = h.fd
+        conn = table_find(&self.table, h.conn_id)
         if conn == NULL:
             if h.type != EVENT_DATA and h.type != EVENT_OPEN:
                 return
-            if h.type == EVENT_OPEN and sample < sizeof(event_open):
-                ctx.counters[C_BAD_EVENTS] += 1
-                return
-            conn = table_add(ctx, &self.table, key, h.gen)
+            conn = table_add(ctx, &self.table, h.conn_id, h.tgid, h.ring)
             if conn == NULL:
                 ctx.counters[C_BAD_EVENTS] += 1
                 return
@@ -247,12 +283,13 @@ cdef class Pipeline:
             if self.table.count > self.table.max_connections:
                 table_limit(ctx, &self.table)       # never the newest one
             if h.type == EVENT_DATA or (<event_open*>h).start == START_REJOIN:
-                ctx.joined_count += 1
-                conn.next_index = (ctx.joined_count & 0xFFF) << 20
                 # its OPEN was lost, or it was evicted: join in the middle
-                conn.flags |= CONN_JOINED | (CONN_IGNORED if self.any_chosen and h.type == EVENT_DATA else 0)
+                conn.flags |= CONN_JOINED
                 conn.half[0].state = H_RESYNC
                 conn.half[1].state = H_RESYNC
+                if h.type == EVENT_DATA:
+                    table_recall(ctx, conn)
+                    self.choose(conn)
         before = ctx.pool.bytes - ctx.free_bytes
         if h.type == EVENT_DATA:
             half = &conn.half[h.dir]
@@ -261,6 +298,7 @@ cdef class Pipeline:
                 if not half.known:
                     half.known = 1
                     half.pos = h.pos
+                self.publish(conn, h.dir, h.pos + h.len_true)
                 return
             if h.ts_ns > conn.seen_ns + ctx.idle_ns and (
                     conn.first != NULL or conn.half[0].parked or conn.half[1].parked):
@@ -286,6 +324,7 @@ cdef class Pipeline:
                 ctx.counters[C_HOLE_BYTES] += gap
                 http1_hole(ctx, conn, h.dir, gap, True)
             half.pos = h.pos + h.len_true
+            half.end = h.pos + h.len_cap
             if h.len_cap:
                 if conn.dir_request == DIR_UNKNOWN or conn.half[h.dir].state != H_OPAQUE:
                     http1_data(ctx, conn, h.dir, <const uint8_t*>h + sizeof(event_header), h.len_cap, h.ts_ns)
@@ -293,25 +332,39 @@ cdef class Pipeline:
                 gap = h.len_true - h.len_cap
                 ctx.counters[C_UNCAPTURED_BYTES] += gap
                 http1_hole(ctx, conn, h.dir, gap, h.flags & EVENT_F_FAULT)
+            if ctx.unwanted != NULL and h.len_true >= UNWANTED_LEAST:
+                self.publish(conn, h.dir, half.pos)
             table_arm(ctx, &self.table, conn, h.ts_ns)
         elif h.type == EVENT_OPEN or h.type == EVENT_ADDRESS:
-            if sample >= sizeof(event_open):
-                self.opened(conn, <event_open*>h)
+            self.opened(conn, <event_open*>h)
         elif h.type == EVENT_EOF:
             self.reached(conn, h.dir, h.pos)
             if conn.dir_request != DIR_UNKNOWN:
                 http1_end(ctx, conn, h.dir)
         elif h.type == EVENT_CLOSE:
-            if h.flags == CLOSE_NOT_HTTP:
+            if h.reason == CLOSE_NOT_HTTP:
                 # no socket, or no HTTP after all: nothing of it is a record
                 ctx.counters[C_NOT_HTTP] += 1
                 conn.flags |= CONN_DROP
-            elif sample >= sizeof(event_close):
+            else:
                 self.reached(conn, 0, (<event_close*>h).final_pos[0])
                 self.reached(conn, 1, (<event_close*>h).final_pos[1])
-            table_close(ctx, &self.table, conn, 0)
+            table_close(ctx, &self.table, conn, MARK_END_UNSEEN if h.reason == CLOSE_SWEPT or h.reason == CLOSE_REPLACED else 0)
             return
         self.account(conn, before)
+
+    cdef void publish(self, conn_t* conn, uint32_t d, uint64_t pos) noexcept:
+        """Tell the kernel up to where it needs to copy no more bytes of this direction, if that is known and far."""
+        cdef uint64_t until = http1_unwanted(&self.ctx, conn, d, pos)
+        cdef uint64_t h
+        cdef half_t* half = &conn.half[d]
+        if self.ctx.unwanted == NULL or until <= pos + UNWANTED_LEAST or until == half.unwanted:
+            return
+        half.unwanted = until
+        h = ((conn.id >> 12) ^ (conn.id << 52)) * 0x9E3779B97F4A7C15ULL
+        # one aligned store: the kernel reads it whole
+        self.ctx.unwanted[((h >> 20) & (self.ctx.unwanted_words // 2 - 1)) * 2 + d] = ((h >> 4) & 0xFFFF) << 48 | (
+            until if until < UNWANTED_ALL else UNWANTED_ALL)
 
     cdef inline void account(self, conn_t* conn, size_t before) noexcept:
         """What the event has made the connection hold; limits."""
@@ -340,7 +393,6 @@ cdef class Pipeline:
 
     cdef void opened(self, conn_t* conn, event_open* o) noexcept:
         cdef ctx_t* ctx = &self.ctx
-        cdef uint16_t server_port
         cdef uint32_t i
         if o.role:
             conn.role = o.role
@@ -348,15 +400,14 @@ cdef class Pipeline:
         memcpy(conn.remote, o.remote, 16)
         conn.local_port = o.local_port
         conn.remote_port = o.remote_port
-        if o.h.flags & EVENT_F_TLS:
+        if o.h.source != SOURCE_SYSCALL:
             conn.flags |= CONN_TLS
-        if o.comm[0]:
-            memcpy(conn.comm, o.comm, 16)
         if o.h.type == EVENT_OPEN and not conn.flags & CONN_OPENED and not conn.half[0].known and not conn.half[1].known:
             conn.flags |= CONN_OPENED
             if o.start != START_REJOIN:
-                conn.half[0].known = 1
-                conn.half[1].known = 1
+                for i in range(2):
+                    conn.half[i].known = 1
+                    conn.half[i].pos = o.pos[i]
             if o.start != START_SEEN:
                 conn.flags |= CONN_JOINED
                 if o.start == START_UNCONFIRMED:
@@ -367,6 +418,13 @@ cdef class Pipeline:
         if o.h.type == EVENT_ADDRESS and conn.flags & CONN_UNCONFIRMED:
             conn.flags &= ~CONN_UNCONFIRMED & 0xFFFF
             pop_done(ctx, conn)
+        self.choose(conn)
+
+    cdef void choose(self, conn_t* conn) noexcept:
+        """The filters that look at ports and role: of a new connection, or when they are learnt."""
+        cdef ctx_t* ctx = &self.ctx
+        cdef uint16_t server_port
+        cdef uint32_t i
         if self.any_chosen:
             # a connection is chosen by either of its ports; one whose ports are not known yet is not
             if not (self.port_rule[conn.local_port] | self.port_rule[conn.remote_port]) & 2:
@@ -432,7 +490,7 @@ cdef class Pipeline:
         """(records, index, details) and begin a new batch; None when there is nothing.
 
         records: newline-terminated JSON, or (slot, bytes) when they lie in a slot (use_slots). index: INDEX_FORMAT per
-        record: length, details length, end (ns), connection key, generation, index on the connection.
+        record: length, details length, end (ns), conn_id, stream position of the request.
         details: `host|method|path` of each record, back to back.
         """
         cdef ctx_t* ctx = &self.ctx

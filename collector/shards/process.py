@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import mmap
 import os
 import time
 from types import SimpleNamespace
@@ -68,6 +69,7 @@ class Shard:
         self._records_done = child.counters["records_acknowledged"]
         self._blocked = False
         self._rings: list[RingView] = []
+        self._unwanted: mmap.mmap | None = None
         self._done: list[int] = []  # per ring: up to where it was fed
         self._held: Delivery | None = None  # a span that came before its ring
         if start.get("rings"):
@@ -101,8 +103,13 @@ class Shard:
     def _map_rings(self, message: dict[str, Any], fds: list[int]) -> None:
         """Map the rings for reading; they come from the loader by way of the supervisor."""
         if not self._rings:
-            self._rings = [RingView(fd, message["ring_bytes"], memfd=message["memfd"]) for fd in fds]
-            self._done = [0] * len(fds)
+            rings = fds
+            if not message["memfd"]:
+                *rings, words = fds
+                self._unwanted = mmap.mmap(words, 0x40000)  # bpf/maps.h UNWANTED_WORDS
+                self._pipeline.use_unwanted(memoryview(self._unwanted).cast("Q"))
+            self._rings = [RingView(fd, message["ring_bytes"], memfd=message["memfd"]) for fd in rings]
+            self._done = [0] * len(rings)
         for fd in fds:
             os.close(fd)
 

@@ -152,6 +152,9 @@ cdef struct exchange_t:
     message_t req
     message_t resp
     uint32_t index       # on its connection, from 0
+    uint32_t tgid        # the process that served it, or that called
+    int32_t fd           # and its descriptor
+    uint64_t pos         # stream position of the request's first byte
     uint32_t marks
     uint32_t ambiguity
     uint32_t details_len # bytes of "host|method|path" at the start of `details`
@@ -175,6 +178,9 @@ cdef enum:  # half_state
 
 cdef struct half_t:
     uint64_t pos         # next expected stream position
+    uint64_t end         # stream position behind the captured bytes of the event that is being read
+    uint64_t head_pos    # stream position of the first byte of the head that is being read
+    uint64_t unwanted    # up to where the kernel was told to send lengths only
     uint64_t remaining
     uint64_t last_ns
     buf_t part           # a head or chunk line that is not whole yet
@@ -194,7 +200,6 @@ cdef enum:  # conn_flag
     CONN_IGNORED = 2     # port or egress filter
     CONN_TIMED = 4       # in the timer list
     CONN_JOINED = 8
-    CONN_SUSPECT = 32    # killed a shard twice: skipped
     CONN_OPENED = 64     # an OPEN was seen
     CONN_TLS = 128
     CONN_DROP = 512      # it was no HTTP, or no socket, after all: nothing of it is a record
@@ -202,8 +207,9 @@ cdef enum:  # conn_flag
 
 
 cdef struct conn_t:
-    uint64_t key         # tgid << 32 | fd
-    uint32_t gen
+    uint64_t id          # conn_id of the events
+    uint32_t tgid        # process of its first event
+    uint16_t ring
     uint8_t role         # enum event_role
     uint16_t flags
     uint8_t uncertain    # exchanges that still carry MARK_PAIRING
@@ -218,7 +224,9 @@ cdef struct conn_t:
     uint8_t remote[16]
     uint16_t local_port
     uint16_t remote_port
-    char comm[16]
+    uint32_t constant_tgid # what `constant` was made for
+    int32_t constant_fd
+    uint32_t constant_names
     size_t held          # bytes of the pool that are this connection's, itself aside
     uint64_t seen_ns     # of its newest event
     uint64_t lru_ns      # when it was last moved in the LRU list
@@ -271,19 +279,43 @@ cdef enum:  # counter
     G_CONNECTIONS
     G_QUEUED
     G_BUFFER_BYTES
-    G_CURRENT_KEY
+    G_CURRENT_CONN
     G_INPUT_BYTES
     G_BUFFER_PEAK
     COUNTERS
 
 
-cdef struct out_index_t:          # one per record; read by the sink with struct format "=IIQQII"
+cdef struct out_index_t:          # one per record; read by the sink with struct format "=IIQQQ"
     uint32_t length               # bytes of the record, its newline included
     uint32_t details_len
     uint64_t end_ns
-    uint64_t conn_key
-    uint32_t gen
-    uint32_t index
+    uint64_t conn_id
+    uint64_t pos                  # of the request's first byte
+
+
+cdef enum:
+    GHOSTS = 16384                # connections given up for a limit, whose ends are still known; a power of two
+    GHOST_PROBES = 8
+
+cdef struct ghost_t:
+    uint64_t id                   # 0: free
+    uint64_t seen_ns
+    uint8_t local[16]
+    uint8_t remote[16]
+    uint16_t local_port
+    uint16_t remote_port
+    uint8_t role
+    uint8_t tls
+
+
+cdef enum:
+    NAMES = 8192                  # processes whose names a shard knows; a power of two
+    NAME_PROBES = 16
+
+cdef struct name_t:               # one process, told by EVENT_PROCESS
+    uint32_t tgid                 # 0: free
+    uint32_t used                 # the age of its last telling, in tellings
+    char comm[16]
 
 
 cdef struct rule_t:               # one entry of AKTO_MODULE_DISCOVERY_CONFIG; the regex lives in `rules`
@@ -325,7 +357,14 @@ cdef struct ctx_t:
     uint8_t ignore_ip_hosts
     uint8_t ignore_metadata
     uint8_t want_details
-    uint32_t joined_count         # makes record ids of rejoined connections differ
+    uint32_t tgid                 # of the event that is being read
+    int32_t fd
+    name_t* names                 # NAMES of them, by hash of tgid
+    uint32_t names_version        # changes when a known process is told another name
+    uint32_t names_told
+    ghost_t* ghosts               # GHOSTS of them, by hash of conn_id
+    uint64_t* unwanted            # words that the kernel reads (bpf/capture.h not_wanted), or NULL
+    uint64_t unwanted_words
     exchange_t* free_exchanges
     uint32_t free_count
     rule_t rules[32]

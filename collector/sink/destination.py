@@ -37,14 +37,14 @@ class Batch:
         """Number of records."""
         return len(self.index) // _INDEX.size
 
-    def __iter__(self) -> Iterator[tuple[bytes, bytes, tuple[int, int, int, int]]]:
-        """Each record without its newline, its details, and its place in the order (end ns, connection, generation,
-        index).
+    def __iter__(self) -> Iterator[tuple[bytes, bytes, tuple[int, int, int]]]:
+        """Each record without its newline, its details, and its place in the order (end ns, connection, stream
+        position).
         """
         at = detail_at = 0
-        for length, details, end_ns, key, generation, number in _INDEX.iter_unpack(self.index):
+        for length, details, end_ns, conn_id, position in _INDEX.iter_unpack(self.index):
             record = bytes(self.records[at : at + length - 1])
-            yield record, bytes(self.details[detail_at : detail_at + details]), (end_ns, key, generation, number)
+            yield record, bytes(self.details[detail_at : detail_at + details]), (end_ns, conn_id, position)
             at += length
             detail_at += details
 

@@ -1,4 +1,4 @@
-"""Replay's order: everything is held until the end, then delivered by (end time, connection, index).
+"""Replay's order: everything is held until the end, then delivered by (end time, connection, stream position).
 
 Recorded files are bounded, and with several shards nothing else gives the same output every time.
 """
@@ -17,7 +17,7 @@ class Ordered:
     """Collects batches; ``batches`` gives them back in order."""
 
     def __init__(self) -> None:
-        self._records: list[tuple[tuple[int, int, int, int], bytes, bytes]] = []
+        self._records: list[tuple[tuple[int, int, int], bytes, bytes]] = []
 
     def add(self, batch: Batch) -> None:
         """Keep the records of a batch."""
@@ -28,10 +28,10 @@ class Ordered:
         self._records.sort()
         out: list[Batch] = []
         records, index, details = bytearray(), bytearray(), bytearray()
-        for (end_ns, key, generation, number), record, detail in self._records:
+        for (end_ns, conn_id, position), record, detail in self._records:
             records += record + b"\n"
             details += detail
-            index += struct.pack(INDEX_FORMAT, len(record) + 1, len(detail), end_ns, key, generation, number)
+            index += struct.pack(INDEX_FORMAT, len(record) + 1, len(detail), end_ns, conn_id, position)
             if len(records) > _PIECE_BYTES:
                 out.append(Batch(bytes(records), bytes(index), bytes(details)))
                 records, index, details = bytearray(), bytearray(), bytearray()

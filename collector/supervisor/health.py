@@ -5,6 +5,7 @@ Live fails only when the supervisor's own repair failed; ready means that probes
 
 from __future__ import annotations
 
+import collections
 import http.server
 import logging
 import socket
@@ -33,6 +34,9 @@ class State(Protocol):
     def readings(self) -> list[tuple[str, dict[str, str], dict[str, int]]]:
         """(role, labels, values by key) of every child and of the supervisor."""
 
+    def unseen(self) -> list[dict[str, Any]]:
+        """Processes whose traffic is not seen (loader.entries.unseen)."""
+
 
 class _Readings:
     """The declared metrics with their current values, in prometheus_client's form."""
@@ -57,7 +61,21 @@ class _Readings:
                     family.add_metric(  # type: ignore[attr-defined]
                         [*(labels[name] for name in shard_label), *(value for _, value in declared.labels)],
                         values[declared.key])
+        families[metrics.UNSEEN_METRIC] = self._unseen()
         return families.values()
+
+    def _unseen(self) -> Metric:
+        family = GaugeMetricFamily(metrics.UNSEEN_METRIC, metrics.UNSEEN_HELP, labels=["process", "reason"])
+        counts: collections.Counter[tuple[str, str]] = collections.Counter()
+        names: set[str] = set()
+        for row in self._state.unseen():
+            if len(names) < metrics.UNSEEN_NAMES:
+                names.add(row["name"])
+            name = row["name"] if row["name"] in names else "other"
+            counts.update((name, label) for key, (label, _words) in metrics.UNSEEN_REASONS.items() if row[key])
+        for labels, value in counts.items():
+            family.add_metric(labels, value)
+        return family
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self.collect())

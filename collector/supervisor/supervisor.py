@@ -97,6 +97,8 @@ class Supervisor:
         self._adopted: tuple[dict[str, Any], list[int]] | None = None
         self._attached_line = ""
         self._announced = False
+        self._unseen: list[dict[str, Any]] = []
+        self._unseen_logged: set[tuple[str, str]] = set()
         self.problems: list[str] = []
         self._next_memory = 0.0
         self._last_turn = time.monotonic()
@@ -121,7 +123,7 @@ class Supervisor:
         return {"log_level": self._plan.config["AKTO_LOG_LEVEL"], "blocks": self._memory.blocks,
                 "token": self._token, "directory": self._plan.directory, "shards": self.shards}
 
-    def _shard_message(self, number: int, lives: int) -> dict[str, Any]:
+    def _shard_message(self, number: int) -> dict[str, Any]:
         config, plan = self._plan.config, self._plan
         ports: list[int] = []
         if config["TRAFFIC_IGNORE_DEFAULT_PORTS"]:
@@ -140,9 +142,9 @@ class Supervisor:
             "response_bodies": config["COLLECTOR_RESPONSE_BODIES"],
             "disable_egress": config["TRAFFIC_DISABLE_EGRESS"], "ignore_ip_hosts": config["AKTO_IGNORE_IP_TRAFFIC"],
             "ignore_metadata": config["AKTO_IGNORE_CLOUD_METADATA_CALLS"], "want_details": plan.output == "kafka",
-            "ignore_ports": ports, "rings": plan.loader_message.get("rings", 0),
+            "ignore_ports": ports,
             "only_ports": plan.loader_message.get("ports", []), "rules": config["AKTO_MODULE_DISCOVERY_CONFIG"],
-            "record_prefix": f"{plan.record_prefix}{lives:x}-", "daemonset_id": plan.daemonset_id,
+            "record_prefix": plan.record_prefix, "daemonset_id": plan.daemonset_id,
         }
         return {**self._common(), "number": number, "settings": settings, "live": plan.live,
                 "finish_timers": not plan.live, "suspects": policy.suspects(self._deaths_while_fed)}
@@ -150,7 +152,7 @@ class Supervisor:
     def _start(self, child: ChildProcess) -> None:
         plan = self._plan
         if child.role == "shard":
-            message = {**self._shard_message(child.block, child.lives), **self._rings_message(), "life": child.lives}
+            message = {**self._shard_message(child.block), **self._rings_message(), "life": child.lives}
             self._new_slots(child.block, child.lives)
             child.start(message, [self._memory.fd, self._slots[child.block][1], *self._ring_fds()])
         elif child.role == "sink":
@@ -195,7 +197,7 @@ class Supervisor:
         return {"rings": True, "ring_bytes": ring_size(plan["ring_bytes"]), "memfd": bool(plan.get("test_rings"))}
 
     def _ring_fds(self) -> list[int]:
-        """The rings' descriptors, for shards: they map them for reading and close them at once (the kernel does not map a
+        """The rings' descriptors, and behind those of the kernel the words that it reads, for shards: they map them for reading and close them at once (the kernel does not map a
         read-only descriptor, but a read-only mapping cannot be made writable later).
         """
         if self._plan.loader_message.get("test_rings"):
@@ -204,7 +206,8 @@ class Supervisor:
             return []
         names = self._adopted[0]["names"]
         first = len(names["programs"]) + len(names["maps"])
-        return self._adopted[1][first : first + len(names["rings"])]
+        unwanted = self._adopted[1][len(names["programs"]) + names["maps"].index("unwanted")]
+        return [*self._adopted[1][first : first + len(names["rings"])], unwanted]
 
     def _budget(self) -> int:
         base = self._base_bytes or 110 * memory.MIB
@@ -372,6 +375,8 @@ class Supervisor:
             fds = []
             for shard in self.shard_children:
                 shard.tell({"kind": "rings", **self._rings_message()}, self._ring_fds())
+        elif kind == "unseen" and child is self.loader:
+            self._heard_unseen(message["rows"])
         elif kind == "problem":
             self.problems.append(message["text"])
             log.error("%s", message["text"])
@@ -384,6 +389,18 @@ class Supervisor:
             self._stop(f"the output is gone: {message['why']}", errors.EXIT_FAILURE)
         for fd in fds:
             os.close(fd)
+
+    def _heard_unseen(self, rows: list[dict[str, Any]]) -> None:
+        """Processes whose traffic the hooked calls do not show; each name and reason is logged once."""
+        self._unseen = rows
+        for name, why in sorted({(row["name"], why) for row in rows for why in metrics.UNSEEN_REASONS if row[why]}):
+            if (name, why) not in self._unseen_logged and len(self._unseen_logged) < metrics.UNSEEN_NAMES:
+                self._unseen_logged.add((name, why))
+                log.warning("process %r: %s", name, metrics.UNSEEN_REASONS[why][1])
+
+    def unseen(self) -> list[dict[str, Any]]:
+        """For /metrics: {pid, name, and a number for each of metrics.UNSEEN_REASONS}."""
+        return self._unseen
 
     def _announce(self) -> None:
         if self._announced or not all(child.ready for child in self.children):
@@ -431,7 +448,7 @@ class Supervisor:
             self.own.add("lost_state_bytes", core["buffer_bytes"])
             self.own.add("lost_records", max(0, core["records"] - child.counters["records_acknowledged"]))
             child.counters["records_acknowledged"] = core["records"]
-            fed = core["current_key"]
+            fed = core["current_connection"]
             if fed:
                 self._deaths_while_fed[fed] = self._deaths_while_fed.get(fed, 0) + 1
         if child.expected_to_end or self._stop_reason:

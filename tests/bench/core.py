@@ -89,7 +89,7 @@ def idle_span(first: int, count: int) -> bytes:
     answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
     out = []
     for i in range(first, first + count):
-        conn = (50000 + i % 1000, 100 + i // 1000, 1)
+        conn = (1 << 50 | i << 12, 50000 + i % 1000, 100 + i // 1000)
         out += [abi.pack_open(conn, ts_ns=1, local=("10.0.0.1", 80), remote=("10.0.0.2", 1)),
                 abi.pack_data(conn, 0, 0, ask, ts_ns=1), abi.pack_data(conn, 1, 0, answer, ts_ns=1)]
     return b"".join(out)

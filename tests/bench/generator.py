@@ -9,11 +9,13 @@ import json
 import sys
 import time
 
+from collector import abi
 from collector.loader.ringbuffer import Ring
 from collector.router import partition
 from tests.bench import traffic
 
 ROUNDS = 16
+_CONN_ID = 8 + abi.layout()["event_header"]["conn_id"]  # behind the ring's own header
 
 
 def main() -> None:
@@ -25,9 +27,8 @@ def main() -> None:
     for number in range(ROUNDS):
         placed: list[tuple[int, bytes]] = []
         for piece in traffic.round_of(number, options["body"], zipped=options["zipped"]):
-            tgid = int.from_bytes(piece[24:28], "little")
-            fd = int.from_bytes(piece[28:32], "little", signed=True)
-            ring = partition.ring_of(tgid, fd, len(rings))
+            conn_id = int.from_bytes(piece[_CONN_ID : _CONN_ID + 8], "little")
+            ring = partition.ring_of(conn_id, len(rings))
             placed.append((ring, piece))
         rounds.append(placed)
     sent_bytes = refused = 0

@@ -75,15 +75,14 @@ def _data(conn: tuple[int, int, int], direction: int, pos: int, data: bytes, ts:
 def round_of(number: int, size: int, *, zipped: bool = False, connections: int = CONNECTIONS,
              exchanges: int = EXCHANGES_EACH, close: bool = True) -> list[bytes]:
     """One round: ``connections`` connections with ``exchanges`` exchanges each, interleaved; a list of pieces that
-    each fit any ring. ``number`` distinguishes rounds (it becomes the generation)."""
+    each fit any ring. ``number`` distinguishes rounds (it becomes a part of the identities)."""
     rng = random.Random(number)
     pieces: list[bytes] = []
-    conns = [(1000 + i % 8, 10 + i // 8, number + 1) for i in range(connections)]
+    conns = [((number + 1) * connections + i << 12, 1000 + i % 8, 10 + i // 8) for i in range(connections)]
     positions = [[0, 0] for _ in conns]
     ts = 1_000_000_000 + number * 1_000_000_000
     for i, conn in enumerate(conns):
-        pieces.append(abi.pack_open(conn, ts_ns=ts, local=("10.0.0.1", 8080), remote=("10.0.0.2", 20000 + i),
-                                    comm=b"server"))
+        pieces.append(abi.pack_open(conn, ts_ns=ts, local=("10.0.0.1", 8080), remote=("10.0.0.2", 20000 + i)))
     for _ in range(exchanges):
         for direction in (abi.IN, abi.OUT):
             for i, conn in enumerate(conns):

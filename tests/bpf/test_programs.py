@@ -12,39 +12,52 @@ import pytest
 
 from collector.loader import compiler, kernel
 from collector.loader.probes import registry
-from collector.loader.process import compile_programs
+from collector.loader.process import Attached, compile_programs
 from collector.router import partition
 
 BPF = compiler.bpf_directory()
 
-# Verified instructions per program, with room of a tenth: what grows past it has to be looked at (limit: 1,000,000).
-VERIFIED_LIMIT = {"read": 60_000, "write": 60_000, "recvfrom": 60_000, "sendto": 60_000, "accept4": 2_000, "dup": 2_000,
-                  "process_exit": 140_000, "readv": 270_000, "sendmsg": 270_000, "recvmmsg": 210_000}
+# Verified instructions per program: what grows past it has to be looked at (limit: 1,000,000).
+VERIFIED_LIMIT = {
+    registry.SOCKET: {"exit_read": 9_000, "exit_write": 9_000, "exit_recvfrom": 9_000, "exit_writev": 6_000,
+                      "exit_sendmsg": 7_000, "exit_recvmmsg": 14_000, "exit_accept4": 3_000, "meet": 170_000,
+                      "gather": 55_000, "process_exit": 1_000, "enter_close": 1_000},
+    registry.DESCRIPTOR: {"exit_read": 17_000, "exit_write": 17_000, "exit_recvfrom": 18_000, "exit_writev": 9_000,
+                          "exit_sendmsg": 11_000, "exit_recvmmsg": 18_000, "exit_accept4": 3_000, "meet": 370_000,
+                          "gather": 120_000, "process_exit": 150_000, "enter_close": 1_000},
+}
+
+
+def close(attached: Attached) -> None:
+    for fd in [*attached.programs.values(), *attached.maps.values()]:
+        os.close(fd)
 
 
 @pytest.mark.live
 @pytest.mark.timeout(180)
+@pytest.mark.parametrize("identity", [registry.SOCKET, registry.DESCRIPTOR])
 @pytest.mark.parametrize("variant", [registry.TPX, registry.RAW])
-def test_every_program_loads(live: None, variant: str) -> None:
+def test_every_program_loads(live: None, variant: str, identity: str) -> None:
     defines = {**compiler.DEFAULTS, "RINGS": 4, "CPUS": kernel.possible_cpus()}
-    attached = compile_programs(defines, [variant])
-    assert attached.variant == variant
-    prefix = "tp_exit_" if variant == registry.TPX else "raw_exit_"
-    expected = {probe.program for probe in registry.COMMON} | {prefix + call for call in registry.CALLS}
+    attached = compile_programs(defines, [variant], identity)
+    assert (attached.variant, attached.identity) == (variant, identity)
+    prefix = "tp" if variant == registry.TPX else "raw"
+    expected = {probe.program for probe in registry.COMMON if probe.identity in ("", identity)}
+    expected |= {f"{prefix}_exit_{call}" for call in registry.calls(identity)}
+    expected |= {f"{prefix}_{name}" for name in registry.FURTHER}
     assert expected <= set(attached.programs)
-    for name, limit in VERIFIED_LIMIT.items():
-        program = f"tp_{name}" if name == "process_exit" else prefix + name
+    for name, limit in VERIFIED_LIMIT[identity].items():
+        program = f"tp_{name}" if name in ("process_exit", "enter_close") else f"{prefix}_{name}"
         assert 0 < attached.verified[program] < limit, (program, attached.verified[program])
-    for fd in [*attached.programs.values(), *attached.maps.values()]:
-        os.close(fd)
+    close(attached)
 
 
 @pytest.mark.live
-def test_selection_and_unix_variants_load(live: None) -> None:
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("identity", [registry.SOCKET, registry.DESCRIPTOR])
+def test_selection_and_unix_variants_load(live: None, identity: str) -> None:
     defines = {**compiler.DEFAULTS, "RINGS": 1, "CPUS": kernel.possible_cpus(), "SELECT_PIDS": 1, "UNIX_SOCKETS": 1}
-    attached = compile_programs(defines, [registry.TPX])
-    for fd in [*attached.programs.values(), *attached.maps.values()]:
-        os.close(fd)
+    close(compile_programs(defines, [registry.TPX], identity))
 
 
 @pytest.fixture(scope="module")
@@ -52,17 +65,20 @@ def native(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     """recognise.h and the ring choice, compiled by the ordinary compiler."""
     folder = tmp_path_factory.mktemp("native")
     capture = (BPF / "capture.h").read_text()
+    start = capture.index("static __always_inline u64 scatter")
+    scatter = capture[start : capture.index("\n}", start) + 2]
     start = capture.index("static __always_inline u16 ring_of")
     ring_of = capture[start : capture.index("\n}", start) + 2]
-    ring_of = ring_of.replace("RINGS", "rings").replace("s32 fd)", "s32 fd, u32 rings)")
+    ring_of = ring_of.replace("RINGS", "rings").replace("u64 conn_id)", "u64 conn_id, u32 rings)")
     (folder / "native.c").write_text(f"""
 #include <stdint.h>
 #include <stdbool.h>
 typedef uint8_t u8; typedef uint16_t u16; typedef uint32_t u32; typedef int32_t s32; typedef uint64_t u64;
 #define __always_inline inline __attribute__((always_inline))
 #include "{BPF}/recognise.h"
+{scatter}
 {ring_of}
-u32 native_ring(u32 tgid, s32 fd, u32 rings) {{ return ring_of(tgid, fd, rings); }}
+u32 native_ring(u64 conn_id, u32 rings) {{ return ring_of(conn_id, rings); }}
 u32 native_judge(const u8 *p, u32 n)
 {{
     u8 token = 0; u32 first4 = 0;
@@ -113,8 +129,8 @@ def test_unknown_descriptors_are_judged_by_usual_starts(native: ctypes.CDLL) -> 
 def test_ring_choice_is_the_same_on_both_sides(native: ctypes.CDLL) -> None:
     rng = random.Random(1)
     for _ in range(2000):
-        tgid, fd, rings = rng.randrange(1, 1 << 22), rng.randrange(0, 1 << 20), rng.randrange(1, 65)
-        assert native.native_ring(tgid, fd, rings) == partition.ring_of(tgid, fd, rings)
+        conn_id, rings = rng.randrange(1 << 64), rng.randrange(1, 65)
+        assert native.native_ring(ctypes.c_uint64(conn_id), rings) == partition.ring_of(conn_id, rings)
 
 
 def test_kernel_side_includes_nothing_of_the_user_side() -> None:
@@ -124,7 +140,7 @@ def test_kernel_side_includes_nothing_of_the_user_side() -> None:
 
 def test_layout_checks_name_every_struct() -> None:
     text = compiler.layout_checks()
-    for struct in ("event_header", "event_open", "event_close", "conn"):
+    for struct in ("event_header", "event_open", "event_close", "event_exit", "event_process", "event_bind", "conn"):
         assert f"struct {struct}" in text
 
 

@@ -15,7 +15,7 @@ from collector.errors import DamagedFileError
 from collector.loader import capturefile, streams
 from tests.events import GET, OK, validate
 
-CONN = (42, 7, 9)
+CONN = (9 << 12, 42, 7)
 
 
 def write_capture(path: Path, spans: list[bytes], limit: int = 1 << 30) -> capturefile.Writer:
@@ -47,10 +47,10 @@ def test_capture_round_trip_and_limit(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("damage", "offset"), [
     (lambda d: d[:-1], "ends inside a block"), (lambda d: d[:-200] + b"!" + d[-199:], "CRC"),
-    (lambda d: b"x" + d[1:], "not a capture"), (lambda d: d[:40], "block header")])
+    (lambda d: b"x" + d[1:], "not a capture"), (lambda d: d[:56], "block header"), (lambda d: d[:40], "inside the header")])
 def test_damaged_capture_names_the_offset_and_gives_what_was_readable(tmp_path: Path, damage, offset: str) -> None:  # noqa: ANN001
     path = tmp_path / "a.cap"
-    write_capture(path, [exchange(CONN), exchange((42, 8, 10))])
+    write_capture(path, [exchange(CONN), exchange((10 << 12, 42, 8))])
     path.write_bytes(damage(path.read_bytes()))
     spans = []
     with pytest.raises(DamagedFileError, match=offset) as error:  # noqa: PT012 - what came before it is kept
@@ -61,7 +61,7 @@ def test_damaged_capture_names_the_offset_and_gives_what_was_readable(tmp_path: 
 
 def test_replay_of_a_capture_and_of_a_damaged_one(tmp_path: Path) -> None:
     path = tmp_path / "a.cap"
-    write_capture(path, [exchange(CONN), exchange((42, 8, 10), 5000)])
+    write_capture(path, [exchange(CONN), exchange((10 << 12, 42, 8), 5000)])
     done = replay(str(path))
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == 2

@@ -119,8 +119,8 @@ def test_damaged_headers_are_refused() -> None:
 
 def test_partition_is_stable_and_even() -> None:
     counts = [0] * 4
-    for tgid in range(1000, 1100):
-        for fd in range(3, 103):
-            counts[partition.ring_of(tgid, fd, 4)] += 1
+    for when in range(1000, 6000):  # identities are the times at which they were given, by two CPUs
+        for cpu in (0, 1):
+            counts[partition.ring_of(when << 12 | cpu, 4)] += 1
     assert min(counts) > 2200
     assert partition.ring_count(2, 8) == 8 and partition.ring_count(16, 4) == 16 and partition.ring_count(1, 200) == 64

@@ -38,6 +38,7 @@ from collector.shards.filters import Filters
 from collector.shards.filters.rules import parse_rules
 from collector.shards.pipeline import COUNTER_NAMES, Pipeline
 from collector.shards.records.content import Decoder
+from tests.events import ident
 from tests.fuzz.check import check_batch
 
 # A span in memory of its own, of exactly its size: reading past its end is a fault. Without the fuzzer, as it is.
@@ -60,7 +61,6 @@ NEVER = 10 << 20  # bytes that no connection can hold: they are not even fed
 SLOTS, SLOT_BYTES, BATCH_BYTES = 3, 8192, 5000
 ADDRESSES = (("10.0.0.1", 80), ("10.0.0.2", 40000), ("", 0), ("2001:db8::7", 8080), ("169.254.169.254", 80),
              ("127.0.0.1", 443))
-_FLAGS = 8 + abi.layout()["event_header"]["flags"]  # in a ring record
 _BUFFER_BYTES = COUNTER_NAMES.index("buffer_bytes")
 _CONNECTIONS = COUNTER_NAMES.index("connections")
 WALL_NS = 1_795_000_000 * 10**9
@@ -245,7 +245,7 @@ class Runner:
         count = MANY[(argument & 127) % len(MANY)]
         self.crowd(count, len(text))
         for number in range(min(count, self.events_left // 2)):
-            conn = (100 + number % 7, 1000 + number, 1)
+            conn = ident(100 + number % 7, 1000 + number)
             span.append(abi.pack_open(conn, ts_ns=self.now, role=abi.SERVER + direction, local=ADDRESSES[0],
                                       remote=ADDRESSES[1]))
             span.append(abi.pack_data(conn, direction, 0, text[:100], ts_ns=self.now))
@@ -272,7 +272,7 @@ class Runner:
     def select(self, argument: int, text: bytes = b"") -> Connection:
         number = argument & 7
         if number not in self.connections:
-            self.connections[number] = Connection((100 + (number >> 2), 5 + (number & 3), self.generation))
+            self.connections[number] = Connection(ident(100 + (number >> 2), 5 + (number & 3), self.generation))
             self.here = self.connections[number]
             if argument & 128:
                 self.here.positions = [1000, 2000]  # joined by its data alone
@@ -286,10 +286,10 @@ class Runner:
             self.here.positions = [5000, 6000]
         local, remote = ADDRESSES[ports % 6], ADDRESSES[(ports + 1 + ports // 6) % 6]
         comm = (b"server", b"caf\xc3\xa9\"\\", b"\xff\x01x", b"")[ports & 3]
-        record = bytearray(abi.pack_open(self.here.conn, ts_ns=self.now, role=role % 3, start=start, local=local,
-                                         remote=remote, comm=comm, type=kind))
-        record[_FLAGS] = abi.F_TLS if ports & 8 else 0
-        self.event(bytes(record))
+        if comm:
+            self.event(abi.pack_process(self.here.conn[1], comm, ts_ns=self.now))
+        self.event(abi.pack_open(self.here.conn, ts_ns=self.now, role=role % 3, start=start, local=local, remote=remote,
+                                 positions=self.here.positions, type=kind, source=ports >> 3 & 1))
 
     def open_again(self, argument: int, text: bytes) -> None:
         self.open(argument & 3, argument >> 2 & 3, argument >> 4)
@@ -298,10 +298,10 @@ class Runner:
         self.open(argument & 3, argument >> 2 & 3, argument >> 4, abi.ADDRESS)
 
     def generate(self, argument: int, text: bytes) -> None:
-        tgid, fd, _ = self.here.conn
+        _, tgid, fd = self.here.conn
         self.generation += 1
         number = (tgid - 100) << 2 | fd - 5
-        self.here = self.connections[number] = Connection((tgid, fd, self.generation))
+        self.here = self.connections[number] = Connection(ident(tgid, fd, self.generation))
         if argument & 128:
             self.here.positions = [argument & 7] * 2
         else:
@@ -314,17 +314,17 @@ class Runner:
 
     def close(self, argument: int, text: bytes) -> None:
         positions = self.here.positions
-        reason = abi.NOT_HTTP if argument & 7 == 7 else abi.NORMAL
+        reason = {7: abi.NOT_HTTP, 6: abi.SWEPT, 5: abi.RESET, 4: abi.REPLACED}.get(argument & 7, abi.NORMAL)
         self.event(abi.pack_close(self.here.conn, ts_ns=self.now, final_in=positions[0] + (argument >> 3 & 3),
                                   final_out=positions[1] + (argument >> 5), reason=reason))
-        tgid, fd, _ = self.here.conn
+        _, tgid, fd = self.here.conn
         self.generation += 1
-        self.here.conn = tgid, fd, self.generation
+        self.here.conn = ident(tgid, fd, self.generation)
         self.here.positions = [0, 0]
 
     def exit(self, argument: int, text: bytes) -> None:
         for ring in range(3):
-            self.event(abi.pack_exit(self.here.conn[0], ts_ns=self.now, ring=ring))
+            self.event(abi.pack_exit(self.here.conn[1], ts_ns=self.now, ring=ring))
 
     def time(self, argument: int, text: bytes) -> None:
         self.now = max(1, self.now + STEPS_MS[(argument & 63) % len(STEPS_MS)] * 1_000_000)
@@ -341,7 +341,7 @@ class Runner:
             direction = argument >> 7
             record = bytearray(abi.pack_data(self.here.conn, direction, self.here.positions[direction], text[1:],
                                              ts_ns=self.now))
-            record[(argument & 127) % min(len(record), 56)] = text[0]
+            record[(argument & 127) % min(len(record), 64)] = text[0]
             self.flush()
             self.feed(bytes(record))
 
@@ -371,7 +371,7 @@ class Runner:
 
     def skip(self, argument: int, text: bytes) -> None:
         self.flush()
-        known = [tgid << 32 | fd for tgid, fd, _ in (c.conn for c in self.connections.values())]
+        known = [c.conn[0] for c in self.connections.values()]
         self.pipe.skip(known[: argument & 3])
 
     def finish(self) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from collector import abi
 from collector.loader import streams
 from tests.corpus import cases
+from tests.events import ident
 from tests.fuzz.script import GROWS, LENGTHS, STEP
 
 MOST = 6000  # bytes of a seed
@@ -161,7 +162,7 @@ def own() -> Iterator[bytes]:
     yield seed(*exchange(b"GET / HTTP/1.1\r\nX: " + b"\x01" * 1500 + b"\r\n\r\n", OK), limits=1)
     yield seed(*exchange(GET, OK), ("C", 0, b""), connection=SERVER | abi.UNCONFIRMED << 5)
     yield seed(*exchange(GET, OK), connection=SERVER | 128)  # joined by its data
-    yield seed(("H", 45, b"\x02" + GET), ("D", 0, GET), ("S", 1, b""), *exchange(GET, OK), ("K", 0, b""))
+    yield seed(("H", 53, b"\x02" + GET), ("D", 0, GET), ("S", 1, b""), *exchange(GET, OK), ("K", 0, b""))
     yield seed(("I", 0, POST + b"Content-Length: 2048\r\n\r\n"), ("Y", 14 << 1, b"\x01\xc3\xa9"), ("O", 0, OK), limits=1)
     for turn in range(4):
         yield seed(*[("IO"[n * (turn + 1) // 3 & 1], turn, text[:200]) for n, text in enumerate(FRAGMENTS)])
@@ -172,14 +173,14 @@ def own() -> Iterator[bytes]:
     for plain in (json_body, GET, OK, escapes, LONG_HEAD, span_of_all()):
         yield b"T\0\0\0" + plain
     yield b"R\0\x08\0" + span_of_all()
-    yield b"R\0\x88\0" + abi.pack_data((100, 5, 1), 0, 7, GET, len_true=100) + abi.pack_open((100, 5, 1), type=abi.ADDRESS)
+    yield b"R\0\x88\0" + abi.pack_data(ident(100, 5), 0, 7, GET, len_true=100) + abi.pack_open(ident(100, 5), type=abi.ADDRESS)
 
 
 def span_of_all() -> bytes:
     """One event of each kind."""
-    return (abi.pack_open((1, 2, 3)) + abi.pack_data((1, 2, 3), 0, 0, GET) + abi.pack_data((1, 2, 3), 1, 0, OK)
-            + abi.pack_eof((1, 2, 3), 0, len(GET)) + abi.pack_close((1, 2, 3), final_in=len(GET), final_out=50)
-            + abi.pack_exit(1))
+    return (abi.pack_open(ident(1, 2)) + abi.pack_data(ident(1, 2), 0, 0, GET) + abi.pack_data(ident(1, 2), 1, 0, OK)
+            + abi.pack_eof(ident(1, 2), 0, len(GET)) + abi.pack_close(ident(1, 2), final_in=len(GET), final_out=50)
+            + abi.pack_process(1, b"name") + abi.pack_exit(1))
 
 
 def of_streams(path: Path) -> bytes:

@@ -7,7 +7,7 @@ import gzip
 import pytest
 
 from collector import abi
-from tests.events import GET, OK, Conversation, pipeline, take
+from tests.events import GET, OK, Conversation, ident, pipeline, take
 
 
 def test_a_kept_piece_does_not_outlive_lost_framing() -> None:
@@ -60,7 +60,7 @@ def test_a_filtered_connection_gives_no_record_of_a_head_that_was_cut() -> None:
         c = Conversation(pipe, role=abi.UNKNOWN, start=abi.MID, local=("10.0.0.1", 50000), remote=("10.0.0.2", 81))
         c.send(abi.OUT, b"GET /called HTTP/1.1\r\nHost: a\r\n")
         c.feed(abi.pack_open(c.conn, ts_ns=c.now, role=abi.CLIENT, local=("10.0.0.1", 50000), remote=("10.0.0.2", 80),
-                             comm=b"client", type=abi.ADDRESS))
+                             type=abi.ADDRESS))
         c.close()
         assert take(pipe) == []
 
@@ -71,7 +71,7 @@ def test_bombs_that_end_together_do_not_make_a_batch_without_bounds() -> None:
     post = b"POST / HTTP/1.1\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(bomb) + bomb
     count = 400
     for fd in range(count):
-        Conversation(pipe, conn=(1, fd, 1)).request(post)
+        Conversation(pipe, conn=ident(1, fd, 1)).request(post)
     pipe.tick(200 * 10**9)
     assert pipe.pending() < 40 << 20
     records = take(pipe)
@@ -106,7 +106,7 @@ def test_blank_lines_before_a_request_are_not_judged(name: bytes) -> None:
 
 def test_one_event_from_the_far_future_does_not_stop_the_minutes() -> None:
     c = Conversation(input_bytes_per_minute=1000)
-    c.feed(abi.pack_data((9, 9, 9), 0, 0, GET, ts_ns=2**63 - 1))
+    c.feed(abi.pack_data(ident(9, 9, 9), 0, 0, GET, ts_ns=2**63 - 1))
     for _ in range(30):
         c.request(GET, step_ms=60_000)
         c.response(OK)

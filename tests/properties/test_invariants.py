@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from collector import abi
-from tests.events import Conversation, pipeline, take
+from tests.events import Conversation, ident, pipeline, take
 
 VOLATILE = ("recordId", "startTimeMs", "firstByteMs", "durationMs", "time", "marks", "mark", "words", "socket_id")
 
@@ -119,7 +119,7 @@ def test_interleaved_connections_give_the_union(a: list[Step], b: list[Step], se
     choose = random.Random(seed)
     expected = [essence(r) for r in run(a)] + [essence(r) for r in run(b)]
     pipe = pipeline()
-    first, second = Conversation(pipe, conn=(100, 5, 1)), Conversation(pipe, conn=(100, 6, 2))
+    first, second = Conversation(pipe, conn=ident(100, 5, 1)), Conversation(pipe, conn=ident(100, 6, 2))
     queues = [(first, list(a)), (second, list(b))]
     while any(q for _, q in queues):
         c, q = choose.choice(queues)

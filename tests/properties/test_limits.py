@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from collector import abi
-from tests.events import GET, OK, Conversation, pipeline, take
+from tests.events import GET, OK, Conversation, ident, pipeline, take
 
 HEADER, BODY = 4096, 4096
 # The most that one event can add: a head as JSON text is at most seven times as long as on the wire, and buffers grow
@@ -60,8 +60,8 @@ def test_two_hundred_thousand_half_open_connections() -> None:
 
     for number in range(0, count, 100):
         pipe.feed(b"".join(
-            abi.pack_open((1000 + n % 500, n // 500, 1), ts_ns=10**9 + n)
-            + abi.pack_data((1000 + n % 500, n // 500, 1), 0, 0, half if n % 2 else cut, ts_ns=10**9 + n)
+            abi.pack_open(ident(1000 + n % 500, n // 500), ts_ns=10**9 + n)
+            + abi.pack_data(ident(1000 + n % 500, n // 500), 0, 0, half if n % 2 else cut, ts_ns=10**9 + n)
             for n in range(number, number + 100)), 0)
         assert pipe.statistics()["connections"] <= most
         hold(pipe, budget)
@@ -81,7 +81,7 @@ def test_two_hundred_thousand_half_open_connections() -> None:
 
 def test_the_number_of_connections_is_a_limit_at_every_event() -> None:
     pipe = small(max_connections=10)
-    span = b"".join(abi.pack_open((1, fd, 1), ts_ns=1) + abi.pack_data((1, fd, 1), 0, 0, GET, ts_ns=1) for fd in range(500))
+    span = b"".join(abi.pack_open(ident(1, fd), ts_ns=1) + abi.pack_data(ident(1, fd), 0, 0, GET, ts_ns=1) for fd in range(500))
     pipe.feed(span, 0)
     assert pipe.statistics()["evicted_connections"] == 490
     records = take(pipe)
@@ -98,8 +98,8 @@ def test_slow_senders_within_one_span() -> None:
     count = 300
     for at in range(0, len(data), 40):
         span = b"".join(
-            (abi.pack_open((7, fd, 1), ts_ns=at + 1) if at == 0 else b"")
-            + b"".join(abi.pack_data((7, fd, 1), 0, at + i, data[at + i : at + i + 1], ts_ns=at + i + 2)
+            (abi.pack_open(ident(7, fd), ts_ns=at + 1) if at == 0 else b"")
+            + b"".join(abi.pack_data(ident(7, fd), 0, at + i, data[at + i : at + i + 1], ts_ns=at + i + 2)
                        for i in range(min(40, len(data) - at)))
             for fd in range(count))
         pipe.feed(span, 0)
@@ -190,9 +190,9 @@ def test_a_connection_goes_on_after_it_held_too_much() -> None:
 
 def test_idle_connections_are_the_first_to_go() -> None:
     pipe = small(max_connections=2)
-    busy = Conversation(pipe, conn=(1, 1, 1))
+    busy = Conversation(pipe, conn=ident(1, 1, 1))
     for number in itertools.count(1):
-        idle = Conversation(pipe, conn=(2, number, 1))
+        idle = Conversation(pipe, conn=ident(2, number, 1))
         idle.now = busy.now = busy.now + 2_000_000_000
         idle.request(b"GET /idle HTTP/1.1\r\n\r\n")
         busy.request(GET)
@@ -238,7 +238,7 @@ def test_records_per_minute() -> None:
 def test_shedding_gives_state_up_until_the_new_budget_is_met() -> None:
     pipe = small()
     for fd in range(100):
-        Conversation(pipe, conn=(1, fd, 1)).request(b"POST / HTTP/1.1\r\nContent-Length: 9000\r\n\r\n" + b"q" * 3000)
+        Conversation(pipe, conn=ident(1, fd, 1)).request(b"POST / HTTP/1.1\r\nContent-Length: 9000\r\n\r\n" + b"q" * 3000)
     before = pipe.statistics()["buffer_bytes"]
     pipe.set_budget(before // 4)
     assert pipe.statistics()["buffer_bytes"] <= before // 4 or pipe.statistics()["connections"] == 0
@@ -251,7 +251,7 @@ def test_an_idle_connection_takes_a_kilobyte_at_most() -> None:
     count = 4000
     pipe = small(max_connections=count)
     for fd in range(count):
-        c = Conversation(pipe, conn=(1, fd, 1))
+        c = Conversation(pipe, conn=ident(1, fd, 1))
         c.request(GET)
         c.response(OK)
     assert pipe.statistics()["connections"] == count
@@ -270,10 +270,10 @@ def test_a_new_minute_begins_without_traffic_too() -> None:
 
 def test_ignored_connections_do_not_use_the_minute_up() -> None:
     pipe = small(input_bytes_per_minute=10_000, ignore_ports=[9092])
-    busy = Conversation(pipe, conn=(1, 1, 1), local=("10.0.0.1", 9092))
+    busy = Conversation(pipe, conn=ident(1, 1, 1), local=("10.0.0.1", 9092))
     for _ in range(20):
         busy.request(b"POST / HTTP/1.1\r\nContent-Length: 1000\r\n\r\n" + b"q" * 1000)
-    other = Conversation(pipe, conn=(1, 2, 1))
+    other = Conversation(pipe, conn=ident(1, 2, 1))
     other.request(GET)
     other.response(OK)
     assert len(take(pipe)) == 1 and pipe.statistics()["sampled_out_exchanges"] == 0

@@ -1,6 +1,6 @@
 """All connections of one shard; see table.pyx."""
 
-from libc.stdint cimport int32_t, uint32_t, uint64_t
+from libc.stdint cimport uint16_t, uint32_t, uint64_t
 
 from collector.shards.state cimport conn_t, ctx_t
 
@@ -20,13 +20,14 @@ cdef struct table_t:
     conn_t* groups[1024]      # by process id, for EXIT
 
 cdef int table_init(table_t* t, uint32_t max_connections, size_t max_bytes) noexcept
-cdef conn_t* table_find(table_t* t, uint64_t key) noexcept nogil
-cdef conn_t* table_add(ctx_t* ctx, table_t* t, uint64_t key, uint32_t gen) noexcept
+cdef conn_t* table_find(table_t* t, uint64_t conn_id) noexcept nogil
+cdef conn_t* table_add(ctx_t* ctx, table_t* t, uint64_t conn_id, uint32_t tgid, uint16_t ring) noexcept
+cdef void table_recall(ctx_t* ctx, conn_t* conn) noexcept nogil
 cdef void table_remove(ctx_t* ctx, table_t* t, conn_t* conn) noexcept
 cdef void table_touch(table_t* t, conn_t* conn, uint64_t now) noexcept nogil
 cdef void table_arm(ctx_t* ctx, table_t* t, conn_t* conn, uint64_t now) noexcept nogil
 cdef void table_tick(ctx_t* ctx, table_t* t, uint64_t now) noexcept
 cdef void table_limit(ctx_t* ctx, table_t* t) noexcept
-cdef void table_exit(ctx_t* ctx, table_t* t, uint32_t tgid, uint32_t ring, uint32_t rings) noexcept
+cdef void table_exit(ctx_t* ctx, table_t* t, uint32_t tgid, uint32_t ring) noexcept
 cdef void table_close(ctx_t* ctx, table_t* t, conn_t* conn, uint32_t marks) noexcept
 cdef void table_clear(ctx_t* ctx, table_t* t, uint32_t marks) noexcept

@@ -1,4 +1,4 @@
-"""The connections of one shard: found by (tgid, fd), bounded in number and bytes, timed.
+"""The connections of one shard: found by conn_id, bounded in number and bytes, timed.
 
 * Look-up: chained hash, doubled when full; the cost of an event does not depend on how many connections there are.
 * Limits: when there are too many, or their buffers hold too many bytes, the least recently active connection is
@@ -9,9 +9,9 @@
   is taken, and replay gives the same records as live capture.
 """
 
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
 from collector.shards.dissectors.http1.messages cimport http1_close, http1_idle
 from collector.shards.state cimport *
@@ -36,9 +36,9 @@ cdef int table_init(table_t* t, uint32_t max_connections, size_t max_bytes) noex
     return -1 if t.buckets == NULL else 0
 
 
-cdef conn_t* table_find(table_t* t, uint64_t key) noexcept nogil:
-    cdef conn_t* c = t.buckets[mix(key) & t.mask]
-    while c != NULL and c.key != key:
+cdef conn_t* table_find(table_t* t, uint64_t conn_id) noexcept nogil:
+    cdef conn_t* c = t.buckets[mix(conn_id) & t.mask]
+    while c != NULL and c.id != conn_id:
         c = c.hash_next
     return c
 
@@ -54,8 +54,8 @@ cdef void grow(ctx_t* ctx, table_t* t) noexcept:
         c = t.buckets[i]
         while c != NULL:
             following = c.hash_next
-            c.hash_next = fresh[mix(c.key) & (n - 1)]
-            fresh[mix(c.key) & (n - 1)] = c
+            c.hash_next = fresh[mix(c.id) & (n - 1)]
+            fresh[mix(c.id) & (n - 1)] = c
             c = following
     free(t.buckets)
     t.buckets = fresh
@@ -107,8 +107,8 @@ cdef inline void timer_append(table_t* t, conn_t* c, uint64_t due) noexcept nogi
     c.flags |= CONN_TIMED
 
 
-cdef conn_t* table_add(ctx_t* ctx, table_t* t, uint64_t key, uint32_t gen) noexcept:
-    """A new connection with unknown role, or NULL when memory is out. The key must not be in the table."""
+cdef conn_t* table_add(ctx_t* ctx, table_t* t, uint64_t conn_id, uint32_t tgid, uint16_t ring) noexcept:
+    """A new connection with unknown role, or NULL when memory is out. The identity must not be in the table."""
     cdef conn_t* c
     cdef uint64_t b
     cdef uint32_t g
@@ -119,13 +119,14 @@ cdef conn_t* table_add(ctx_t* ctx, table_t* t, uint64_t key, uint32_t gen) noexc
         return NULL
     memset(c, 0, sizeof(conn_t))
     ctx.pool.bytes += sizeof(conn_t)
-    c.key = key
-    c.gen = gen
+    c.id = conn_id
+    c.tgid = tgid
+    c.ring = ring
     c.dir_request = DIR_UNKNOWN
-    b = mix(key) & t.mask
+    b = mix(conn_id) & t.mask
     c.hash_next = t.buckets[b]
     t.buckets[b] = c
-    g = <uint32_t>(mix(key >> 32) & (GROUPS - 1))
+    g = <uint32_t>(mix(tgid) & (GROUPS - 1))
     c.group_next = t.groups[g]
     if c.group_next != NULL:
         c.group_next.group_prev = c
@@ -139,14 +140,14 @@ cdef conn_t* table_add(ctx_t* ctx, table_t* t, uint64_t key, uint32_t gen) noexc
 
 
 cdef void table_remove(ctx_t* ctx, table_t* t, conn_t* conn) noexcept:
-    cdef conn_t** at = &t.buckets[mix(conn.key) & t.mask]
+    cdef conn_t** at = &t.buckets[mix(conn.id) & t.mask]
     while at[0] != conn:
         at = &at[0].hash_next
     at[0] = conn.hash_next
     if conn.group_prev != NULL:
         conn.group_prev.group_next = conn.group_next
     else:
-        t.groups[mix(conn.key >> 32) & (GROUPS - 1)] = conn.group_next
+        t.groups[mix(conn.tgid) & (GROUPS - 1)] = conn.group_next
     if conn.group_next != NULL:
         conn.group_next.group_prev = conn.group_prev
     lru_unlink(t, conn)
@@ -200,15 +201,62 @@ cdef void table_tick(ctx_t* ctx, table_t* t, uint64_t now) noexcept:
         c = t.timer_first
 
 
+cdef void keep_ghost(ctx_t* ctx, conn_t* conn) noexcept nogil:
+    """A connection that is given up will be joined again, and its OPEN is not told twice: keep its ends and its role. The
+    one that was active longest ago of those that share a place gives way."""
+    cdef uint64_t at = mix(conn.id)
+    cdef int i
+    cdef ghost_t* entry
+    cdef ghost_t* place = NULL
+    if not conn.role and not conn.local_port and not conn.remote_port:
+        return
+    for i in range(GHOST_PROBES):
+        entry = &ctx.ghosts[(at + <uint64_t>i) & (GHOSTS - 1)]
+        if entry.id == conn.id or entry.id == 0:
+            place = entry
+            break
+        if place == NULL or entry.seen_ns < place.seen_ns:
+            place = entry
+    place.id = conn.id
+    place.seen_ns = conn.seen_ns
+    memcpy(place.local, conn.local, 16)
+    memcpy(place.remote, conn.remote, 16)
+    place.local_port = conn.local_port
+    place.remote_port = conn.remote_port
+    place.role = conn.role
+    place.tls = conn.flags & CONN_TLS != 0
+
+
+cdef void table_recall(ctx_t* ctx, conn_t* conn) noexcept nogil:
+    """Role and ends of a connection that was given up and goes on, if they are still known."""
+    cdef uint64_t at = mix(conn.id)
+    cdef int i
+    cdef ghost_t* entry
+    for i in range(GHOST_PROBES):
+        entry = &ctx.ghosts[(at + <uint64_t>i) & (GHOSTS - 1)]
+        if entry.id == conn.id:
+            memcpy(conn.local, entry.local, 16)
+            memcpy(conn.remote, entry.remote, 16)
+            conn.local_port = entry.local_port
+            conn.remote_port = entry.remote_port
+            conn.role = entry.role
+            if entry.tls:
+                conn.flags |= CONN_TLS
+            entry.seen_ns = 0       # the next one may have its place
+            return
+
+
 cdef void table_limit(ctx_t* ctx, table_t* t) noexcept:
     """Bring count and bytes back within their limits."""
     while t.count > t.max_connections and t.lru_first != NULL:
         ctx.counters[C_EVICTED_CONNECTIONS] += 1
+        keep_ghost(ctx, t.lru_first)
         table_close(ctx, t, t.lru_first, MARK_EVICTED | MARK_END_UNSEEN)
     if ctx.pool.bytes > t.max_bytes:
         trim(ctx)           # what is only kept for reuse goes first: no connection is given up for it
     while ctx.pool.bytes > t.max_bytes and t.lru_first != NULL:
         ctx.counters[C_EVICTED_BUDGET] += 1
+        keep_ghost(ctx, t.lru_first)
         table_close(ctx, t, t.lru_first, MARK_EVICTED | MARK_END_UNSEEN)
         trim(ctx)
 
@@ -230,17 +278,16 @@ cdef void trim(ctx_t* ctx) noexcept:
     ctx.free_bytes = 0
 
 
-cdef void table_exit(ctx_t* ctx, table_t* t, uint32_t tgid, uint32_t ring, uint32_t rings) noexcept:
+cdef void table_exit(ctx_t* ctx, table_t* t, uint32_t tgid, uint32_t ring) noexcept:
     """The process is gone: so are its connections. Their last bytes are not known to have been seen.
 
-    The event comes through every ring; each speaks for the connections of its own ring only, whose data lies before it
-    (`rings` 0: one ring for all). The rule is that of bpf/capture.h ring_of.
+    The event comes through every ring; each speaks for the connections of its own ring only, whose data lies before it.
     """
     cdef conn_t* c = t.groups[mix(tgid) & (GROUPS - 1)]
     cdef conn_t* following
     while c != NULL:
         following = c.group_next
-        if c.key >> 32 == tgid and (rings == 0 or ((c.key * 0x9E3779B97F4A7C15ULL) >> 48) % rings == ring):
+        if c.tgid == tgid and c.ring == ring:
             table_close(ctx, t, c, MARK_END_UNSEEN)
         c = following
 

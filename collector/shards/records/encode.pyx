@@ -311,9 +311,20 @@ cdef inline bint address_known(const uint8_t* a) noexcept nogil:
     return False
 
 
-cdef int build_constant(ctx_t* ctx, conn_t* conn) noexcept:
-    """The fields that are the same for all records of a connection, once. 0, or -1 when memory is out."""
+cdef const char* process_name(ctx_t* ctx, uint32_t tgid) noexcept nogil:
+    """16 bytes, NUL padded; empty when the process was never told."""
+    cdef uint32_t at = (tgid * <uint32_t>2654435761) >> 19
+    cdef int i
+    for i in range(NAME_PROBES):
+        if ctx.names[(at + <uint32_t>i) & (NAMES - 1)].tgid == tgid:
+            return ctx.names[(at + <uint32_t>i) & (NAMES - 1)].comm
+    return b"\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"
+
+
+cdef int build_constant(ctx_t* ctx, conn_t* conn, uint32_t tgid, int32_t fd) noexcept:
+    """The fields that are the same for the records of a connection and process, once. 0, or -1 when memory is out."""
     cdef char* out
+    cdef const char* comm = process_name(ctx, tgid)
     cdef size_t n = 0
     cdef bint client = conn.dir_request != DIR_IN
     buf_free(&ctx.pool, &conn.constant)
@@ -332,13 +343,14 @@ cdef int build_constant(ctx_t* ctx, conn_t* conn) noexcept:
         out = put_address(out, conn.local, conn.local_port)
         out = put_text(out, b'","direction":"1')
     out = put_text(out, b'","process_id":"')
-    out = put_u64(out, conn.key >> 32)
+    out = put_u64(out, tgid)
     out = put_text(out, b'","socket_id":"')
-    out = put_u64(out, conn.key & 0xFFFFFFFF)
+    if fd >= 0:
+        out = put_u64(out, <uint64_t>fd)
     out = put_text(out, b'","process_name":"')
-    while n < 16 and conn.comm[n]:
+    while n < 16 and comm[n]:
         n += 1
-    out = escape_json(out, <const uint8_t*>conn.comm, <const uint8_t*>conn.comm + n, TEXT_LATIN1)
+    out = escape_json(out, <const uint8_t*>comm, <const uint8_t*>comm + n, TEXT_LATIN1)
     out = put_text(out, b'","daemonset_id":"')
     memcpy(out, ctx.daemonset, ctx.daemonset_len)
     out += ctx.daemonset_len
@@ -346,6 +358,9 @@ cdef int build_constant(ctx_t* ctx, conn_t* conn) noexcept:
     out = put_text(out, b',"enable_graph":"true","protocol":"http1","tls":')
     out = put_text(out, b'"true"' if conn.flags & CONN_TLS else b'"false"')
     conn.constant.len = <uint32_t>(out - conn.constant.data)
+    conn.constant_tgid = tgid
+    conn.constant_fd = fd
+    conn.constant_names = ctx.names_version
     return 0
 
 
@@ -716,13 +731,9 @@ cdef int encode_once(ctx_t* ctx, conn_t* conn, exchange_t* ex, uint64_t end_ns, 
     out = put_text(out, b'","recordId":"')
     memcpy(out, ctx.prefix, ctx.prefix_len)
     out += ctx.prefix_len
-    out = put_hex(out, conn.key >> 32)
+    out = put_hex(out, conn.id)
     out[0] = c'-'
-    out = put_hex(out + 1, conn.key & 0xFFFFFFFF)
-    out[0] = c'-'
-    out = put_hex(out + 1, conn.gen)
-    out[0] = c'-'
-    out = put_hex(out + 1, ex.index)
+    out = put_hex(out + 1, ex.pos)
     if marks == 0:
         out = put_text(out, b'","marks":"[]"}')
     else:
@@ -748,7 +759,8 @@ cdef void emit_record(ctx_t* ctx, conn_t* conn, exchange_t* ex, uint64_t end_ns)
     if start > ctx.out_most:
         # much at once - a timer, an exit, a close - whose bodies, decoded, could be a thousand times what was held
         limit = 0
-    if conn.constant.len == 0 and build_constant(ctx, conn) < 0:
+    if ((conn.constant.len == 0 or conn.constant_tgid != ex.tgid or conn.constant_fd != ex.fd
+            or conn.constant_names != ctx.names_version) and build_constant(ctx, conn, ex.tgid, ex.fd) < 0):
         ctx.counters[C_RECORDS_DROPPED_SIZE] += 1
         return
     if not (address_known(conn.local) and address_known(conn.remote)):
@@ -780,9 +792,8 @@ cdef void emit_record(ctx_t* ctx, conn_t* conn, exchange_t* ex, uint64_t end_ns)
     entry.length = ctx.out.len - start
     entry.details_len = ex.details.len
     entry.end_ns = end_ns
-    entry.conn_key = conn.key
-    entry.gen = conn.gen
-    entry.index = ex.index
+    entry.conn_id = conn.id
+    entry.pos = ex.pos
     ctx.counters[C_RECORDS] += 1
     ctx.counters[C_RECORD_BYTES] += entry.length
     ctx.output_used += entry.length

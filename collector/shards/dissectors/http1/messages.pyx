@@ -386,6 +386,9 @@ cdef void on_request(ctx_t* ctx, conn_t* conn, half_t* h, uint64_t first_ns, uin
     ctx.counters[G_QUEUED] += 1
     ex.index = conn.next_index
     conn.next_index += 1
+    ex.pos = h.head_pos
+    ex.tgid = ctx.tgid
+    ex.fd = ctx.fd
     ex.req.started = 1
     ex.req.first_ns = first_ns
     ex.req.last_ns = ts
@@ -484,6 +487,9 @@ cdef void on_response(ctx_t* ctx, conn_t* conn, half_t* h, uint64_t first_ns, ui
         ex.resp.first_ns = first_ns
         ex.resp.last_ns = ts
         ex.status = <uint16_t>head.status
+        if conn.dir_request == DIR_IN:      # served by whoever answers
+            ex.tgid = ctx.tgid
+            ex.fd = ctx.fd
         if conn.uncertain:
             ex.marks |= MARK_PAIRING
         note_ambiguity(conn, ex, head)
@@ -550,6 +556,9 @@ cdef size_t feed_start(ctx_t* ctx, conn_t* conn, half_t* h, bint request, const 
         length = parse_head(&HEAD, p, p + n, not request, False)
         if length > 0 and length <= ctx.header_bytes:       # the common case: a whole head in one event
             if request:
+                while p[blank] == c'\r' or p[blank] == c'\n':
+                    blank += 1
+                h.head_pos = h.end - n + blank
                 on_request(ctx, conn, h, ts, ts, False)
             else:
                 on_response(ctx, conn, h, ts, ts, False)
@@ -565,6 +574,7 @@ cdef size_t feed_start(ctx_t* ctx, conn_t* conn, half_t* h, bint request, const 
         if n == 0:
             return blank
         h.part_first_ns = ts
+        h.head_pos = h.end - n
         h.scan = 0
         h.line_bytes = 0
     before = h.part.len
@@ -988,6 +998,23 @@ cdef void http1_hole(ctx_t* ctx, conn_t* conn, uint32_t d, uint64_t n, bint lost
             ex = ex.next
         lose_framing(ctx, conn, h, request)
         return
+
+
+cdef uint64_t http1_unwanted(ctx_t* ctx, conn_t* conn, uint32_t d, uint64_t pos) noexcept nogil:
+    """Up to which stream position only the length of direction `d` matters, its bytes before `pos` being read; 0: all of
+    them may matter. Only what cannot end early counts: a body beyond its cap, or what is not read at all."""
+    cdef half_t* h = &conn.half[d]
+    cdef message_t* m
+    if conn.flags & CONN_IGNORED or h.state == H_OPAQUE:
+        return 0xFFFFFFFFFFFFFFFF
+    if h.state != H_BODY and h.state != H_CHUNK_DATA and h.state != H_UNTIL_CLOSE:
+        return 0
+    if h.current == NULL:
+        return 0
+    m = &h.current.req if d == conn.dir_request else &h.current.resp
+    if not m.body_stopped and not h.current.flags & EX_DROP:
+        return 0
+    return 0xFFFFFFFFFFFFFFFF if h.state == H_UNTIL_CLOSE else pos + h.remaining
 
 
 cdef void http1_end(ctx_t* ctx, conn_t* conn, uint32_t d) noexcept:
