@@ -34,8 +34,8 @@ UNSEEN_REASONS: dict[str, tuple[str, str]] = {
 }
 UNSEEN_NAMES = 64  # process names that are exported; further ones as "other"
 UNSEEN_METRIC = "collector_unseen_processes"
-UNSEEN_HELP = ("Processes whose traffic cannot be captured, by name: those that sent or received through io_uring, and 32-bit "
-               "programs that were started or made calls. Their exchanges are missing, or marked.")
+UNSEEN_HELP = ("Processes whose traffic cannot be captured, by name: those that sent or received through io_uring, and "
+               "32-bit programs that were started or made calls. Their exchanges are missing, or marked.")
 
 
 @dataclass(frozen=True)

@@ -34,8 +34,7 @@ enum event_type {
     EVENT_DATA = 2,    /* struct event_header and len_cap bytes */
     EVENT_EOF = 3,     /* no more bytes in this direction; pos is final */
     EVENT_CLOSE = 4,   /* struct event_close: the connection ended, or capture of it was given up */
-    EVENT_EXIT = 5,    /* struct event_exit: the process ended or became another program. Only where connections are known
-                          by descriptor: it ends all connections of h.tgid in the ring that it stands in */
+    EVENT_EXIT = 5,    /* struct event_exit: ends all connections of h.tgid in its ring (descriptor identity only) */
     EVENT_ADDRESS = 6, /* struct event_open: addresses or role learned later */
     EVENT_PROCESS = 7, /* struct event_process: the name of a process; before the first event of that process */
     EVENT_BIND = 8,    /* struct event_bind: this connection (a TLS object) is that socket */
@@ -68,13 +67,7 @@ enum event_flags {
 };
 
 /* Where the bytes were taken. All but SYSCALL are plaintext at a TLS library. */
-enum event_source {
-    SOURCE_SYSCALL = 0,
-    SOURCE_OPENSSL = 1,
-    SOURCE_GNUTLS = 2,
-    SOURCE_NSS = 3,
-    SOURCE_GO = 4
-};
+enum event_source { SOURCE_SYSCALL = 0, SOURCE_OPENSSL = 1, SOURCE_GNUTLS = 2, SOURCE_NSS = 3, SOURCE_GO = 4 };
 
 /* Why: of EVENT_CLOSE and EVENT_EXIT. */
 enum event_reason {
@@ -109,12 +102,13 @@ enum call_id {
 
 /* 56 bytes; in the ring it follows the kernel's own 8-byte record header. */
 struct event_header {
-    ev_u64 ts_ns;    /* CLOCK_MONOTONIC when the call returned */
-    ev_u64 pos;      /* stream position of the first byte, per direction and source; a TLS source counts plaintext */
-    ev_u64 conn_id;  /* the connection: given at first sight of its socket or TLS object, never used again in this boot */
-    ev_u32 tgid;     /* process (thread group) that made this call, in the initial pid namespace */
-    ev_u32 tid;      /* and its thread */
-    ev_s32 fd;       /* descriptor that this call used; -1 unknown */
+    ev_u64 ts_ns; /* CLOCK_MONOTONIC when the call returned */
+    ev_u64 pos;   /* stream position of the first byte, per direction and source; a TLS source counts plaintext */
+    ev_u64
+        conn_id; /* the connection: given at first sight of its socket or TLS object, never used again in this boot */
+    ev_u32 tgid; /* process (thread group) that made this call, in the initial pid namespace */
+    ev_u32 tid;  /* and its thread */
+    ev_s32 fd;   /* descriptor that this call used; -1 unknown */
     ev_u32 len_true; /* bytes that went through the call from pos on, as far as this event tells */
     ev_u32 len_cap;  /* bytes that follow this header, <= len_true */
     ev_u8 type;      /* enum event_type */

@@ -298,7 +298,8 @@ class Loader:
     def _hand_over(self) -> None:
         attached = self._attached
         manifest, fds = attached.manifest()
-        line = (f"hooks {attached.variant}, identity {attached.identity}, {len(attached.probes)} probes, {len(attached.rings)} rings of "
+        line = (f"hooks {attached.variant}, identity {attached.identity}, {len(attached.probes)} probes, "
+                f"{len(attached.rings)} rings of "
                 f"{self._start['ring_bytes'] >> 10} KiB")
         self._child.say({"kind": "attached", "line": line, **manifest, "verified": attached.verified}, fds)
         self._counters["probes"] = len(attached.probes)
@@ -490,8 +491,9 @@ class Loader:
         refused = self._counters["kernel_process_full"]
         if (made - ended > most * 9 // 10 or refused > self._refused) and now > self._full_warned:
             self._full_warned = now + 60
-            log.warning("the kernel's table of connections is %d %% full; %d connections of processes with very many were left "
-                        "out; idle ones give way to new ones", min(100, (made - ended) * 100 // most), refused)
+            log.warning("the kernel's table of connections is %d %% full, its least recently used entries give way; "
+                        "%d calls of processes that have half of it were left out",
+                        min(100, (made - ended) * 100 // most), refused)
         self._refused = refused
         if now > self._next_unseen and self._attached.maps:
             self._next_unseen = now + UNSEEN_SECONDS

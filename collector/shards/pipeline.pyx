@@ -270,7 +270,6 @@ cdef class Pipeline:
                     return
         ctx.counters[G_CURRENT_CONN] = h.conn_id
         ctx.tgid = h.tgid
-        ctx.fd = h.fd
         conn = table_find(&self.table, h.conn_id)
         if conn == NULL:
             if h.type != EVENT_DATA and h.type != EVENT_OPEN:
@@ -279,6 +278,7 @@ cdef class Pipeline:
             if conn == NULL:
                 ctx.counters[C_BAD_EVENTS] += 1
                 return
+            conn.fd = h.fd
             conn.seen_ns = h.ts_ns
             if self.table.count > self.table.max_connections:
                 table_limit(ctx, &self.table)       # never the newest one

@@ -153,7 +153,6 @@ cdef struct exchange_t:
     message_t resp
     uint32_t index       # on its connection, from 0
     uint32_t tgid        # the process that served it, or that called
-    int32_t fd           # and its descriptor
     uint64_t pos         # stream position of the request's first byte
     uint32_t marks
     uint32_t ambiguity
@@ -209,6 +208,7 @@ cdef enum:  # conn_flag
 cdef struct conn_t:
     uint64_t id          # conn_id of the events
     uint32_t tgid        # process of its first event
+    int32_t fd           # and its descriptor
     uint16_t ring
     uint8_t role         # enum event_role
     uint16_t flags
@@ -225,7 +225,6 @@ cdef struct conn_t:
     uint16_t local_port
     uint16_t remote_port
     uint32_t constant_tgid # what `constant` was made for
-    int32_t constant_fd
     uint32_t constant_names
     size_t held          # bytes of the pool that are this connection's, itself aside
     uint64_t seen_ns     # of its newest event
@@ -358,7 +357,6 @@ cdef struct ctx_t:
     uint8_t ignore_metadata
     uint8_t want_details
     uint32_t tgid                 # of the event that is being read
-    int32_t fd
     name_t* names                 # NAMES of them, by hash of tgid
     uint32_t names_version        # changes when a known process is told another name
     uint32_t names_told

@@ -197,8 +197,9 @@ class Supervisor:
         return {"rings": True, "ring_bytes": ring_size(plan["ring_bytes"]), "memfd": bool(plan.get("test_rings"))}
 
     def _ring_fds(self) -> list[int]:
-        """The rings' descriptors, and behind those of the kernel the words that it reads, for shards: they map them for reading and close them at once (the kernel does not map a
-        read-only descriptor, but a read-only mapping cannot be made writable later).
+        """The descriptors of the rings, and behind those of the kernel the words that it reads (bpf/maps.h unwanted), for
+        shards: they map them and close them at once (the kernel does not map a read-only descriptor, but a read-only mapping
+        cannot be made writable later).
         """
         if self._plan.loader_message.get("test_rings"):
             return self._plan.loader_fds

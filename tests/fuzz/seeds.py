@@ -173,7 +173,8 @@ def own() -> Iterator[bytes]:
     for plain in (json_body, GET, OK, escapes, LONG_HEAD, span_of_all()):
         yield b"T\0\0\0" + plain
     yield b"R\0\x08\0" + span_of_all()
-    yield b"R\0\x88\0" + abi.pack_data(ident(100, 5), 0, 7, GET, len_true=100) + abi.pack_open(ident(100, 5), type=abi.ADDRESS)
+    conn = ident(100, 5)
+    yield b"R\0\x88\0" + abi.pack_data(conn, 0, 7, GET, len_true=100) + abi.pack_open(conn, type=abi.ADDRESS)
 
 
 def span_of_all() -> bytes:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from collector.loader.probes import registry
 from tests.live.harness import Collector, Nginx, Program, wait_for
 from tests.live.kafka_broker import free_port
 
@@ -40,11 +41,11 @@ def http(sock: socket.socket, request: bytes) -> bytes:
 class Running:
     """The session's collector, and a connection that is older than it."""
 
-    def __init__(self, directory: Path, hooks: str) -> None:
+    def __init__(self, directory: Path, hooks: str, identity: str) -> None:
         self.old_server = Program("echo")
         self.old = socket.create_connection(("127.0.0.1", self.old_server.port))
         http(self.old, b"GET /before-the-start HTTP/1.1\r\nHost: h\r\n\r\n")
-        self.collector = Collector(directory, COLLECTOR_HOOKS=hooks)
+        self.collector = Collector(directory, COLLECTOR_HOOKS=hooks, COLLECTOR_IDENTITY=identity)
 
     def close(self) -> None:
         self.old.close()
@@ -53,11 +54,17 @@ class Running:
         assert code == 0, self.collector.log()
 
 
-@pytest.fixture(scope="module", params=["tpx", pytest.param("raw", marks=pytest.mark.skipif(
-    platform.machine() != "x86_64", reason="the raw variant knows the call numbers of x86-64 only"))])
+RAW_ONLY_X86 = pytest.mark.skipif(platform.machine() != "x86_64",
+                                  reason="the raw variant knows the call numbers of x86-64 only")
+
+
+@pytest.fixture(scope="module", params=[
+    "tpx-socket", "tpx-descriptor", *(pytest.param(f"raw-{identity}", marks=RAW_ONLY_X86)
+                                      for identity in ("socket", "descriptor"))])
 def running(live: None, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Running]:
-    r = Running(tmp_path_factory.mktemp("collector"), request.param)
-    assert f"hooks {request.param}" in r.collector.log()
+    hooks, identity = request.param.split("-")
+    r = Running(tmp_path_factory.mktemp("collector"), hooks, identity)
+    assert f"hooks {hooks}, identity {identity}" in r.collector.log()
     yield r
     r.close()
 
@@ -321,7 +328,10 @@ def test_peeked_bytes_are_not_read_twice(collector: Collector) -> None:
 
 def test_health_pages_and_no_privileges(collector: Collector) -> None:
     assert collector.page("healthz").strip() == "ok" and collector.page("readyz").strip() == "ok"
-    assert collector.metric("collector_probes") >= (25 if "hooks tpx" in collector.log() else 8)
+    identity = registry.SOCKET if "identity socket" in collector.log() else registry.DESCRIPTOR
+    expected = {probe.program for probe in registry.COMMON if probe.identity in ("", identity) and not probe.lazy}
+    calls = len(registry.calls(identity)) if "hooks tpx" in collector.log() else 1
+    assert collector.metric("collector_probes") - len(expected) - calls in (0, 1)  # 1: a lazy one
     for module in ("shards.process", "sink.process"):
         text = Path(f"/proc/{collector.child(module)}/status").read_text()
         status = dict(line.split(":\t", 1) for line in text.splitlines() if ":\t" in line)

@@ -81,7 +81,8 @@ def test_two_hundred_thousand_half_open_connections() -> None:
 
 def test_the_number_of_connections_is_a_limit_at_every_event() -> None:
     pipe = small(max_connections=10)
-    span = b"".join(abi.pack_open(ident(1, fd), ts_ns=1) + abi.pack_data(ident(1, fd), 0, 0, GET, ts_ns=1) for fd in range(500))
+    conns = [ident(1, fd) for fd in range(500)]
+    span = b"".join(abi.pack_open(conn, ts_ns=1) + abi.pack_data(conn, 0, 0, GET, ts_ns=1) for conn in conns)
     pipe.feed(span, 0)
     assert pipe.statistics()["evicted_connections"] == 490
     records = take(pipe)

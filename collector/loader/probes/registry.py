@@ -51,7 +51,8 @@ COMMON: tuple[Probe, ...] = (
     Probe("tp_enter_connect", "syscalls", "sys_enter_connect", True, "outgoing connections from their start",
           identity=DESCRIPTOR),
     Probe("tp_io_uring", "io_uring", "io_uring_create", False, "the count of io_uring users"),
-    Probe("tp_io_uring_submit", "io_uring", "io_uring_submit_req", False, "the count of what io_uring users send and receive"),
+    Probe("tp_io_uring_submit", "io_uring", "io_uring_submit_req", False,
+          "the count of what io_uring users send and receive"),
     Probe("tp_tcp_recv", "tcp", "tcp_rcv_space_adjust", False,
           "addresses of servers that accept without asking for them", lazy=True, identity=DESCRIPTOR),
 )

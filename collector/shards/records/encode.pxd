@@ -1,6 +1,6 @@
 """Escaping and record building; see encode.pyx."""
 
-from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from collector.shards.state cimport buf_t, conn_t, ctx_t, exchange_t, pool_t
 
@@ -14,5 +14,5 @@ cdef char* escape_json(char* out, const uint8_t* p, const uint8_t* end, int mode
 cdef char* escape_json_twice(char* out, const uint8_t* p, const uint8_t* end) noexcept nogil
 cdef char* put_u64(char* out, uint64_t v) noexcept nogil
 cdef char* put_hex(char* out, uint64_t v) noexcept nogil
-cdef int build_constant(ctx_t* ctx, conn_t* conn, uint32_t tgid, int32_t fd) noexcept
+cdef int build_constant(ctx_t* ctx, conn_t* conn, uint32_t tgid) noexcept
 cdef void emit_record(ctx_t* ctx, conn_t* conn, exchange_t* ex, uint64_t end_ns) noexcept

@@ -321,7 +321,7 @@ cdef const char* process_name(ctx_t* ctx, uint32_t tgid) noexcept nogil:
     return b"\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"
 
 
-cdef int build_constant(ctx_t* ctx, conn_t* conn, uint32_t tgid, int32_t fd) noexcept:
+cdef int build_constant(ctx_t* ctx, conn_t* conn, uint32_t tgid) noexcept:
     """The fields that are the same for the records of a connection and process, once. 0, or -1 when memory is out."""
     cdef char* out
     cdef const char* comm = process_name(ctx, tgid)
@@ -345,8 +345,8 @@ cdef int build_constant(ctx_t* ctx, conn_t* conn, uint32_t tgid, int32_t fd) noe
     out = put_text(out, b'","process_id":"')
     out = put_u64(out, tgid)
     out = put_text(out, b'","socket_id":"')
-    if fd >= 0:
-        out = put_u64(out, <uint64_t>fd)
+    if conn.fd >= 0:
+        out = put_u64(out, <uint64_t>conn.fd)
     out = put_text(out, b'","process_name":"')
     while n < 16 and comm[n]:
         n += 1
@@ -359,7 +359,6 @@ cdef int build_constant(ctx_t* ctx, conn_t* conn, uint32_t tgid, int32_t fd) noe
     out = put_text(out, b'"true"' if conn.flags & CONN_TLS else b'"false"')
     conn.constant.len = <uint32_t>(out - conn.constant.data)
     conn.constant_tgid = tgid
-    conn.constant_fd = fd
     conn.constant_names = ctx.names_version
     return 0
 
@@ -759,8 +758,8 @@ cdef void emit_record(ctx_t* ctx, conn_t* conn, exchange_t* ex, uint64_t end_ns)
     if start > ctx.out_most:
         # much at once - a timer, an exit, a close - whose bodies, decoded, could be a thousand times what was held
         limit = 0
-    if ((conn.constant.len == 0 or conn.constant_tgid != ex.tgid or conn.constant_fd != ex.fd
-            or conn.constant_names != ctx.names_version) and build_constant(ctx, conn, ex.tgid, ex.fd) < 0):
+    if ((conn.constant.len == 0 or conn.constant_tgid != ex.tgid or conn.constant_names != ctx.names_version)
+            and build_constant(ctx, conn, ex.tgid) < 0):
         ctx.counters[C_RECORDS_DROPPED_SIZE] += 1
         return
     if not (address_known(conn.local) and address_known(conn.remote)):

@@ -356,7 +356,8 @@ def test_byte_budget_is_never_passed_by_more_than_one_message() -> None:
     budget = 300_000
     pipe = pipeline(buffer_bytes=budget)
     for fd in range(50):
-        Conversation(pipe, conn=ident(1, fd, fd)).request(b"POST / HTTP/1.1\r\nContent-Length: 99999\r\n\r\n" + b"z" * 20_000)
+        c = Conversation(pipe, conn=ident(1, fd, fd))
+        c.request(b"POST / HTTP/1.1\r\nContent-Length: 99999\r\n\r\n" + b"z" * 20_000)
         assert pipe.statistics()["buffer_bytes"] < budget + 150_000
     assert pipe.statistics()["evicted_budget"] > 30
     assert len(take(pipe)) == pipe.statistics()["evicted_budget"]

@@ -388,7 +388,6 @@ cdef void on_request(ctx_t* ctx, conn_t* conn, half_t* h, uint64_t first_ns, uin
     conn.next_index += 1
     ex.pos = h.head_pos
     ex.tgid = ctx.tgid
-    ex.fd = ctx.fd
     ex.req.started = 1
     ex.req.first_ns = first_ns
     ex.req.last_ns = ts
@@ -489,7 +488,6 @@ cdef void on_response(ctx_t* ctx, conn_t* conn, half_t* h, uint64_t first_ns, ui
         ex.status = <uint16_t>head.status
         if conn.dir_request == DIR_IN:      # served by whoever answers
             ex.tgid = ctx.tgid
-            ex.fd = ctx.fd
         if conn.uncertain:
             ex.marks |= MARK_PAIRING
         note_ambiguity(conn, ex, head)
