@@ -155,6 +155,8 @@ static __always_inline void size_only(struct conn *c, struct scratch *s, u64 n, 
 
 /* ---- what is not copied ----------------------------------------------------------------------------------------- */
 
+#define WORTH_ASKING 8192 /* bytes in a row: before, no body can be beyond its limit */
+
 /*
  * How many of the `n` bytes from `pos` on nobody wants. The shard of a connection writes the position up to which it
  * only needs the length: the rest of a body beyond COLLECTOR_BODY_BYTES whose end it knows. Words are shared by hash;
@@ -163,6 +165,8 @@ static __always_inline void size_only(struct conn *c, struct scratch *s, u64 n, 
  */
 static __always_inline u64 not_wanted(struct conn *c, u32 dir, u64 pos, u64 n)
 {
+    if (n < WORTH_ASKING && (c->run < WORTH_ASKING || c->run_dir != dir))
+        return 0;
     u64 h = scatter(c->conn_id);
     u32 at = (u32)(h >> 20 & (UNWANTED_WORDS / 2 - 1)) * 2 + (dir & 1);
     u64 *word = unwanted.lookup(&at);

@@ -241,7 +241,7 @@ class Loader:
             for fd in self._attached.rings:
                 poll.register(fd, select.EPOLLIN | select.EPOLLET)
         for sender in self._senders:
-            self._pressing.register(sender.socket.getsockopt(zmq.FD), select.EPOLLIN)
+            self._pressing.register(int(sender.socket.getsockopt(zmq.FD)), select.EPOLLIN)
 
     def _sleep(self, delay: float) -> None:
         most = self._start["ring_bytes"] // WAKE_PART

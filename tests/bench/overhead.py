@@ -2,7 +2,9 @@
 
 Untraced, an empty program on the same hooks, and capture alternate round by round, so that drift of the machine meets
 all of them; the figures are medians of the differences within a round, with the 95 % interval of the median (order
-statistics). Loops: CPU time of the calling thread, in C. nginx: CPU time of its worker per request (schedstat).
+statistics). Loops: CPU time of the calling thread, in C. nginx: CPU time of its worker per request (schedstat), with a
+body of 1 KB over 32 keep-alive connections; and the run time of the programs by the kernel's own count
+(kernel.bpf_stats_enabled, which itself adds to each run).
 """
 
 from __future__ import annotations
@@ -26,10 +28,14 @@ from collector.loader.probes import registry
 from collector.loader.process import Attached, attach, compile_programs
 from collector.loader.ringbuffer import Ring
 
-LOOPS = ("getppid", "devnull", "socketpair200", "socketpair1024")
+LOOPS = ("getppid", "devnull", "tcp200", "tcp1024")
+NGINX_BODY = 1024
+
 _C = r"""
 #define _GNU_SOURCE
+#include <arpa/inet.h>
 #include <fcntl.h>
+#include <netinet/tcp.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -37,6 +43,20 @@ _C = r"""
 #include <time.h>
 #include <unistd.h>
 static double now(void) { struct timespec t; clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t); return t.tv_sec * 1e9 + t.tv_nsec; }
+static void tcp_pair(int pair[2])
+{
+    struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t n = sizeof(a);
+    int one = 1, listener = socket(AF_INET, SOCK_STREAM, 0);
+    bind(listener, (void *)&a, n);
+    getsockname(listener, (void *)&a, &n);
+    listen(listener, 1);
+    pair[0] = socket(AF_INET, SOCK_STREAM, 0);
+    connect(pair[0], (void *)&a, n);
+    pair[1] = accept(listener, 0, 0);
+    setsockopt(pair[0], IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+    close(listener);
+}
 int main(void)
 {
     static char out[1024], in[1024];
@@ -46,13 +66,13 @@ int main(void)
     memcpy(out, "GET /bench HTTP/1.1\r\nX: ", 24);
     setvbuf(stdout, NULL, _IONBF, 0);
     while (scanf("%31s %d", name, &n) == 2) {
-        socketpair(AF_UNIX, SOCK_STREAM, 0, pair);
+        tcp_pair(pair);
         int size = strstr(name, "1024") ? 1024 : 200;
         double start = now();
         if (name[0] == 'g') for (int i = 0; i < n; i++) syscall(SYS_getppid);
         else if (name[0] == 'd') for (int i = 0; i < n; i++) { if (write(null, in, 100) < 0) return 1; }
         else for (int i = 0; i < n; i++) {
-            if (send(pair[0], out, size, 0) < 0 || recv(pair[1], in, sizeof(in), 0) < 0) return 1;
+            if (send(pair[0], out, size, 0) != size || recv(pair[1], in, size, MSG_WAITALL) != size) return 1;
         }
         printf("%f\n", (now() - start) / n);
         close(pair[0]); close(pair[1]);
@@ -77,18 +97,19 @@ def empty_program() -> int:
 class Probes:
     """The kernel programs, loaded once; attached and detached by turns; rings drained to nowhere by a thread."""
 
-    def __init__(self, variant: str) -> None:
+    def __init__(self, variant: str, identity: str, ring_bytes: int = 8 << 20) -> None:
         self.tracefs = kernel.find_tracefs() or sys.exit("no tracefs")
         rings = 2
         self.attached: Attached = compile_programs(
-            {**compiler.DEFAULTS, "RINGS": rings, "CPUS": kernel.possible_cpus(), "UNIX_SOCKETS": 1}, [variant])
+            {**compiler.DEFAULTS, "RINGS": rings, "CPUS": kernel.possible_cpus(), "WAKE_BYTES": ring_bytes}, [variant],
+            identity)
         self.empty = empty_program()
         self.rings = []
         for i in range(rings):
-            fd = kernel.create_ring(32 << 20)
+            fd = kernel.create_ring(ring_bytes)
             self.attached.rings.append(fd)
             kernel.map_update(self.attached.maps["rings"], struct.pack("=I", i), struct.pack("=I", fd))
-            self.rings.append(Ring(fd, 32 << 20))
+            self.rings.append(Ring(fd, ring_bytes))
         self._empties: list[int] = []
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._drain, daemon=True)
@@ -97,7 +118,7 @@ class Probes:
     def _drain(self) -> None:
         while not self._stop.is_set():
             for ring in self.rings:
-                span = ring.next_span(32 << 20)
+                span = ring.next_span(ring.size)
                 if span:
                     ring.release(span[0] + span[1])
             time.sleep(0.01)
@@ -118,9 +139,18 @@ class Probes:
         if mode == "traced":
             attach(self.attached, self.tracefs)
         elif mode == "empty":
-            for probe in (*registry.COMMON, *registry.PER_CALL):
-                if not probe.lazy:
+            for probe in (*registry.COMMON, *registry.per_call(self.attached.identity)):
+                if not probe.lazy and probe.category and probe.identity in ("", self.attached.identity):
                     self._empties.append(kernel.attach_tracepoint(self.empty, probe.category, probe.name, self.tracefs))
+
+    def run_times(self) -> dict[str, tuple[int, int]]:
+        """(ns, runs) of each program by the kernel's count."""
+        out = {}
+        for name, fd in self.attached.programs.items():
+            text = Path(f"/proc/self/fdinfo/{fd}").read_text()
+            found = dict(re.findall(r"(run_time_ns|run_cnt):\s*(\d+)", text))
+            out[name] = int(found.get("run_time_ns", 0)), int(found.get("run_cnt", 0))
+        return out
 
     def dropped(self) -> int:
         """Events that found no room."""
@@ -185,7 +215,8 @@ def nginx(probes: Probes, rounds: int, seconds: float) -> dict[str, object]:
     from tests.live.harness import Nginx
 
     with tempfile.TemporaryDirectory() as folder:
-        server = Nginx(Path(folder), "location / { return 200 '{\"ok\":true,\"text\":\"some small answer\"}'; }")
+        text = "x" * (NGINX_BODY - len('{"text":""}'))
+        server = Nginx(Path(folder), "location / { return 200 '{\"text\":\"" + text + "\"}'; }")
         worker = server.workers()[0]
         series: dict[str, list[float]] = {"off": [], "empty": [], "traced": []}
         try:
@@ -202,11 +233,39 @@ def nginx(probes: Probes, rounds: int, seconds: float) -> dict[str, object]:
                     found = re.search(r"(\d+) requests in", text)
                     assert found, text
                     series[mode].append(used / int(found[1]) / 1000)
+            programs = run_time(probes, server, seconds)
         finally:
             server.close()
-    return {"off_us": interval(series["off"]), "empty_us": interval(series["empty"]),
+    return {"programs_ns": programs, "off_us": interval(series["off"]), "empty_us": interval(series["empty"]),
             "traced_us": interval(series["traced"]),
-            "added_us": interval([round(b - a, 3) for a, b in zip(series["off"], series["traced"], strict=True)])}
+            "added_us": interval([round(b - a, 3) for a, b in zip(series["off"], series["traced"], strict=True)]),
+            "over_empty_us": interval([round(b - a, 3) for a, b in zip(series["empty"], series["traced"], strict=True)])}
+
+
+def run_time(probes: Probes, server: object, seconds: float, rounds: int = 5) -> dict[str, list[float]]:
+    """Mean ns of a run of the programs that nginx's worker meets, least and middle of the rounds."""
+    from tests.live.harness import Nginx
+
+    assert isinstance(server, Nginx)
+    switch = Path("/proc/sys/kernel/bpf_stats_enabled")
+    found: dict[str, list[float]] = {}
+    probes.set("traced")
+    switch.write_text("1")
+    try:
+        for _ in range(rounds):
+            before = probes.run_times()
+            with subprocess.Popen(["wrk", "-t1", "-c32", f"-d{seconds}s", f"http://127.0.0.1:{server.port}/x"],
+                                  stdout=subprocess.DEVNULL) as wrk:
+                probes.ignore(wrk.pid, True)
+                wrk.wait()
+                probes.ignore(wrk.pid, False)
+            for name, (ns, runs) in probes.run_times().items():
+                if name.endswith(("exit_recvfrom", "exit_writev")) and runs - before[name][1] > 1000:
+                    found.setdefault(name, []).append((ns - before[name][0]) / (runs - before[name][1]))
+    finally:
+        switch.write_text("0")
+        probes.set("off")
+    return {name: [round(min(values), 1), round(sorted(values)[len(values) // 2], 1)] for name, values in found.items()}
 
 
 def main(arguments: list[str]) -> None:
@@ -217,11 +276,14 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--nginx-rounds", type=int, default=8)
     parser.add_argument("--nginx-seconds", type=int, default=1)
     parser.add_argument("--variant", choices=(registry.TPX, registry.RAW), default=registry.TPX)
+    parser.add_argument("--identity", choices=(registry.SOCKET, registry.DESCRIPTOR), default=registry.SOCKET)
+    parser.add_argument("--ring-bytes", type=int, default=8 << 20)
     parser.add_argument("--json", action="store_true", help="accepted for symmetry: the output is always one JSON line")
     options = parser.parse_args(arguments)
-    probes = Probes(options.variant)
+    probes = Probes(options.variant, options.identity, options.ring_bytes)
     try:
-        result = {"variant": options.variant, "loops": loops(probes, options.rounds, options.iterations)}
+        result = {"variant": options.variant, "identity": options.identity, "ring_bytes": options.ring_bytes,
+                  "loops": loops(probes, options.rounds, options.iterations)}
         if options.nginx_rounds:
             result["nginx"] = nginx(probes, options.nginx_rounds, options.nginx_seconds)
         result["dropped_events"] = probes.dropped()

@@ -288,8 +288,9 @@ class Runner:
         comm = (b"server", b"caf\xc3\xa9\"\\", b"\xff\x01x", b"")[ports & 3]
         if comm:
             self.event(abi.pack_process(self.here.conn[1], comm, ts_ns=self.now))
+        positions = self.here.positions[0], self.here.positions[1]
         self.event(abi.pack_open(self.here.conn, ts_ns=self.now, role=role % 3, start=start, local=local, remote=remote,
-                                 positions=self.here.positions, type=kind, source=ports >> 3 & 1))
+                                 positions=positions, type=kind, source=ports >> 3 & 1))
 
     def open_again(self, argument: int, text: bytes) -> None:
         self.open(argument & 3, argument >> 2 & 3, argument >> 4)
