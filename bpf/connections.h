@@ -139,7 +139,7 @@ static __always_inline bool same_socket(u64 name, struct conn *c)
     if (sock_of(name) != sk)
         return false;
     return c->family == AF_UNIX ||
-           (read_u16(sk + SK_NUM) == c->local_port && read_u16(sk + SK_DPORT) == swap16(c->remote_port));
+           (read_u16(sk + INET_SPORT) == swap16(c->local_port) && read_u16(sk + SK_DPORT) == swap16(c->remote_port));
 }
 
 /*
@@ -218,12 +218,12 @@ static __always_inline bool move_on(u64 name, struct conn *c, u32 dir, u64 n, u6
     if (went != (u32)n) {
         if (!same_socket(name, c))
             return false;
-        if (dir == DIR_IN && went == (u32)n + 1 && !(c->ended & 1) && fin_was_read(c->sk)) {
+        if (dir == DIR_IN && went && !(c->ended & 1) && fin_was_read(c->sk)) {
             c->ended |= 1;
             went -= 1;
-        } else if (went > (u32)n && went < 0x80000000) {
-            count(STAT_UNSEEN_BYTES, went - (u32)n);
         }
+        if (went > (u32)n && went < 0x80000000)
+            count(STAT_UNSEEN_BYTES, went - (u32)n);
     }
     c->counter[d] = now;
     c->pos[d] = from + (s64)(s32)went;
@@ -255,9 +255,7 @@ static __always_inline bool move_on(u64 name, struct conn *c, u32 dir, u64 n, u6
 
 /* ---- recognition ------------------------------------------------------------------------------------------------ */
 
-#define SNIFF_IOVS                                                                                    \
-    16 /* buffers that may come before the first one with bytes in it, and the pieces of a start line \
-        */
+#define SNIFF_IOVS 80 /* buffers that are looked at: each may hold one byte, some none */
 
 /* The first bytes of a call into scratch memory; how many there are. `buffers` 0: one buffer of `n` bytes at `base`. */
 static __always_inline u64 first_bytes(struct scratch *s, u64 base, u64 buffers, u64 n)

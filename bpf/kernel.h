@@ -161,7 +161,7 @@ static __always_inline u64 total_out(u64 sk)
 
 static __always_inline void ends_of(u64 sk, struct conn *c)
 {
-    c->local_port = read_u16(sk + SK_NUM);
+    c->local_port = swap16(read_u16(sk + INET_SPORT));
     c->remote_port = swap16(read_u16(sk + SK_DPORT));
     if (c->family == AF_INET) {
         u32 v4[2] = {}; /* skc_daddr, skc_rcv_saddr: neighbours since the kernel hashes them as one */

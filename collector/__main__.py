@@ -211,6 +211,7 @@ def run(settings: config.Config, options: argparse.Namespace) -> int:
     from collector.supervisor.lock import NodeLock
     from collector.supervisor.supervisor import Plan, Supervisor, ring_size
 
+    pids = [_process(pid) for pid in options.pid]
     preflight.require()
     with NodeLock(settings["COLLECTOR_RUNTIME_DIR"]):
         kind, fd = _output(settings, options.output)
@@ -219,10 +220,10 @@ def run(settings: config.Config, options: argparse.Namespace) -> int:
             "rings": rings, "ring_bytes": ring_size(settings["COLLECTOR_RING_BYTES"]),
             "variants": [] if settings["COLLECTOR_HOOKS"] == "auto" else [settings["COLLECTOR_HOOKS"]],
             "identity": settings["COLLECTOR_IDENTITY"], "body_bytes": settings["COLLECTOR_BODY_BYTES"],
-            "header_bytes": settings["COLLECTOR_HEADER_BYTES"], "pids": [_process(pid) for pid in options.pid],
+            "header_bytes": settings["COLLECTOR_HEADER_BYTES"], "pids": pids,
             "ports": options.port, "unix": settings["COLLECTOR_UNIX_SOCKETS"], "record": bool(options.record),
             "record_limit": capturefile.DEFAULT_LIMIT_BYTES,
-            "announce": _announcement(settings, options, kind),
+            "announce": _announcement(settings, options, kind, pids),
         }
         fds = []
         if options.record:
@@ -244,11 +245,11 @@ def run(settings: config.Config, options: argparse.Namespace) -> int:
         return code
 
 
-def _announcement(settings: config.Config, options: argparse.Namespace, kind: str) -> str:
+def _announcement(settings: config.Config, options: argparse.Namespace, kind: str, pids: list[int]) -> str:
     """The one line of every start: what is captured, where it goes, what is in it."""
     what = "HTTP/1 of all processes"
-    if options.pid:
-        what = "HTTP/1 of process " + ", ".join(map(str, options.pid))
+    if pids:
+        what = "HTTP/1 of process " + ", ".join(map(str, pids))
     if options.port:
         what += " on port " + ", ".join(map(str, options.port))
     where = {"kafka": f"Kafka {settings.brokers} topic {settings['COLLECTOR_KAFKA_TOPIC']}", "null": "nowhere",

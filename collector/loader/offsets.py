@@ -27,7 +27,7 @@ MEMBERS: Mapping[str, str] = {
     "SK_DADDR": "sock.__sk_common.skc_daddr",
     "SK_RCV_SADDR": "sock.__sk_common.skc_rcv_saddr",
     "SK_DPORT": "sock.__sk_common.skc_dport",
-    "SK_NUM": "sock.__sk_common.skc_num",
+    "INET_SPORT": "inet_sock.inet_sport",  # not skc_num, which is 0 as soon as the state is CLOSE
     "SK_V6_DADDR": "sock.__sk_common.skc_v6_daddr",
     "SK_V6_RCV_SADDR": "sock.__sk_common.skc_v6_rcv_saddr",
     "SK_TYPE": "sock.sk_type",
