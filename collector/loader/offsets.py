@@ -32,7 +32,6 @@ MEMBERS: Mapping[str, str] = {
     "SK_V6_RCV_SADDR": "sock.__sk_common.skc_v6_rcv_saddr",
     "SK_TYPE": "sock.sk_type",
     "SK_PROTOCOL": "sock.sk_protocol",
-    "SK_SHUTDOWN": "sock.sk_shutdown",
     "SK_SOCKET": "sock.sk_socket",
     "ICSK_ULP_OPS": "inet_connection_sock.icsk_ulp_ops",
     "TCP_COPIED_SEQ": "tcp_sock.copied_seq",

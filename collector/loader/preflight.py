@@ -10,11 +10,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from collector import config, errors
-from collector.loader import kernel
+from collector.loader import kernel, offsets
 
 _CAPABILITIES = {"CAP_SYS_ADMIN": 21, "CAP_SYS_PTRACE": 19, "CAP_SYS_RESOURCE": 24, "CAP_IPC_LOCK": 14,
                  "CAP_PERFMON": 38, "CAP_BPF": 39}
 FOUND, MISSING, NOTE = "found", "MISSING", "note"
+
+
+_WITHOUT_SOCKETS = ("connections passed between processes may be missing; bytes that go by sendfile, splice or io_uring "
+                    "before the first captured call can shift pairs")
 
 
 @dataclass(frozen=True)
@@ -64,10 +68,25 @@ def _hooks() -> Row:
     return Row("hook variant", MISSING, "this architecture needs tpx", "kernel >= 5.15 with BTF", True)
 
 
-def _btf() -> Row:
-    if os.path.exists("/sys/kernel/btf/vmlinux"):
-        return Row("kernel BTF", FOUND, "/sys/kernel/btf/vmlinux")
-    return Row("kernel BTF", NOTE, "none", "not needed; with it the cheaper hooks can be used")
+def _identity() -> Row:
+    """What a connection will be known by (COLLECTOR_IDENTITY, docs/decisions/0010)."""
+    wanted = config.load()["COLLECTOR_IDENTITY"]
+    need = "identity of connections"
+    if wanted == "descriptor":
+        return Row(need, NOTE, "descriptor: as COLLECTOR_IDENTITY says", _WITHOUT_SOCKETS)
+    why = ""
+    try:
+        offsets.of_this_kernel()
+    except offsets.UnknownKernel as error:
+        why = str(error)
+    with contextlib.suppress(OSError), open("/sys/kernel/security/lockdown", encoding="ascii") as file:
+        if "[confidentiality]" in file.read():
+            why = "lockdown=confidentiality forbids programs to read kernel memory"
+    if not why:
+        return Row(need, FOUND, "socket: offsets from /sys/kernel/btf/vmlinux (tried at start)")
+    if wanted == "socket":
+        return Row(need, MISSING, f"COLLECTOR_IDENTITY=socket, but {why}", "COLLECTOR_IDENTITY=auto", True)
+    return Row(need, NOTE, f"descriptor: {why}", _WITHOUT_SOCKETS)
 
 
 def _tracefs() -> Row:
@@ -142,7 +161,7 @@ def _cpuid() -> Row:
 
 
 CHECKS: tuple[Callable[[], Row], ...] = (
-    _kernel, _hooks, _btf, _ring_buffer, _tracefs, _capabilities, _paranoid, _bcc, _memory, _cpuid)
+    _kernel, _hooks, _identity, _ring_buffer, _tracefs, _capabilities, _paranoid, _bcc, _memory, _cpuid)
 
 
 def rows() -> list[Row]:
@@ -167,8 +186,8 @@ def main() -> int:
 
 def require() -> None:
     """Raises PreflightError with the table when capture is impossible."""
-    found = [check() for check in (_kernel, _hooks, _ring_buffer, _tracefs, _capabilities, _paranoid, _bcc)]
+    found = [check() for check in (_kernel, _hooks, _identity, _ring_buffer, _tracefs, _capabilities, _paranoid, _bcc)]
     if any(row.state == MISSING and row.fatal for row in found):
-        raise errors.PreflightError("this host cannot be captured:\n" + table(found))
+        raise errors.PreflightError("capture is not possible on this host:\n" + table(found))
 
 

@@ -123,8 +123,10 @@ def call_with_beast(port: int, exchanges: list[Exchange]) -> int:
 
 
 def io_uring_counted(collector: Collector, pid: int, name: str, before: float = 0) -> None:
-    """The collector has told that this process uses io_uring. For now: one more ring was made than ``before``."""
+    """The collector has told, by name, that this process sends and receives through io_uring."""
     wait_for(lambda: collector.metric("collector_io_uring_setups_total") > before, 8)
+    wait_for(lambda: f'collector_unseen_processes{{process="{name}",reason="io_uring"}}' in collector.page("metrics"), 12)
+    assert f"process {name!r}: sends or receives through io_uring" in collector.log(), pid
 
 
 def with_io_uring(collector: Collector, kind: Kind, directory: Path) -> None:
