@@ -172,8 +172,8 @@ static __always_inline struct call call_of(u64 id, u64 fd, u32 dir, u32 number)
     X(write, 1, DIR_OUT, CALL_WRITE, on_buffer(ret, A1(r), A2(r), 0, &k))           \
     X(readv, 19, DIR_IN, CALL_READV, on_iov(ret, A1(r), A2(r), &k))                 \
     X(writev, 20, DIR_OUT, CALL_WRITEV, on_iov(ret, A1(r), A2(r), &k))              \
-    X(preadv2, 327, DIR_IN, CALL_PREADV2, on_iov(ret, A1(r), A2(r), &k))            \
-    X(pwritev2, 328, DIR_OUT, CALL_PWRITEV2, on_iov(ret, A1(r), A2(r), &k))         \
+    X(preadv2, 327, DIR_IN, CALL_PREADV2, on_rare_iov(ret, A1(r), A2(r), &k))       \
+    X(pwritev2, 328, DIR_OUT, CALL_PWRITEV2, on_rare_iov(ret, A1(r), A2(r), &k))    \
     X(recvfrom, 45, DIR_IN, CALL_RECVFROM, on_buffer(ret, A1(r), A2(r), A3(r), &k)) \
     X(sendto, 44, DIR_OUT, CALL_SENDTO, on_buffer(ret, A1(r), A2(r), 0, &k))        \
     X(recvmsg, 47, DIR_IN, CALL_RECVMSG, on_msg(ret, A1(r), A2(r), &k))             \

@@ -153,7 +153,7 @@ static __always_inline struct conn *meet(u64 name, u64 id, u64 fd, u32 dir, u64 
     if (!sk)
         return 0;
     u32 kind = kind_of_sock(sk, &family);
-    if (!kind)
+    if (!kind || (family == AF_UNIX && !role && is_socketpair(sk)))
         return 0; /* here UDP could be counted by process: HTTP/3 */
     struct scratch *s = scratch();
     if (!s)
@@ -227,7 +227,7 @@ static __always_inline bool move_on(u64 name, struct conn *c, u32 dir, u64 n, u6
     }
     c->counter[d] = now;
     c->pos[d] = from + (s64)(s32)went;
-    *at = c->pos[d] - n;
+    *at = c->pos[d] >= n ? c->pos[d] - n : from;
     return true;
 }
 
@@ -510,8 +510,17 @@ static __always_inline int on_size(s64 n, const struct call *k, u32 flags)
     if (n <= 0)
         return 0;
     struct conn *c = known(k, &name);
-    if (!c || !move_on(name, c, k->dir, n, &at) || !c->opened)
+    if (!c)
         return 0;
+    u64 from = c->pos[k->dir & 1];
+    if (!move_on(name, c, k->dir, n, &at) || !c->opened)
+        return 0;
+    if (c->counted) { /* whatever the call says: all that went by */
+        at = from;
+        n = c->pos[k->dir & 1] - from;
+        if (n <= 0)
+            return 0;
+    }
     introduce(c, k->id);
     send_size(c, k, at, n, flags);
     return 0;

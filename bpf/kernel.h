@@ -108,6 +108,17 @@ static __always_inline u32 kind_of_sock(u64 sk, u16 *family)
     return read_u64(sk + ICSK_ULP_OPS) ? 2 : 1; /* an upper layer (kTLS) makes other bytes of ours */
 }
 
+/* Two ends without a name: made by socketpair(), nobody's server and nobody's client. */
+static __always_inline bool is_socketpair(u64 sk)
+{
+#if defined(UNIX_SOCKETS) && defined(UNIX_ADDR)
+    u64 peer = read_u64(sk + UNIX_PEER);
+    return !read_u64(sk + UNIX_ADDR) && !(peer && read_u64(peer + UNIX_ADDR));
+#else
+    return false;
+#endif
+}
+
 static __always_inline u32 counter_of(u64 sk, u32 dir)
 {
     return read_u32(sk + (dir == DIR_OUT ? TCP_WRITE_SEQ : TCP_COPIED_SEQ));

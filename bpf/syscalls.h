@@ -38,6 +38,20 @@ static __always_inline int on_iov(s64 ret, u64 iov, u64 n, const struct call *k)
     return on_bytes(k, iov, n, ret);
 }
 
+/* As on_iov, for calls that few programs use on sockets: the program that can do all goes on, so that there is less to
+ * compile and to verify. */
+static __always_inline int on_rare_iov(s64 ret, u64 iov, u64 n, const struct call *k)
+{
+    if (ret <= 0) {
+        if (ret == 0 && k->dir == DIR_IN && n)
+            end_of_stream(k);
+        return 0;
+    }
+    if (!n || n > IOV_MAX)
+        return 0;
+    return stash(k, iov, n, ret);
+}
+
 static __always_inline int on_msg(s64 ret, u64 msg, u64 flags, const struct call *k)
 {
     u64 v[2] = {}; /* msg_iov, msg_iovlen of struct user_msghdr */
@@ -62,12 +76,13 @@ static __always_inline int on_splice(s64 ret, u64 to, const struct call *k)
 }
 
 /* The one message of a vector: bytes that went through it, and its buffers. */
-static __always_inline int on_first_message(u64 vec, u64 flags, const struct call *k)
+static __always_inline int on_first_message(u64 vec, const struct call *k)
 {
+    u64 v[2] = {};
     u32 len = 0;
-    if (bpf_probe_read_user(&len, 4, (void *)(vec + 56)))
+    if (bpf_probe_read_user(&len, 4, (void *)(vec + 56)) || bpf_probe_read_user(v, sizeof(v), (void *)(vec + 16)))
         return 0; /* the positions show the hole */
-    return on_msg(len, vec, flags, k);
+    return on_rare_iov(len, v[0], v[1], k);
 }
 
 /* Of several messages only the lengths: nobody was seen to use these calls on TCP. */
@@ -75,8 +90,8 @@ static __always_inline int on_mmsg(s64 ret, u64 vec, u64 flags, const struct cal
 {
     if (ret <= 0 || (k->dir == DIR_IN && flags & MSG_NOT_DATA))
         return 0;
-    if (ret == 1) /* as recvmsg and sendmsg */
-        return on_first_message(vec, flags, k);
+    if (ret == 1 && !(k->dir == DIR_IN && flags & MSG_TRUNC)) /* as recvmsg and sendmsg */
+        return on_first_message(vec, k);
     struct scratch *s = scratch();
     if (!s)
         return 0;

@@ -41,6 +41,8 @@ MEMBERS: Mapping[str, str] = {
     "TCP_BYTES_RECEIVED": "tcp_sock.bytes_received",
     "TCP_BYTES_ACKED": "tcp_sock.bytes_acked",
 }
+# Only with COLLECTOR_UNIX_SOCKETS, and only where Unix sockets are no module: to tell a pair made by socketpair.
+OPTIONAL: Mapping[str, str] = {"UNIX_ADDR": "unix_sock.addr", "UNIX_PEER": "unix_sock.peer"}
 # The count of a file's users: since 6.13 one less than there are, before as many as there are.
 _FILE_COUNTS = (("file.f_ref.refcnt", 0), ("file.f_count", 1))
 
@@ -51,7 +53,7 @@ class UnknownKernel(Exception):
 
 def defines(data: bytes) -> dict[str, int]:
     """The defines for `bpf/kernel.h` from a kernel's BTF. Raises UnknownKernel, naming what is missing."""
-    wanted = [*MEMBERS.values(), *(member for member, _one in _FILE_COUNTS)]
+    wanted = [*MEMBERS.values(), *OPTIONAL.values(), *(member for member, _one in _FILE_COUNTS)]
     try:
         found = btf.offsets(data, wanted)
     except btf.BtfError as error:
@@ -59,7 +61,7 @@ def defines(data: bytes) -> dict[str, int]:
     missing = sorted(member for member in MEMBERS.values() if member not in found)
     if missing:
         raise UnknownKernel("its BTF does not have " + ", ".join(missing))
-    out = {define: found[member] for define, member in MEMBERS.items()}
+    out = {define: found[member] for define, member in {**MEMBERS, **OPTIONAL}.items() if member in found}
     if out["SOCKET_SK"] != out["SOCKET_FILE"] + 8 or out["SK_RCV_SADDR"] != out["SK_DADDR"] + 4:
         raise UnknownKernel("its struct socket or sock_common is laid out in another way")
     for member, one in _FILE_COUNTS:

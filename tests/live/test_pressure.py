@@ -17,7 +17,7 @@ from tests.live.harness import Collector, Nginx, Program, wait_for
 from tests.live.kafka_broker import free_port
 from tests.live.programs import read_request
 from tests.live.test_capture import http
-from tests.live.test_sockets import GET, Server, echo
+from tests.live.test_sockets import GET, Server, echo, serve_one
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(240)]
 
@@ -131,3 +131,51 @@ def run_briefly(directory: Path, *arguments: str) -> subprocess.CompletedProcess
         [sys.executable, "-m", "collector", "run", "--output", "null", "--duration", "1", *arguments], capture_output=True,
         text=True, timeout=60, env={**os.environ, "COLLECTOR_RUNTIME_DIR": str(directory / "run"),
                                     "COLLECTOR_HEALTH_ADDRESS": f"127.0.0.1:{free_port()}"})
+
+
+def test_unix_sockets_when_asked_for(live: None, tmp_path: Path) -> None:
+    """Roles and positions without the kernel's counters; passed on; the entries of killed processes are swept."""
+    collector = Collector(tmp_path, COLLECTOR_UNIX_SOCKETS="true")
+    path = str(tmp_path / "sock")
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(path)
+    listener.listen()
+
+    def serve() -> None:
+        while True:
+            try:
+                sock = listener.accept()[0]
+            except OSError:
+                return
+            threading.Thread(target=serve_one, args=(sock,), daemon=True).start()
+
+    threading.Thread(target=serve, daemon=True).start()
+    killed = """
+import os, socket, sys
+for n in range(100):
+    sock = socket.socket(socket.AF_UNIX)
+    sock.connect(sys.argv[1])
+    sock.sendall(b"GET /unix/killed/%d HTTP/1.1\\r\\nHost: h\\r\\n\\r\\n" % n)
+    sock.recv(1000)
+    sock.detach()
+os.kill(os.getpid(), 9)
+"""
+    try:
+        for n in range(10):
+            with socket.socket(socket.AF_UNIX) as sock:
+                sock.connect(path)
+                for turn in range(3):
+                    http(sock, GET % f"/unix/{n}/{turn}".encode())
+        a, b = socket.socketpair()
+        with a, b:
+            a.send(GET % b"/unix/pair")
+            b.recv(1000)
+        records = collector.wait_records("/unix/", 60)
+        assert {r["direction"] for r in records} == {"1", "2"} and not [r for r in records if r["words"] - {"peer_unknown"}]
+        subprocess.run([sys.executable, "-c", killed, path], check=False)
+        assert len(collector.wait_records("/unix/killed/", 200)) == 200
+        wait_for(lambda: collector.metric("collector_kernel_connections") < 20, 40)
+        assert collector.metric("collector_kernel_connections_swept_total") >= 50
+    finally:
+        listener.close()
+        collector.stop()

@@ -5,10 +5,12 @@ Each stands for a kind. What cannot be known by descriptor is tried with sockets
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import re
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -26,6 +28,7 @@ from tests.live.test_capture import http
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(240)]
 LIBC = ctypes.CDLL(None, use_errno=True)
+IPPROTO_MPTCP = 262
 GET = b"GET %s HTTP/1.1\r\nHost: h\r\n\r\n"
 
 
@@ -61,6 +64,12 @@ class Server:
 def echo(sock: socket.socket) -> None:
     while (request := read_request(sock)) is not None:
         sock.sendall(answer(*request))
+
+
+def serve_one(sock: socket.socket) -> None:
+    """As echo, to the end of the connection, however that comes."""
+    with sock, contextlib.suppress(OSError):
+        echo(sock)
 
 
 def compiled(folder: Path, name: str, source: str) -> str:
@@ -457,3 +466,34 @@ def test_a_hostile_neighbour_blinds_nobody(collector: Collector, echoing: Server
     assert sent > 50 and not [r for r in records if r["mark"]]
     assert collector.metric("collector_kernel_dropped_events_total") == 0
     assert collector.page("readyz").strip() == "ok"
+
+
+def test_mptcp_sockets_are_known_by_their_socket_too(collector: Collector) -> None:
+    """Their counters are not TCP's: positions are sums, as where descriptors are the identity."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, IPPROTO_MPTCP) as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        port = listener.getsockname()[1]
+        threading.Thread(target=lambda: serve_one(listener.accept()[0]), daemon=True).start()
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM, IPPROTO_MPTCP) as sock:
+            sock.connect(("127.0.0.1", port))
+            mine = f"127.0.0.1:{sock.getsockname()[1]}"
+            for n in range(20):
+                http(sock, GET % f"/mptcp/{n}".encode())
+    records = collector.wait_records("/mptcp/", 40)
+    assert {(r["ip"], r["destIp"]) for r in records} == {(mine, f"127.0.0.1:{port}")}
+    assert not [(r["direction"], r["path"], r["mark"]) for r in records if r["mark"]]
+
+
+def test_32_bit_programs_are_named(collector: Collector, tmp_path: Path) -> None:
+    """Their system calls have other numbers and are not captured."""
+    code = bytes.fromhex("b814000000cd80" "b80100000031dbcd80")  # getpid(); exit(0)
+    base = 0x08048000
+    header = b"\x7fELF\x01\x01\x01" + bytes(9) + struct.pack(
+        "<HHIIIIIHHHHHH", 2, 3, 1, base + 0x54, 0x34, 0, 0, 0x34, 0x20, 1, 0, 0, 0)
+    size = 0x54 + len(code)
+    program = tmp_path / "thirty-two"
+    program.write_bytes(header + struct.pack("<IIIIIIII", 1, 0, base, base, size, size, 5, 0x1000) + code)
+    program.chmod(0o755)
+    subprocess.run([program], check=True)
+    wait_for(lambda: 'collector_unseen_processes{process="thirty-two",reason="32bit"} 1.0' in collector.page("metrics"), 12)
