@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import socket
@@ -89,21 +90,23 @@ def test_under_pressure_every_unmarked_record_is_right(live: None, tmp_path: Pat
     script = tmp_path / "numbers.lua"
     script.write_text('local n = 0\nrequest = function() n = n + 1 return wrk.format("GET", "/wrk/" .. n) end\n')
     try:
-        text = subprocess.run(["wrk", "-t1", "-c32", "-d5s", "-s", script, f"http://127.0.0.1:{nginx.port}/"],
+        text = subprocess.run(["wrk", "-t1", "-c32", "-d2s", "-s", script, f"http://127.0.0.1:{nginx.port}/"],
                               capture_output=True, text=True, check=True).stdout
         done = int(re.findall(r"(\d+) requests in", text)[0])
         wait_for(lambda: collector.metric("collector_queued_exchanges") == 0, 20, quiet=True)
         time.sleep(1)
-        records = collector.records("/wrk/")
+        # without the schema's validation, which takes longer than everything else together
+        records = [json.loads(line) for line in collector.output.read_bytes().split(b"\n")[:-1] if b"/wrk/" in line]
         dropped = collector.metric("collector_kernel_dropped_events_total")
     finally:
         nginx.close()
         collector.stop()
-    wrong = [r for r in records if not r["mark"] and f'"of":"{r["path"]}"' not in r["responsePayload"]]
-    print(f"ring {ring}: {done} exchanges, {len(records)} records, {sum(bool(r['mark']) for r in records)} marked, "  # noqa: T201
+    unmarked = [r for r in records if r["marks"] == "[]"]
+    wrong = [r for r in unmarked if f'"of":"{r["path"]}"' not in r["responsePayload"]]
+    print(f"ring {ring}: {done} exchanges, {len(records)} records, {len(records) - len(unmarked)} marked, "  # noqa: T201
           f"{dropped:.0f} events dropped")
     assert not wrong, wrong[:3]
-    assert sum(not r["mark"] for r in records) > done / 10  # and it is not for want of records
+    assert len(unmarked) > done / 10  # and it is not for want of records
 
 
 # ---- the command line ----
