@@ -39,16 +39,19 @@ static __always_inline u64 wake(u64 before, u64 size)
     return before < WAKE_BYTES && before + size >= WAKE_BYTES ? RB_FORCE_WAKEUP : RB_NO_WAKEUP;
 }
 
-static __always_inline void put(u32 ring, void *event, u64 size, u64 bytes)
+/* An event as it is. False when there was no room. */
+static __always_inline bool put(u32 ring, void *event, u64 size, u64 bytes)
 {
     int k = ring & 63;
     void *r = rings.lookup(&k);
     if (!r)
-        return;
+        return false;
     if (bpf_ringbuf_output(r, event, size, wake(bpf_ringbuf_query(r, RB_AVAIL_DATA), size))) {
         count(STAT_DROPPED_EVENTS, 1);
         count(STAT_DROPPED_BYTES, bytes);
+        return false;
     }
+    return true;
 }
 
 static __always_inline void header(struct event_header *h, struct conn *c, u32 type)

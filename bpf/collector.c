@@ -67,10 +67,7 @@ int tp_enter_connect(struct tp_enter *ctx)
 
 int tp_process_exit(void *ctx)
 {
-    u64 id = bpf_get_current_pid_tgid();
-    if ((u32)id != id >> 32)
-        return 0; /* a thread; the leader speaks for the process */
-    return on_process_exit(id >> 32);
+    return on_process_exit(bpf_get_current_pid_tgid() >> 32);
 }
 
 /* ---- processes whose traffic the hooked calls do not show ----------------------------------------------------------

@@ -20,7 +20,7 @@ static __always_inline struct process *process_of(u32 tgid)
     return processes.lookup(&tgid);
 }
 
-static __always_inline void send_process(u32 tgid, u32 ring, u32 own)
+static __always_inline bool send_process(u32 tgid, u32 ring, u32 own)
 {
     struct event_process e = {};
     e.h.ts_ns = bpf_ktime_get_ns();
@@ -39,38 +39,32 @@ static __always_inline void send_process(u32 tgid, u32 ring, u32 own)
     }
 #endif
     e.cgroup_id = bpf_get_current_cgroup_id();
-    put(ring, &e, sizeof(e), 0);
+    return put(ring, &e, sizeof(e), 0);
 }
 
-/* The ring of a connection learns the name of a process before the first event that the process makes. */
+#define TOLD_NS 10000000000ULL /* a name that was told longer ago is told again with the next connection */
+
+/* The ring of a connection learns the name of a process before the first event that the process makes on it. */
 static __always_inline void introduce(struct conn *c, u64 id)
 {
     u32 tgid = id >> 32;
     if (c->told == tgid)
         return;
-    c->told = tgid;
     struct process *p = process_of(tgid);
     u64 bit = 1ULL << (c->ring & 63);
-    if (p) {
-        if (p->rings & bit)
-            return;
-        p->rings |= bit;
-    }
-    send_process(tgid, c->ring, tgid == (u32)id);
-}
-
-/* It is another program now: its name is told anew where it was told before. */
-static __always_inline void rename_process(u32 tgid)
-{
-    struct process *p = processes.lookup(&tgid);
     if (!p)
         return;
-    u64 told = p->rings;
-#pragma clang loop unroll(disable)
-    for (int i = 0; i < RINGS; i++) {
-        if (told >> i & 1)
-            send_process(tgid, i, 1);
+    u64 now = bpf_ktime_get_ns();
+    if (now - p->told_ns > TOLD_NS) {
+        p->told_ns = now;
+        p->rings = 0;
     }
+    if (!(p->rings & bit)) {
+        if (!send_process(tgid, c->ring, tgid == (u32)id))
+            return; /* no room: with its next call */
+        p->rings |= bit;
+    }
+    c->told = tgid;
 }
 
 static __always_inline void blank(struct conn *c, u32 tgid, u32 fd, u32 role)
@@ -132,14 +126,25 @@ static __always_inline u64 name_of(u64 id, u64 fd)
     return file_of(fd);
 }
 
-/* Is the entry's socket still the one behind its name? */
+/* Is the entry's socket still the one behind its name, connected to the same peer? */
 static __always_inline bool same_socket(u64 name, struct conn *c)
 {
     u64 sk = c->sk;
+    u8 peer[16] = {};
     if (sock_of(name) != sk)
         return false;
-    return c->family == AF_UNIX ||
-           (read_u16(sk + INET_SPORT) == swap16(c->local_port) && read_u16(sk + SK_DPORT) == swap16(c->remote_port));
+    if (c->family == AF_UNIX)
+        return true;
+    if (read_u16(sk + INET_SPORT) != swap16(c->local_port) || read_u16(sk + SK_DPORT) != swap16(c->remote_port))
+        return false;
+    if (c->family == AF_INET) {
+        u32 v4 = read_u32(sk + SK_DADDR);
+        map4(peer, (u8 *)&v4);
+    } else {
+        bpf_probe_read_kernel(peer, 16, (void *)(sk + SK_V6_DADDR));
+    }
+    u64 *x = (u64 *)peer, *y = (u64 *)c->remote;
+    return x[0] == y[0] && x[1] == y[1];
 }
 
 /*
@@ -216,7 +221,7 @@ static __always_inline bool move_on(u64 name, struct conn *c, u32 dir, u64 n, u6
     u32 now = counter_of(c->sk, dir);
     u32 went = now - c->counter[d];
     if (went != (u32)n) {
-        if (!same_socket(name, c))
+        if (!same_socket(name, c) || (c->reset && read_u8(c->sk + SK_STATE) != TCP_CLOSE)) /* connected anew */
             return false;
         if (dir == DIR_IN && went && !(c->ended & 1) && fin_was_read(c->sk)) {
             c->ended |= 1;
@@ -419,8 +424,13 @@ static __always_inline u32 on_bytes(const struct call *k, u64 base, u64 buffers,
         return stash(k, base, buffers, n);
     }
 #endif
-    if (c->state == CONN_IGNORED)
+    if (c->state == CONN_IGNORED) {
+#ifdef IDENTITY_SOCKET
+        if (!c->counted && !same_socket(name, c)) /* its end was not seen: nothing else would show that */
+            return stash(k, base, buffers, n);
+#endif
         return DONE;
+    }
     if (c->state != CONN_HTTP || !c->opened || c->told != (u32)(k->id >> 32) || !move_on(name, c, k->dir, n, &at))
         return stash(k, base, buffers, n);
     return capture_call(c, k, name, at, base, buffers, n);
@@ -540,9 +550,14 @@ static __always_inline void end_of_stream(const struct call *k)
         if (went && !same_socket(name, c))
             return;
         c->counter[DIR_IN] = now;
-        if (went && went < 0x80000000)
-            c->pos[DIR_IN] += went - !(c->ended & 1);
-        c->ended |= 1;
+        if (went && !(c->ended & 1) && fin_was_read(c->sk)) {
+            c->ended |= 1;
+            went -= 1;
+        }
+        if (went < 0x80000000)
+            c->pos[DIR_IN] += went;
+        if (!(c->ended & 1))
+            return; /* no end: buffers without room, or our own side was shut down */
     }
 #endif
     introduce(c, k->id);

@@ -316,8 +316,11 @@ int tp_tcp_recv(struct tp_tcp_recv *ctx)
     return 0;
 }
 
+/* Of the leading thread, which speaks for the process. */
 static __always_inline int on_process_exit(u32 tgid)
 {
+    if ((u32)bpf_get_current_pid_tgid() != tgid)
+        return 0;
     return on_process_end(tgid, EXIT_PROCESS);
 }
 

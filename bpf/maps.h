@@ -63,6 +63,7 @@ BPF_ARRAY(pid_bits, u64, MAX_PIDS / 64);
 /* tgid -> what is known of a process with a connection. Made with its first connection; deleted at its exit. */
 struct process {
     u64 rings;        /* bit r: ring r was told its name */
+    u64 told_ns;      /* when it was told last: after a while it is told again, for what was lost on the way */
     u32 connections;  /* entries that it made and that have not ended */
     u32 max_fd;       /* descriptor identity: highest descriptor with a connection */
     u32 want_address; /* descriptor identity: it accepts without asking for the address */

@@ -27,7 +27,8 @@ int raw_set_state(struct bpf_raw_tracepoint_args *ctx)
         names.delete(&sk);
         return 0;
     }
-    bool gone = !read_u64(sk + SK_SOCKET) || last_close(name);
+    bool gone = !read_u64(sk + SK_SOCKET) || last_close(name) ||
+                (now == TCP_CLOSE && (c->state == CONN_IGNORED || c->state == CONN_WAITING));
     if (c->counted && c->opened) {
         u32 out = counter_of(sk, DIR_OUT), in = counter_of(sk, DIR_IN);
         u32 went_out = out - c->counter[DIR_OUT], went_in = in - c->counter[DIR_IN];
@@ -105,15 +106,44 @@ static __always_inline int on_opened(u64 id, u64 fd, u32 role)
     return 0;
 }
 
+/* A thread ended: the process has if it was the last one (exec in a thread ends the leading one as well). */
 static __always_inline int on_process_exit(u32 tgid)
 {
-    processes.delete(&tgid);
+    if (!read_u32(read_u64((u64)bpf_get_current_task() + TASK_SIGNAL) + SIGNAL_LIVE))
+        processes.delete(&tgid);
     return 0;
 }
 
 static __always_inline int on_process_exec(u32 tgid)
 {
-    rename_process(tgid);
+    return 0; /* its new name comes with task_rename, a moment before */
+}
+
+/* Another name, by exec or prctl(PR_SET_NAME): told where the old one was told, if it is that of the leading thread. */
+int raw_task_rename(struct bpf_raw_tracepoint_args *ctx)
+{
+    u64 task = ctx->args[0];
+    u32 tgid = read_u32(task + TASK_TGID);
+    if (read_u32(task + TASK_PID) != tgid)
+        return 0;
+    struct process *p = processes.lookup(&tgid);
+    if (!p)
+        return 0;
+    u64 told = p->rings;
+    struct event_process e = {};
+    e.h.ts_ns = bpf_ktime_get_ns();
+    e.h.tgid = tgid;
+    e.h.type = EVENT_PROCESS;
+    e.h.fd = -1;
+    e.start_ns = read_u64(task + TASK_START_BOOTTIME);
+    e.cgroup_id = bpf_get_current_cgroup_id();
+    bpf_probe_read_kernel_str(e.comm, sizeof(e.comm), (void *)ctx->args[1]);
+#pragma clang loop unroll(disable)
+    for (int i = 0; i < RINGS; i++) {
+        e.h.ring = i;
+        if (told >> i & 1 && !put(i, &e, sizeof(e), 0))
+            p->rings &= ~(1ULL << i); /* no room: told with its next connection */
+    }
     return 0;
 }
 

@@ -44,7 +44,7 @@ DEFAULTS = {
 # What the loader must know of struct conn (bpf/maps.h); the compiler child asserts it.
 CONN = {"conn_id": 0, "pos": 8, "tgid": 64, "fd": 68, "told": 72, "ring": 84, "local_port": 86, "remote_port": 88,
         "state": 90, "role": 91, "start": 92, "family": 93, "opened": 94, "local": 104, "remote": 120, "sizeof": 136}
-PROCESS = {"rings": 0, "connections": 8, "sizeof": 24}
+PROCESS = {"rings": 0, "told_ns": 8, "connections": 16, "sizeof": 32}
 UNSEEN = {"rings": 0, "operations": 8, "compat": 16, "comm": 24, "sizeof": 40}
 CONN_HTTP, CONN_IGNORED = 1, 2
 MAPS = ("conns", "pid_bits", "processes", "rings", "questions", "stats", "further", "unwanted", "unseen_processes")

@@ -64,6 +64,19 @@ def connections(table: int) -> Iterator[Entry]:
         yield Entry.read(value)
 
 
+def forget_names(processes: int, rings: int) -> None:
+    """Nothing was told to these rings (a bit each): a new shard reads them. Raises OSError."""
+    for key in kernel.map_keys(processes, 4):
+        value = kernel.map_lookup(processes, key, _PROCESS["sizeof"])
+        if value is None:
+            continue
+        told = struct.unpack_from("=Q", value, _PROCESS["rings"])[0]
+        if told & rings:
+            changed = bytearray(value)
+            struct.pack_into("=Q", changed, _PROCESS["rings"], told & ~rings)
+            kernel.map_update(processes, key, bytes(changed), 2)  # BPF_EXIST
+
+
 class Sweep:
     """Asks, a few entries a turn, whether their sockets are still there: what no tracepoint told (Unix sockets of killed
     processes, sockets that their peer had reset before). It also mends the number of entries a process, which drifts

@@ -197,6 +197,11 @@ class Loader:
                 told += 1
         log.warning("shard %d is new: %d open connections re-announced", shard, told)
 
+    def _forget_names(self, shard: int) -> None:
+        """A new shard knows no process's name: the kernel tells them again."""
+        entries.forget_names(self._attached.maps["processes"], sum(
+            1 << ring for ring in range(len(self._rings)) if partition.shard_of_ring(ring, len(self._senders)) == shard))
+
     # ---- start
 
     def run(self) -> int:
@@ -346,6 +351,8 @@ class Loader:
             for message in self._child.hear():
                 if message.get("kind") == "pids" and self._attached.maps:
                     self._select(message["ours"])
+                elif message.get("kind") == "new_shard" and self._attached.maps:
+                    self._forget_names(message["number"])
         for sender in self._senders:
             sender.service()
         if self._questions is not None:

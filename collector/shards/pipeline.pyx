@@ -43,7 +43,7 @@ INDEX_FORMAT = "=IIQQQ"      # struct out_index_t
 
 cdef void told_process(ctx_t* ctx, event_process* p) noexcept nogil:
     """Keep the name of a process; the one told longest ago of those that share a place gives way."""
-    cdef uint32_t at = (p.h.tgid * <uint32_t>2654435761) >> 19
+    cdef uint32_t at = (p.h.tgid * <uint32_t>2654435761) >> 17
     cdef int i
     cdef name_t* entry
     cdef name_t* place = NULL

@@ -226,6 +226,7 @@ cdef struct conn_t:
     uint16_t remote_port
     uint32_t constant_tgid # what `constant` was made for
     uint32_t constant_names
+    char comm[16]        # the name of process constant_tgid
     size_t held          # bytes of the pool that are this connection's, itself aside
     uint64_t seen_ns     # of its newest event
     uint64_t lru_ns      # when it was last moved in the LRU list
@@ -308,7 +309,7 @@ cdef struct ghost_t:
 
 
 cdef enum:
-    NAMES = 8192                  # processes whose names a shard knows; a power of two
+    NAMES = 32768                 # processes whose names a shard knows; a power of two
     NAME_PROBES = 16
 
 cdef struct name_t:               # one process, told by EVENT_PROCESS

@@ -175,6 +175,8 @@ class Supervisor:
                 fds += self._adopted[1]
             child.start(message, fds)
         self._known_pids.update(self.pids())
+        if child.role == "shard" and child.lives > 1:
+            self.loader.tell({"kind": "new_shard", "number": child.block})
         if child is not self.loader:
             self.loader.tell({"kind": "pids", "ours": self.pids()})
 

@@ -117,6 +117,7 @@ class Runner:
         self.slots: list[int] = []  # taken, and not given back yet
         self.slot_memory = bytearray(SLOTS * SLOT_BYTES)
         if header[1] & 64:
+            self.pipe.use_unwanted(memoryview(array.array("Q", [0] * 256)))
             self.pipe.use_slots(self.slot_memory, SLOTS, BATCH_BYTES)
         self.dropped = bool(header[3] & 128)  # at the end the pipeline is let go as it is
         self.batched = bool(header[1] & 128)  # several events in a span, or each in its own: reading past its end shows

@@ -43,9 +43,10 @@ class Probe:
 # First what keeps state right, last what makes data: a program never sees data of which it missed the opening.
 COMMON: tuple[Probe, ...] = (
     Probe("tp_process_exit", "sched", "sched_process_exit", True, "ends of processes"),
-    Probe("tp_process_exec", "sched", "sched_process_exec", False, "names of processes after exec"),
+    Probe("tp_process_exec", "sched", "sched_process_exec", False, "32-bit programs; connections that exec closes"),
     Probe("tp_enter_close", "syscalls", "sys_enter_close", True, "ends of connections"),
     Probe("raw_set_state", "", "inet_sock_set_state", True, "ends of connections", identity=SOCKET),
+    Probe("raw_task_rename", "", "task_rename", False, "new names of processes", identity=SOCKET),
     Probe("tp_set_state", "sock", "inet_sock_set_state", False, "outgoing connections from their start; local addresses",
           identity=DESCRIPTOR),
     Probe("tp_enter_connect", "syscalls", "sys_enter_connect", True, "outgoing connections from their start",

@@ -312,12 +312,16 @@ cdef inline bint address_known(const uint8_t* a) noexcept nogil:
 
 
 cdef const char* process_name(ctx_t* ctx, uint32_t tgid) noexcept nogil:
-    """16 bytes, NUL padded; empty when the process was never told."""
-    cdef uint32_t at = (tgid * <uint32_t>2654435761) >> 19
+    """16 bytes, NUL padded; empty when the process was never told. Who is asked for stays."""
+    cdef uint32_t at = (tgid * <uint32_t>2654435761) >> 17
     cdef int i
+    cdef name_t* entry
     for i in range(NAME_PROBES):
-        if ctx.names[(at + <uint32_t>i) & (NAMES - 1)].tgid == tgid:
-            return ctx.names[(at + <uint32_t>i) & (NAMES - 1)].comm
+        entry = &ctx.names[(at + <uint32_t>i) & (NAMES - 1)]
+        if entry.tgid == tgid:
+            ctx.names_told += 1
+            entry.used = ctx.names_told
+            return entry.comm
     return b"\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"
 
 
@@ -326,6 +330,9 @@ cdef int build_constant(ctx_t* ctx, conn_t* conn, uint32_t tgid) noexcept:
     cdef char* out
     cdef const char* comm = process_name(ctx, tgid)
     cdef size_t n = 0
+    if comm[0] or conn.constant_tgid != tgid:       # a name that had to give way is still known here
+        memcpy(conn.comm, comm, 16)
+    comm = conn.comm
     cdef bint client = conn.dir_request != DIR_IN
     buf_free(&ctx.pool, &conn.constant)
     if buf_reserve(&ctx.pool, &conn.constant, 560) < 0:

@@ -14,7 +14,7 @@ KERNEL_H = Path(__file__).resolve().parents[3] / "bpf"
 
 def test_every_define_is_used_and_every_use_is_defined() -> None:
     text = "".join((KERNEL_H / name).read_text() for name in ("kernel.h", "connections.h", "sockets.h"))
-    used = set(re.findall(r"\b(?:TASK|FILES|FDT|FILE|SOCKET|SK|INET|ICSK|UNIX)_[A-Z0-9_]+\b", text))
+    used = set(re.findall(r"\b(?:TASK|SIGNAL|FILES|FDT|FILE|SOCKET|SK|INET|ICSK|UNIX)_[A-Z0-9_]+\b", text))
     used |= set(re.findall(r"\bTCP_(?:COPIED_SEQ|WRITE_SEQ|RCV_NXT|SND_UNA|BYTES_\w+)\b", text))
     declared = {*offsets.MEMBERS, *offsets.OPTIONAL, "FILE_COUNT", "FILE_COUNT_ONE"}
     assert declared <= used | {"SK_RCV_SADDR", "SOCKET_SK"}  # neighbours of what is read with them
