@@ -85,7 +85,7 @@ static __always_inline void data_header(struct event_header *h, struct conn *c, 
     h->call = k->call;
 }
 
-static __always_inline void send_open(struct conn *c, u64 id, u64 in, u64 out)
+static __always_inline bool send_open(struct conn *c, u64 id, u64 in, u64 out)
 {
     struct event_open o = {};
     header(&o.h, c, EVENT_OPEN);
@@ -100,7 +100,7 @@ static __always_inline void send_open(struct conn *c, u64 id, u64 in, u64 out)
     o.role = c->role;
     o.start = c->start;
     o.family = c->family;
-    put(c->ring, &o, sizeof(o), 0);
+    return put(c->ring, &o, sizeof(o), 0);
 }
 
 static __always_inline void send_close(struct conn *c, u32 reason)
@@ -184,8 +184,8 @@ static __always_inline u64 not_wanted(struct conn *c, u32 dir, u64 pos, u64 n)
 
 /*
  * The shard's word comes a drain later. Until then one connection may fill no more of its ring than this: RUN_BYTES in
- * a row in one direction always (any body that is kept whole), then WINDOW_BYTES between two drains. Requests and
- * answers that alternate begin a new run each time.
+ * a row in one direction always (any body that is kept whole), then WINDOW_BYTES between two drains; the first time
+ * that it has to be held back the loader is waked. Requests and answers that alternate begin a new run each time.
  */
 static __always_inline bool too_much(struct conn *c, u32 dir, u64 n)
 {
@@ -205,10 +205,18 @@ static __always_inline bool too_much(struct conn *c, u32 dir, u64 n)
     void *r = rings.lookup(&k);
     if (!r)
         return false;
-    if (bpf_ringbuf_query(r, RB_CONS_POS) < c->window_pos)
+    if (bpf_ringbuf_query(r, RB_CONS_POS) < c->window_pos) {
+        if (!c->held_back) {
+            void *nothing = bpf_ringbuf_reserve(r, 8, 0);
+            if (nothing)
+                bpf_ringbuf_discard(nothing, RB_FORCE_WAKEUP);
+            c->held_back = 1;
+        }
         return true;
+    }
     c->window_pos = bpf_ringbuf_query(r, RB_PROD_POS);
     c->window = n;
+    c->held_back = 0;
     return false;
 }
 
@@ -275,7 +283,7 @@ static __always_inline void capture_chunks(struct conn *c, const struct call *k,
     s->left = n;
     s->base = base;
 #pragma clang loop unroll(disable)
-    for (int i = 0; i < CHUNKS; i++) {
+    for (int i = 0; i <= CHUNKS; i++) {
         u64 m = s->left;
         if (!m)
             return;
@@ -300,10 +308,14 @@ static __always_inline void capture_chunks(struct conn *c, const struct call *k,
     size_only(c, s, s->left, EVENT_F_CUT);
 }
 
+/* Bytes at both ends of a call that are copied when its middle is not: the framing of chunks is there. */
+#define EDGE 128
+
 /* `n` bytes at `base` of one call, from stream position `pos` on. */
 static __always_inline void capture(struct conn *c, const struct call *k, u64 pos, u64 base, u64 n)
 {
     u64 skip = not_wanted(c, k->dir, pos, n);
+    u64 most = CHUNKS * CHUNK;
     if (skip) {
         count(STAT_UNWANTED_BYTES, skip);
         send_size(c, k, pos, skip, EVENT_F_SIZE_ONLY);
@@ -315,14 +327,20 @@ static __always_inline void capture(struct conn *c, const struct call *k, u64 po
     }
     if (too_much(c, k->dir, n)) {
         count(STAT_BOUNDED_BYTES, n);
-        send_size(c, k, pos, n, EVENT_F_SIZE_ONLY);
+        most = EDGE;
     } else if (n <= ROOM_SMALL) {
         capture_here(c, k, pos, base, n, ROOM_SMALL);
+        return;
     } else if (n <= ROOM_MEDIUM) {
         capture_here(c, k, pos, base, n, ROOM_MEDIUM);
-    } else {
-        capture_chunks(c, k, pos, base, n);
+        return;
     }
+    bool whole = n <= most + EDGE;
+    capture_chunks(c, k, pos, base, whole ? n : most);
+    if (whole)
+        return;
+    send_size(c, k, pos + most, n - most - EDGE, EVENT_F_CUT);
+    capture_here(c, k, pos + n - EDGE, base + n - EDGE, EDGE, ROOM_SMALL);
 }
 
 /* ---- vectored calls --------------------------------------------------------------------------------------------- */
@@ -422,22 +440,41 @@ static __always_inline bool gather_steps(struct conn *c, struct scratch *s)
             continue;
         }
         u64 fill = s->fill;
-        if (fill >= CHUNK) {
-            s->h.len_true = CHUNK;
-            s->h.len_cap = CHUNK;
-            put(c->ring, &s->h, sizeof(s->h) + CHUNK, CHUNK);
-            s->h.pos += CHUNK;
-            s->fill = 0;
-            s->chunks += 1;
-            if (s->chunks >= CHUNKS) {
+        if (fill >= CHUNK || (fill && !s->keep && s->left > EDGE && !s->skipped)) {
+            u64 full = fill;
+            asm volatile("" : "+r"(full));
+            if (full > CHUNK) {
                 out_of_steps = false;
                 break;
             }
+            s->h.len_true = full;
+            s->h.len_cap = full;
+            s->h.flags = 0;
+            put(c->ring, &s->h, sizeof(s->h) + full, full);
+            s->h.pos += full;
+            s->fill = 0;
             continue;
         }
         u64 m = s->part;
+        if (!s->keep && s->left > EDGE) { /* the middle of what is too long: its length only */
+            if (m > s->left - EDGE)
+                m = s->left - EDGE;
+            s->skipped += m;
+            s->base += m;
+            s->part -= m;
+            s->left -= m;
+            continue;
+        }
+        if (s->skipped) {
+            size_only(c, s, s->skipped, EVENT_F_CUT);
+            s->h.pos += s->skipped;
+            s->skipped = 0;
+            continue;
+        }
         if (m > s->left)
             m = s->left;
+        if (s->keep && m > s->keep)
+            m = s->keep;
         if (m > CHUNK - fill)
             m = CHUNK - fill;
         fill &= CHUNK - 1;
@@ -455,6 +492,7 @@ static __always_inline bool gather_steps(struct conn *c, struct scratch *s)
         s->base += m;
         s->part -= m;
         s->left -= m;
+        s->keep -= s->keep < m ? s->keep : m;
     }
     return !out_of_steps;
 }
@@ -467,9 +505,12 @@ static __always_inline void gather_end(struct conn *c, struct scratch *s)
     if (m && m <= CHUNK) {
         s->h.len_true = m;
         s->h.len_cap = m;
+        s->h.flags = 0;
         put(c->ring, &s->h, sizeof(s->h) + m, m);
         s->h.pos += m;
     }
+    if (s->skipped)
+        s->left += s->skipped;
     if (s->left) {
         if (s->fault)
             count(STAT_FAULTS, 1);
@@ -486,12 +527,11 @@ static __always_inline bool capture_iov(struct conn *c, const struct call *k, u6
         send_size(c, k, pos, n, EVENT_F_SIZE_ONLY);
         return true;
     }
+    u64 keep = CHUNKS * CHUNK;
     if (too_much(c, k->dir, n)) {
         count(STAT_BOUNDED_BYTES, n);
-        send_size(c, k, pos, n, EVENT_F_SIZE_ONLY);
-        return true;
-    }
-    if (buffers <= FEW && n <= ROOM_LARGE) {
+        keep = EDGE;
+    } else if (buffers <= FEW && n <= ROOM_LARGE) {
         struct user_iovec v[FEW] = {};
         u64 size = buffers * sizeof(v[0]);
         asm volatile("" : "+r"(size));
@@ -515,7 +555,8 @@ static __always_inline bool capture_iov(struct conn *c, const struct call *k, u6
     s->iov_end = iov + buffers * sizeof(struct user_iovec);
     s->fill = 0;
     s->part = 0;
-    s->chunks = 0;
+    s->keep = keep;
+    s->skipped = 0;
     s->base = 0;
     s->fault = 0;
     s->key = name;

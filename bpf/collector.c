@@ -200,6 +200,10 @@ static __always_inline struct call call_of(u64 id, u64 fd, u32 dir, u32 number)
     FOR_EACH_DATA_CALL(X) \
     FOR_EACH_OTHER_CALL(X)
 
+/* Nothing to see: but a connect that goes on in the background is one. */
+#define EINPROGRESS 115
+#define FAILED(number, ret) ((ret) < 0 && !((number) == 42 && (ret) == -EINPROGRESS))
+
 /* The programs that go on with a call, by enum further. Filled in by the loader. */
 BPF_PROG_ARRAY(further, 4);
 
@@ -235,7 +239,7 @@ static __always_inline u32 gather_call(void)
     {                                                                                               \
         s64 ret = ctx->ret;                                                                         \
         u64 id = bpf_get_current_pid_tgid();                                                        \
-        if (ret < 0 || !traced(id >> 32))                                                           \
+        if (FAILED(number, ret) || !traced(id >> 32))                                               \
             return 0;                                                                               \
         struct pt_regs *r = (struct pt_regs *)bpf_task_pt_regs((void *)bpf_get_current_task_btf()); \
         const struct call k = call_of(id, A0(r), dir_, call_);                                      \
@@ -310,7 +314,8 @@ int raw_exit(struct bpf_raw_tracepoint_args *ctx)
 {
     u64 tail[3] = {}; /* orig_ax, ip, cs */
     struct pt_regs *regs = (struct pt_regs *)ctx->args[0];
-    if ((s64)ctx->args[1] < 0 || !traced(bpf_get_current_pid_tgid() >> 32))
+    s64 ret = ctx->args[1];
+    if ((ret < 0 && ret != -EINPROGRESS) || !traced(bpf_get_current_pid_tgid() >> 32))
         return 0;
     bpf_probe_read_kernel(tail, sizeof(tail), &regs->orig_ax);
     if (tail[2] == 0x23) { /* __USER32_CS */

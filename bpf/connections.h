@@ -8,6 +8,8 @@
  * (descriptors.h).
  */
 
+#define UNPLACED (~0ULL) /* a position that nobody knows */
+
 #define PROCESS_CONNECTIONS (MAX_CONNS / 2) /* of one process: it cannot push all others out of the table */
 
 static __always_inline struct process *process_of(u32 tgid)
@@ -176,6 +178,8 @@ static __always_inline struct conn *meet(u64 name, u64 id, u64 fd, u32 dir, u64 
     }
     if (kind == 1) {
         u64 in = total_in(sk), out = total_out(sk);
+        if ((dir == DIR_IN ? in : out) < n)
+            return 0; /* these bytes are not of this socket: the descriptor was given away while the call waited */
         if (dir == DIR_IN)
             in -= n;
         else
@@ -221,6 +225,14 @@ static __always_inline bool move_on(u64 name, struct conn *c, u32 dir, u64 n, u6
     u32 now = counter_of(c->sk, dir);
     u32 went = now - c->counter[d];
     if (went != (u32)n) {
+        if (!went && c->early[d] < (u32)n) {
+            /* another thread's call has counted these bytes already, or they are of a socket whose descriptor was
+             * closed and given away while the call waited: nobody can say where they belong */
+            count(STAT_UNPLACED_BYTES, n);
+            *at = UNPLACED;
+            return true;
+        }
+        c->early[d] -= c->early[d] < (u32)n ? c->early[d] : (u32)n;
         if (!same_socket(name, c) || (c->reset && read_u8(c->sk + SK_STATE) != TCP_CLOSE)) /* connected anew */
             return false;
         if (dir == DIR_IN && went && !(c->ended & 1) && fin_was_read(c->sk)) {
@@ -356,23 +368,30 @@ static __always_inline bool starts_usually(struct scratch *s, u64 m)
     return m >= 8 && usual_start((u32)b[0] | (u32)b[1] << 8 | (u32)b[2] << 16 | (u32)b[3] << 24);
 }
 
-static __always_inline void open_if_needed(struct conn *c, u64 id, u32 dir, u64 n)
+/* OPEN and PROCESS before the first data. False when there was no room for them: then the data may not be put out
+ * either, for nobody would know where in its stream it stands; the next call tries again. */
+static __always_inline bool open_if_needed(struct conn *c, u64 id, u32 dir, u64 n)
 {
     introduce(c, id);
     if (c->opened)
-        return;
-    c->opened = 1;
+        return true;
 #ifndef IDENTITY_SOCKET
     if (!c->family && dir == DIR_IN)
         late_address(c);
 #endif
-    send_open(c, id, c->pos[DIR_IN] - (dir == DIR_IN ? n : 0), c->pos[DIR_OUT] - (dir == DIR_OUT ? n : 0));
+    u64 in = c->pos[DIR_IN] - (dir == DIR_IN ? n : 0), out = c->pos[DIR_OUT] - (dir == DIR_OUT ? n : 0);
+    if (c->start == START_SEEN) /* from the beginning, also when an earlier OPEN found no room: a hole shows that */
+        in = out = 0;
+    if (!send_open(c, id, in, out))
+        return false;
+    c->opened = 1;
 #ifndef IDENTITY_SOCKET
     if (!c->family || c->start != START_SEEN) {
         struct question q = {.conn_id = c->conn_id, .tgid = c->tgid, .fd = c->fd, .ring = c->ring};
         questions.ringbuf_output(&q, sizeof(q), 1);
     }
 #endif
+    return true;
 }
 
 /* Which program goes on with a call (collector.c): each is verified by itself, and few calls need another one. */
@@ -433,6 +452,8 @@ static __always_inline u32 on_bytes(const struct call *k, u64 base, u64 buffers,
     }
     if (c->state != CONN_HTTP || !c->opened || c->told != (u32)(k->id >> 32) || !move_on(name, c, k->dir, n, &at))
         return stash(k, base, buffers, n);
+    if (at == UNPLACED)
+        return DONE;
     return capture_call(c, k, name, at, base, buffers, n);
 }
 
@@ -483,6 +504,8 @@ static __always_inline u32 meet_call(void)
     }
     move_on(name, c, k.dir, n, &at);
 #endif
+    if (at == UNPLACED)
+        return DONE;
     if (c->state == CONN_WAITING) {
         if (!starts_usually(s, first_bytes(s, base, buffers, n)))
             return DONE;
@@ -494,7 +517,10 @@ static __always_inline u32 meet_call(void)
     } else if (c->state != CONN_HTTP) {
         return DONE;
     }
-    open_if_needed(c, k.id, k.dir, n);
+    if (!open_if_needed(c, k.id, k.dir, n)) {
+        count(STAT_DROPPED_BYTES, n);
+        return DONE;
+    }
     return capture_call(c, &k, name, at, base, buffers, n);
 }
 

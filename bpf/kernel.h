@@ -103,7 +103,7 @@ static __always_inline u32 kind_of_sock(u64 sk, u16 *family)
     u16 protocol = read_u16(sk + SK_PROTOCOL);
     if (protocol == IPPROTO_MPTCP)
         return 2;
-    if (protocol != IPPROTO_TCP)
+    if (protocol != IPPROTO_TCP || read_u16(sk + SK_TYPE) != SOCK_STREAM) /* raw sockets have protocols too */
         return 0;
     return read_u64(sk + ICSK_ULP_OPS) ? 2 : 1; /* an upper layer (kTLS) makes other bytes of ours */
 }

@@ -9,7 +9,7 @@ enum conn_state {
     CONN_WAITING = 4  /* older than the collector: nothing of it looked like a message yet */
 };
 
-/* One connection. 136 bytes; the loader reads it (collector/loader/compiler.py CONN). */
+/* One connection. 144 bytes; the loader reads it (collector/loader/compiler.py CONN). */
 struct conn {
     u64 conn_id;
     u64 pos[2];     /* stream position after the last call, by enum event_dir */
@@ -36,8 +36,10 @@ struct conn {
     u8 counted; /* positions are checked against the kernel's counters */
     u8 reset;   /* the peer reset it: the entry goes with the next close */
     u8 run_dir;
-    u8 ended; /* 1: the peer's FIN was read; 2: our side was shut down; 4: and its FIN counted */
-    u8 pad[4];
+    u8 ended;     /* 1: the peer's FIN was read; 2: our side was shut down; 4: and its FIN counted */
+    u8 held_back; /* it had too much that was not drained, and the loader was waked for it */
+    u8 pad[3];
+    u32 early[2]; /* bytes counted at a change of state, by calls that had not returned */
     u8 local[16];
     u8 remote[16];
 };
@@ -151,8 +153,9 @@ enum stat {
     STAT_PROCESS_FULL = 12,   /* refused: the process has too many connections */
     STAT_ENTRIES_MADE = 13,   /* in `conns` */
     STAT_ENTRIES_ENDED = 14,
-    STAT_SWEPT = 15, /* of these, found by a sweep */
-    STAT_STALE = 16, /* of these, a name that belonged to another socket already */
+    STAT_SWEPT = 15,          /* of these, found by a sweep */
+    STAT_STALE = 16,          /* of these, a name that belonged to another socket already */
+    STAT_UNPLACED_BYTES = 17, /* of calls of which nobody can say where their bytes stand */
     STATS = 24
 };
 BPF_PERCPU_ARRAY(stats, u64, STATS);
@@ -179,9 +182,10 @@ struct scratch {
     u64 iov_end;
     u64 base;
     u64 part;
-    u64 key; /* of the connection, for the next program of a long vectored call */
-    u32 chunks;
-    u32 fault;
+    u64 key;     /* of the connection, for the next program of a long vectored call */
+    u64 keep;    /* bytes of the call that may still be copied, its end aside */
+    u64 skipped; /* bytes that were not, and not told yet */
+    u64 fault;
     /* a call that another program goes on with */
     struct call k;
     u64 call_base;

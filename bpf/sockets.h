@@ -41,10 +41,15 @@ int raw_set_state(struct bpf_raw_tracepoint_args *ctx)
             c->ended |= 1;
             went_in -= 1;
         }
-        if (went_out < 0x80000000)
+        /* what a call that has not returned yet has moved: it will find its bytes counted (connections.h move_on) */
+        if (went_out < 0x80000000) {
             c->pos[DIR_OUT] += went_out;
-        if (went_in < 0x80000000)
+            c->early[DIR_OUT] += went_out;
+        }
+        if (went_in < 0x80000000) {
             c->pos[DIR_IN] += went_in;
+            c->early[DIR_IN] += went_in;
+        }
         c->counter[DIR_OUT] = out;
         c->counter[DIR_IN] = in;
     }
@@ -96,12 +101,10 @@ static __always_inline int on_opened(u64 id, u64 fd, u32 role)
     u64 sk = sock_of(name);
     if (!sk || kind_of_sock(sk, &family) != 2)
         return 0;
+    /* it is new, whatever was known under its name: memory of files and sockets is used again at once */
     struct conn *old = conns.lookup(&name);
-    if (old) {
-        if (same_socket(name, old))
-            return 0;
+    if (old)
         end_connection(name, old, CLOSE_REPLACED);
-    }
     meet(name, id, fd, DIR_IN, 0, role);
     return 0;
 }

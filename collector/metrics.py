@@ -18,7 +18,7 @@ LOADER_NAMES = (*COMMON, "spans", "span_bytes", "spans_announced_again", "record
                 "kernel_http2", "kernel_faults", "probes",
                 "io_uring_setups", "ring_high_water_bytes", "kernel_unseen_bytes", "kernel_unwanted_bytes",
                 "kernel_bounded_bytes", "kernel_process_full", "kernel_entries_made", "kernel_entries_ended",
-                "kernel_entries_swept", "kernel_entries_stale", "kernel_entries", "kernel_entries_pushed_out")
+                "kernel_entries_swept", "kernel_entries_stale", "kernel_unplaced_bytes", "kernel_entries", "kernel_entries_pushed_out")
 SHARD_NAMES = (*COMMON, "messages", "batches", "batch_bytes", "batches_resent", "window_full", "refused_messages",
                "in_flight_bytes", "records_acknowledged", "batches_without_slot")
 SINK_NAMES = (*COMMON, "batches", "records", "record_bytes", "delivered_records", "failed_records", "dropped_records",
@@ -134,6 +134,9 @@ METRICS: tuple[Metric, ...] = (
     Metric("collector_kernel_unseen_bytes", COUNTER, "loader", "kernel_unseen_bytes",
            "Bytes that went through a captured connection by ways that are not hooked (io_uring, splice, zero-copy receive, "
            "two threads at once). They are holes, and their records are marked."),
+    Metric("collector_kernel_unplaced_bytes", COUNTER, "loader", "kernel_unplaced_bytes",
+           "Bytes of calls whose place in their stream nobody knows: two threads read or wrote at once (the records are "
+           "marked), or the descriptor was closed and used again while a call waited on it."),
     Metric("collector_kernel_size_only_bytes", COUNTER, "loader", "kernel_unwanted_bytes",
            "Bytes that were counted in the kernel and not copied.", (("reason", "beyond_body_limit"),)),
     Metric("collector_kernel_size_only_bytes", COUNTER, "loader", "kernel_bounded_bytes",

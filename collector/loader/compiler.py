@@ -43,7 +43,7 @@ DEFAULTS = {
 }
 # What the loader must know of struct conn (bpf/maps.h); the compiler child asserts it.
 CONN = {"conn_id": 0, "pos": 8, "tgid": 64, "fd": 68, "told": 72, "ring": 84, "local_port": 86, "remote_port": 88,
-        "state": 90, "role": 91, "start": 92, "family": 93, "opened": 94, "local": 104, "remote": 120, "sizeof": 136}
+        "state": 90, "role": 91, "start": 92, "family": 93, "opened": 94, "local": 112, "remote": 128, "sizeof": 144}
 PROCESS = {"rings": 0, "told_ns": 8, "connections": 16, "sizeof": 32}
 UNSEEN = {"rings": 0, "operations": 8, "compat": 16, "comm": 24, "sizeof": 40}
 CONN_HTTP, CONN_IGNORED = 1, 2
@@ -74,7 +74,7 @@ def layout_checks() -> str:
     """Assertions that the kernel side lays the event structs out as the user side does."""
     out = []
     out.append(f'_Static_assert(CONN_HTTP == {CONN_HTTP}, "CONN_HTTP");\n')
-    out.append('_Static_assert(STAT_STALE == 16, "enum stat");\n')
+    out.append('_Static_assert(STAT_UNPLACED_BYTES == 17, "enum stat");\n')
     out.append(f'_Static_assert(CONN_IGNORED == {CONN_IGNORED}, "CONN_IGNORED");\n')
     for struct, fields in {**abi.layout(), "conn": CONN, "process": PROCESS, "unseen": UNSEEN}.items():
         for name, value in fields.items():

@@ -38,6 +38,7 @@ SPAN_BYTES = 2 << 20
 # wake-ups that follow), short enough that a ring fills to a quarter at most. See docs/benchmarks.md.
 BUSY_SECONDS, RELAXED_SECONDS, IDLE_SECONDS = 0.002, 0.02, 0.05
 WAKE_PART = 4  # the kernel wakes the loader when a ring is filled to this part
+WINDOW_PART = 8  # of a ring: what one connection may fill between two drains
 PRESSING_SECONDS = 0.001  # while a ring is filled further, for acknowledgements that give room back
 STOP_SECONDS = 8.0
 UNSEEN_SECONDS = 5.0
@@ -45,7 +46,7 @@ _QUESTION = struct.Struct("=QIiII")  # struct question of bpf/maps.h
 _STATS = ("kernel_dropped_events", "kernel_dropped_bytes", "kernel_map_full", "kernel_not_http", "kernel_tls",
           "kernel_http2", "kernel_faults", "null_accepts", "io_uring_setups", "kernel_unseen_bytes",
           "kernel_unwanted_bytes", "kernel_bounded_bytes", "kernel_process_full", "kernel_entries_made",
-          "kernel_entries_ended", "kernel_entries_swept", "kernel_entries_stale")  # enum stat of bpf/maps.h
+          "kernel_entries_ended", "kernel_entries_swept", "kernel_entries_stale", "kernel_unplaced_bytes")  # enum stat of bpf/maps.h
 
 
 class Attached:
@@ -265,10 +266,11 @@ class Loader:
     def _defines(self) -> dict[str, int]:
         start = self._start
         size = start["ring_bytes"]
-        # what one connection may always fill: every body that is kept whole, and its head; but not a small ring
-        run = max(start["body_bytes"] + start["header_bytes"] + compiler.DEFAULTS["CHUNK"], 64 << 10)
+        # what one connection may always fill: a body that is kept whole, with its head if the ring is not too small for that
+        body, chunk = start["body_bytes"], compiler.DEFAULTS["CHUNK"]
+        run = min(body + start["header_bytes"] + chunk, max(body + chunk, size // 16))
         defines = {**compiler.DEFAULTS, "RINGS": start["rings"], "CPUS": self._cpus, "WAKE_BYTES": size // WAKE_PART,
-                   "RUN_BYTES": run, "WINDOW_BYTES": max(64 << 10, size // 8)}
+                   "RUN_BYTES": run, "WINDOW_BYTES": max(chunk, size // WINDOW_PART)}
         if start["pids"]:
             defines["SELECT_PIDS"] = 1
         if start["unix"]:
