@@ -18,7 +18,8 @@ LOADER_NAMES = (*COMMON, "spans", "span_bytes", "spans_announced_again", "record
                 "kernel_http2", "kernel_faults", "probes",
                 "io_uring_setups", "ring_high_water_bytes", "kernel_unseen_bytes", "kernel_unwanted_bytes",
                 "kernel_bounded_bytes", "kernel_process_full", "kernel_entries_made", "kernel_entries_ended",
-                "kernel_entries_swept", "kernel_entries_stale", "kernel_unplaced_bytes", "kernel_entries", "kernel_entries_pushed_out")
+                "kernel_entries_swept", "kernel_entries_stale",
+                "kernel_unplaced_bytes", "kernel_entries", "kernel_entries_pushed_out")
 SHARD_NAMES = (*COMMON, "messages", "batches", "batch_bytes", "batches_resent", "window_full", "refused_messages",
                "in_flight_bytes", "records_acknowledged", "batches_without_slot")
 SINK_NAMES = (*COMMON, "batches", "records", "record_bytes", "delivered_records", "failed_records", "dropped_records",

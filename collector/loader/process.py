@@ -46,7 +46,8 @@ _QUESTION = struct.Struct("=QIiII")  # struct question of bpf/maps.h
 _STATS = ("kernel_dropped_events", "kernel_dropped_bytes", "kernel_map_full", "kernel_not_http", "kernel_tls",
           "kernel_http2", "kernel_faults", "null_accepts", "io_uring_setups", "kernel_unseen_bytes",
           "kernel_unwanted_bytes", "kernel_bounded_bytes", "kernel_process_full", "kernel_entries_made",
-          "kernel_entries_ended", "kernel_entries_swept", "kernel_entries_stale", "kernel_unplaced_bytes")  # enum stat of bpf/maps.h
+          "kernel_entries_ended", "kernel_entries_swept", "kernel_entries_stale",
+          "kernel_unplaced_bytes")  # enum stat of bpf/maps.h
 
 
 class Attached:
