@@ -107,7 +107,9 @@ static __always_inline void end_connection(u64 name, struct conn *c, u32 reason)
         send_close(c, reason);
 #ifdef IDENTITY_SOCKET
     u64 sk = c->sk;
-    names.delete(&sk);
+    u64 *named = names.lookup(&sk);
+    if (named && *named == name) /* else its memory is another socket's already, which must not lose its own end */
+        names.delete(&sk);
 #endif
     conns.delete(&name);
 }
@@ -225,6 +227,8 @@ static __always_inline bool move_on(u64 name, struct conn *c, u32 dir, u64 n, u6
     u32 now = counter_of(c->sk, dir);
     u32 went = now - c->counter[d];
     if (went != (u32)n) {
+        if (!same_socket(name, c) || (c->reset && read_u8(c->sk + SK_STATE) != TCP_CLOSE)) /* or connected anew */
+            return false;
         if (!went && c->early[d] < (u32)n) {
             /* another thread's call has counted these bytes already, or they are of a socket whose descriptor was
              * closed and given away while the call waited: nobody can say where they belong */
@@ -233,8 +237,6 @@ static __always_inline bool move_on(u64 name, struct conn *c, u32 dir, u64 n, u6
             return true;
         }
         c->early[d] -= c->early[d] < (u32)n ? c->early[d] : (u32)n;
-        if (!same_socket(name, c) || (c->reset && read_u8(c->sk + SK_STATE) != TCP_CLOSE)) /* connected anew */
-            return false;
         if (dir == DIR_IN && went && !(c->ended & 1) && fin_was_read(c->sk)) {
             c->ended |= 1;
             went -= 1;
@@ -470,17 +472,22 @@ static __always_inline u32 meet_call(void)
         return DONE;
     struct conn *c = conns.lookup(&name);
 #ifdef IDENTITY_SOCKET
-    if (c && !move_on(name, c, k.dir, n, &at)) {
-        count(STAT_STALE, 1);
-        end_connection(name, c, CLOSE_REPLACED);
-        c = 0;
+    bool moved = false;
+    if (c) {
+        moved = move_on(name, c, k.dir, n, &at);
+        if (!moved) {
+            count(STAT_STALE, 1);
+            end_connection(name, c, CLOSE_REPLACED);
+        }
+    }
+    if (!moved) {
         c = meet(name, k.id, k.fd, k.dir, n, 0);
-        if (!c || !move_on(name, c, k.dir, n, &at))
+        if (!c)
             return DONE;
-    } else if (!c) {
-        c = meet(name, k.id, k.fd, k.dir, n, 0);
-        if (!c || !move_on(name, c, k.dir, n, &at))
-            return DONE;
+        /* its positions are those before this call */
+        at = c->pos[k.dir & 1];
+        c->pos[k.dir & 1] += n;
+        c->counter[k.dir & 1] += (u32)n;
     }
 #else
     if (c) {

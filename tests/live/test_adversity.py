@@ -113,7 +113,7 @@ def test_kill_9_of_each_child_under_load(collector: Collector, nginx: Nginx) -> 
     time.sleep(1)
     log = collector.log()
     assert log.count("ended with -9") == 3
-    assert "connections introduced again" in log  # said by the loader, after a shard was killed
+    assert "open connections re-announced" in log  # said by the loader, after a shard was killed
     # the supervisor logs on after three kills
     assert collector.stop() == 0
     assert "supervisor: stopping" in collector.log()
@@ -247,3 +247,25 @@ def test_memory_limit_drains_and_exits_with_3(live: None, tmp_path: Path) -> Non
                               "AKTO_MEM_SOFT_LIMIT": "30", "COLLECTOR_HEALTH_ADDRESS": "127.0.0.1:0"})
     assert done.returncode == 3, done.stderr
     assert "above AKTO_MEM_THRESH_RESTART (40 MiB)" in done.stderr
+
+
+def test_new_shards_learn_the_names_of_processes_that_had_nothing_open(collector: Collector) -> None:
+    server = Program("instant")
+
+    def call(path: str) -> None:
+        for n in range(10):
+            with socket.create_connection(("127.0.0.1", server.port)) as sock:
+                http(sock, f"GET {path}/{n} HTTP/1.1\r\nHost: h\r\n\r\n".encode())
+
+    try:
+        call("/named/before")
+        collector.wait_records("/named/before", 20)
+        for pid in collector.children():
+            if b"shards" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                os.kill(pid, signal.SIGKILL)
+        wait_for(lambda: collector.page("readyz").strip() == "ok" and collector.metric("collector_restarts_total") >= 2)
+        call("/named/after")
+        names = {r["process_name"] for r in collector.wait_records("/named/", 40)}
+    finally:
+        server.close()
+    assert "" not in names

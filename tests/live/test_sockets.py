@@ -23,6 +23,7 @@ from pathlib import Path
 import pytest
 
 from tests.live.harness import Collector, Program, wait_for
+from tests.live.kafka_broker import free_port
 from tests.live.programs import answer, read_request
 from tests.live.test_capture import http
 
@@ -497,3 +498,150 @@ def test_32_bit_programs_are_named(collector: Collector, tmp_path: Path) -> None
     program.chmod(0o755)
     subprocess.run([program], check=True)
     wait_for(lambda: 'collector_unseen_processes{process="thirty-two",reason="32bit"} 1.0' in collector.page("metrics"), 12)
+
+
+# ---- what an attack found ----
+
+
+def test_buffers_without_room_are_no_end_of_stream(collector: Collector) -> None:
+    def serve(sock: socket.socket) -> None:
+        sock.recvmsg_into([bytearray(0)])
+        path, _body = read_request(sock) or (b"", b"")
+        sock.sendall(answer(path, b""))
+
+    server = Server(serve)
+    with server.connect() as sock:
+        sock.sendall((GET % b"/empty/buffers")[:20])
+        time.sleep(0.1)
+        sock.sendall((GET % b"/empty/buffers")[20:])
+        sock.recvmsg_into([bytearray(0)])
+        read_answer(sock)
+    records = collector.wait_records("/empty/buffers", 2)
+    server.close()
+    assert not [r for r in records if r["mark"]]
+
+
+def test_a_socket_that_is_connected_anew_is_another_connection(collector: Collector) -> None:
+    """connect(AF_UNSPEC), then the same port at another address: same socket, same ports."""
+    listeners = [socket.socket() for _ in range(2)]
+    listeners[0].bind(("127.0.0.1", 0))
+    port = listeners[0].getsockname()[1]
+    listeners[1].bind(("127.0.0.2", port))
+    for listener in listeners:
+        listener.listen()
+        threading.Thread(target=lambda one: serve_one(one.accept()[0]), args=(listener,), daemon=True).start()
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(("127.0.0.1", free_port()))
+        for n, host in enumerate(("127.0.0.1", "127.0.0.2")):
+            sock.connect((host, port))
+            for turn in range(20):
+                http(sock, GET % f"/anew/{n}/{turn}".encode())
+            unspec = ctypes.create_string_buffer(16)
+            assert LIBC.connect(sock.fileno(), unspec, 16) == 0
+    records = of(collector.wait_records("/anew/", 80), "2")
+    for listener in listeners:
+        listener.close()
+    assert {(str(r["path"])[6], r["destIp"]) for r in records} == {("0", f"127.0.0.1:{port}"), ("1", f"127.0.0.2:{port}")}
+
+
+def test_connections_that_are_not_http_hide_no_later_ones(collector: Collector, echoing: Server) -> None:
+    """Reset, and their process killed before it closed them: their names are used again at once."""
+    junk = """
+        import os, socket, struct
+        listener = socket.create_server(("127.0.0.1", 0), backlog=500)
+        kept = []
+        for n in range(200):
+            sock = socket.create_connection(listener.getsockname())
+            other, _ = listener.accept()
+            sock.sendall(bytes(range(100)))
+            other.recv(100)
+            other.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            other.close()
+            kept.append(sock.detach())
+        os.setuid(65534)
+        os.kill(os.getpid(), 9)
+    """
+    for turn in range(3):
+        subprocess.run([sys.executable, "-c", textwrap.dedent(junk)], check=False)
+        for n in range(50):
+            with echoing.connect() as sock:
+                http(sock, GET % f"/behind/junk/{turn}/{n}".encode())
+    assert not [r for r in collector.wait_records("/behind/junk/", 300) if r["mark"]]
+
+
+def test_a_new_name_without_exec(collector: Collector) -> None:
+    code = """
+        import ctypes, socket
+        listener = socket.create_server(("127.0.0.1", 0))
+        print(listener.getsockname()[1], flush=True)
+        sock, _ = listener.accept()
+        for n in range(2):
+            sock.recv(1000)
+            sock.sendall(b"HTTP/1.1 200 OK\\r\\nContent-Length: 2\\r\\n\\r\\nok")
+            ctypes.CDLL(None).prctl(15, b"renamed", 0, 0, 0)
+        sock.recv(1000)
+    """
+    server = Program(sys.executable, "-c", textwrap.dedent(code))
+    try:
+        with socket.create_connection(("127.0.0.1", server.port)) as sock:
+            http(sock, GET % b"/rename/1")
+            wait_for(lambda: Path(f"/proc/{server.process.pid}/comm").read_text().strip() == "renamed")
+            http(sock, GET % b"/rename/2")
+        records = of(collector.wait_records("/rename/", 4), "1")
+    finally:
+        server.close()
+    assert [r["process_name"] == "renamed" for r in sorted(records, key=lambda r: str(r["path"]))] == [False, True]
+
+
+def test_a_request_read_after_its_client_has_reset_keeps_its_addresses(collector: Collector) -> None:
+    def serve(sock: socket.socket) -> None:
+        time.sleep(0.1)
+        sock.recv(1000)
+
+    server = Server(serve)
+    ends = []
+    for n in range(5):
+        sock = server.connect()
+        ends.append(f"127.0.0.1:{sock.getsockname()[1]}")
+        sock.sendall(GET % f"/reset/{n}".encode())
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        sock.close()
+    records = sorted(collector.wait_records("/reset/", 10), key=lambda r: str(r["path"]))
+    server.close()
+    assert [r["ip"] for r in of(records, "1")] == ends
+    assert {r["destIp"] for r in of(records, "1")} == {f"127.0.0.1:{server.port}"}
+
+
+def test_bytes_of_a_descriptor_that_was_given_away_are_nobody_s(collector: Collector) -> None:
+    """A thread waits in read; the descriptor is closed and is another connection when the call returns."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        first, second = (socket.create_connection(listener.getsockname()) for _ in range(2))
+        a, b = listener.accept()[0], listener.accept()[0]
+        with first, second, a, b:
+            number = a.fileno()
+            thread = threading.Thread(target=lambda: LIBC.recv(number, ctypes.create_string_buffer(1000), 1000, 0))
+            thread.start()
+            time.sleep(0.1)
+            os.dup2(b.fileno(), number)
+            first.sendall(GET % b"/given/away/1")
+            thread.join()
+            second.sendall(GET % b"/given/away/2")
+            b.recv(1000)
+            b.sendall(answer(b"/given/away/2", b""))
+            read_answer(second)
+            mine = f"127.0.0.1:{second.getsockname()[1]}"
+    wait_for(lambda: of(collector.records("/given/away/2"), "1"))
+    time.sleep(0.5)
+    records = collector.records("/given/away/")
+    assert not [r for r in of(records, "1") if r["path"] == "/given/away/1" and r["ip"] == mine]
+    assert [(r["ip"], r["mark"]) for r in of(records, "1") if r["path"] == "/given/away/2"] == [(mine, [])]
+
+
+def test_raw_sockets_are_no_streams(collector: Collector) -> None:
+    before = collector.metric("collector_events_total")
+    with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP) as sock:
+        for _ in range(100):
+            sock.sendto(GET % b"/raw/socket", ("127.0.0.1", 0))
+    time.sleep(0.5)
+    assert not collector.records("/raw/socket") and collector.metric("collector_events_total") - before < 50
