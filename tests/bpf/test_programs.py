@@ -19,7 +19,7 @@ BPF = compiler.bpf_directory()
 
 # Verified instructions per program: what grows past it has to be looked at (limit: 1,000,000).
 VERIFIED_LIMIT = {
-    registry.SOCKET: {"exit_read": 36_000, "exit_write": 36_000, "exit_recvfrom": 36_000, "exit_writev": 6_000,
+    registry.SOCKET: {"exit_read": 52_000, "exit_write": 52_000, "exit_recvfrom": 52_000, "exit_writev": 6_000,
                       "exit_sendmsg": 7_000, "exit_recvmmsg": 16_000, "exit_accept4": 3_000, "meet": 320_000,
                       "gather": 130_000, "process_exit": 1_000, "enter_close": 1_000},
     registry.DESCRIPTOR: {"exit_read": 72_000, "exit_write": 72_000, "exit_recvfrom": 72_000, "exit_writev": 10_000,
