@@ -327,6 +327,10 @@ static __always_inline void capture(struct conn *c, const struct call *k, u64 po
     }
     if (too_much(c, k->dir, n)) {
         count(STAT_BOUNDED_BYTES, n);
+        if (n < 32 * EDGE) { /* its edges would cost as much as itself */
+            send_size(c, k, pos, n, EVENT_F_SIZE_ONLY);
+            return;
+        }
         most = EDGE;
     } else if (n <= ROOM_SMALL) {
         capture_here(c, k, pos, base, n, ROOM_SMALL);

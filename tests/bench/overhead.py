@@ -101,7 +101,8 @@ class Probes:
         self.tracefs = kernel.find_tracefs() or sys.exit("no tracefs")
         rings = 2
         self.attached: Attached = compile_programs(
-            {**compiler.DEFAULTS, "RINGS": rings, "CPUS": kernel.possible_cpus(), "WAKE_BYTES": ring_bytes}, [variant],
+            {**compiler.DEFAULTS, "RINGS": rings, "CPUS": kernel.possible_cpus(), "WAKE_BYTES": ring_bytes,
+             "RUN_BYTES": 1 << 31, "WINDOW_BYTES": 1 << 31}, [variant],
             identity)
         self.empty = empty_program()
         self.rings = []
