@@ -254,11 +254,18 @@ def _announcement(settings: config.Config, options: argparse.Namespace, kind: st
         what += " on port " + ", ".join(map(str, options.port))
     where = {"kafka": f"Kafka {settings.brokers} topic {settings['COLLECTOR_KAFKA_TOPIC']}", "null": "nowhere",
              "-": "standard output", "file": f"file {options.output or settings.output}"}[kind]
-    rules = "header filter as configured" if settings.is_set("AKTO_MODULE_DISCOVERY_CONFIG") else \
-        "default header filter (Istio gateways left out)"
     text = (f"collector {__version__}: capturing {what} -> {where}; records hold headers and bodies, nothing is "
-            f"redacted; {rules}")
+            f"redacted; {_rules(settings['AKTO_MODULE_DISCOVERY_CONFIG'])}")
     return text.replace("{", "{{").replace("}", "}}") + " [{attached}]"
+
+
+def _rules(text: str) -> str:
+    """The header filter in words: what it hides must not surprise anybody."""
+    from collector.shards.filters.rules import AKTO_DEFAULT
+
+    if text.strip() == AKTO_DEFAULT:
+        return "header filter: Akto's default (a request with x-envoy-peer-metadata-id is left out unless it says sidecar)"
+    return "header filter as configured" if text.strip() not in ("", "[]", "null") else "no header filter"
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ cdef extern from "event.h" nogil:
         EVENT_F_CUT
         EVENT_F_SIZE_ONLY
         EVENT_F_FAULT
+        EVENT_F_AHEAD
         SOURCE_SYSCALL
         CLOSE_NORMAL
         CLOSE_NOT_HTTP

@@ -233,10 +233,12 @@ SETTINGS: tuple[Setting, ...] = (
             "Connections held by all shards together; each owns its share and a quarter more. Beyond it the least "
             "recently active one is recorded as it stands (`evicted`) and forgotten.", "connections", 1, 10_000_000),
     Setting("TRAFFIC_INACTIVITY_THRESHOLD", parse_seconds, 3.0, LIMITS,
-            "A message without a byte for this long is recorded as it stands; the connection stays known.",
+            "A connection silent for this long is inactive: no loss when it is given up because memory or "
+            "TRAFFIC_MAX_ACTIVE_CONN is short (the one silent for longest always goes first). Nothing else follows from it.",
             "seconds", 0.05, 86400),
     Setting("COLLECTOR_UNANSWERED_SECS", parse_seconds, 60.0, LIMITS,
-            "A request without an answer for this long is recorded with statusCode 0.", "seconds", 0.1, 86400),
+            "An exchange of which neither side has sent a byte for this long is recorded as it stands: unanswered "
+            "(statusCode 0), or incomplete.", "seconds", 0.1, 86400),
     Setting("TRAFFIC_BUFFER_THRESHOLD", parse_int, 400, LIMITS,
             "Proportional set size of all processes at which the shards give up the least recently active state.",
             "MiB", 1, aliases=("AKTO_MEM_SOFT_LIMIT",)),
@@ -256,8 +258,8 @@ SETTINGS: tuple[Setting, ...] = (
             "MiB", -1),
     # -- Filters
     Setting("AKTO_MODULE_DISCOVERY_CONFIG", _filter_text, "", FILTERS,
-            "Header rules: which exchanges are recorded (docs/records.md). Unset: Istio gateway traffic is left out.",
-            shown_default="x-envoy-peer-metadata-id, if present, must match .*sidecar.*"),
+            "Header rules: which exchanges are recorded (docs/records.md). `akto-default`: what Akto's collector does when "
+            "nothing is set, leaving Istio gateway traffic out.", shown_default="no filter"),
     Setting("AKTO_IGNORE_IP_TRAFFIC", parse_bool, False, FILTERS,
             "Leave out requests whose Host is an IP address (IPv4, IPv6, with or without port) or missing."),
     Setting("AKTO_IGNORE_CLOUD_METADATA_CALLS", parse_bool, False, FILTERS,

@@ -48,7 +48,7 @@ def settings(**changes: Any) -> SimpleNamespace:
     values: dict[str, Any] = {
         "header_bytes": 65536, "body_bytes": 65536, "record_bytes": 1_000_000, "max_connections": 4096,
         "buffer_bytes": 1 << 28, "connection_bytes": 10 << 20,
-        "input_bytes_per_minute": 0, "output_bytes_per_minute": 0, "idle_seconds": 3.0,
+        "input_bytes_per_minute": 0, "output_bytes_per_minute": 0, "inactive_seconds": 3.0,
         "unanswered_seconds": 60.0, "response_bodies": True,
         "disable_egress": False, "ignore_ip_hosts": False, "ignore_metadata": False, "want_details": False,
         "ignore_ports": [], "only_ports": [], "record_prefix": "test-", "daemonset_id": "d"}

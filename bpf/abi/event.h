@@ -63,7 +63,8 @@ enum event_start {
 enum event_flags {
     EVENT_F_CUT = 1,       /* longer than the capture limit of one call: the rest is size-only */
     EVENT_F_SIZE_ONLY = 2, /* no bytes by nature of the call (sendfile, splice, MSG_TRUNC), or nobody wants them */
-    EVENT_F_FAULT = 4      /* the user page could not be read: bytes missing, length true */
+    EVENT_F_FAULT = 4,     /* the user page could not be read: bytes missing, length true */
+    EVENT_F_AHEAD = 8      /* a client's read: its socket has bytes to send of a call that has not returned yet */
 };
 
 /* Where the bytes were taken. All but SYSCALL are plaintext at a TLS library. */

@@ -15,7 +15,8 @@ from libc.string cimport memcmp, memcpy, memset
 
 from collector.abi cimport *
 from collector.shards.connections.table cimport *
-from collector.shards.dissectors.http1.messages cimport http1_data, http1_end, http1_hole, http1_idle, http1_reset, http1_unwanted, pop_done
+from collector.shards.dissectors.http1.messages cimport (
+    http1_data, http1_end, http1_hole, http1_idle, http1_quiet, http1_reset, http1_unwanted, pop_done)
 from collector.shards.state cimport *
 
 cdef enum:
@@ -33,7 +34,7 @@ COUNTER_NAMES = (
     "holes", "hole_bytes", "uncaptured_bytes", "overlaps", "resyncs", "skipped_bytes", "interim_responses",
     "upgraded", "undecoded_bodies", "evicted_connections", "evicted_budget", "timed_out", "unanswered",
     "suspect_events", "callback_errors", "unconfirmed_exchanges",
-    "evicted_connection_bytes", "sampled_out_exchanges", "records_dropped_bandwidth",
+    "evicted_connection_bytes", "sampled_out_exchanges", "records_dropped_bandwidth", "evicted_active_connections",
     "connections", "queued_exchanges", "buffer_bytes", "current_connection", "input_bytes", "buffer_peak_bytes",
 )
 assert len(COUNTER_NAMES) == COUNTERS
@@ -62,12 +63,20 @@ cdef void told_process(ctx_t* ctx, event_process* p) noexcept nogil:
     memcpy(place.comm, p.comm, 16)
 
 
+cdef inline void join(conn_t* conn) noexcept nogil:
+    """Bytes went by that nobody saw: search for a message in both directions, and doubt what is found."""
+    conn.flags |= CONN_JOINED
+    conn.doubt = DOUBT_ALL
+    conn.half[0].state = H_RESYNC
+    conn.half[1].state = H_RESYNC
+
+
 cdef class Pipeline:
     """See the module. Not thread-safe.
 
     settings: an object with header_bytes, body_bytes, record_bytes, max_connections, buffer_bytes, connection_bytes,
     input_bytes_per_minute, output_bytes_per_minute (all int; 0 for no limit a minute),
-    idle_seconds, unanswered_seconds (float), response_bodies, disable_egress, ignore_ip_hosts, ignore_metadata,
+    inactive_seconds, unanswered_seconds (float), response_bodies, disable_egress, ignore_ip_hosts, ignore_metadata,
     want_details (bool), ignore_ports, only_ports (iterables of int), record_prefix, daemonset_id (str, ASCII).
     filters: collector.shards.filters.Filters. content: collector.shards.records.content.Decoder.
     counters: a writable buffer of at least len(COUNTER_NAMES) unsigned 64-bit numbers.
@@ -111,7 +120,7 @@ cdef class Pipeline:
         self.ctx.header_bytes = settings.header_bytes
         self.ctx.body_bytes = settings.body_bytes
         self.ctx.record_bytes = settings.record_bytes
-        self.ctx.idle_ns = <uint64_t>(settings.idle_seconds * 1e9)
+        self.ctx.inactive_ns = <uint64_t>(settings.inactive_seconds * 1e9)
         self.ctx.unanswered_ns = <uint64_t>(settings.unanswered_seconds * 1e9)
         self.ctx.conn_bytes = settings.connection_bytes
         self.ctx.input_limit = settings.input_bytes_per_minute
@@ -270,6 +279,7 @@ cdef class Pipeline:
                     return
         ctx.counters[G_CURRENT_CONN] = h.conn_id
         ctx.tgid = h.tgid
+        ctx.event_flags = h.flags
         conn = table_find(&self.table, h.conn_id)
         if conn == NULL:
             if h.type != EVENT_DATA and h.type != EVENT_OPEN:
@@ -283,12 +293,10 @@ cdef class Pipeline:
             if self.table.count > self.table.max_connections:
                 table_limit(ctx, &self.table)       # never the newest one
             if h.type == EVENT_DATA or (<event_open*>h).start == START_REJOIN:
-                # its OPEN was lost, or it was evicted: join in the middle
-                conn.flags |= CONN_JOINED
-                conn.half[0].state = H_RESYNC
-                conn.half[1].state = H_RESYNC
+                # its OPEN was lost, or it was given up: join in the middle, unless nothing of it was missed
+                if h.type != EVENT_DATA or not table_recall(ctx, conn):
+                    join(conn)
                 if h.type == EVENT_DATA:
-                    table_recall(ctx, conn)
                     self.choose(conn)
         before = ctx.pool.bytes - ctx.free_bytes
         if h.type == EVENT_DATA:
@@ -300,9 +308,10 @@ cdef class Pipeline:
                     half.pos = h.pos
                 self.publish(conn, h.dir, h.pos + h.len_true)
                 return
-            if h.ts_ns > conn.seen_ns + ctx.idle_ns and (
-                    conn.first != NULL or conn.half[0].parked or conn.half[1].parked):
+            if h.ts_ns > conn.seen_ns + ctx.unanswered_ns:
                 http1_idle(ctx, conn, h.ts_ns)
+            if conn.doubt and h.dir == conn.dir_request and h.ts_ns > conn.seen_ns:
+                http1_quiet(conn, h.ts_ns - conn.seen_ns)
             table_touch(&self.table, conn, h.ts_ns)
             if not half.known:
                 half.known = 1
@@ -409,11 +418,9 @@ cdef class Pipeline:
                     conn.half[i].known = 1
                     conn.half[i].pos = o.pos[i]
             if o.start != START_SEEN:
-                conn.flags |= CONN_JOINED
+                join(conn)
                 if o.start == START_UNCONFIRMED:
                     conn.flags |= CONN_UNCONFIRMED
-                for i in range(2):
-                    conn.half[i].state = H_RESYNC
         buf_free(&ctx.pool, &conn.constant)
         if o.h.type == EVENT_ADDRESS and conn.flags & CONN_UNCONFIRMED:
             conn.flags &= ~CONN_UNCONFIRMED & 0xFFFF
@@ -431,11 +438,10 @@ cdef class Pipeline:
                 conn.flags |= CONN_IGNORED
             elif conn.flags & CONN_IGNORED:
                 conn.flags &= ~CONN_IGNORED & 0xFFFF
-                conn.flags |= CONN_JOINED
+                join(conn)
                 for i in range(2):
                     conn.half[i].known = 0
                     conn.half[i].current = NULL
-                    conn.half[i].state = H_RESYNC
         if conn.flags & CONN_IGNORED:
             return
         if ctx.disable_egress and conn.role == ROLE_CLIENT:
@@ -465,8 +471,7 @@ cdef class Pipeline:
 
     def finish_timers(self):
         """Recorded traffic is over: let every timer fire as if the silence went on."""
-        self.tick(self.ctx.now_ns + self.ctx.idle_ns + self.ctx.unanswered_ns + 1)
-        self.tick(self.ctx.now_ns + self.ctx.idle_ns + 1)
+        self.tick(self.ctx.now_ns + self.ctx.unanswered_ns + (self.ctx.unanswered_ns >> 3) + 2)
 
     def close_all(self):
         """Record everything that waits as it stands (`end_unseen`), and forget it. True when done; False when the

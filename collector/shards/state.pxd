@@ -86,6 +86,8 @@ cdef enum:  # mark_bit
     MARK_RESPONSE_UNDECODED = 1 << 16
     MARK_HEADERS_CUT = 1 << 17           # header block longer than COLLECTOR_HEADER_BYTES
     MARK_EVICTED = 1 << 18               # flushed to stay within a limit
+    MARK_REQUEST_FRAMING = 1 << 23       # found by searching, or behind one of unknown length: see enum doubt
+    MARK_RESPONSE_FRAMING = 1 << 24
 
 # Why framing is ambiguous: what a smuggling attempt looks like from outside (RFC 9112 section 11.2).
 cdef enum:  # ambiguity_bit
@@ -105,6 +107,8 @@ cdef enum:  # ambiguity_bit
     AMB_TE_OBFUSCATED = 1 << 13
     AMB_CL_REPEATED = 1 << 14
     AMB_BARE_CR = 1 << 15
+    AMB_CONTROL = 1 << 16        # a control character in a value or reason phrase
+    AMB_NO_BODY_ALLOWED = 1 << 17    # Content-Length or Transfer-Encoding in an interim answer or a 204
 
 cdef enum:  # coding
     CODING_NONE = 0
@@ -145,6 +149,7 @@ cdef enum:  # exchange_flag
     EX_EMITTED = 8       # already recorded; kept to swallow its late answer
     EX_EXPECT = 16       # Expect: 100-continue
     EX_UPGRADE = 32      # Upgrade header present
+    EX_DOUBT = 64        # whose answer it gets is in doubt
 
 
 cdef struct exchange_t:
@@ -190,8 +195,19 @@ cdef struct half_t:
     uint8_t ended
     uint8_t known        # pos is valid
     uint8_t parked       # bytes wait in `part` for the other direction
+    uint8_t body_begins  # its next byte is a body's first, if the answer is not one to HEAD
     uint64_t part_first_ns
     exchange_t* current  # the exchange this half is filling, or NULL
+
+
+# What is not known of a connection's messages, from here on, until it was provably quiet (docs/decisions/0011).
+cdef enum:  # doubt
+    DOUBT_REQUESTS = 1        # there may be requests that nobody saw: the next answer may be theirs
+    DOUBT_ANSWERS = 2         # there may be answers that nobody saw
+    DOUBT_REQUEST_FRAMING = 4     # what looks like a request may be part of a body, and a body hold requests
+    DOUBT_ANSWER_FRAMING = 8
+    DOUBT_PAIRING = 3
+    DOUBT_ALL = 15
 
 
 cdef enum:  # conn_flag
@@ -212,7 +228,9 @@ cdef struct conn_t:
     uint16_t ring
     uint8_t role         # enum event_role
     uint16_t flags
-    uint8_t uncertain    # exchanges that still carry MARK_PAIRING
+    uint8_t doubt        # enum doubt
+    uint8_t answers      # since the doubt was raised last, at most 255
+    uint8_t pauses       # of these, before how many requests it was quiet for much longer than any answer took
     uint8_t dir_request  # which direction carries requests; 2 = not known yet
     half_t half[2]       # by enum event_dir
     exchange_t* first    # the queue, oldest first
@@ -229,6 +247,7 @@ cdef struct conn_t:
     char comm[16]        # the name of process constant_tgid
     size_t held          # bytes of the pool that are this connection's, itself aside
     uint64_t seen_ns     # of its newest event
+    uint64_t longest_ns  # that an answer has taken while there was doubt
     uint64_t lru_ns      # when it was last moved in the LRU list
     uint64_t due_ns      # timer
     conn_t* hash_next
@@ -276,6 +295,7 @@ cdef enum:  # counter
     C_EVICTED_HELD
     C_SAMPLED_OUT
     C_BANDWIDTH
+    C_EVICTED_ACTIVE
     G_CONNECTIONS
     G_QUEUED
     G_BUFFER_BYTES
@@ -306,6 +326,8 @@ cdef struct ghost_t:
     uint16_t remote_port
     uint8_t role
     uint8_t tls
+    uint8_t quiet                 # nothing was outstanding: it goes on where it was
+    uint64_t pos[2]
 
 
 cdef enum:
@@ -340,8 +362,8 @@ cdef struct ctx_t:
     uint32_t header_bytes
     uint32_t body_bytes
     uint32_t record_bytes         # a record never exceeds this
-    uint64_t idle_ns              # inside a message
-    uint64_t unanswered_ns
+    uint64_t inactive_ns          # a connection that was silent for so long is no loss when it is given up
+    uint64_t unanswered_ns        # silence after which what waits is recorded as it stands
     size_t conn_bytes             # what one connection may hold
     size_t free_bytes             # of the pool, in exchanges kept for reuse: nobody's
     size_t out_most               # of a batch; beyond it records go without their bodies
@@ -358,6 +380,7 @@ cdef struct ctx_t:
     uint8_t ignore_metadata
     uint8_t want_details
     uint32_t tgid                 # of the event that is being read
+    uint8_t event_flags
     name_t* names                 # NAMES of them, by hash of tgid
     uint32_t names_version        # changes when a known process is told another name
     uint32_t names_told

@@ -137,7 +137,7 @@ class Supervisor:
             "buffer_bytes": self._budget(), "connection_bytes": config["SOCKET_DATA_EVENT_BYTES_THRESHOLD"],
             "input_bytes_per_minute": per_minute(config["TRAFFIC_SAMPLE_BUFFER_PER_MINUTE"], self.shards),
             "output_bytes_per_minute": per_minute(config["OUTPUT_BANDWIDTH_LIMIT"], self.shards),
-            "idle_seconds": config["TRAFFIC_INACTIVITY_THRESHOLD"],
+            "inactive_seconds": config["TRAFFIC_INACTIVITY_THRESHOLD"],
             "unanswered_seconds": config["COLLECTOR_UNANSWERED_SECS"],
             "response_bodies": config["COLLECTOR_RESPONSE_BODIES"],
             "disable_egress": config["TRAFFIC_DISABLE_EGRESS"], "ignore_ip_hosts": config["AKTO_IGNORE_IP_TRAFFIC"],

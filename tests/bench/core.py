@@ -32,7 +32,7 @@ def settings(**changes: object) -> SimpleNamespace:
     values: dict[str, object] = {
         "header_bytes": 65536, "body_bytes": 65536, "record_bytes": 1_000_000, "max_connections": 1_000_000,
         "buffer_bytes": 1 << 31, "connection_bytes": 10 << 20,
-        "input_bytes_per_minute": 0, "output_bytes_per_minute": 0, "idle_seconds": 3.0,
+        "input_bytes_per_minute": 0, "output_bytes_per_minute": 0, "inactive_seconds": 3.0,
         "unanswered_seconds": 60.0, "response_bodies": True,
         "disable_egress": False, "ignore_ip_hosts": False, "ignore_metadata": False, "want_details": False,
         "ignore_ports": [9092, 6379], "only_ports": [], "record_prefix": "bench-", "daemonset_id": "bench"}

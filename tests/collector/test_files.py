@@ -95,7 +95,8 @@ def test_streams_become_records(tmp_path: Path) -> None:
     records = [validate(json.loads(line)) for line in done.stdout.splitlines()]
     # in the order of their ends: an unanswered request ended with its own last byte
     assert [(r["path"], r["socket_id"], sorted(r["words"])) for r in records] == [
-        ("/open", "2", ["no_response"]), ("/x", "0", []), ("/x", "1", ["joined_mid_stream"])]
+        ("/open", "2", ["no_response"]), ("/x", "0", []), ("/x", "1", [
+            "joined_mid_stream", "pairing_uncertain", "request_framing_uncertain", "response_framing_uncertain"])]
     assert records[1]["time"] == "1700000000" and records[1]["durationMs"] == "250.000"
     assert (records[1]["ip"], records[1]["destIp"]) == ("10.0.0.1:40000", "[fd00::2]:80")
 

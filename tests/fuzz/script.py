@@ -79,7 +79,7 @@ def settings_of(header: bytes) -> tuple[SimpleNamespace, Filters]:
     settings = SimpleNamespace(
         header_bytes=2048, body_bytes=64 if b & 2 else 20_000 if b & 64 else 2048, record_bytes=6000 if b & 1 else 100_000,
         max_connections=2000 if wide else 3 if b & 4 else 6,
-        buffer_bytes=3_000_000 if wide else 50_000 if b & 8 else 200_000, idle_seconds=3.0,
+        buffer_bytes=3_000_000 if wide else 50_000 if b & 8 else 200_000, inactive_seconds=3.0,
         unanswered_seconds=60.0, connection_bytes=12_000 if tight else NEVER,
         input_bytes_per_minute=20_000 if tight else 0, output_bytes_per_minute=20_000 if tight else 0,
         response_bodies=not a & 1, want_details=bool(a & 2), ignore_ip_hosts=bool(a & 4),

@@ -13,11 +13,12 @@ from libc.stdint cimport uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
-from collector.shards.dissectors.http1.messages cimport http1_close, http1_idle
+from collector.shards.dissectors.http1.messages cimport http1_close, http1_idle, http1_rests
 from collector.shards.state cimport *
 
 cdef enum:
     LRU_GRAIN_NS = 1000000000
+    LOOK_NS = 1500000000
     FIRST_BUCKETS = 1024
     DIR_UNKNOWN = 2
 
@@ -177,10 +178,16 @@ cdef void table_touch(table_t* t, conn_t* conn, uint64_t now) noexcept nogil:
         lru_append(t, conn)
 
 
+cdef inline uint64_t look_again_ns(ctx_t* ctx) noexcept nogil:
+    """One period for all, so that the list stays in order; a record is late by no more than that."""
+    cdef uint64_t part = ctx.unanswered_ns >> 3
+    return part + 1 if part < LOOK_NS else LOOK_NS
+
+
 cdef void table_arm(ctx_t* ctx, table_t* t, conn_t* conn, uint64_t now) noexcept nogil:
-    """Look at the connection again after half the idle time, while anything waits on it."""
-    if not conn.flags & CONN_TIMED and (conn.first != NULL or conn.half[0].parked or conn.half[1].parked):
-        timer_append(t, conn, now + (ctx.idle_ns >> 1) + 1)
+    """Look at the connection again after a while, as long as anything waits on it."""
+    if not conn.flags & CONN_TIMED and (conn.first != NULL or conn.half[0].part.len or conn.half[1].part.len):
+        timer_append(t, conn, now + look_again_ns(ctx))
 
 
 cdef void table_tick(ctx_t* ctx, table_t* t, uint64_t now) noexcept:
@@ -195,7 +202,7 @@ cdef void table_tick(ctx_t* ctx, table_t* t, uint64_t now) noexcept:
         again = http1_idle(ctx, c, now)
         c.held += ctx.pool.bytes - ctx.free_bytes - before
         if again:
-            timer_append(t, c, now + (ctx.idle_ns >> 1) + 1)
+            timer_append(t, c, now + look_again_ns(ctx))
         if c == last:
             break
         c = t.timer_first
@@ -225,10 +232,14 @@ cdef void keep_ghost(ctx_t* ctx, conn_t* conn) noexcept nogil:
     place.remote_port = conn.remote_port
     place.role = conn.role
     place.tls = conn.flags & CONN_TLS != 0
+    place.quiet = conn.half[0].known and conn.half[1].known and http1_rests(conn)
+    place.pos[0] = conn.half[0].pos
+    place.pos[1] = conn.half[1].pos
 
 
-cdef void table_recall(ctx_t* ctx, conn_t* conn) noexcept nogil:
-    """Role and ends of a connection that was given up and goes on, if they are still known."""
+cdef bint table_recall(ctx_t* ctx, conn_t* conn) noexcept nogil:
+    """Role and ends of a connection that was given up and goes on, if they are still known. True when nothing had been
+    outstanding on it: then its positions are known too, and it goes on as if it had never been away."""
     cdef uint64_t at = mix(conn.id)
     cdef int i
     cdef ghost_t* entry
@@ -243,19 +254,31 @@ cdef void table_recall(ctx_t* ctx, conn_t* conn) noexcept nogil:
             if entry.tls:
                 conn.flags |= CONN_TLS
             entry.seen_ns = 0       # the next one may have its place
-            return
+            if not entry.quiet:
+                return False
+            entry.quiet = 0         # once: what comes now is not known to a later reader of the entry
+            conn.half[0].known = 1
+            conn.half[0].pos = entry.pos[0]
+            conn.half[1].known = 1
+            conn.half[1].pos = entry.pos[1]
+            return True
+    return False
 
 
 cdef void table_limit(ctx_t* ctx, table_t* t) noexcept:
     """Bring count and bytes back within their limits."""
     while t.count > t.max_connections and t.lru_first != NULL:
         ctx.counters[C_EVICTED_CONNECTIONS] += 1
+        if ctx.now_ns - t.lru_first.seen_ns < ctx.inactive_ns:
+            ctx.counters[C_EVICTED_ACTIVE] += 1
         keep_ghost(ctx, t.lru_first)
         table_close(ctx, t, t.lru_first, MARK_EVICTED | MARK_END_UNSEEN)
     if ctx.pool.bytes > t.max_bytes:
         trim(ctx)           # what is only kept for reuse goes first: no connection is given up for it
     while ctx.pool.bytes > t.max_bytes and t.lru_first != NULL:
         ctx.counters[C_EVICTED_BUDGET] += 1
+        if ctx.now_ns - t.lru_first.seen_ns < ctx.inactive_ns:
+            ctx.counters[C_EVICTED_ACTIVE] += 1
         keep_ghost(ctx, t.lru_first)
         table_close(ctx, t, t.lru_first, MARK_EVICTED | MARK_END_UNSEEN)
         trim(ctx)

@@ -24,6 +24,8 @@ class Filters:
 
     def rule_matches(self, number: int, value: bytes) -> bool:
         """Does rule ``number`` accept a header with this value (repeated fields joined by `, `)?"""
+        if b"\n" in value:  # a folded value: the line break is a blank (RFC 9112 section 5.2)
+            value = b" ".join(part.strip() for part in value.split(b"\n"))
         return self._search[number](value) is not None
 
     def host_verdict(self, host: bytes, ignore_ip: bool, ignore_metadata: bool, remote: bytes) -> int:

@@ -34,7 +34,7 @@ def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 
 def verdict(host: bytes, ignore_ip: bool, ignore_metadata: bool, remote: bytes) -> int:
     """PASS, IP_HOST or METADATA. ``remote`` is the called address (16 bytes) of an outgoing call, else empty."""
-    name = split_host(host.decode("latin-1"))
+    name = split_host(" ".join(host.decode("latin-1").split()))  # a folded value has line breaks inside
     address = _address(name)
     if ignore_metadata:
         if str(address or name.lower().rstrip(".")) in METADATA_ADDRESSES | METADATA_NAMES:

@@ -3,7 +3,8 @@
 Grammar: a JSON array of ``{"key": {"eq": HEADER, "ifAbsent": "reject"|"accept"}, "value": {"regex": RE2}}``.
 An exchange is left out if any entry says so. Member names are matched in any case. An entry without ``eq`` is ignored;
 a missing header rejects only with ``ifAbsent`` = reject; a present one must contain a match of the regex (unanchored,
-case-sensitive); a missing or empty regex matches all. `[]` and `null` switch filtering off; unset means DEFAULT_RULES.
+case-sensitive); a missing or empty regex matches all. Unset, empty, `[]` and `null`: no filter. `akto-default`: AKTO_RULES,
+which Akto's collector uses when nothing is set; by that any client can make its requests invisible with one header.
 
 What does not parse refuses to start: a broken filter must never export what it was meant to hold back.
 """
@@ -20,8 +21,9 @@ from collector.errors import ConfigError
 
 MAX_RULES, MAX_NAME = 32, 63  # fixed places in shards/state.pxd
 VARIABLE = "AKTO_MODULE_DISCOVERY_CONFIG"
-EXPECTED = 'a JSON array of {"key":{"eq":HEADER,"ifAbsent":"reject"|"accept"},"value":{"regex":RE2}}'
-DEFAULT_RULES = '[{"key":{"eq":"x-envoy-peer-metadata-id","ifAbsent":"accept"},"value":{"regex":".*sidecar.*"}}]'
+EXPECTED = 'a JSON array of {"key":{"eq":HEADER,"ifAbsent":"reject"|"accept"},"value":{"regex":RE2}}, or akto-default'
+AKTO_DEFAULT = "akto-default"
+AKTO_RULES = '[{"key":{"eq":"x-envoy-peer-metadata-id","ifAbsent":"accept"},"value":{"regex":".*sidecar.*"}}]'
 
 
 @dataclass(frozen=True)
@@ -48,8 +50,10 @@ def _fail(value: str, why: str) -> ConfigError:
 
 def parse_rules(text: str | None) -> list[Rule]:
     """The rules of the variable's text; raises ConfigError naming the variable when it does not parse."""
-    if text is None or text == "":
-        text = DEFAULT_RULES
+    if text is None or text.strip() == "":
+        return []
+    if text.strip() == AKTO_DEFAULT:
+        text = AKTO_RULES
     try:
         config = json.loads(text)
     except ValueError as error:

@@ -374,7 +374,7 @@ cdef struct mark_name_t:
     uint32_t bit
     const char* name
 
-cdef mark_name_t[20] MARK_NAMES
+cdef mark_name_t[32] MARK_NAMES
 cdef int MARK_COUNT = 0
 
 
@@ -397,6 +397,8 @@ _mark_name(MARK_HEADERS_UNCERTAIN, b"headers_uncertain")
 _mark_name(MARK_HEADERS_CUT, b"headers_cut")
 _mark_name(MARK_PEER_UNKNOWN, b"peer_unknown")
 _mark_name(MARK_PAIRING, b"pairing_uncertain")
+_mark_name(MARK_REQUEST_FRAMING, b"request_framing_uncertain")
+_mark_name(MARK_RESPONSE_FRAMING, b"response_framing_uncertain")
 _mark_name(MARK_REQUEST_OMITTED, b"request_body_omitted")
 _mark_name(MARK_RESPONSE_OMITTED, b"response_body_omitted")
 _mark_name(MARK_REQUEST_UNDECODED, b"request_body_undecoded")
@@ -404,7 +406,10 @@ _mark_name(MARK_RESPONSE_UNDECODED, b"response_body_undecoded")
 _mark_name(MARK_EVICTED, b"evicted")
 _mark_name(MARK_AMBIGUOUS, b"ambiguous_framing")
 
-cdef const char* AMBIGUITY_NAMES[16]
+cdef enum:
+    AMBIGUITIES = 18
+
+cdef const char* AMBIGUITY_NAMES[AMBIGUITIES]
 AMBIGUITY_NAMES[0] = b"content_length_and_transfer_encoding"
 AMBIGUITY_NAMES[1] = b"content_length_conflict"
 AMBIGUITY_NAMES[2] = b"content_length_invalid"
@@ -421,6 +426,8 @@ AMBIGUITY_NAMES[12] = b"multiple_host"
 AMBIGUITY_NAMES[13] = b"transfer_encoding_obfuscated"
 AMBIGUITY_NAMES[14] = b"content_length_repeated"
 AMBIGUITY_NAMES[15] = b"bare_cr"
+AMBIGUITY_NAMES[16] = b"control_character"
+AMBIGUITY_NAMES[17] = b"body_not_allowed"
 
 
 def mark_words():
@@ -430,7 +437,7 @@ def mark_words():
 
 def ambiguity_words():
     """The reasons that may follow `ambiguous_framing:`."""
-    return [AMBIGUITY_NAMES[i].decode() for i in range(16)]
+    return [AMBIGUITY_NAMES[i].decode() for i in range(AMBIGUITIES)]
 
 
 cdef char* put_marks(char* out, exchange_t* ex, uint64_t req_shown, uint64_t resp_shown) noexcept nogil:
@@ -462,7 +469,7 @@ cdef char* put_marks(char* out, exchange_t* ex, uint64_t req_shown, uint64_t res
             out[0] = c':'
             out = put_u64(out + 1, ex.resp.lost)
         elif bit == MARK_AMBIGUOUS:
-            for j in range(16):
+            for j in range(AMBIGUITIES):
                 if ex.ambiguity & (1 << j):
                     out = put_text(out, b':')
                     out = put_text(out, AMBIGUITY_NAMES[j])

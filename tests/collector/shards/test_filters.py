@@ -46,10 +46,16 @@ def test_grammar(config: object, headers: list[str], passed: bool) -> None:
     assert passes(json.dumps(config), *headers) is passed
 
 
-def test_default_leaves_istio_gateways_out() -> None:
-    assert passes(None, "X-Envoy-Peer-Metadata-Id: sidecar~10.0.0.1~a.b")
-    assert not passes(None, "x-envoy-peer-metadata-id: router~10.0.0.1~a.b")
-    assert passes(None) and passes("", "X: y")
+@pytest.mark.parametrize("config", [None, "", " ", "[]", "null"])
+def test_nothing_is_left_out_unless_somebody_asks_for_it(config: str | None) -> None:
+    assert passes(config) and passes(config, "x-envoy-peer-metadata-id: a")
+    assert passes(config, *(f"x-{i}: y" for i in range(600)))
+
+
+def test_aktos_default_is_one_word_away() -> None:
+    assert passes("akto-default", "X-Envoy-Peer-Metadata-Id: sidecar~10.0.0.1~a.b")
+    assert not passes("akto-default", "x-envoy-peer-metadata-id: router~10.0.0.1~a.b")
+    assert passes("akto-default") and passes(" akto-default\n", "X: y")
 
 
 @pytest.mark.parametrize("config", ["{", "{}", '"text"', "5", '[{"key":5}]', '[{"key":{"eq":5}}]', '[1]',

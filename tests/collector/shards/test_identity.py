@@ -97,7 +97,19 @@ def test_a_connection_given_up_keeps_its_ends_and_role() -> None:
           for fd in range(4)]
     take(pipe)
     r = take(cs[0].request(GET).response(OK).pipe)[-1]
-    assert (r["ip"], r["direction"], r["words"]) == ("10.9.9.9:1000", "1", {"joined_mid_stream"})
+    assert (r["ip"], r["direction"], r["mark"]) == ("10.9.9.9:1000", "1", [])  # nothing was missed
+    r = take(cs[1].request(GET, lose=True).request(GET).response(OK).pipe)[-1]
+    assert "pairing_uncertain" in r["words"] and r["ip"] == "10.9.9.9:1001"
+
+
+def test_a_connection_given_up_inside_an_exchange_is_joined_in_the_middle() -> None:
+    pipe = pipeline(max_connections=2)
+    cs = [Conversation(pipe, conn=ident(100, fd), remote=("10.9.9.9", 1000 + fd)).request(GET) for fd in range(4)]
+    take(pipe)
+    r = take(cs[0].request(GET).response(OK).pipe)[-1]
+    assert (r["ip"], r["direction"]) == ("10.9.9.9:1000", "1")
+    assert r["words"] == {
+        "joined_mid_stream", "pairing_uncertain", "request_framing_uncertain", "response_framing_uncertain"}
 
 
 def test_a_connection_given_up_and_not_chosen_stays_out() -> None:

@@ -96,7 +96,20 @@ def test_refused_expectation_then_next_request_instead_of_the_body() -> None:
     first, second = c.records()
     assert first["statusCode"] == "417" and first["words"] == {"request_incomplete"}
     # what followed may have been the body after all
-    assert (second["path"], second["responsePayload"], second["mark"]) == ("/x", "hi", ["pairing_uncertain"])
+    assert (second["path"], second["responsePayload"]) == ("/x", "hi")
+    assert second["mark"] == ["pairing_uncertain", "request_framing_uncertain"]
+
+
+@pytest.mark.parametrize("step", [1, 2, 7])
+def test_a_refused_expectation_is_in_doubt_however_the_next_head_is_cut(step: int) -> None:
+    c = Conversation()
+    c.request(b"POST /big HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 400\r\n\r\n")
+    c.response(b"HTTP/1.1 417 Expectation Failed\r\nContent-Length: 0\r\n\r\n")
+    for at in range(0, len(GET), step):
+        c.request(GET[at:at + step])
+    first, second = c.response(OK).records()
+    assert (first["path"], first["requestPayload"], first["words"]) == ("/big", "", {"request_incomplete"})
+    assert (second["path"], second["words"]) == ("/x", {"pairing_uncertain", "request_framing_uncertain"})
 
 
 def test_early_response_before_the_request_body_ends() -> None:
@@ -162,9 +175,26 @@ def test_unanswered_after_its_limit_and_the_late_answer_is_not_the_next_ones() -
     assert (r["path"], r["responsePayload"]) == ("/x", "hi")
 
 
-def test_idle_inside_a_message_is_recorded_and_the_connection_goes_on() -> None:
-    c = Conversation().request(GET).response(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf").wait(5)
+def test_silence_inside_a_message_costs_nothing_until_nobody_would_wait_any_more() -> None:
+    c = Conversation().request(b"POST / HTTP/1.1\r\nContent-Length: 4\r\n\r\nab").wait(50).request(b"cd").wait(50)
+    c.response(b"HTTP/1.1 100 Continue\r\n\r\n").wait(50).response(OK[:-1]).wait(50).response(OK[-1:])
     r = one(c)
+    assert (r["requestPayload"], r["responsePayload"], r["mark"]) == ("abcd", "hi", [])
+
+
+def test_a_head_that_stops_is_recorded_as_it_stands() -> None:
+    c = Conversation().request(GET).response(b"HTTP/1.1 200 OK\r\nX: y\r\nHalf").wait(59)
+    assert c.records() == []
+    r = one(c.wait(5))
+    assert (r["statusCode"], r["response"], r["words"]) == ("200", {"X": "y"}, {"headers_cut", "response_incomplete"})
+    assert one(Conversation().request(GET[:-2]).wait(59).wait(5))["words"] == {
+        "headers_cut", "request_incomplete", "no_response"}
+
+
+def test_long_silence_inside_a_message_is_recorded_and_the_connection_goes_on() -> None:
+    c = Conversation().request(GET).response(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf").wait(59)
+    assert c.records() == []
+    r = one(c.wait(5))
     assert r["responsePayload"] == "half" and r["words"] == {"response_incomplete"}
     c.response(b"-rest-").request(GET).response(OK)
     r = one(c)
@@ -182,27 +212,158 @@ def test_answer_without_request_is_counted_not_recorded() -> None:
     assert c.counters()["orphan_responses"] == 1
 
 
-def test_joined_mid_stream_marks_the_first_exchange_only() -> None:
+FRAMING = {"request_framing_uncertain", "response_framing_uncertain"}
+DOUBT = {"pairing_uncertain"} | FRAMING
+
+
+def test_joined_mid_stream_is_in_doubt_until_the_connection_was_quiet() -> None:
     c = Conversation(start=abi.MID)
-    c.response(b"garbage of an older answer").request(GET).response(OK).request(GET).response(OK)
+    c.response(b"garbage of an older answer").request(GET).response(OK).request(GET).response(OK).wait(3)
+    c.request(GET).response(OK)
+    first, second, third = c.records()
+    assert first["words"] == {"joined_mid_stream"} | DOUBT and second["words"] == DOUBT and third["mark"] == []
+
+
+@pytest.mark.parametrize("role", [abi.SERVER, abi.CLIENT])
+@pytest.mark.parametrize("depth", [1, 2, 3, 10])
+def test_a_steady_pipeline_joined_in_the_middle_never_looks_quiet(depth: int, role: int) -> None:
+    """After each answer one request: as if nothing were outstanding. The answers are those of `depth` requests before."""
+    c = Conversation(start=abi.MID, role=role)
+    for n in range(200):
+        c.request(b"GET /%d HTTP/1.1\r\nHost: h\r\n\r\n" % n).response(OK.replace(b"hi", b"%02d" % ((n - depth) % 100)))
+    records = c.records()
+    assert len(records) == 200 and all("pairing_uncertain" in r["words"] for r in records)
+
+
+@pytest.mark.parametrize("lost", ["request", "response"])
+@pytest.mark.parametrize("depth", [2, 3])
+def test_a_steady_pipeline_with_a_lost_message_stays_in_doubt(lost: str, depth: int) -> None:
+    c = Conversation(role=abi.CLIENT)
+    for n in range(depth - 1):
+        c.request(b"GET /%d HTTP/1.1\r\nHost: h\r\n\r\n" % n)
+    for n in range(100):
+        c.request(b"GET /%d HTTP/1.1\r\nHost: h\r\n\r\n" % (n + depth - 1), lose=lost == "request" and n == 20)
+        c.response(OK.replace(b"hi", b"%02d" % n), lose=lost == "response" and n == 20)
+    for r in c.records():
+        right = r["path"][1:] == r["responsePayload"].lstrip("0") or r["path"] == "/0"
+        assert right or "pairing_uncertain" in r["words"] or "no_response" in r["words"]
+        assert r["mark"] == [] or int(r["path"][1:]) >= 20
+
+
+def test_what_was_complete_before_a_hole_is_not_in_doubt() -> None:
+    c = Conversation()
+    c.request(b"GET /1 HTTP/1.1\r\n\r\n").request(b"GET /2 HTTP/1.1\r\n\r\n")
+    c.request(b"GET /3 HTTP/1.1\r\n\r\n", lose=True).request(b"GET /4 HTTP/1.1\r\n\r\n")
+    c.response(OK).response(OK).response(OK).response(OK)
+    assert [(r["path"], r["words"]) for r in c.records()] == [
+        ("/1", set()), ("/2", set()), ("/4", {"pairing_uncertain", "request_framing_uncertain"})]
+
+
+def test_pauses_much_longer_than_any_answer_end_the_doubt_of_a_busy_connection() -> None:
+    c = Conversation(start=abi.MID)
+    for _ in range(40):
+        c.request(GET, step_ms=20).response(OK, step_ms=2)
+    marks = [bool(r["mark"]) for r in c.records()]
+    assert marks == [True] * 16 + [False] * 24
+    d = Conversation(start=abi.MID)
+    for _ in range(40):
+        d.request(GET, step_ms=20).response(OK, step_ms=5)
+    assert all(r["mark"] for r in d.records())
+
+
+def test_an_answer_nobody_asked_for_is_no_answer_to_the_next_request() -> None:
+    for role in (abi.CLIENT, abi.SERVER):
+        c = Conversation(role=role).request(GET).response(OK).response(OK.replace(b"hi", b"??"))
+        c.request(b"GET /2 HTTP/1.1\r\n\r\n").response(OK)
+        first, second = c.records()
+        assert first["mark"] == [] and (second["responsePayload"], second["words"]) == ("hi", {"pairing_uncertain"})
+
+
+def test_an_answer_to_an_unseen_head_does_not_swallow_the_next_one() -> None:
+    c = Conversation(start=abi.MID, role=abi.CLIENT).request(GET)
+    c.response(b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n")            # of a HEAD that nobody saw
+    c.request(b"GET /2 HTTP/1.1\r\n\r\n").response(OK).request(b"GET /3 HTTP/1.1\r\n\r\n").response(OK)
+    records = c.records()
+    assert [(r["path"], r["responsePayload"]) for r in records] == [("/x", ""), ("/2", "hi"), ("/3", "hi")]
+    assert all(r["words"] >= DOUBT for r in records)
+
+
+@pytest.mark.parametrize("step", [1, 3, 100])
+def test_a_body_in_doubt_may_begin_like_an_answer(step: int) -> None:
+    for body in (b"HTTP", b"Hello", b"HTTP/2.0", b"H" * 9):
+        c = Conversation(start=abi.MID, role=abi.CLIENT).request(GET).response(OK).request(GET)
+        c.records()
+        answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+        for at in range(0, len(answer), step):
+            c.response(answer[at:at + step])
+        if len(body) == 4:
+            c.close()
+        assert one(c)["responsePayload"] == body.decode()
+
+
+def test_a_forged_request_in_a_joined_body_swallows_nothing() -> None:
+    c = Conversation(start=abi.MID).request(b"POST /forged HTTP/1.1\r\nContent-Length: 100000\r\n\r\nabc")
+    for n in range(40):
+        c.request(b"GET /%d HTTP/1.1\r\nAuthorization: secret\r\n\r\n" % n).response(OK)
+    records = c.records()
+    assert "secret" not in records[0]["requestPayload"]
+    assert {r["path"] for r in records} >= {f"/{n}" for n in range(1, 40)}
+    assert all("request_framing_uncertain" in r["words"] for r in records)
+
+
+@pytest.mark.parametrize("first", [b"CONNECT h:1 HTTP/1.1\r\nHost: h:1\r\n\r\n",
+                                   b"GET /ws HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\n\r\n"])
+def test_an_upgrade_whose_answers_head_is_cut_is_marked(first: bytes) -> None:
+    head = b"HTTP/1.1 200 OK\r\nX: " if first[:1] == b"C" else b"HTTP/1.1 101 Switching Protocols\r\nX: "
+    c = Conversation(header_bytes=1024).request(first).response(head + b"y" * 2000 + b"\r\n\r\n")
+    assert one(c)["words"] == {"headers_cut"}
+
+
+def test_a_switch_nobody_asked_for_is_in_doubt() -> None:
+    c = Conversation().request(GET).response(b"HTTP/1.1 101 Switching Protocols\r\n\r\n").request(GET).response(OK)
     first, second = c.records()
-    assert first["words"] == {"joined_mid_stream"} and second["mark"] == []
+    assert first["words"] == {"pairing_uncertain"} and second["words"] == DOUBT
+
+
+@pytest.mark.parametrize(("head", "reason"), [
+    (b"HTTP/1.1 100 Continue\r\nContent-Length: 5\r\n\r\n", "body_not_allowed"),
+    (b"HTTP/1.1 100 Continue\r\nTransfer-Encoding: chunked\r\n\r\n", "body_not_allowed"),
+    (b"HTTP/1.1 103 Early\nLink: a\r\n\r\n", "bare_lf"),
+    (b"HTTP/1.1 103 Early\r\nLink: a\rb\r\n\r\n", "bare_cr"),
+    (b"HTTP/1.1 103 Early\r\nLink: a\0b\r\n\r\n", "nul"),
+    (b"HTTP/1.7 103 Early\r\n\r\n", "start_line")])
+def test_the_oddities_of_an_interim_head_mark_the_exchange(head: bytes, reason: str) -> None:
+    r = one(Conversation().request(GET).response(head).response(OK))
+    assert f"ambiguous_framing:{reason}" in r["mark"]
+    assert ("pairing_uncertain" in r["words"]) is (reason != "start_line")
+
+
+@pytest.mark.parametrize("status", [b"0199 x", b"0200 OK", b"19 x", b"2000 OK", b"200x OK", b"099 x"])
+def test_a_status_code_is_three_digits(status: bytes) -> None:
+    r = one(Conversation().request(GET).response(b"HTTP/1.1 " + status + b"\r\nContent-Length: 0\r\n\r\n"))
+    assert {"ambiguous_framing:start_line", "pairing_uncertain"} <= set(r["mark"])
 
 
 def test_unknown_role_is_taken_from_the_first_data() -> None:
     c = Conversation(opened=False, role=abi.SERVER)
     r = one(c.request(GET).response(OK))
     assert r["direction"] == "1"
-    assert r["words"] == {"joined_mid_stream", "peer_unknown"} and r["ip"] == "0.0.0.0:0"
+    assert r["words"] == {"joined_mid_stream", "peer_unknown"} | DOUBT and r["ip"] == "0.0.0.0:0"
     d = Conversation(opened=False, role=abi.CLIENT)
     assert one(d.request(GET).response(OK))["direction"] == "2"
 
 
 def test_answer_seen_before_the_clients_send_returned() -> None:
-    c = Conversation(role=abi.CLIENT).response(OK)
+    c = Conversation(role=abi.CLIENT).response(OK, flags=abi.F_AHEAD)
     assert c.records() == []
     r = one(c.request(GET))
     assert (r["responsePayload"], r["mark"]) == ("hi", [])
+
+
+def test_what_waits_for_its_request_is_not_the_answer_to_a_later_one() -> None:
+    c = Conversation(role=abi.CLIENT).response(OK, flags=abi.F_AHEAD).request(GET, lose=True)
+    r = one(c.request(b"GET /2 HTTP/1.1\r\n\r\n").response(OK.replace(b"hi", b"2!")))
+    assert (r["path"], r["responsePayload"]) == ("/2", "2!") and "pairing_uncertain" in r["words"]
 
 
 def test_reused_descriptor_never_merges_two_connections() -> None:
@@ -270,11 +431,12 @@ def test_lost_request_does_not_shift_answers_unmarked() -> None:
         assert "pairing_uncertain" in r["words"]
 
 
-def test_certainty_returns_after_quiet_exchanges() -> None:
-    c = Conversation().request(GET).response(OK, lose=True)
+def test_certainty_returns_after_a_silence_with_nothing_outstanding() -> None:
+    c = Conversation().request(GET).response(OK, lose=True).wait(5)
     for _ in range(20):
         c.request(GET).response(OK)
-    assert [bool(r["mark"]) for r in c.records()][-3:] == [False] * 3
+    c.wait(3).request(GET).response(OK)
+    assert [bool(r["mark"]) for r in c.records()] == [True] * 21 + [False]
 
 
 def test_forged_start_inside_a_lost_body_is_only_believed_at_an_event_start() -> None:

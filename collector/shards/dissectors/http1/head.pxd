@@ -8,6 +8,7 @@ from collector.shards.state cimport buf_t, ctx_t, message_t
 cdef enum:
     MAX_FIELDS = 512      # nginx allows 8k of header in all, node 16 KiB, Apache 100 fields; beyond: headers_uncertain
     START_KNOWN = 0xFFFFFFFF  # start_refused has seen the whole start line
+    LINE_TOO = 2          # parse_head: the start line itself may be cut
 
 cdef enum:  # field_id
     F_OTHER = 0
@@ -55,6 +56,7 @@ cdef struct head_t:
     uint8_t expect
     uint8_t upgrade
     uint8_t content_encoding
+    uint8_t odd_status         # not three digits and a blank
     const uint8_t* end         # of the bytes that it was parsed from
     uint64_t content_length
     field_t* host
@@ -63,7 +65,7 @@ cdef struct head_t:
 
 cdef uint8_t[256] tchar       # of RFC 9110 section 5.6.2
 
-cdef int64_t parse_head(head_t* h, const uint8_t* p, const uint8_t* end, bint response, bint whole) noexcept nogil
+cdef int64_t parse_head(head_t* h, const uint8_t* p, const uint8_t* end, bint response, int whole) noexcept nogil
 cdef bint trailer_line(const uint8_t* p, const uint8_t* end, uint32_t* ambiguity) noexcept nogil
 cdef int64_t find_head_end(const uint8_t* p, uint32_t length, uint32_t* scan) noexcept nogil
 cdef bint start_refused(head_t* h, const uint8_t* p, uint32_t before, uint32_t length, bint response,
@@ -74,3 +76,5 @@ cdef void content_facts(ctx_t* ctx, head_t* h, message_t* m) noexcept
 cdef bint same_name(const uint8_t* a, const char* lower, uint32_t n) noexcept nogil
 cdef bint looks_like_request(const uint8_t* p, const uint8_t* end) noexcept nogil
 cdef bint looks_like_response(const uint8_t* p, const uint8_t* end) noexcept nogil
+cdef bint usual_method(const uint8_t* p, const uint8_t* end) noexcept nogil
+cdef bint may_be_request(const uint8_t* p, const uint8_t* end) noexcept nogil

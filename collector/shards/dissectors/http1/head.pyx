@@ -87,7 +87,35 @@ cdef bint looks_like_request(const uint8_t* p, const uint8_t* end) noexcept nogi
 
 
 cdef bint looks_like_response(const uint8_t* p, const uint8_t* end) noexcept nogil:
-    return end - p >= 12 and memcmp(p, b"HTTP/1.", 7) == 0 and p[8] == c' ' and p[9] >= c'1' and p[9] <= c'9'
+    """The beginning of a status line up to its code (RFC 9112 section 4)."""
+    return (end - p >= 12 and memcmp(p, b"HTTP/1.", 7) == 0 and p[8] == c' ' and p[9] >= c'1' and p[9] <= c'9'
+            and p[10] >= c'0' and p[10] <= c'9' and p[11] >= c'0' and p[11] <= c'9'
+            and (end - p == 12 or p[12] == c' ' or p[12] == c'\r' or p[12] == c'\n'))
+
+
+cdef bint may_be_request(const uint8_t* p, const uint8_t* end) noexcept nogil:
+    """Whether what is here may become a request line: a token, then a blank, as far as it goes."""
+    cdef const uint8_t* q = p
+    while q < end and q - p < 32 and tchar[q[0]]:
+        q += 1
+    return q > p and (q == end or q[0] == c' ')
+
+
+cdef bint usual_method(const uint8_t* p, const uint8_t* end) noexcept nogil:
+    """What is here is a request line, or begins like one with a usual method: capital letters."""
+    cdef const uint8_t* q = p
+    while q < end and q[0] >= c'A' and q[0] <= c'Z':
+        q += 1
+    return q > p and (q == end or q[0] == c' ') or looks_like_request(p, end)
+
+
+cdef inline bint has_control(const uint8_t* p, const uint8_t* end) noexcept nogil:
+    """A control character other than HTAB; NUL and CR have words of their own."""
+    while p < end:
+        if (p[0] < 0x20 and p[0] != c'\t' and p[0] and p[0] != c'\r') or p[0] == 0x7F:
+            return True
+        p += 1
+    return False
 
 
 cdef int64_t find_head_end(const uint8_t* p, uint32_t length, uint32_t* scan) noexcept nogil:
@@ -119,7 +147,7 @@ cdef inline bint odd_target(head_t* h) noexcept nogil:
     cdef const uint8_t* q = h.target
     cdef const uint8_t* end = q + h.target_len
     while q < end:
-        if q[0] <= 0x20:
+        if q[0] <= 0x20 or q[0] == 0x7F:
             return True
         q += 1
     q = h.target
@@ -191,7 +219,7 @@ cdef inline bint parse_status_line(head_t* h, const uint8_t* p, const uint8_t* e
     h.version = p
     h.version_len = <uint32_t>(q - p)
     h.http10 = h.version_len == 8 and memcmp(p, b"HTTP/1.0", 8) == 0
-    if h.version_len != 8 or memcmp(p, b"HTTP/1.", 7) != 0:
+    if h.version_len != 8 or memcmp(p, b"HTTP/1.", 7) != 0 or p[7] < c'0' or p[7] > c'1':
         h.ambiguity |= AMB_START_LINE
     if end - q > 1 and q[1] == c' ':
         h.ambiguity |= AMB_START_LINE
@@ -206,10 +234,34 @@ cdef inline bint parse_status_line(head_t* h, const uint8_t* p, const uint8_t* e
         return False
     if digits != 3 or status < 100 or (q < end and q[0] != c' '):
         h.ambiguity |= AMB_START_LINE
+        h.odd_status = 1
+    if has_control(q, end):
+        h.ambiguity |= AMB_CONTROL      # RFC 9112 section 4: HTAB, SP, VCHAR, obs-text
     while end > q and ((end - 1)[0] == c' ' or (end - 1)[0] == c'\t'):
         end -= 1
     h.reason_len = <uint32_t>(end - h.reason)
     h.status = status
+    return True
+
+
+cdef bint parse_cut_line(head_t* h, const uint8_t* p, const uint8_t* end, bint response) noexcept nogil:
+    """A start line longer than the header limit: what is here of it. The version of a request is behind the cut."""
+    cdef const uint8_t* q = p
+    if response:
+        return parse_status_line(h, p, end)
+    while q < end and tchar[q[0]]:
+        q += 1
+    if q == end or q[0] != c' ':
+        return False
+    h.method = p
+    h.method_len = <uint32_t>(q - p)
+    h.target = q + 1
+    h.target_len = <uint32_t>(end - q - 1)
+    h.version = end
+    h.version_len = 0
+    h.http10 = 0
+    if h.target_len == 0 or odd_target(h):
+        h.ambiguity |= AMB_START_LINE
     return True
 
 
@@ -310,10 +362,11 @@ cdef inline void framing_facts(head_t* h, field_t* f) noexcept nogil:
         h.chunked = end - q == 7 and same_name(q, b"chunked", 7)
 
 
-cdef int64_t parse_head(head_t* h, const uint8_t* p, const uint8_t* end, bint response, bint whole) noexcept nogil:
+cdef int64_t parse_head(head_t* h, const uint8_t* p, const uint8_t* end, bint response, int whole) noexcept nogil:
     """Parse one head. Returns its length with the empty line; 0 when it is not whole yet; -1 when it is no HTTP.
 
-    With `whole` the bytes end where the head was cut (header limit): what is complete is taken.
+    With `whole` the bytes end where the head was cut: what is complete is taken. LINE_TOO: that was the header limit, so
+    that what is here of the start line is taken too.
     """
     cdef const uint8_t* start = p
     cdef const uint8_t* line            # the start line: the empty ones before it are not judged
@@ -345,6 +398,7 @@ cdef int64_t parse_head(head_t* h, const uint8_t* p, const uint8_t* end, bint re
     h.content_length = 0
     h.expect = 0
     h.upgrade = 0
+    h.odd_status = 0
     h.host = NULL
     h.content_type = NULL
     # empty lines before the start line are skipped (RFC 9112 section 2.2)
@@ -368,6 +422,8 @@ cdef int64_t parse_head(head_t* h, const uint8_t* p, const uint8_t* end, bint re
                 q += 1
             if q < end and q[0] != c' ' and q[0] != c'\t':
                 return -1
+        if whole == LINE_TOO and parse_cut_line(h, p, end, response):
+            return end - start
         return 0
     stop = nl
     if stop > p and (stop - 1)[0] == c'\r':
@@ -424,9 +480,15 @@ cdef int64_t parse_head(head_t* h, const uint8_t* p, const uint8_t* end, bint re
                 f = &h.fields[h.count - 1]
                 while stop > p and ((stop - 1)[0] == c' ' or (stop - 1)[0] == c'\t'):
                     stop -= 1
+                while p < stop and (p[0] == c' ' or p[0] == c'\t'):
+                    p += 1
                 if stop > p:
+                    if f.value_len == 0:
+                        f.value = p         # blanks around a value are none of it (RFC 9112 section 5.1)
                     f.value_len = <uint32_t>(stop - f.value)
                     f.plain_value = 0
+                    if has_control(p, stop):
+                        h.ambiguity |= AMB_CONTROL
             p = nl + 1
             continue
         plain = colon
@@ -468,6 +530,8 @@ cdef int64_t parse_head(head_t* h, const uint8_t* p, const uint8_t* end, bint re
         f.id = field_id_of(first, last, n, p) if token else F_OTHER
         f.plain_name = usual
         f.plain_value = usual and not here & LINE_SPECIAL
+        if not f.plain_value and has_control(q, stop):
+            h.ambiguity |= AMB_CONTROL      # RFC 9110 section 5.5
         f.repeats = 0
         f.repeated = 0
         for i in range(8, n - 8 if n > 16 else 0, 8):   # long names are rare; equal hashes would cost a comparison each
@@ -787,7 +851,7 @@ cdef void content_facts(ctx_t* ctx, head_t* h, message_t* m) noexcept:
             end = p + n
             q = next_parameter(p, end)
             while q != NULL and end - q > 8:
-                while q < end and (q[0] == c' ' or q[0] == c'\t'):
+                while q < end and (q[0] == c' ' or q[0] == c'\t' or q[0] == c'\r' or q[0] == c'\n'):    # or a fold
                     q += 1
                 if end - q > 8 and same_name(q, b"charset=", 8):
                     q += 8
@@ -801,10 +865,10 @@ cdef void content_facts(ctx_t* ctx, head_t* h, message_t* m) noexcept:
         p = f.value
         end = p + f.value_len
         while p < end:
-            while p < end and (p[0] == c' ' or p[0] == c'\t' or p[0] == c','):
+            while p < end and (p[0] <= c' ' or p[0] == c','):      # blanks, and what a fold is made of
                 p += 1
             q = p
-            while q < end and q[0] != c',' and q[0] != c' ' and q[0] != c'\t':
+            while q < end and q[0] != c',' and q[0] > c' ':
                 q += 1
             n = <uint32_t>(q - p)
             if n == 0:

@@ -14,14 +14,13 @@ Each direction is a `half_t` in one of these states. A byte moves it along, a ho
                    something like a message
     OPAQUE         skipped (after 101 / CONNECT)           skipped
 
-Responses belong to requests in order. After a hole of unknown framing nobody knows how many messages it held, so:
+Responses belong to requests in order. What is not known about a connection is kept as `conn.doubt` (state.pxd): after a
+join or a hole of unknown framing nobody knows how many messages went by, nor whether what looks like one is part of a
+body. From there on every exchange is marked, those that were complete before are not; in the direction of a hole
+older requests that wait are given up (recorded without an answer), the newest one stays. Doubt ends when the
+connection was provably quiet (http1_quiet; docs/decisions/0011).
 
-* older requests that wait are given up (recorded without an answer), the newest one stays;
-* every exchange carries `pairing_uncertain` until UNCERTAIN_EXCHANGES of them in a row began on a quiet
-  connection (nothing outstanding). A client that always keeps exactly one further request in flight would defeat
-  this number; no client known does. Pipelining starts the count again.
-
-An exchange that was given up early (idle, unanswered) stays in the queue as a ghost, without bytes, and swallows its
+An exchange that was recorded as it stood (unanswered) stays in the queue as a ghost, without bytes, and swallows its
 late answer, so that it cannot be taken for the next one's.
 
 Complexity: every byte is looked at once (a head that arrives in pieces: at most twice).
@@ -31,14 +30,18 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memchr, memcmp, memset
 
-from collector.abi cimport DIR_IN, DIR_OUT, ROLE_CLIENT, ROLE_SERVER
+from collector.abi cimport DIR_IN, DIR_OUT, EVENT_F_AHEAD, ROLE_CLIENT, ROLE_SERVER
 from collector.shards.dissectors.http1.head cimport *
 from collector.shards.records.encode cimport emit_record
 from collector.shards.state cimport *
 
 cdef enum:
     DIR_UNKNOWN = 2
-    UNCERTAIN_EXCHANGES = 16
+    QUIET_NS = 3000000000         # with nothing outstanding, after at least one exchange: whatever was asked was answered
+    PAUSE_NS = 10000000           # shorter pauses also count, when they are PAUSE_RATIO times as long as any answer took:
+    PAUSE_RATIO = 8
+    PAUSES = 8                    # so many of them,
+    PAUSE_ANSWERS = 16            # among so many answers
     CHUNK_LINE_LIMIT = 4096       # size and extensions of one chunk; nginx and node allow less
     FREE_EXCHANGES = 64           # kept for reuse, with buffers of at most FREE_BUFFER_BYTES each
     FREE_BUFFER_BYTES = 8192
@@ -48,7 +51,7 @@ cdef enum:
     # What makes it doubtful where a message ends, and so whose the next answer is (RFC 9112 section 11.2)
     AMB_FRAMING = (AMB_CL_AND_TE | AMB_CL_CONFLICT | AMB_CL_INVALID | AMB_TE_NOT_CHUNKED | AMB_TE_HTTP10 | AMB_BARE_LF
                    | AMB_OBS_FOLD | AMB_SPACE_BEFORE_COLON | AMB_BAD_HEADER_LINE | AMB_BAD_CHUNK | AMB_NUL
-                   | AMB_TE_OBFUSCATED | AMB_BARE_CR)
+                   | AMB_TE_OBFUSCATED | AMB_BARE_CR | AMB_NO_BODY_ALLOWED)
 
 
 # ---- exchanges ---------------------------------------------------------------------------------------------------
@@ -169,6 +172,16 @@ cdef inline message_t* side(exchange_t* ex, bint request) noexcept nogil:
     return &ex.req if request else &ex.resp
 
 
+cdef inline void raise_doubt(conn_t* conn, uint32_t what) noexcept nogil:
+    conn.doubt |= <uint8_t>what
+    conn.answers = 0
+    conn.pauses = 0
+
+
+cdef inline bint framing_doubt(conn_t* conn, bint request) noexcept nogil:
+    return conn.doubt & (DOUBT_REQUEST_FRAMING if request else DOUBT_ANSWER_FRAMING) != 0
+
+
 cdef void message_done(ctx_t* ctx, conn_t* conn, half_t* h, bint request) noexcept:
     cdef exchange_t* ex = h.current
     h.current = NULL
@@ -186,7 +199,7 @@ cdef void lose_framing(ctx_t* ctx, conn_t* conn, half_t* h, bint request) noexce
     h.part.len = 0
     h.parked = 0
     h.state = H_RESYNC
-    conn.uncertain = UNCERTAIN_EXCHANGES
+    raise_doubt(conn, DOUBT_REQUESTS | DOUBT_REQUEST_FRAMING if request else DOUBT_ANSWERS | DOUBT_ANSWER_FRAMING)
     if ex != NULL:
         ex.marks |= MARK_REQUEST_INCOMPLETE if request else MARK_RESPONSE_INCOMPLETE
         side(ex, request).done = 1
@@ -255,15 +268,27 @@ cdef inline void add_body(ctx_t* ctx, exchange_t* ex, bint request, const uint8_
 cdef head_t HEAD       # the shard is one thread and a head is used up before the next is parsed
 
 
+cdef list unlisted_values(head_t* h, bytes name):
+    """The values of a field beyond the MAX_FIELDS that are listed, in the head that was parsed last."""
+    cdef const uint8_t* p = h.fields[MAX_FIELDS - 1].value + h.fields[MAX_FIELDS - 1].value_len
+    lines = (<const char*>p)[:h.end - p].split(b"\n")
+    values = []
+    for line in lines[1:]:
+        line = line.rstrip(b"\r")
+        if not line:
+            break
+        key, colon, value = line.partition(b":")
+        if colon and key.rstrip(b" \t").lower() == name:
+            values.append(value.strip(b" \t"))
+    return values
+
+
 cdef bint filtered(ctx_t* ctx, conn_t* conn, head_t* h) noexcept:
     """The record filters that look at the request head; counts what it drops."""
     cdef uint32_t i, j, verdict
     cdef rule_t* rule
     cdef field_t* f
     cdef bint found
-    if h.overflow and ctx.rule_count:
-        ctx.counters[C_FILTERED_RULE] += 1      # a field that a rule asks for may be among those not listed
-        return True
     try:
         if ctx.ignore_ip_hosts or ctx.ignore_metadata:
             verdict = (<object>ctx.filters).host_verdict(
@@ -277,7 +302,8 @@ cdef bint filtered(ctx_t* ctx, conn_t* conn, head_t* h) noexcept:
                 return True
         for i in range(ctx.rule_count):
             rule = &ctx.rules[i]
-            found = False
+            unlisted = unlisted_values(h, rule.name[:rule.name_len]) if h.overflow else ()
+            found = len(unlisted) != 0
             for j in range(h.count):
                 f = &h.fields[j]
                 if f.name_len == rule.name_len and same_name(f.name, rule.name, f.name_len):
@@ -293,6 +319,7 @@ cdef bint filtered(ctx_t* ctx, conn_t* conn, head_t* h) noexcept:
                 f = &h.fields[j]
                 if f.name_len == rule.name_len and same_name(f.name, rule.name, f.name_len):
                     values.append((<const char*>f.value)[:f.value_len])
+            values += unlisted
             if not (<object>ctx.filters).rule_matches(i, b", ".join(values)):
                 ctx.counters[C_FILTERED_RULE] += 1
                 return True
@@ -303,18 +330,20 @@ cdef bint filtered(ctx_t* ctx, conn_t* conn, head_t* h) noexcept:
     return False
 
 
-cdef inline void ambiguous(conn_t* conn, exchange_t* ex, uint32_t bits) noexcept nogil:
+cdef inline void ambiguous(conn_t* conn, exchange_t* ex, uint32_t bits, bint request) noexcept nogil:
     """Mark the exchange; and when the end of its message is in doubt, doubt what follows."""
     if ex != NULL:
         ex.ambiguity |= bits
         ex.marks |= MARK_AMBIGUOUS
     if bits & AMB_FRAMING:
-        conn.uncertain = UNCERTAIN_EXCHANGES
+        if ex != NULL and request:
+            ex.flags |= EX_DOUBT
+        raise_doubt(conn, DOUBT_REQUESTS | DOUBT_REQUEST_FRAMING if request else DOUBT_ANSWERS | DOUBT_ANSWER_FRAMING)
 
 
-cdef inline void note_ambiguity(conn_t* conn, exchange_t* ex, head_t* head) noexcept nogil:
+cdef inline void note_ambiguity(conn_t* conn, exchange_t* ex, head_t* head, bint request) noexcept nogil:
     if head.ambiguity:
-        ambiguous(conn, ex, head.ambiguity)
+        ambiguous(conn, ex, head.ambiguity, request)
     if head.overflow or head.ambiguity & AMB_BAD_HEADER_LINE:
         ex.marks |= MARK_HEADERS_UNCERTAIN
 
@@ -351,7 +380,7 @@ cdef void give_up_queue(ctx_t* ctx, conn_t* conn) noexcept:
     conn.half[1].current = NULL
     conn.first = NULL
     conn.last = NULL
-    conn.uncertain = UNCERTAIN_EXCHANGES
+    raise_doubt(conn, DOUBT_ALL)
     conn.half[1 - conn.dir_request].state = H_RESYNC
     drop_part(ctx, &conn.half[1 - conn.dir_request])
     ctx.counters[C_EVICTED_BUDGET] += 1
@@ -376,8 +405,6 @@ cdef void on_request(ctx_t* ctx, conn_t* conn, half_t* h, uint64_t first_ns, uin
         lose_framing(ctx, conn, h, True)
         return
     if conn.first != NULL:
-        if conn.uncertain or conn.first.marks & MARK_JOINED:
-            conn.uncertain = UNCERTAIN_EXCHANGES
         conn.last.next = ex
     else:
         conn.first = ex
@@ -394,10 +421,13 @@ cdef void on_request(ctx_t* ctx, conn_t* conn, half_t* h, uint64_t first_ns, uin
     if conn.flags & CONN_JOINED:
         ex.marks |= MARK_JOINED
         conn.flags &= ~CONN_JOINED & 0xFFFF
-    if conn.uncertain:
-        ex.marks |= MARK_PAIRING
-        conn.uncertain -= 1
-    note_ambiguity(conn, ex, head)
+    if conn.doubt:
+        if conn.doubt & DOUBT_PAIRING:
+            ex.marks |= MARK_PAIRING
+            ex.flags |= EX_DOUBT
+        if conn.doubt & DOUBT_REQUEST_FRAMING:
+            ex.marks |= MARK_REQUEST_FRAMING
+    note_ambiguity(conn, ex, head, True)
     if head.method_len == 4 and memcmp(head.method, b"HEAD", 4) == 0:
         ex.flags |= EX_HEAD
     elif head.method_len == 7 and memcmp(head.method, b"CONNECT", 7) == 0:
@@ -468,19 +498,92 @@ cdef void go_opaque(ctx_t* ctx, conn_t* conn) noexcept:
         buf_free(&ctx.pool, &conn.half[i].part)
 
 
+cdef void tunnel_in_doubt(ctx_t* ctx, conn_t* conn) noexcept:
+    """101 or CONNECT, but perhaps it was another request's answer: go on where something looks like a message."""
+    cdef uint32_t i
+    ctx.counters[C_UPGRADED] += 1
+    for i in range(2):
+        if conn.half[i].current != NULL and not side(conn.half[i].current, i == conn.dir_request).done:
+            conn.half[i].current.marks |= MARK_REQUEST_INCOMPLETE if i == conn.dir_request else MARK_RESPONSE_INCOMPLETE
+            side(conn.half[i].current, i == conn.dir_request).done = 1
+        conn.half[i].state = H_RESYNC
+        conn.half[i].current = NULL
+        drop_part(ctx, &conn.half[i])
+    raise_doubt(conn, DOUBT_ALL)
+
+
+cdef inline void under_doubt(conn_t* conn, exchange_t* ex, uint64_t ts) noexcept nogil:
+    """An answer begins that may be another's. How long it took is what a pause is compared with (http1_quiet)."""
+    cdef uint64_t took = ts - ex.req.first_ns if ts > ex.req.first_ns else 0
+    if ex.flags & EX_DOUBT or conn.doubt & DOUBT_ANSWERS:
+        ex.marks |= MARK_PAIRING
+        ex.flags |= EX_DOUBT
+    if conn.doubt & DOUBT_ANSWER_FRAMING:
+        ex.marks |= MARK_RESPONSE_FRAMING
+    if took > conn.longest_ns:
+        conn.longest_ns = took
+        conn.pauses = 0
+    if conn.answers < 255:
+        conn.answers += 1
+
+
+cdef void http1_quiet(conn_t* conn, uint64_t quiet_ns) noexcept nogil:
+    """A request begins after a silence of `quiet_ns`, and there is doubt: is it over? With nothing outstanding that we know
+    of, a request that nobody saw would have been answered in the silence, unless its answer takes longer."""
+    cdef uint32_t i
+    if conn.answers == 0 or awaiting(conn) != NULL:
+        return
+    for i in range(2):
+        if conn.half[i].state != H_START or conn.half[i].part.len:
+            return
+    if quiet_ns >= PAUSE_NS and quiet_ns // PAUSE_RATIO >= conn.longest_ns and conn.pauses < 255:
+        conn.pauses += 1
+    if (quiet_ns >= QUIET_NS and quiet_ns // 2 >= conn.longest_ns) or (
+            conn.pauses >= PAUSES and conn.answers >= PAUSE_ANSWERS):
+        conn.doubt = 0
+        conn.answers = 0
+        conn.pauses = 0
+        conn.longest_ns = 0
+
+
+cdef bint http1_rests(conn_t* conn) noexcept nogil:
+    """Between exchanges: nothing is outstanding, nothing is half read, and there is no doubt."""
+    cdef uint32_t i
+    if conn.doubt or conn.first != NULL or conn.dir_request == DIR_UNKNOWN or conn.flags & (CONN_JOINED | CONN_IGNORED):
+        return False
+    for i in range(2):
+        if conn.half[i].state != H_START or conn.half[i].part.len or conn.half[i].ended:
+            return False
+    return True
+
+
 cdef void on_response(ctx_t* ctx, conn_t* conn, half_t* h, uint64_t first_ns, uint64_t ts, bint cut) noexcept:
     cdef head_t* head = &HEAD
     cdef exchange_t* ex
     cdef bint empty
     ex = awaiting(conn)
-    if head.status >= 100 and head.status < 200 and head.status != 101:
+    empty = head.status == 204 or head.status == 304 or (head.status >= 100 and head.status < 200)
+    if head.odd_status:     # RFC 9112 section 4: three digits; some read 0199 as interim, some as final
+        raise_doubt(conn, DOUBT_ANSWERS | DOUBT_ANSWER_FRAMING)
+        empty = False
+    elif head.status >= 100 and head.status < 200 and head.status != 101:
         ctx.counters[C_INTERIM] += 1
         h.state = H_START
+        if ex == NULL:      # nobody has asked
+            raise_doubt(conn, DOUBT_REQUESTS)
+        else:
+            if head.has_te or head.has_cl:
+                head.ambiguity |= AMB_NO_BODY_ALLOWED   # RFC 9110 section 8.6, RFC 9112 section 6.1: some clients read one
+            if head.ambiguity:
+                ambiguous(conn, ex, head.ambiguity, False)
+            if head.ambiguity & AMB_FRAMING:
+                ex.flags |= EX_DOUBT        # what comes next may be the rest of this one
+        if cut:
+            lose_framing(ctx, conn, h, False)
         return
-    empty = head.status == 204 or head.status == 304 or head.status == 101
     if ex == NULL:
         ctx.counters[C_ORPHAN_RESPONSES] += 1
-        conn.uncertain = UNCERTAIN_EXCHANGES
+        raise_doubt(conn, DOUBT_REQUESTS)
     else:
         ex.resp.started = 1
         ex.resp.first_ns = first_ns
@@ -488,22 +591,33 @@ cdef void on_response(ctx_t* ctx, conn_t* conn, half_t* h, uint64_t first_ns, ui
         ex.status = <uint16_t>head.status
         if conn.dir_request == DIR_IN:      # served by whoever answers
             ex.tgid = ctx.tgid
-        if conn.uncertain:
-            ex.marks |= MARK_PAIRING
-        note_ambiguity(conn, ex, head)
+        if conn.doubt or ex.flags & EX_DOUBT:
+            under_doubt(conn, ex, ts)
+        note_ambiguity(conn, ex, head, False)
         if not ex.flags & (EX_DROP | EX_EMITTED):
             content_facts(ctx, head, &ex.resp)
             if write_response_head(ctx, head, &ex.resp) < 0:
                 ex.flags |= EX_DROP
                 ctx.counters[C_RECORDS_DROPPED_SIZE] += 1
         if ex.flags & EX_HEAD:
+            if ex.flags & EX_DOUBT and not empty and (head.has_te or (head.has_cl and head.content_length)):
+                raise_doubt(conn, DOUBT_ANSWER_FRAMING)     # if it is another request's answer, its body follows
             empty = True
-        if head.status == 101 or (ex.flags & EX_CONNECT and head.status >= 200 and head.status < 300):
+        if not head.odd_status and (head.status == 101 or (
+                ex.flags & EX_CONNECT and head.status >= 200 and head.status < 300)):
             if not ex.req.done:
                 ex.marks |= MARK_REQUEST_INCOMPLETE
                 ex.req.done = 1
+            if cut:
+                ex.marks |= MARK_HEADERS_CUT
+            if head.status == 101 and not ex.flags & EX_UPGRADE:
+                ex.marks |= MARK_PAIRING        # nobody has asked for it (RFC 9110 section 15.2.2)
+                ex.flags |= EX_DOUBT
             ex.resp.done = 1
-            go_opaque(ctx, conn)
+            if ex.flags & EX_DOUBT:
+                tunnel_in_doubt(ctx, conn)
+            else:
+                go_opaque(ctx, conn)
             pop_done(ctx, conn)
             return
     h.current = ex
@@ -515,11 +629,13 @@ cdef void on_response(ctx_t* ctx, conn_t* conn, half_t* h, uint64_t first_ns, ui
         message_done(ctx, conn, h, False)
     elif head.has_te:
         h.state = H_CHUNK_SIZE if head.chunked else H_UNTIL_CLOSE
+        h.body_begins = conn.doubt != 0
     elif head.has_cl and head.cl_valid and not head.ambiguity & AMB_CL_INVALID:
         if head.content_length == 0:
             message_done(ctx, conn, h, False)
         else:
             h.state = H_BODY
+            h.body_begins = conn.doubt != 0
             h.remaining = head.content_length
             if (ex != NULL and ctx.response_bodies and head.content_length <= ctx.body_bytes
                     and not ex.flags & (EX_DROP | EX_EMITTED)):
@@ -527,6 +643,7 @@ cdef void on_response(ctx_t* ctx, conn_t* conn, half_t* h, uint64_t first_ns, ui
                             else RESERVE_BYTES)
     else:
         h.state = H_UNTIL_CLOSE
+        h.body_begins = conn.doubt != 0
 
 
 cdef size_t feed_start(ctx_t* ctx, conn_t* conn, half_t* h, bint request, const uint8_t* p, size_t n,
@@ -537,9 +654,10 @@ cdef size_t feed_start(ctx_t* ctx, conn_t* conn, half_t* h, bint request, const 
     cdef size_t blank = 0
     cdef uint64_t first_ns
     cdef half_t* asking = &conn.half[conn.dir_request]
-    if (not request and not h.parked and conn.role == ROLE_CLIENT and h.part.len == 0 and awaiting(conn) == NULL
-            and not conn.uncertain and not conn.flags & CONN_JOINED and asking.state != H_OPAQUE and not asking.ended):
-        # The traced client's send may return after its answer was read by another thread: wait for the request.
+    if (not request and not h.parked and ctx.event_flags & EVENT_F_AHEAD and h.part.len == 0 and awaiting(conn) == NULL
+            and not conn.doubt and asking.state == H_START and not asking.ended):
+        # A client's send returns after its answer was read by another thread: the kernel has counted the request's
+        # bytes already, so this answer is not one that nobody has asked for.
         h.parked = 1
         h.part_first_ns = ts
     if h.parked:
@@ -594,7 +712,7 @@ cdef size_t feed_start(ctx_t* ctx, conn_t* conn, half_t* h, bint request, const 
             return blank + n
         # too long: take the fields that are here, look for the end without keeping anything
         length = parse_head(&HEAD, <const uint8_t*>h.part.data, <const uint8_t*>h.part.data + h.part.len,
-                            not request, True)
+                            not request, LINE_TOO)
         if length <= 0:
             ctx.counters[C_SKIPPED_BYTES] += n - take
             bad_start(ctx, conn, h, request)
@@ -649,7 +767,7 @@ cdef void before_park(ctx_t* ctx, conn_t* conn, half_t* h, uint64_t ts) noexcept
     cdef buf_t held = h.part
     memset(&h.part, 0, sizeof(buf_t))
     h.parked = 0
-    conn.uncertain = UNCERTAIN_EXCHANGES
+    raise_doubt(conn, DOUBT_REQUESTS)
     http1_data(ctx, conn, 1 - conn.dir_request, <const uint8_t*>held.data, held.len, ts)
     buf_free(&ctx.pool, &held)
 
@@ -669,10 +787,10 @@ cdef void bad_start(ctx_t* ctx, conn_t* conn, half_t* h, bint request) noexcept:
             conn.dir_request = DIR_UNKNOWN      # the guess may have been wrong
             drop_part(ctx, h)
             h.state = H_RESYNC
-            conn.uncertain = UNCERTAIN_EXCHANGES
+            raise_doubt(conn, DOUBT_ALL)
             return
     if not request:
-        ambiguous(conn, awaiting(conn), AMB_START_LINE)     # to some clients it is the answer: HTTP/0.9
+        ambiguous(conn, awaiting(conn), AMB_START_LINE, False)      # to some clients it is the answer: HTTP/0.9
     lose_framing(ctx, conn, h, request)
 
 
@@ -762,7 +880,7 @@ cdef int64_t chunk_size(const uint8_t* p, const uint8_t* end, uint32_t* ambiguit
 cdef void bad_chunk(ctx_t* ctx, conn_t* conn, half_t* h, bint request, size_t skipped) noexcept:
     """Framing is lost, from `skipped` bytes ago on."""
     ctx.counters[C_SKIPPED_BYTES] += skipped
-    ambiguous(conn, h.current, AMB_BAD_CHUNK)
+    ambiguous(conn, h.current, AMB_BAD_CHUNK, request)
     lose_framing(ctx, conn, h, request)
 
 
@@ -789,7 +907,7 @@ cdef size_t feed_chunk_size(ctx_t* ctx, conn_t* conn, half_t* h, bint request, c
     else:
         size = chunk_size(p, nl, &ambiguity)
     if ambiguity:
-        ambiguous(conn, h.current, ambiguity)
+        ambiguous(conn, h.current, ambiguity, request)
     if size < 0:
         bad_chunk(ctx, conn, h, request, before + n)
         return n
@@ -834,7 +952,7 @@ cdef size_t feed_trailer(ctx_t* ctx, conn_t* conn, half_t* h, bint request, cons
     else:
         last = trailer_line(p, nl, &ambiguity)
     if ambiguity:
-        ambiguous(conn, h.current, ambiguity)
+        ambiguous(conn, h.current, ambiguity, request)
     if last:
         if h.current != NULL:
             side(h.current, request).last_ns = ts
@@ -857,6 +975,74 @@ cdef size_t feed_lines(ctx_t* ctx, conn_t* conn, half_t* h, bint request, const 
         elif p[i] != c'\r':
             h.line_bytes = 1
     return n
+
+
+# ---- under doubt -------------------------------------------------------------------------------------------------
+
+cdef inline bint begins_again(conn_t* conn, half_t* h, bint request, bint event_start, const uint8_t* p,
+                              size_t n) noexcept nogil:
+    """Inside a message, there is doubt, and what comes looks like the beginning of another one.
+
+    The message may be none (found by searching, it may be part of a body): then its length means nothing, and it must not
+    swallow real ones.
+    """
+    if (not event_start or not framing_doubt(conn, request) or h.state == H_RESYNC or h.state == H_OPAQUE
+            or (h.state == H_START and (h.part.len == 0 or h.parked))):
+        return False
+    return looks_like_request(p, p + n) if request else looks_like_response(p, p + n)
+
+
+cdef size_t feed_first_of_body(ctx_t* ctx, conn_t* conn, uint32_t d, half_t* h, const uint8_t* p, size_t n,
+                               uint64_t ts) noexcept:
+    """The answer may be one to an unseen HEAD: then what follows it is no body but the next answer. So the first bytes wait
+    in `part` until they say which."""
+    cdef const char* start = b"HTTP/1."
+    cdef size_t i = 0
+    cdef buf_t held
+    while h.part.len + i < 7 and i < n and p[i] == <uint8_t>start[h.part.len + i]:
+        i += 1
+    if i and buf_append(&ctx.pool, &h.part, p, i) < 0:
+        i = 0
+    elif h.part.len == 7:
+        held = h.part
+        memset(&h.part, 0, sizeof(buf_t))
+        h.body_begins = 0
+        abandon(ctx, conn, h, False, ts)
+        h.part = held
+        h.part_first_ns = ts
+        h.scan = 0
+        h.line_bytes = 0
+        return i
+    if i < n:
+        end_doubtful(ctx, conn, d, h, ts)
+    return i
+
+
+cdef void end_doubtful(ctx_t* ctx, conn_t* conn, uint32_t d, half_t* h, uint64_t ts) noexcept:
+    """It is a body: what waited is its beginning."""
+    cdef buf_t held = h.part
+    h.body_begins = 0
+    if held.len:
+        memset(&h.part, 0, sizeof(buf_t))
+        http1_data(ctx, conn, d, <const uint8_t*>held.data, held.len, ts)
+        buf_free(&ctx.pool, &held)
+
+
+cdef void abandon(ctx_t* ctx, conn_t* conn, half_t* h, bint request, uint64_t ts) noexcept:
+    """The message that is being read ends here, if it was one; the next byte begins another."""
+    if h.state == H_START and not salvage_head(ctx, conn, h, request, ts):
+        h.state = H_START
+        return
+    if h.current != NULL:
+        if request:
+            h.current.marks |= MARK_REQUEST_INCOMPLETE | MARK_REQUEST_FRAMING
+        else:
+            h.current.marks |= MARK_RESPONSE_INCOMPLETE | MARK_RESPONSE_FRAMING
+    raise_doubt(conn, DOUBT_REQUEST_FRAMING if request else DOUBT_ANSWER_FRAMING)
+    drop_part(ctx, h)
+    h.body_begins = 0
+    message_done(ctx, conn, h, request)
+    h.state = H_START
 
 
 # ---- the contract of a dissector ---------------------------------------------------------------------------------
@@ -883,17 +1069,28 @@ cdef void http1_data(ctx_t* ctx, conn_t* conn, uint32_t d, const uint8_t* p, siz
     h.last_ns = ts
     h.ended = 0         # bytes after an end: it was not the end
     while n:
+        if conn.doubt:
+            if h.body_begins:
+                take = feed_first_of_body(ctx, conn, d, h, p, n, ts)
+                event_start = event_start and take == 0
+                p += take
+                n -= take
+                continue
+            if begins_again(conn, h, request, event_start, p, n):
+                abandon(ctx, conn, h, request, ts)
+                continue
         if h.state == H_START:
             take = feed_start(ctx, conn, h, request, p, n, ts)
         elif h.state == H_BODY or h.state == H_CHUNK_DATA:
             if (event_start and request and h.current != NULL and h.current.flags & EX_EXPECT and h.current.resp.done
-                    and h.current.status >= 400 and h.current.req.size == 0 and looks_like_request(p, p + n)):
+                    and h.current.status >= 400 and h.current.req.size == 0 and may_be_request(p, p + n)):
                 # refused after Expect: 100-continue, and the client sends its next request instead of the body - or a
                 # body that looks like one: what follows is marked
-                h.current.marks |= MARK_REQUEST_INCOMPLETE
-                conn.uncertain = UNCERTAIN_EXCHANGES
-                message_done(ctx, conn, h, True)
-                continue
+                raise_doubt(conn, DOUBT_REQUESTS | DOUBT_REQUEST_FRAMING)
+                if usual_method(p, p + n):
+                    h.current.marks |= MARK_REQUEST_INCOMPLETE
+                    message_done(ctx, conn, h, True)
+                    continue
             take = n if n < h.remaining else <size_t>h.remaining
             add_body(ctx, h.current, request, p, take, ts)
             h.remaining -= take
@@ -908,7 +1105,7 @@ cdef void http1_data(ctx_t* ctx, conn_t* conn, uint32_t d, const uint8_t* p, siz
         elif h.state == H_CHUNK_END:
             if p[0] == c'\n':
                 if not h.line_bytes:
-                    ambiguous(conn, h.current, AMB_BARE_LF)
+                    ambiguous(conn, h.current, AMB_BARE_LF, request)
                 h.state = H_CHUNK_SIZE
                 take = 1
             elif p[0] == c'\r' and not h.line_bytes:
@@ -952,10 +1149,14 @@ cdef void http1_hole(ctx_t* ctx, conn_t* conn, uint32_t d, uint64_t n, bint lost
             conn.dir_request = DIR_OUT
         else:
             h.state = H_RESYNC
-            conn.uncertain = UNCERTAIN_EXCHANGES
+            raise_doubt(conn, DOUBT_ALL)
             return
     request = d == conn.dir_request
     h.ended = 0
+    if request and conn.half[1 - d].parked:     # what waits for the next request belongs to one that was not seen
+        before_park(ctx, conn, &conn.half[1 - d], conn.half[1 - d].last_ns)
+    if h.body_begins:
+        end_doubtful(ctx, conn, d, h, h.last_ns)
     while n:
         if h.state == H_RESYNC or h.state == H_OPAQUE:
             return
@@ -1024,6 +1225,8 @@ cdef void http1_end(ctx_t* ctx, conn_t* conn, uint32_t d) noexcept:
     h.ended = 1
     if h.parked:
         before_park(ctx, conn, h, h.part_first_ns)
+    if h.body_begins:
+        end_doubtful(ctx, conn, d, h, h.last_ns)
     if h.state == H_START and h.part.len:
         salvage_head(ctx, conn, h, request, h.last_ns)
     if h.state == H_UNTIL_CLOSE:
@@ -1075,48 +1278,42 @@ cdef void http1_reset(ctx_t* ctx, conn_t* conn, uint32_t marks) noexcept:
         conn.half[i].ended = 0
         conn.half[i].parked = 0
         buf_free(&ctx.pool, &conn.half[i].part)
-    conn.uncertain = UNCERTAIN_EXCHANGES
+    raise_doubt(conn, DOUBT_ALL)
     conn.flags |= CONN_JOINED
 
 
+cdef inline void stand_as_is(ctx_t* ctx, conn_t* conn, half_t* h, bint request) noexcept:
+    """A head that stopped behind its start line is a message, cut."""
+    if h.state == H_START and h.part.len and not h.parked and memchr(h.part.data, c'\n', h.part.len) != NULL:
+        salvage_head(ctx, conn, h, request, h.last_ns)
+
+
 cdef uint64_t http1_idle(ctx_t* ctx, conn_t* conn, uint64_t now) noexcept:
-    """Timer: give up what was silent for too long. Returns when to look again (ns), 0 for never."""
-    cdef uint32_t i
-    cdef half_t* h
-    cdef exchange_t* ex
-    cdef bint inside = False
-    cdef bint waiting = False
-    cdef bint request
+    """Timer: record as it stands what neither side has sent a byte of for `unanswered_ns`. Returns when to look again (ns),
+    0 for never."""
+    cdef exchange_t* ex = conn.first
+    cdef bint waiting = conn.half[0].part.len != 0 or conn.half[1].part.len != 0
     cdef uint64_t quiet = now - conn.seen_ns if now > conn.seen_ns else 0
     if conn.flags & CONN_UNCONFIRMED:
-        return now + ctx.idle_ns if conn.first != NULL else 0
-    for i in range(2):
-        h = &conn.half[i]
-        request = i == conn.dir_request
-        if h.current != NULL and not h.current.flags & EX_EMITTED:
-            if quiet >= ctx.idle_ns:
-                ctx.counters[C_TIMED_OUT] += 1
-                ex = h.current
-                ex.marks |= MARK_REQUEST_INCOMPLETE if request else MARK_RESPONSE_INCOMPLETE
-                emit_early(ctx, conn, ex)
-            else:
-                inside = True
-        if h.parked:
-            if quiet >= ctx.idle_ns:
-                before_park(ctx, conn, h, h.part_first_ns)
-            else:
-                inside = True
+        return now + ctx.unanswered_ns if conn.first != NULL else 0
+    while ex != NULL and not waiting:
+        waiting = not ex.flags & EX_EMITTED
+        ex = ex.next
+    if not waiting:
+        return 0
+    if quiet < ctx.unanswered_ns:
+        return conn.seen_ns + ctx.unanswered_ns
+    if conn.half[0].parked:
+        before_park(ctx, conn, &conn.half[0], conn.half[0].part_first_ns)
+    if conn.half[1].parked:
+        before_park(ctx, conn, &conn.half[1], conn.half[1].part_first_ns)
+    if conn.dir_request != DIR_UNKNOWN:
+        stand_as_is(ctx, conn, &conn.half[conn.dir_request], True)
+        stand_as_is(ctx, conn, &conn.half[1 - conn.dir_request], False)
     ex = conn.first
     while ex != NULL:
         if not ex.flags & EX_EMITTED:
-            if quiet >= ctx.unanswered_ns:
-                ctx.counters[C_UNANSWERED] += 1
-                emit_early(ctx, conn, ex)
-            else:
-                waiting = True
+            ctx.counters[C_UNANSWERED if ex.req.done and not ex.resp.started else C_TIMED_OUT] += 1
+            emit_early(ctx, conn, ex)
         ex = ex.next
-    if inside:
-        return conn.seen_ns + ctx.idle_ns
-    if waiting:
-        return conn.seen_ns + ctx.unanswered_ns
     return 0
