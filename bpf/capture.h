@@ -74,17 +74,6 @@ static __always_inline void header(struct event_header *h, struct conn *c, u32 t
     h->spare = 0;
 }
 
-/* A client's read, while the kernel has counted bytes of a request whose call has not returned: the answer is not one
- * that nobody asked for, although the request's event comes behind it. */
-static __always_inline u8 ahead(struct conn *c, const struct call *k)
-{
-#ifdef IDENTITY_SOCKET
-    if (k->dir == DIR_IN && c->role == ROLE_CLIENT && c->counted && counter_of(c->sk, DIR_OUT) != c->counter[DIR_OUT])
-        return EVENT_F_AHEAD;
-#endif
-    return 0;
-}
-
 static __always_inline void data_header(struct event_header *h, struct conn *c, const struct call *k, u64 pos)
 {
     header(h, c, EVENT_DATA);
@@ -94,7 +83,6 @@ static __always_inline void data_header(struct event_header *h, struct conn *c, 
     h->fd = (s32)k->fd;
     h->dir = k->dir;
     h->call = k->call;
-    h->flags = ahead(c, k);
 }
 
 static __always_inline bool send_open(struct conn *c, u64 id, u64 in, u64 out)
@@ -136,6 +124,16 @@ static __always_inline void send_eof(struct conn *c, u64 id, u32 dir, u32 call)
     h.dir = dir;
     h.call = call;
     h.pos = c->pos[dir & 1];
+    put(c->ring, &h, sizeof(h), 0);
+}
+
+/* A client reads while the kernel has counted bytes of a request whose call has not returned. */
+static __always_inline void send_ahead(struct conn *c, u64 id)
+{
+    struct event_header h;
+    header(&h, c, EVENT_AHEAD);
+    h.tgid = id >> 32;
+    h.tid = (u32)id;
     put(c->ring, &h, sizeof(h), 0);
 }
 
@@ -306,7 +304,7 @@ static __always_inline void capture_chunks(struct conn *c, const struct call *k,
             return;
         s->h.len_true = m;
         s->h.len_cap = m;
-        s->h.flags &= EVENT_F_AHEAD;
+        s->h.flags = 0;
         if (bpf_probe_read_user(s->data, m, (void *)s->base)) {
             count(STAT_FAULTS, 1);
             size_only(c, s, s->left, EVENT_F_FAULT);
@@ -465,7 +463,7 @@ static __always_inline bool gather_steps(struct conn *c, struct scratch *s)
             }
             s->h.len_true = full;
             s->h.len_cap = full;
-            s->h.flags &= EVENT_F_AHEAD;
+            s->h.flags = 0;
             put(c->ring, &s->h, sizeof(s->h) + full, full);
             s->h.pos += full;
             s->fill = 0;
@@ -521,7 +519,7 @@ static __always_inline void gather_end(struct conn *c, struct scratch *s)
     if (m && m <= CHUNK) {
         s->h.len_true = m;
         s->h.len_cap = m;
-        s->h.flags &= EVENT_F_AHEAD;
+        s->h.flags = 0;
         put(c->ring, &s->h, sizeof(s->h) + m, m);
         s->h.pos += m;
     }

@@ -15,6 +15,7 @@ cdef extern from "event.h" nogil:
         EVENT_PROCESS
         EVENT_BIND
         EVENT_OWNER
+        EVENT_AHEAD
         DIR_IN
         DIR_OUT
         ROLE_UNKNOWN
@@ -27,7 +28,6 @@ cdef extern from "event.h" nogil:
         EVENT_F_CUT
         EVENT_F_SIZE_ONLY
         EVENT_F_FAULT
-        EVENT_F_AHEAD
         SOURCE_SYSCALL
         CLOSE_NORMAL
         CLOSE_NOT_HTTP

@@ -17,6 +17,7 @@ ADDRESS: Final[int]
 PROCESS: Final[int]
 BIND: Final[int]
 OWNER: Final[int]
+AHEAD: Final[int]
 IN: Final[int]
 OUT: Final[int]
 UNKNOWN: Final[int]
@@ -29,7 +30,6 @@ REJOIN: Final[int]
 F_CUT: Final[int]
 F_SIZE_ONLY: Final[int]
 F_FAULT: Final[int]
-F_AHEAD: Final[int]
 NORMAL: Final[int]
 NOT_HTTP: Final[int]
 RESET: Final[int]
@@ -76,6 +76,7 @@ def pack_process(tgid: int, comm: bytes, *, ts_ns: int = 0, ring: int = 0, start
 def pack_close(
     conn: _Connection, *, ts_ns: int = 0, final_in: int = 0, final_out: int = 0, reason: int = ..., source: int = ...
 ) -> bytes: ...
+def pack_ahead(conn: _Connection, *, ts_ns: int = 0) -> bytes: ...
 def pack_eof(conn: _Connection, direction: int, pos: int, *, ts_ns: int = 0) -> bytes: ...
 def pack_exit(tgid: int, *, ts_ns: int = 0, ring: int = 0) -> bytes: ...
 def walk(span: ReadableBuffer) -> list[dict[str, Any]]: ...

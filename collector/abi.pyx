@@ -19,6 +19,7 @@ ADDRESS = EVENT_ADDRESS
 PROCESS = EVENT_PROCESS
 BIND = EVENT_BIND
 OWNER = EVENT_OWNER
+AHEAD = EVENT_AHEAD
 IN = DIR_IN
 OUT = DIR_OUT
 UNKNOWN = ROLE_UNKNOWN
@@ -31,7 +32,6 @@ REJOIN = START_REJOIN
 F_CUT = EVENT_F_CUT
 F_SIZE_ONLY = EVENT_F_SIZE_ONLY
 F_FAULT = EVENT_F_FAULT
-F_AHEAD = EVENT_F_AHEAD
 NORMAL = CLOSE_NORMAL
 NOT_HTTP = CLOSE_NOT_HTTP
 RESET = CLOSE_RESET
@@ -197,6 +197,13 @@ def pack_close(conn, *, uint64_t ts_ns=0, uint64_t final_in=0, uint64_t final_ou
     c.final_pos[DIR_IN] = final_in
     c.final_pos[DIR_OUT] = final_out
     return _ring_record(&c, sizeof(c), NULL, 0)
+
+
+def pack_ahead(conn, *, uint64_t ts_ns=0):
+    """One EVENT_AHEAD record."""
+    cdef event_header h
+    _fill_header(&h, conn, EVENT_AHEAD, ts_ns)
+    return _ring_record(&h, sizeof(h), NULL, 0)
 
 
 def pack_eof(conn, int direction, uint64_t pos, *, uint64_t ts_ns=0):

@@ -110,6 +110,11 @@ class Conversation:
         """Bytes from the server."""
         return self.send(1 - self.requests, data, **how)
 
+    def ahead(self) -> Conversation:
+        """The kernel says that a request is on its way whose event comes behind that of its answer."""
+        self.feed(abi.pack_ahead(self.conn, ts_ns=self.now))
+        return self
+
     def eof(self, direction: int) -> Conversation:
         """The peer ended that direction."""
         self.feed(abi.pack_eof(self.conn, direction, self.positions[direction], ts_ns=self.now))

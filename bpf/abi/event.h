@@ -38,7 +38,9 @@ enum event_type {
     EVENT_ADDRESS = 6, /* struct event_open: addresses or role learned later */
     EVENT_PROCESS = 7, /* struct event_process: the name of a process; before the first event of that process */
     EVENT_BIND = 8,    /* struct event_bind: this connection (a TLS object) is that socket */
-    EVENT_OWNER = 9    /* struct event_header and len_cap bytes of JSON: who owns process h.tgid, for its records */
+    EVENT_OWNER = 9,   /* struct event_header and len_cap bytes of JSON: who owns process h.tgid, for its records */
+    EVENT_AHEAD = 10   /* struct event_header: a client reads, and its socket has bytes to send of a call that has not
+                          returned: the request's event comes behind that of its answer */
 };
 
 /* Seen from the traced process. */
@@ -63,8 +65,7 @@ enum event_start {
 enum event_flags {
     EVENT_F_CUT = 1,       /* longer than the capture limit of one call: the rest is size-only */
     EVENT_F_SIZE_ONLY = 2, /* no bytes by nature of the call (sendfile, splice, MSG_TRUNC), or nobody wants them */
-    EVENT_F_FAULT = 4,     /* the user page could not be read: bytes missing, length true */
-    EVENT_F_AHEAD = 8      /* a client's read: its socket has bytes to send of a call that has not returned yet */
+    EVENT_F_FAULT = 4      /* the user page could not be read: bytes missing, length true */
 };
 
 /* Where the bytes were taken. All but SYSCALL are plaintext at a TLS library. */

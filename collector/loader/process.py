@@ -42,6 +42,7 @@ WINDOW_PART = 8  # of a ring: what one connection may fill between two drains
 PRESSING_SECONDS = 0.001  # while a ring is filled further, for acknowledgements that give room back
 STOP_SECONDS = 8.0
 UNSEEN_SECONDS = 5.0
+INTRODUCTIONS = 4096  # connections in one message to a new shard
 _QUESTION = struct.Struct("=QIiII")  # struct question of bpf/maps.h
 _STATS = ("kernel_dropped_events", "kernel_dropped_bytes", "kernel_map_full", "kernel_not_http", "kernel_tls",
           "kernel_http2", "kernel_faults", "null_accepts", "io_uring_setups", "kernel_unseen_bytes",
@@ -161,7 +162,7 @@ class Loader:
         token = bytes.fromhex(start["token"])
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
         self._senders = [Sender(self.context, endpoints.shard(i), token, retain=True,
-                                on_new_peer=functools.partial(self._introduce, i)) for i in range(start["shards"])]
+                                on_peer=functools.partial(self._introduce, i)) for i in range(start["shards"])]
         self._attached = Attached()
         self._rings: list[Ring] = []
         self._questions: Ring | None = None
@@ -187,17 +188,26 @@ class Loader:
         self._writer = capturefile.Writer(record, start["rings"], start["record_limit"]) if record is not None else None
         self._stats_base = {name: self._counters[name] for name in _STATS if name != "null_accepts"}
 
-    def _introduce(self, shard: int) -> None:
-        """Tell a new shard the roles and ends of the connections that it now joins in the middle."""
-        if not self._attached.maps:
+    def _introduce(self, shard: int, again: bool) -> None:
+        """Tell a new shard the roles and ends of the connections that it now joins in the middle, before the spans that its
+        last life did not acknowledge. A new loader cannot know whether a shard is new, too.
+        """
+        if not self._attached.maps or not (again or self._start.get("adopt")):
             return
+        self._forget_names(shard)
         told = 0
         now = self._clock.monotonic_ns()
+        events: list[bytes] = []
         for entry in entries.connections(self._attached.maps["conns"]):
             if partition.shard_of_ring(entry.ring, len(self._senders)) == shard:
-                self._injected.append((entry.ring, self._rings[entry.ring].produced(), entry.introduction(now)))
+                events.append(entry.introduction(now))
                 told += 1
-        log.warning("shard %d is new: %d open connections re-announced", shard, told)
+                if len(events) == INTRODUCTIONS:
+                    self._senders[shard].introduce((b"".join(events),), self._wall)
+                    events.clear()
+        if events:
+            self._senders[shard].introduce((b"".join(events),), self._wall)
+        log.warning("shard %d may be new: %d open connections re-announced", shard, told)
 
     def _forget_names(self, shard: int) -> None:
         """A new shard knows no process's name: the kernel tells them again."""

@@ -48,23 +48,23 @@ class _Sent:
 
 
 class Sender:
-    """The sending half; see the module. ``on_lost(messages, bytes)`` hears what a dead receiver held; ``on_new_peer()``
-    that another life of the receiver has taken over.
+    """The sending half; see the module. ``on_lost(messages, bytes)`` hears what a dead receiver held; ``on_peer(again)``
+    that a receiver has taken us on, ``again`` when it is another life of one that had: then it may `introduce`.
     """
 
     def __init__(
         self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str, token: bytes, *, retain: bool,
         on_lost: Callable[[int, int], None] = lambda _messages, _size: None,
-        on_new_peer: Callable[[], None] = lambda: None,
+        on_peer: Callable[[bool], None] = lambda _again: None,
     ) -> None:
         self.epoch = new_epoch()
         self._token = token
         self._retain = retain
         self._on_lost = on_lost
-        self._on_new_peer = on_new_peer
+        self._on_peer = on_peer
         self._peer = 0
         self._window = 0
-        self._next = 0
+        self._next = 1  # 0 is that of introductions
         self._sent: collections.deque[_Sent] = collections.deque()
         self._resend: collections.deque[_Sent] = collections.deque()
         self.in_flight_bytes = 0
@@ -102,6 +102,13 @@ class Sender:
         item = _Sent(self._next, size, argument, kind, frames if self._retain else None, done)
         self._next += 1
         self._put(item, frames)
+
+    def introduce(self, frames: Sequence[bytes], argument: int = 0) -> None:
+        """Send a message that comes before everything that is sent again. Only in ``on_peer``. It is not acknowledged: a
+        receiver that dies with it has a successor, who gets its own.
+        """
+        header = messages.pack(self._token, messages.DATA, self.epoch, self._peer, 0, argument)
+        self.socket.send_multipart([header, *frames], zmq.DONTWAIT)
 
     def end(self) -> None:
         """Say that nothing follows; acknowledged like any message. Only when nothing is to be sent again first."""
@@ -169,8 +176,7 @@ class Sender:
                 self._on_lost(len(data), sum(item.size for item in data))
             if any(item.kind == messages.END for item in doubtful):
                 self.end()
-        if again:
-            self._on_new_peer()
+        self._on_peer(again)
 
     def _acknowledged(self, number: int) -> None:
         """All messages below ``number`` are done."""

@@ -279,7 +279,6 @@ cdef class Pipeline:
                     return
         ctx.counters[G_CURRENT_CONN] = h.conn_id
         ctx.tgid = h.tgid
-        ctx.event_flags = h.flags
         conn = table_find(&self.table, h.conn_id)
         if conn == NULL:
             if h.type != EVENT_DATA and h.type != EVENT_OPEN:
@@ -294,7 +293,7 @@ cdef class Pipeline:
                 table_limit(ctx, &self.table)       # never the newest one
             if h.type == EVENT_DATA or (<event_open*>h).start == START_REJOIN:
                 # its OPEN was lost, or it was given up: join in the middle, unless nothing of it was missed
-                if h.type != EVENT_DATA or not table_recall(ctx, conn):
+                if not table_recall(ctx, conn):
                     join(conn)
                 if h.type == EVENT_DATA:
                     self.choose(conn)
@@ -350,6 +349,9 @@ cdef class Pipeline:
             self.reached(conn, h.dir, h.pos)
             if conn.dir_request != DIR_UNKNOWN:
                 http1_end(ctx, conn, h.dir)
+        elif h.type == EVENT_AHEAD:
+            conn.ahead = 1
+            return
         elif h.type == EVENT_CLOSE:
             if h.reason == CLOSE_NOT_HTTP:
                 # no socket, or no HTTP after all: nothing of it is a record
@@ -411,12 +413,15 @@ cdef class Pipeline:
         conn.remote_port = o.remote_port
         if o.h.source != SOURCE_SYSCALL:
             conn.flags |= CONN_TLS
-        if o.h.type == EVENT_OPEN and not conn.flags & CONN_OPENED and not conn.half[0].known and not conn.half[1].known:
+        if (o.h.type == EVENT_OPEN and o.start != START_REJOIN and not conn.flags & CONN_OPENED
+                and not conn.half[0].known and not conn.half[1].known):
             conn.flags |= CONN_OPENED
-            if o.start != START_REJOIN:
-                for i in range(2):
-                    conn.half[i].known = 1
-                    conn.half[i].pos = o.pos[i]
+            conn.flags &= ~CONN_JOINED & 0xFFFF     # this shard may have been told of it before it came to its beginning
+            conn.doubt = 0
+            for i in range(2):
+                conn.half[i].known = 1
+                conn.half[i].pos = o.pos[i]
+                conn.half[i].state = H_START
             if o.start != START_SEEN:
                 join(conn)
                 if o.start == START_UNCONFIRMED:

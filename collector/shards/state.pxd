@@ -231,6 +231,7 @@ cdef struct conn_t:
     uint8_t doubt        # enum doubt
     uint8_t answers      # since the doubt was raised last, at most 255
     uint8_t pauses       # of these, before how many requests it was quiet for much longer than any answer took
+    uint8_t ahead        # a request is on its way whose event comes behind that of its answer
     uint8_t dir_request  # which direction carries requests; 2 = not known yet
     half_t half[2]       # by enum event_dir
     exchange_t* first    # the queue, oldest first
@@ -380,7 +381,6 @@ cdef struct ctx_t:
     uint8_t ignore_metadata
     uint8_t want_details
     uint32_t tgid                 # of the event that is being read
-    uint8_t event_flags
     name_t* names                 # NAMES of them, by hash of tgid
     uint32_t names_version        # changes when a known process is told another name
     uint32_t names_told

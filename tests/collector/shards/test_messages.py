@@ -354,14 +354,14 @@ def test_unknown_role_is_taken_from_the_first_data() -> None:
 
 
 def test_answer_seen_before_the_clients_send_returned() -> None:
-    c = Conversation(role=abi.CLIENT).response(OK, flags=abi.F_AHEAD)
+    c = Conversation(role=abi.CLIENT).ahead().response(OK)
     assert c.records() == []
     r = one(c.request(GET))
     assert (r["responsePayload"], r["mark"]) == ("hi", [])
 
 
 def test_what_waits_for_its_request_is_not_the_answer_to_a_later_one() -> None:
-    c = Conversation(role=abi.CLIENT).response(OK, flags=abi.F_AHEAD).request(GET, lose=True)
+    c = Conversation(role=abi.CLIENT).ahead().response(OK).request(GET, lose=True)
     r = one(c.request(b"GET /2 HTTP/1.1\r\n\r\n").response(OK.replace(b"hi", b"2!")))
     assert (r["path"], r["responsePayload"]) == ("/2", "2!") and "pairing_uncertain" in r["words"]
 

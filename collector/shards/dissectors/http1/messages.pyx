@@ -30,7 +30,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memchr, memcmp, memset
 
-from collector.abi cimport DIR_IN, DIR_OUT, EVENT_F_AHEAD, ROLE_CLIENT, ROLE_SERVER
+from collector.abi cimport DIR_IN, DIR_OUT, ROLE_CLIENT, ROLE_SERVER
 from collector.shards.dissectors.http1.head cimport *
 from collector.shards.records.encode cimport emit_record
 from collector.shards.state cimport *
@@ -413,6 +413,7 @@ cdef void on_request(ctx_t* ctx, conn_t* conn, half_t* h, uint64_t first_ns, uin
     ctx.counters[G_QUEUED] += 1
     ex.index = conn.next_index
     conn.next_index += 1
+    conn.ahead = 0
     ex.pos = h.head_pos
     ex.tgid = ctx.tgid
     ex.req.started = 1
@@ -654,7 +655,7 @@ cdef size_t feed_start(ctx_t* ctx, conn_t* conn, half_t* h, bint request, const 
     cdef size_t blank = 0
     cdef uint64_t first_ns
     cdef half_t* asking = &conn.half[conn.dir_request]
-    if (not request and not h.parked and ctx.event_flags & EVENT_F_AHEAD and h.part.len == 0 and awaiting(conn) == NULL
+    if (not request and not h.parked and conn.ahead and h.part.len == 0 and awaiting(conn) == NULL
             and not conn.doubt and asking.state == H_START and not asking.ended):
         # A client's send returns after its answer was read by another thread: the kernel has counted the request's
         # bytes already, so this answer is not one that nobody has asked for.
