@@ -150,6 +150,9 @@ cdef enum:  # exchange_flag
     EX_EXPECT = 16       # Expect: 100-continue
     EX_UPGRADE = 32      # Upgrade header present
     EX_DOUBT = 64        # whose answer it gets is in doubt
+    EX_CONTINUED = 128   # it got 100 (Continue)
+    EX_BEHIND = 256      # a CONNECT or upgrade before it waits for its answer: this may be bytes of a tunnel
+    EX_BODY = 512        # its body looks like a request, and nobody has asked for a body yet
 
 
 cdef struct exchange_t:
@@ -163,7 +166,7 @@ cdef struct exchange_t:
     uint32_t ambiguity
     uint32_t details_len # bytes of "host|method|path" at the start of `details`
     uint16_t status
-    uint8_t flags
+    uint16_t flags
     buf_t details        # only filled for Kafka
 
 
@@ -191,6 +194,7 @@ cdef struct half_t:
     uint32_t scan        # bytes of `part` already searched for its end
     uint32_t part_len_parsed # bytes of `part` that an over-long head was parsed from
     uint32_t line_bytes  # length so far of a chunk-size or trailer line
+    uint32_t tgid        # process of its newest bytes
     uint8_t state        # enum half_state
     uint8_t ended
     uint8_t known        # pos is valid

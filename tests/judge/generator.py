@@ -631,6 +631,7 @@ def _reorder(rng: Random, conversation: Conversation) -> bool:
         e, following = fed[n], fed[n + 1]
         if e.sender == CLIENT_BYTES and following.sender == SERVER_BYTES:       # not exchanged already
             e.ns, following.ns = following.ns, e.ns
+            following.ahead = rng.random() < 0.8        # where connections are known by descriptor nobody says so
             fed[n], fed[n + 1] = following, e
     return True
 

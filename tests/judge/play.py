@@ -84,6 +84,8 @@ def ring_records(conversation: Conversation) -> list[tuple[int, bytes]]:
             positions=(at[SERVER_BYTES], at[CLIENT_BYTES]) if client else at)))
     for e in conversation.fed:
         ns = BASE_NS + e.ns
+        if e.ahead:
+            out.append((ns, abi.pack_ahead(conn, ts_ns=ns)))
         if e.eof:
             out.append((ns, abi.pack_eof(conn, direction[e.sender], e.pos, ts_ns=ns)))
         else:

@@ -77,7 +77,7 @@ def test_right_records_are_right() -> None:
       "joined_mid_stream", "headers_cut", "headers_uncertain", "peer_unknown"), "wrong_marked"),
     (("ambiguous_framing:start_line",), "wrong_marked"),
     (("pairing_uncertain",), "wrong_in_doubt"),
-    (("framing_uncertain",), "wrong_in_doubt"),
+    (("request_framing_uncertain", "response_framing_uncertain"), "wrong_in_doubt"),
 ])
 def test_an_answer_of_another_exchange(marks: tuple[str, ...], outcome: str) -> None:
     judge, records = fresh()
@@ -161,8 +161,8 @@ def test_faults_are_caught(name: str) -> None:
     # doubt about the pair is no excuse for a side that is wrong by itself; doubt about the framing excuses both messages
     doubted = judge.record(marked(record, "pairing_uncertain"))
     assert doubted.outcome == ("wrong_in_doubt" if what == "loss" else "wrong_marked")
-    doubted = judge.record(marked(record, "framing_uncertain"))
-    assert doubted.outcome == ("wrong_marked" if what == "address" else "wrong_in_doubt")
+    doubted = judge.record(marked(record, "request_framing_uncertain", "response_framing_uncertain"))
+    assert doubted.outcome == ("wrong_marked" if not all(p.excuse for p in verdict.problems) else "wrong_in_doubt")
 
 
 @pytest.mark.parametrize("side", ["request", "response"])
@@ -201,7 +201,7 @@ def test_no_peer_with_its_mark_is_right() -> None:
 
 def test_doubt_about_what_is_right_is_counted() -> None:
     judge, records = fresh()
-    for word in ("pairing_uncertain", "framing_uncertain", "ambiguous_framing:nul"):
+    for word in ("pairing_uncertain", "request_framing_uncertain", "response_framing_uncertain", "ambiguous_framing:nul"):
         assert judge.record(marked(records[0], word)).outcome == "right_in_doubt"
     assert judge.record(marked(records[0], "end_unseen")).outcome == "right_marked"
 

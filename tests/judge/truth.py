@@ -71,6 +71,7 @@ class Event:
     asks: int = -1                      # the newest exchange whose request ends in it
     answers: int = -1                   # the oldest exchange whose answer begins in it
     eof: bool = False
+    ahead: bool = False                 # before it the kernel says that a request is on its way
     forged: bool = False                # begins with a forged message (or what looks like one)
     first: bool = False                 # begins a message or a part of one: may share an event with what is before it
 

@@ -2,8 +2,9 @@
 
 A record is right when it says of one true exchange what is so, except for what its marks say is missing. What else there
 is to a record is a `Problem`. A mark excuses the problems that it announces: `pairing_uncertain` that request and answer
-do not belong together, but each of them has to be right by itself; `framing_uncertain` all that the record says of both
-messages. A problem that is not excused is a failure, whatever other marks the record has.
+do not belong together, but each of them has to be right by itself; `request_framing_uncertain` all that the record says of
+the request, `response_framing_uncertain` of the response. A problem that is not excused is a failure, whatever other marks
+the record has.
 """
 
 from __future__ import annotations
@@ -20,12 +21,14 @@ from typing import Any
 from tests.judge import play
 from tests.judge.truth import MARKER, SERVER_BYTES, Conversation, Event, Exchange, Message
 
-# What each word of doubt excuses, of: pair, messages.
-DOUBT = {"pairing_uncertain": frozenset({"pair"}), "framing_uncertain": frozenset({"pair", "messages"}),
-         "ambiguous_framing": frozenset[str]()}
+# What each word of doubt excuses, of: pair, request, response.
+DOUBT = {"pairing_uncertain": frozenset({"pair"}), "request_framing_uncertain": frozenset({"pair", "request"}),
+         "response_framing_uncertain": frozenset({"pair", "response"}), "ambiguous_framing": frozenset[str]()}
 FOREIGN = ("foreign", "invented")       # bytes that are not this message's
-# What excuses a problem; `messages` if it is not here. Whose a loss was is as doubtful as the pair.
+# What excuses a problem; if it is not here, the side that it is of. Whose a loss was is as doubtful as the pair.
 _EXCUSE = {"pair": "pair", "loss": "pair", "address": ""}
+# (direction: where the opening was not seen, what looks like a request says which side is traced)
+_OF_THE_REQUEST = ("method", "path", "recordId", "startTimeMs", "direction")
 _CLOSERS = re.compile(rb'"?[\]}]*')
 
 
@@ -36,6 +39,16 @@ class Problem:
     part: str
     what: str           # foreign, invented, pair, missing, gap, size, count, loss, mark, messages, address, time
     text: str = ""
+
+    @property
+    def excuse(self) -> str:
+        """What a mark must name to excuse it; empty: nothing does."""
+        if self.what in _EXCUSE:
+            return _EXCUSE[self.what]
+        where = self.text if self.part == "marks" else self.part
+        if self.part in _OF_THE_REQUEST or where.startswith("request"):
+            return "request"
+        return "response" if where.startswith(("response", "status", "no_response")) else ""
 
 
 @dataclass(slots=True)
@@ -151,8 +164,7 @@ class Judge:
                 found.append(Problem(name, "address", f"{record[name]} instead of {value}"))
         excused = frozenset[str]().union(*(DOUBT.get(word, frozenset()) for word in words))
         for problem in found:
-            excuse = _EXCUSE.get(problem.what, "messages")
-            (verdict.excused if excuse in excused else verdict.problems).append(problem)
+            (verdict.excused if problem.excuse in excused else verdict.problems).append(problem)
         return verdict
 
     def _request(self, verdict: Verdict, found: list[Problem]) -> None:

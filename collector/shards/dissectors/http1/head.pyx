@@ -256,9 +256,19 @@ cdef bint parse_cut_line(head_t* h, const uint8_t* p, const uint8_t* end, bint r
     h.method = p
     h.method_len = <uint32_t>(q - p)
     h.target = q + 1
-    h.target_len = <uint32_t>(end - q - 1)
+    if (end - 1)[0] == c'\r':
+        end -= 1
+    q = end
+    while q > h.target and (q - 1)[0] != c' ':
+        q -= 1
     h.version = end
     h.version_len = 0
+    if q > h.target + 1 and end - q <= 8 and memcmp(q, b"HTTP/1.", <size_t>(end - q) if end - q < 7 else 7) == 0:
+        if end - q == 8:        # the cut is between the version and the line's end, or in the version
+            h.version = q
+            h.version_len = 8
+        end = q - 1
+    h.target_len = <uint32_t>(end - h.target)
     h.http10 = 0
     if h.target_len == 0 or odd_target(h):
         h.ambiguity |= AMB_START_LINE

@@ -135,6 +135,8 @@ cdef void emit(ctx_t* ctx, conn_t* conn, exchange_t* ex) noexcept:
         return
     if ex.resp.last_ns > end:
         end = ex.resp.last_ns
+    if ex.flags & (EX_BEHIND | EX_BODY):
+        ex.marks |= MARK_PAIRING | MARK_REQUEST_FRAMING
     if not ex.resp.started:
         ex.marks |= MARK_NO_RESPONSE
     emit_record(ctx, conn, ex, end)
@@ -191,6 +193,26 @@ cdef void message_done(ctx_t* ctx, conn_t* conn, half_t* h, bint request) noexce
         pop_done(ctx, conn)
 
 
+cdef inline bint tunnel_possible(conn_t* conn) noexcept nogil:
+    """An answer that is not here may make another protocol of the connection."""
+    cdef exchange_t* ex = conn.first
+    while ex != NULL:
+        if not ex.resp.done and ex.flags & (EX_CONNECT | EX_UPGRADE):
+            return True
+        ex = ex.next
+    return False
+
+
+cdef inline void no_tunnel(exchange_t* ex) noexcept nogil:
+    """This CONNECT or upgrade was answered, and HTTP goes on: the requests behind it are requests."""
+    ex = ex.next
+    while ex != NULL:
+        ex.flags &= ~EX_BEHIND & 0xFFFF
+        if ex.flags & (EX_CONNECT | EX_UPGRADE):
+            return
+        ex = ex.next
+
+
 cdef void lose_framing(ctx_t* ctx, conn_t* conn, half_t* h, bint request) noexcept:
     """What comes next in this direction is not known: skip to something that looks like a message."""
     cdef exchange_t* ex = h.current
@@ -200,6 +222,8 @@ cdef void lose_framing(ctx_t* ctx, conn_t* conn, half_t* h, bint request) noexce
     h.parked = 0
     h.state = H_RESYNC
     raise_doubt(conn, DOUBT_REQUESTS | DOUBT_REQUEST_FRAMING if request else DOUBT_ANSWERS | DOUBT_ANSWER_FRAMING)
+    if not request and tunnel_possible(conn):
+        raise_doubt(conn, DOUBT_ALL)
     if ex != NULL:
         ex.marks |= MARK_REQUEST_INCOMPLETE if request else MARK_RESPONSE_INCOMPLETE
         side(ex, request).done = 1
@@ -405,6 +429,8 @@ cdef void on_request(ctx_t* ctx, conn_t* conn, half_t* h, uint64_t first_ns, uin
         lose_framing(ctx, conn, h, True)
         return
     if conn.first != NULL:
+        if tunnel_possible(conn):
+            ex.flags |= EX_BEHIND
         conn.last.next = ex
     else:
         conn.first = ex
@@ -415,7 +441,7 @@ cdef void on_request(ctx_t* ctx, conn_t* conn, half_t* h, uint64_t first_ns, uin
     conn.next_index += 1
     conn.ahead = 0
     ex.pos = h.head_pos
-    ex.tgid = ctx.tgid
+    ex.tgid = h.tgid
     ex.req.started = 1
     ex.req.first_ns = first_ns
     ex.req.last_ns = ts
@@ -437,6 +463,8 @@ cdef void on_request(ctx_t* ctx, conn_t* conn, half_t* h, uint64_t first_ns, uin
         ex.flags |= EX_EXPECT
     if head.upgrade:
         ex.flags |= EX_UPGRADE
+    if ex.flags & EX_DOUBT and ex.flags & (EX_CONNECT | EX_UPGRADE):
+        raise_doubt(conn, DOUBT_ALL)        # its answer may go unknown: what follows may be another protocol
     if ctx.input_limit and ctx.input_used > ctx.input_limit:
         # over the minute's allowance: followed, so that what comes later is right, and not recorded
         ex.flags |= EX_DROP
@@ -573,6 +601,8 @@ cdef void on_response(ctx_t* ctx, conn_t* conn, half_t* h, uint64_t first_ns, ui
         if ex == NULL:      # nobody has asked
             raise_doubt(conn, DOUBT_REQUESTS)
         else:
+            if head.status == 100:
+                ex.flags |= EX_CONTINUED
             if head.has_te or head.has_cl:
                 head.ambiguity |= AMB_NO_BODY_ALLOWED   # RFC 9110 section 8.6, RFC 9112 section 6.1: some clients read one
             if head.ambiguity:
@@ -584,25 +614,36 @@ cdef void on_response(ctx_t* ctx, conn_t* conn, half_t* h, uint64_t first_ns, ui
         return
     if ex == NULL:
         ctx.counters[C_ORPHAN_RESPONSES] += 1
-        raise_doubt(conn, DOUBT_REQUESTS)
+        # to an unseen CONNECT or upgrade: what follows may be a tunnel
+        raise_doubt(conn, DOUBT_ALL if head.status == 101 or (
+            head.status >= 200 and head.status < 300 and not head.has_te and not head.has_cl) else DOUBT_REQUESTS)
     else:
         ex.resp.started = 1
         ex.resp.first_ns = first_ns
         ex.resp.last_ns = ts
         ex.status = <uint16_t>head.status
         if conn.dir_request == DIR_IN:      # served by whoever answers
-            ex.tgid = ctx.tgid
+            ex.tgid = h.tgid
         if conn.doubt or ex.flags & EX_DOUBT:
             under_doubt(conn, ex, ts)
         note_ambiguity(conn, ex, head, False)
+        if ex.flags & (EX_CONNECT | EX_UPGRADE | EX_BODY) and not ex.flags & EX_DOUBT:
+            if ex.flags & (EX_CONNECT | EX_UPGRADE) and head.status != 101 and (
+                    not ex.flags & EX_CONNECT or head.status >= 300):
+                no_tunnel(ex)
+            if head.status < 400:
+                ex.flags &= ~EX_BODY & 0xFFFF
+            elif ex.flags & EX_BODY:
+                raise_doubt(conn, DOUBT_REQUESTS | DOUBT_REQUEST_FRAMING)
         if not ex.flags & (EX_DROP | EX_EMITTED):
             content_facts(ctx, head, &ex.resp)
             if write_response_head(ctx, head, &ex.resp) < 0:
                 ex.flags |= EX_DROP
                 ctx.counters[C_RECORDS_DROPPED_SIZE] += 1
         if ex.flags & EX_HEAD:
-            if ex.flags & EX_DOUBT and not empty and (head.has_te or (head.has_cl and head.content_length)):
+            if ex.flags & EX_DOUBT and not empty and (head.has_te or not head.has_cl or head.content_length):
                 raise_doubt(conn, DOUBT_ANSWER_FRAMING)     # if it is another request's answer, its body follows
+                ex.marks |= MARK_RESPONSE_FRAMING
             empty = True
         if not head.odd_status and (head.status == 101 or (
                 ex.flags & EX_CONNECT and head.status >= 200 and head.status < 300)):
@@ -616,6 +657,7 @@ cdef void on_response(ctx_t* ctx, conn_t* conn, half_t* h, uint64_t first_ns, ui
                 ex.flags |= EX_DOUBT
             ex.resp.done = 1
             if ex.flags & EX_DOUBT:
+                ex.marks |= MARK_RESPONSE_FRAMING
                 tunnel_in_doubt(ctx, conn)
             else:
                 go_opaque(ctx, conn)
@@ -645,6 +687,9 @@ cdef void on_response(ctx_t* ctx, conn_t* conn, half_t* h, uint64_t first_ns, ui
     else:
         h.state = H_UNTIL_CLOSE
         h.body_begins = conn.doubt != 0
+        if ex != NULL and ex.flags & EX_DOUBT and head.status >= 200 and head.status < 300:
+            ex.marks |= MARK_RESPONSE_FRAMING       # if it is the answer to an unseen CONNECT, what follows is a tunnel
+            raise_doubt(conn, DOUBT_ALL)
 
 
 cdef size_t feed_start(ctx_t* ctx, conn_t* conn, half_t* h, bint request, const uint8_t* p, size_t n,
@@ -1068,6 +1113,7 @@ cdef void http1_data(ctx_t* ctx, conn_t* conn, uint32_t d, const uint8_t* p, siz
             return
     request = d == conn.dir_request
     h.last_ns = ts
+    h.tgid = ctx.tgid
     h.ended = 0         # bytes after an end: it was not the end
     while n:
         if conn.doubt:
@@ -1083,8 +1129,10 @@ cdef void http1_data(ctx_t* ctx, conn_t* conn, uint32_t d, const uint8_t* p, siz
         if h.state == H_START:
             take = feed_start(ctx, conn, h, request, p, n, ts)
         elif h.state == H_BODY or h.state == H_CHUNK_DATA:
-            if (event_start and request and h.current != NULL and h.current.flags & EX_EXPECT and h.current.resp.done
-                    and h.current.status >= 400 and h.current.req.size == 0 and may_be_request(p, p + n)):
+            if event_start and request and body_not_owed(h) and not conn.doubt and not refused(h):
+                if looks_like_request(p, p + n):
+                    h.current.flags |= EX_BODY
+            elif event_start and request and body_not_owed(h) and may_be_request(p, p + n):
                 # refused after Expect: 100-continue, and the client sends its next request instead of the body - or a
                 # body that looks like one: what follows is marked
                 raise_doubt(conn, DOUBT_REQUESTS | DOUBT_REQUEST_FRAMING)
@@ -1136,6 +1184,17 @@ cdef void http1_data(ctx_t* ctx, conn_t* conn, uint32_t d, const uint8_t* p, siz
         n -= take
 
 
+cdef inline bint refused(half_t* h) noexcept nogil:
+    return h.current.resp.started and h.current.status >= 400
+
+
+cdef inline bint body_not_owed(half_t* h) noexcept nogil:
+    """The client asked for 100 (Continue) and did not get it, and nothing of the body was sent: it may have been refused, by
+    an answer that is lost or still to come, and go on without the body (RFC 9110 section 10.1.1)."""
+    return (h.current != NULL and h.current.flags & EX_EXPECT and not h.current.flags & EX_CONTINUED
+            and h.current.req.size == 0)
+
+
 cdef void http1_hole(ctx_t* ctx, conn_t* conn, uint32_t d, uint64_t n, bint lost) noexcept:
     """`n` bytes of direction `d` are missing: `lost` on the way, or never copied (size-only)."""
     cdef half_t* h = &conn.half[d]
@@ -1157,11 +1216,15 @@ cdef void http1_hole(ctx_t* ctx, conn_t* conn, uint32_t d, uint64_t n, bint lost
     if request and conn.half[1 - d].parked:     # what waits for the next request belongs to one that was not seen
         before_park(ctx, conn, &conn.half[1 - d], conn.half[1 - d].last_ns)
     if h.body_begins:
+        if h.current != NULL:       # the hole may be a body, or the next answer to come behind that of a HEAD
+            h.current.marks |= MARK_RESPONSE_FRAMING
+        raise_doubt(conn, DOUBT_ANSWER_FRAMING)
         end_doubtful(ctx, conn, d, h, h.last_ns)
     while n:
         if h.state == H_RESYNC or h.state == H_OPAQUE:
             return
-        if h.state == H_BODY or h.state == H_CHUNK_DATA or h.state == H_UNTIL_CLOSE:
+        if (h.state == H_BODY or h.state == H_CHUNK_DATA or h.state == H_UNTIL_CLOSE) and not (
+                request and body_not_owed(h)):
             skip = n if h.state == H_UNTIL_CLOSE or n < h.remaining else h.remaining
             if h.current != NULL:
                 m = side(h.current, request)
@@ -1186,9 +1249,12 @@ cdef void http1_hole(ctx_t* ctx, conn_t* conn, uint32_t d, uint64_t n, bint lost
             continue
         if h.state == H_START and h.part.len:
             salvage_head(ctx, conn, h, request, h.last_ns)
+            if h.state == H_OPAQUE:
+                return      # 101 or CONNECT: the rest of its head was lost
         if h.current != NULL:
             h.current.marks |= MARK_REQUEST_LOST if request else MARK_RESPONSE_LOST
-            side(h.current, request).lost += n
+            if not (request and body_not_owed(h)):
+                side(h.current, request).lost += n
         elif not request and awaiting(conn) != NULL:
             awaiting(conn).resp.lost += n
         ex = conn.first
