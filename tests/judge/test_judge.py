@@ -45,7 +45,8 @@ def test_nothing_is_doubted_where_nothing_is_missing() -> None:
     assert not [(a.conversation.number, ex.number) for a in plain for ex in a.missing]
     # what comes behind a CONNECT or upgrade that is never answered may be bytes of a tunnel
     assert not [(a.conversation.number, v.record["path"], v.record["marks"]) for a in plain for v in a.verdicts
-                if v.doubt and not ("no_response" in v.marks and a.conversation.plan.last in ("upgrade", "connect", "unanswered"))]
+                if v.doubt and not ("no_response" in v.marks
+                                    and a.conversation.plan.last in ("upgrade", "connect", "unanswered"))]
 
 
 @pytest.mark.parametrize("kind", [kind for kind in generator.KINDS if kind != "whole"])
