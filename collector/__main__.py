@@ -213,6 +213,8 @@ def run(settings: config.Config, options: argparse.Namespace) -> int:
 
     pids = [_process(pid) for pid in options.pid]
     preflight.require()
+    if preflight.own_pid_namespace() is not None:
+        logging.getLogger("preflight").warning("this is %s", preflight.NESTED)
     with NodeLock(settings["COLLECTOR_RUNTIME_DIR"]):
         kind, fd = _output(settings, options.output)
         rings = partition.ring_count(settings.shards, os.cpu_count() or 1)

@@ -23,7 +23,7 @@ import zmq
 
 from collector import abi, control, errors
 from collector.clock import SystemClock
-from collector.loader import addresses, capturefile, compiler, entries, kernel
+from collector.loader import addresses, capturefile, compiler, entries, kernel, preflight
 from collector.loader.probes import registry
 from collector.loader.ringbuffer import Ring
 from collector.metrics import LOADER_NAMES
@@ -177,6 +177,7 @@ class Loader:
         self._bits: dict[int, int] = {}
         self._pids: set[int] = set()
         self._tracefs = ""
+        self._nested = preflight.own_pid_namespace()  # then the kernel's process ids are not those of our /proc
         self._next_stats = 0.0
         self._heard = True
         self._wall = self._clock.wall_offset_ns()
@@ -276,6 +277,8 @@ class Loader:
             defines["SELECT_PIDS"] = 1
         if start["unix"]:
             defines["UNIX_SOCKETS"] = 1
+        if self._nested is not None:
+            defines["PIDNS_DEV"], defines["PIDNS_INO"] = self._nested
         if tuple(int(n) for n in os.uname().release.split("-")[0].split(".")[:2]) < (5, 10):
             # inner maps must then be exactly as large as the template
             defines["RING_TEMPLATE_PAGES"] = start["ring_bytes"] // 4096
@@ -409,7 +412,7 @@ class Loader:
             conn_id, tgid, fd, ring, _pad = _QUESTION.unpack_from(span, at + 8)
             if conn_id:
                 self._look_at((conn_id, tgid, fd), ring)
-            else:
+            elif self._nested is None:
                 name = addresses.process_name(tgid)  # the kernel knew that of a thread
                 if name:
                     self._injected.append((ring, self._rings[ring].produced(), abi.pack_process(
@@ -417,7 +420,7 @@ class Loader:
 
     def _look_at(self, conn: tuple[int, int, int], ring: int) -> None:
         _conn_id, tgid, fd = conn
-        known = addresses.is_socket(tgid, fd)
+        known = addresses.is_socket(tgid, fd) if self._nested is None else None
         if known is None:
             self._counters.add("addresses_failed")
             return
