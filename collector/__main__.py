@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import logging
 import os
 import sys
@@ -167,7 +166,7 @@ def replay(settings: config.Config, options: argparse.Namespace) -> int:
         settings, kind, "collector.loader.replay",
         {"files": [os.path.abspath(path) for path in options.files]}, output_fd=fd, live=False, lossless=True,
         ordered=True, ends_by_itself=True, directory=tempfile.mkdtemp(prefix="collector-"), directory_exists=True,
-        record_prefix=_replay_prefix(options.files), daemonset_id="00000000-0000-0000-0000-000000000000", serve_health=False,
+        record_prefix="replay-", daemonset_id="00000000-0000-0000-0000-000000000000", serve_health=False,
         stop_sink_seconds=3600.0))
     code = supervisor.run()
     for problem in supervisor.problems:
@@ -175,17 +174,6 @@ def replay(settings: config.Config, options: argparse.Namespace) -> int:
     if settings["AKTO_LOG_LEVEL"] != "OFF":
         _summary(supervisor.totals(), "replayed")
     return code
-
-
-def _replay_prefix(paths: list[str]) -> str:
-    """Records of a capture file have the identities that they had live: those of the boot in which it was made."""
-    from collector.loader import capturefile
-
-    with contextlib.suppress(CollectorError, OSError):
-        for path in paths:
-            if capturefile.is_capture(path):
-                return capturefile.boot_of(path) + "-"
-    return "replay-"
 
 
 def _process(number: int) -> int:

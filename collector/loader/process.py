@@ -185,7 +185,12 @@ class Loader:
         spare = start.get("spare", 0)
         record = child.fds[1] if start.get("record") else None
         self._adopted_fds = child.fds[1 + spare:]
-        self._writer = capturefile.Writer(record, start["rings"], start["record_limit"]) if record is not None else None
+        self._writer: capturefile.Writer | None = None
+        self._record_failed = False
+        if record is not None:
+            self._writer = capturefile.Writer(record, start["rings"], start["record_limit"],
+                                              self._counters["record_file_bytes"])
+            self._writer.skipped_bytes = self._counters["record_file_skipped_bytes"]
         self._stats_base = {name: self._counters[name] for name in _STATS if name != "null_accepts"}
 
     def _introduce(self, shard: int) -> None:
@@ -392,14 +397,25 @@ class Loader:
 
     def _record(self, number: int, span: bytes, wall: int) -> None:
         assert self._writer is not None
-        try:
-            self._writer.write(number, span, wall)
-        except OSError as error:
-            self._child.say({"kind": "problem", "text": f"--record: {error.strerror}; recording stopped"})
-            self._writer = None
-            return
+        full = self._writer.full
+        if self._record_failed:
+            self._writer.skipped_bytes += len(span)
+        else:
+            try:
+                self._writer.write(number, span, wall)
+            except OSError as error:
+                self._cannot_record(error)
+                self._writer.skipped_bytes += len(span)
+        if self._writer.full and not full:
+            log.warning("--record: the limit of %d bytes is reached: later events are counted, not written",
+                        self._start["record_limit"])
         self._counters["record_file_bytes"] = self._writer.written_bytes
         self._counters["record_file_skipped_bytes"] = self._writer.skipped_bytes
+
+    def _cannot_record(self, error: OSError) -> None:
+        self._record_failed = True
+        self._child.say({"kind": "problem", "text": f"--record: {error.strerror}: later events are counted, not written; "
+                         "capture goes on"})
 
     def _answer(self) -> None:
         """Connections that user space must look at."""
@@ -553,7 +569,13 @@ class Loader:
         left = sum(ring.pending() for ring in self._rings)
         if left:
             log.error("stopped with %d bytes not drained", left)
-        return 1 if left else 0
+        if self._writer is not None:
+            try:
+                self._writer.close()
+            except OSError as error:
+                if not self._record_failed:
+                    self._cannot_record(error)
+        return 1 if left or self._record_failed else 0
 
 
 def main() -> int:
