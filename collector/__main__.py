@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import logging
 import os
+import re
 import sys
 import tempfile
 import uuid
@@ -17,7 +17,7 @@ from collector.errors import CollectorError, ConfigError
 EPILOG = """\
 exit codes:
   0   ended as asked (signal, --duration, end of the files)
-  1   something was not delivered, or the output went away
+  1   something was not delivered or not recorded, or the output went away
   2   the command line is wrong
   3   AKTO_MEM_THRESH_RESTART was passed: drained, please start again
   65  a recorded file is damaged (what was readable was processed)
@@ -25,6 +25,11 @@ exit codes:
   70  a child process could not be started or kept alive
   75  another collector captures on this node
   78  a variable or option has a bad value
+
+signals (`run`, `replay`):
+  TERM, INT  drain, deliver, end; a second one ends at once, with 128 + its number
+  HUP        open the output file again (after it was renamed); ends nothing
+  USR1       log a line of statistics; ends nothing
 
 Settings are environment variables: `collector config` lists them.
 """
@@ -43,8 +48,9 @@ examples:
 REPLAY_HELP = """\
 Feed recorded traffic through the same router, shards and sink; needs no privilege.
 
-FILE is a capture of `collector run --record`, or a .streams.jsonl of two-sided streams. Records come out ordered by
-(end time, connection, index) and are the same every time, whatever the number of shards.
+FILE is a capture of `collector run --record`, or a .streams.jsonl of two-sided streams. Files share nothing: each gives
+the records that it gives alone, one file after the other. Those of a file come out ordered by (end time, connection,
+stream position) and are the same every time, whatever the number of shards. Temporary files are made in TMPDIR.
 """
 
 
@@ -104,25 +110,33 @@ def _seconds(text: str) -> float:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit code."""
+    closed = logs.keep_standard_descriptors()
     options = parser().parse_args(arguments)
     try:
         settings = config.load()
         if options.command == "config":
             sys.stdout.write(config.table(settings))
             for warning in settings.warnings:
-                sys.stderr.write(f"collector: warning: {warning}\n")
+                logs.say(f"collector: warning: {warning}")
             return errors.EXIT_OK
         if options.command == "check":
             from collector.loader import preflight
 
             return preflight.main()
+        from collector.supervisor.supervisor import hold_signals
+
+        if 1 in closed and (options.output or settings.output) == "-":
+            raise ConfigError("--output -: standard output is closed")
+        hold_signals()
         logs.set_up_supervisor(settings["AKTO_LOG_LEVEL"], settings["COLLECTOR_LOG_FORMAT"])
         for warning in settings.warnings:
             logging.getLogger("config").warning(warning)
         return run(settings, options) if options.command == "run" else replay(settings, options)
     except CollectorError as error:
-        sys.stderr.write(f"collector: {error}\n")
+        logs.say(f"collector: {error}")
         return error.exit_code
+    except BrokenPipeError:  # `collector config | head`
+        return errors.EXIT_FAILURE
     finally:
         logs.shut_down()
 
@@ -136,6 +150,12 @@ def _output(settings: config.Config, option: str | None) -> tuple[str, int | Non
         return "kafka", None
     if output == "null":
         return "null", None
+    scheme = re.match(r"[a-z][a-z0-9+.-]*://", output, re.IGNORECASE)
+    if scheme:
+        raise ConfigError(f"output {output!r}: is no file" + (
+            "; brokers are named by AKTO_KAFKA_BROKER_MAL=HOST:PORT[,HOST:PORT...], the topic by COLLECTOR_KAFKA_TOPIC, and "
+            "the output is then `kafka`" if scheme[0].lower().startswith("kafka") else "; a file of that name: "
+            f"./{output}"))
     if output == "-":
         return "-", os.dup(1)
     try:
@@ -146,10 +166,12 @@ def _output(settings: config.Config, option: str | None) -> tuple[str, int | Non
 
 def _summary(totals: dict[str, int], what: str) -> None:
     lost = totals["loader_kernel_dropped_events"]
-    sys.stderr.write(
+    known = totals["sink_delivered_records"] + totals["sink_dropped_records"] + totals["sink_failed_records"]
+    left = f", {totals['records'] - known} not delivered" if totals["records"] > known else ""
+    logs.say(
         f"collector: {what}: {totals['records']} records ({totals['records_marked']} marked), "
         f"{totals['sink_delivered_records']} delivered, {totals['sink_dropped_records']} dropped, "
-        f"{totals['sink_failed_records']} failed; {totals['events']} events, {lost} lost, {totals['holes']} holes\n")
+        f"{totals['sink_failed_records']} failed{left}; {totals['events']} events, {lost} lost, {totals['holes']} holes")
 
 
 def replay(settings: config.Config, options: argparse.Namespace) -> int:
@@ -166,26 +188,17 @@ def replay(settings: config.Config, options: argparse.Namespace) -> int:
     supervisor = Supervisor(Plan(
         settings, kind, "collector.loader.replay",
         {"files": [os.path.abspath(path) for path in options.files]}, output_fd=fd, live=False, lossless=True,
-        ordered=True, ends_by_itself=True, directory=tempfile.mkdtemp(prefix="collector-"), directory_exists=True,
-        record_prefix=_replay_prefix(options.files), daemonset_id="00000000-0000-0000-0000-000000000000", serve_health=False,
+        ordered=True, ends_by_itself=True,
+        reopen=(lambda: _output(settings, options.output)[1]) if kind == "file" else None,
+        directory=tempfile.mkdtemp(prefix="collector-"), directory_exists=True,
+        record_prefix="replay-", daemonset_id="00000000-0000-0000-0000-000000000000", serve_health=False,
         stop_sink_seconds=3600.0))
     code = supervisor.run()
     for problem in supervisor.problems:
-        sys.stderr.write(f"collector: {problem}\n")
+        logs.say(f"collector: {problem}")
     if settings["AKTO_LOG_LEVEL"] != "OFF":
         _summary(supervisor.totals(), "replayed")
     return code
-
-
-def _replay_prefix(paths: list[str]) -> str:
-    """Records of a capture file have the identities that they had live: those of the boot in which it was made."""
-    from collector.loader import capturefile
-
-    with contextlib.suppress(CollectorError, OSError):
-        for path in paths:
-            if capturefile.is_capture(path):
-                return capturefile.boot_of(path) + "-"
-    return "replay-"
 
 
 def _process(number: int) -> int:
@@ -213,6 +226,8 @@ def run(settings: config.Config, options: argparse.Namespace) -> int:
 
     pids = [_process(pid) for pid in options.pid]
     preflight.require()
+    if preflight.own_pid_namespace() is not None:
+        logging.getLogger("preflight").warning("this is %s", preflight.NESTED)
     with NodeLock(settings["COLLECTOR_RUNTIME_DIR"]):
         kind, fd = _output(settings, options.output)
         rings = partition.ring_count(settings.shards, os.cpu_count() or 1)
@@ -234,12 +249,13 @@ def run(settings: config.Config, options: argparse.Namespace) -> int:
                 raise ConfigError(f"--record {options.record!r}: {error.strerror}") from None
         supervisor = Supervisor(Plan(
             settings, kind, "collector.loader.process", message, fds, output_fd=fd,
+            reopen=(lambda: _output(settings, options.output)[1]) if kind == "file" else None,
             duration_seconds=options.duration,
             directory=os.path.join(settings["COLLECTOR_RUNTIME_DIR"], f"run-{os.getpid()}"),
             record_prefix=capturefile.boot_id() + "-", daemonset_id=str(uuid.uuid4())))
         code = supervisor.run()
         for problem in supervisor.problems:
-            sys.stderr.write(f"collector: {problem}\n")
+            logs.say(f"collector: {problem}")
         if settings["AKTO_LOG_LEVEL"] != "OFF":
             _summary(supervisor.totals(), "stopped")
         return code

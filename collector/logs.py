@@ -11,6 +11,7 @@ it holds the queue's lock silences its siblings - cannot occur, for the queue ha
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -111,9 +112,40 @@ def set_up_supervisor(level: str, form: str) -> None:
     multiprocessing_logging.install_mp_handler(root)
 
 
+def say(text: str) -> None:
+    """A line on standard error that is no log line. Nobody reading there is no reason to stop."""
+    with contextlib.suppress(OSError, ValueError):
+        sys.stderr.write(text + "\n")
+        sys.stderr.flush()
+
+
+def keep_standard_descriptors() -> set[int]:
+    """Open /dev/null where standard input, output or error is closed, or the next file that is opened would take its
+    place. Returns the numbers of those.
+    """
+    closed = set()
+    for fd in (0, 1, 2):
+        try:
+            os.fstat(fd)
+        except OSError:
+            closed.add(fd)
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+    if 1 in closed:
+        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115 - for the life of the process
+    if 2 in closed:
+        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
+    return closed
+
+
 def shut_down() -> None:
-    """Write out what is queued."""
+    """Write out what is queued; what nobody reads any more is no failure."""
     logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            with open(os.devnull, "wb") as nowhere:  # what is still in the buffer goes there at exit
+                os.dup2(nowhere.fileno(), stream.fileno())
 
 
 class ChildLines:

@@ -23,7 +23,8 @@ LOADER_NAMES = (*COMMON, "spans", "span_bytes", "spans_announced_again", "record
 SHARD_NAMES = (*COMMON, "messages", "batches", "batch_bytes", "batches_resent", "window_full", "refused_messages",
                "in_flight_bytes", "records_acknowledged", "batches_without_slot")
 SINK_NAMES = (*COMMON, "batches", "records", "record_bytes", "delivered_records", "failed_records", "dropped_records",
-              "queue_bytes", "write_errors", "refused_messages", "destination_up", "unreadable_batches")
+              "queue_bytes", "write_errors", "refused_messages", "destination_up", "unreadable_batches",
+              "output_state")
 SUPERVISOR_NAMES = ("restarts_loader", "restarts_shard", "restarts_sink", "memory_pss_bytes", "memory_checks",
                     "shed", "lost_exchanges", "lost_state_bytes", "lost_records")
 
@@ -162,7 +163,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("collector_addresses_failed", COUNTER, "loader", "addresses_failed", "The same, not found."),
     Metric("collector_record_file_bytes", COUNTER, "loader", "record_file_bytes", "Bytes written by --record."),
     Metric("collector_record_file_skipped_bytes", COUNTER, "loader", "record_file_skipped_bytes",
-           "Bytes not written by --record because its limit was reached."),
+           "Bytes not written by --record because its limit was reached or the file could not be written."),
     Metric("collector_log_lines_dropped", COUNTER, "shard", "log_lines_dropped",
            "Log lines of a shard that could not be handed over in time."),
     Metric("collector_refused_messages", COUNTER, "shard", "refused_messages",

@@ -14,6 +14,10 @@ from collector.loader import kernel, offsets
 
 _CAPABILITIES = {"CAP_SYS_ADMIN": 21, "CAP_SYS_PTRACE": 19, "CAP_SYS_RESOURCE": 24, "CAP_IPC_LOCK": 14,
                  "CAP_PERFMON": 38, "CAP_BPF": 39}
+_INITIAL_PID_NAMESPACE = 0xEFFFFFFC  # include/linux/proc_ns.h PROC_PID_INIT_INO
+NESTED = ("a pid namespace of its own (a container without hostPID): process ids in records are the node's and not those "
+          "seen here; --pid takes processes of this namespace only; where descriptors are the identity, connections older "
+          "than the collector stay without addresses, or are left out")
 FOUND, MISSING, NOTE = "found", "MISSING", "note"
 
 
@@ -38,6 +42,27 @@ def _effective_capabilities() -> int:
             if line.startswith("CapEff:"):
                 return int(line.split()[1], 16)
     return 0
+
+
+def own_pid_namespace(path: str = "/proc/self/ns/pid") -> tuple[int, int] | None:
+    """(device as the kernel writes it, inode) of our pid namespace when it is not the initial one, whose numbers the kernel
+    programs see; None when it is. Raises OSError.
+    """
+    found = os.stat(path)
+    if found.st_ino == _INITIAL_PID_NAMESPACE:
+        return None
+    return os.major(found.st_dev) << 20 | os.minor(found.st_dev), found.st_ino
+
+
+def _pid_namespace() -> Row:
+    need = "the node's process ids"
+    try:
+        nested = own_pid_namespace() is not None
+    except OSError as error:
+        return Row(need, NOTE, f"/proc/self/ns/pid: {error.strerror}", "mount /proc")
+    if not nested:
+        return Row(need, FOUND, "the initial pid namespace")
+    return Row(need, NOTE, NESTED, "share the host's (hostPID: true, docker run --pid=host)")
 
 
 def _kernel() -> Row:
@@ -161,7 +186,8 @@ def _cpuid() -> Row:
 
 
 CHECKS: tuple[Callable[[], Row], ...] = (
-    _kernel, _hooks, _identity, _ring_buffer, _tracefs, _capabilities, _paranoid, _bcc, _memory, _cpuid)
+    _kernel, _hooks, _identity, _ring_buffer, _tracefs, _capabilities, _paranoid, _bcc, _pid_namespace, _memory,
+    _cpuid)
 
 
 def rows() -> list[Row]:

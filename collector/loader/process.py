@@ -23,7 +23,7 @@ import zmq
 
 from collector import abi, control, errors
 from collector.clock import SystemClock
-from collector.loader import addresses, capturefile, compiler, entries, kernel
+from collector.loader import addresses, capturefile, compiler, entries, kernel, preflight
 from collector.loader.probes import registry
 from collector.loader.ringbuffer import Ring
 from collector.metrics import LOADER_NAMES
@@ -178,6 +178,7 @@ class Loader:
         self._bits: dict[int, int] = {}
         self._pids: set[int] = set()
         self._tracefs = ""
+        self._nested = preflight.own_pid_namespace()  # then the kernel's process ids are not those of our /proc
         self._next_stats = 0.0
         self._heard = True
         self._wall = self._clock.wall_offset_ns()
@@ -185,7 +186,12 @@ class Loader:
         spare = start.get("spare", 0)
         record = child.fds[1] if start.get("record") else None
         self._adopted_fds = child.fds[1 + spare:]
-        self._writer = capturefile.Writer(record, start["rings"], start["record_limit"]) if record is not None else None
+        self._writer: capturefile.Writer | None = None
+        self._record_failed = False
+        if record is not None:
+            self._writer = capturefile.Writer(record, start["rings"], start["record_limit"],
+                                              self._counters["record_file_bytes"])
+            self._writer.skipped_bytes = self._counters["record_file_skipped_bytes"]
         self._stats_base = {name: self._counters[name] for name in _STATS if name != "null_accepts"}
 
     def _introduce(self, shard: int, again: bool) -> None:
@@ -286,6 +292,8 @@ class Loader:
             defines["SELECT_PIDS"] = 1
         if start["unix"]:
             defines["UNIX_SOCKETS"] = 1
+        if self._nested is not None:
+            defines["PIDNS_DEV"], defines["PIDNS_INO"] = self._nested
         if tuple(int(n) for n in os.uname().release.split("-")[0].split(".")[:2]) < (5, 10):
             # inner maps must then be exactly as large as the template
             defines["RING_TEMPLATE_PAGES"] = start["ring_bytes"] // 4096
@@ -399,14 +407,25 @@ class Loader:
 
     def _record(self, number: int, span: bytes, wall: int) -> None:
         assert self._writer is not None
-        try:
-            self._writer.write(number, span, wall)
-        except OSError as error:
-            self._child.say({"kind": "problem", "text": f"--record: {error.strerror}; recording stopped"})
-            self._writer = None
-            return
+        full = self._writer.full
+        if self._record_failed:
+            self._writer.skipped_bytes += len(span)
+        else:
+            try:
+                self._writer.write(number, span, wall)
+            except OSError as error:
+                self._cannot_record(error)
+                self._writer.skipped_bytes += len(span)
+        if self._writer.full and not full:
+            log.warning("--record: the limit of %d bytes is reached: later events are counted, not written",
+                        self._start["record_limit"])
         self._counters["record_file_bytes"] = self._writer.written_bytes
         self._counters["record_file_skipped_bytes"] = self._writer.skipped_bytes
+
+    def _cannot_record(self, error: OSError) -> None:
+        self._record_failed = True
+        self._child.say({"kind": "problem", "text": f"--record: {error.strerror}: later events are counted, not written; "
+                         "capture goes on"})
 
     def _answer(self) -> None:
         """Connections that user space must look at."""
@@ -419,7 +438,7 @@ class Loader:
             conn_id, tgid, fd, ring, _pad = _QUESTION.unpack_from(span, at + 8)
             if conn_id:
                 self._look_at((conn_id, tgid, fd), ring)
-            else:
+            elif self._nested is None:
                 name = addresses.process_name(tgid)  # the kernel knew that of a thread
                 if name:
                     self._injected.append((ring, self._rings[ring].produced(), abi.pack_process(
@@ -427,7 +446,7 @@ class Loader:
 
     def _look_at(self, conn: tuple[int, int, int], ring: int) -> None:
         _conn_id, tgid, fd = conn
-        known = addresses.is_socket(tgid, fd)
+        known = addresses.is_socket(tgid, fd) if self._nested is None else None
         if known is None:
             self._counters.add("addresses_failed")
             return
@@ -560,7 +579,13 @@ class Loader:
         left = sum(ring.pending() for ring in self._rings)
         if left:
             log.error("stopped with %d bytes not drained", left)
-        return 1 if left else 0
+        if self._writer is not None:
+            try:
+                self._writer.close()
+            except OSError as error:
+                if not self._record_failed:
+                    self._cannot_record(error)
+        return 1 if left or self._record_failed else 0
 
 
 def main() -> int:

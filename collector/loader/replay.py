@@ -10,7 +10,7 @@ import zmq
 from collector.errors import DamagedFileError
 from collector.loader import capturefile, streams
 from collector.metrics import LOADER_NAMES
-from collector.router import endpoints, partition
+from collector.router import endpoints, messages, partition
 from collector.router.channel import Sender
 from collector.runtime import Child
 
@@ -38,27 +38,23 @@ class Replay:
         self._files: list[str] = start["files"]
         self._spans: list[bytearray] = [bytearray() for _ in self._senders]
         self._wall = 0
+        self._any_damage = False
 
     def run(self) -> int:
         """All files in order, then the end to every shard."""
         self._child.ready()
-        damaged = False
-        base_ns = streams.BASE_NS
-        for number, path in enumerate(self._files):
+        for number, path in enumerate(self._files, 1):
             try:
                 if capturefile.is_capture(path):
-                    for span in capturefile.read(path):
-                        self._send(partition.shard_of_ring(span.ring, len(self._senders)), span.data,
-                                   span.wall_offset_ns)
+                    self._capture(path, number)
                 else:
-                    base_ns = self._streams(path, number + 1, base_ns)
+                    self._streams(path, number)
             except DamagedFileError as error:
-                damaged = True
                 self._flush()
-                self._child.say({"kind": "problem", "text": str(error)})
+                self._damaged(str(error))
             except OSError as error:
-                damaged = True
-                self._child.say({"kind": "problem", "text": f"{path}: {error.strerror}"})
+                self._flush()
+                self._damaged(f"{path}: {error.strerror}")
             if self._child.stopping:
                 break
         for sender in self._senders:
@@ -69,22 +65,41 @@ class Replay:
         while not all(sender.idle() for sender in self._senders):
             self._turn()
         self._counters["done"] = 1
-        return DamagedFileError.exit_code if damaged else 0
+        return DamagedFileError.exit_code if self._any_damage else 0
 
-    def _streams(self, path: str, tgid: int, base_ns: int) -> int:
-        file = streams.StreamsFile(path)
-        self._wall = file.epoch_ns - base_ns
-        last = base_ns
-        for event in file.events(tgid, base_ns):
+    def _damaged(self, text: str) -> None:
+        self._any_damage = True
+        self._child.say({"kind": "problem", "text": text})
+
+    def _begin(self, number: int, prefix: str) -> None:
+        """Tell every shard that a file begins: it shares nothing with those before it. Records of a capture file have the
+        identities that they had live, those of the boot in which it was made.
+        """
+        for sender in self._senders:
+            self._wait(sender, 0)
+            sender.send((prefix.encode("ascii"),), number, kind=messages.FILE)
+
+    def _capture(self, path: str, number: int) -> None:
+        recording = capturefile.Recording(path)
+        self._begin(number, recording.boot + "-")
+        for span in recording.spans():
+            self._send(partition.shard_of_ring(span.ring, len(self._senders)), span.data, span.wall_offset_ns)
+        if recording.left_out_bytes:
+            self._child.say({"kind": "problem", "text": f"{path}: {recording.left_out_bytes} bytes of events were left out "
+                             "when it was recorded (its limit was reached, or the disk was full)"})
+
+    def _streams(self, path: str, number: int) -> None:
+        file = streams.StreamsFile(path, self._child.beat)
+        for error in file.errors:
+            self._damaged(str(error))
+        self._begin(number, "replay-")
+        self._wall = file.epoch_ns - streams.BASE_NS
+        for event in file.events(number, streams.BASE_NS):
             shard = partition.shard_of_ring(partition.ring_of(event.conn_id, self._rings), len(self._senders))
             self._spans[shard] += event.record
-            last = event.ts_ns
             if len(self._spans[shard]) > SPAN_BYTES:
                 self._flush()
         self._flush()
-        if file.error is not None:
-            raise file.error
-        return last + streams.FILE_GAP_NS
 
     def _flush(self) -> None:
         for shard, span in enumerate(self._spans):

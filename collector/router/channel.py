@@ -251,7 +251,7 @@ class Receiver:
                 continue
             peer = self._peers.get(identity)
             if (peer is None or header.receiver_epoch != self.epoch or header.sender_epoch != peer.epoch
-                    or header.kind not in (messages.DATA, messages.SPAN, messages.SLOT, messages.END)):
+                    or header.kind not in (messages.DATA, messages.SPAN, messages.SLOT, messages.FILE, messages.END)):
                 self.refused += 1  # meant for an earlier life of ours: the sender will hear of the new one
                 continue
             payload = [frame.buffer for frame in frames[2:]]

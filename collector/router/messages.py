@@ -7,9 +7,9 @@
     8       8     token of this start: a stranger's message is refused
     16      8     sender epoch: differs for each life of the sending process
     24      8     receiver epoch that the sender believes in (0 in HELLO)
-    32      8     number: of this message (DATA, SPAN, SLOT, END), or cumulative (ACK), or of the next one (HELLO)
-    40      8     argument: wall offset ns (DATA, SPAN), window bytes (WELCOME, ACK), oldest number not acknowledged
-                  (HELLO)
+    32      8     number: of this message (DATA, SPAN, SLOT, FILE, END), or cumulative (ACK), or of the next one (HELLO)
+    40      8     argument: wall offset ns (DATA, SPAN to a shard), number of the recorded file (FILE; DATA, SLOT to the
+                  sink; 0 live), window bytes (WELCOME, ACK), oldest number not acknowledged (HELLO)
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from collector.errors import ProtocolError
 _HEADER = struct.Struct("<4sB3x8sQQQq")
 MAGIC = b"ECM1"
 
-HELLO, WELCOME, DATA, ACK, END, SPAN, SLOT = 1, 2, 3, 4, 5, 6, 7
+HELLO, WELCOME, DATA, ACK, END, SPAN, SLOT, FILE = 1, 2, 3, 4, 5, 6, 7, 8
 
 # Payload of SPAN: a span that stays in its ring.
 _SPAN = struct.Struct("=QQQ")
@@ -66,6 +66,6 @@ def unpack(frame: bytes | memoryview, token: bytes) -> Header:
         raise ProtocolError(f"message of another version: {magic!r}")
     if theirs != token:
         raise ProtocolError("message with a foreign token")
-    if not HELLO <= kind <= SLOT:
+    if not HELLO <= kind <= FILE:
         raise ProtocolError(f"message of unknown kind {kind}")
     return Header(kind, sender, receiver, number, argument)

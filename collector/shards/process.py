@@ -51,11 +51,11 @@ class Shard:
                             window=INPUT_WINDOW_BYTES)
         self._out = Sender(self.context, endpoints.sink(), token, retain=True)
         settings = SimpleNamespace(**start["settings"])
-        self._pipeline = Pipeline(settings, Filters(parse_rules(settings.rules)), Decoder(), child.block)
-        self._pipeline.skip(start["suspects"])
+        self._settings, self._suspects = settings, start["suspects"]
         self._number, self._life = start["number"], start["life"]
         self._slots = slots.Writer(child.fds[1])
-        self._pipeline.use_slots(self._slots.memory, self._slots.count, BATCH_BYTES)
+        self._pipeline = self._new_pipeline()
+        self._file = 0  # number of the recorded file that is being fed
         self._next_give_back = 0
         self._poller = zmq.Poller()
         self._poller.register(self._in.socket, zmq.POLLIN)
@@ -74,6 +74,12 @@ class Shard:
         self._held: Delivery | None = None  # a span that came before its ring
         if start.get("rings"):
             self._map_rings(start, child.fds[2:])
+
+    def _new_pipeline(self) -> Pipeline:
+        pipeline = Pipeline(self._settings, Filters(parse_rules(self._settings.rules)), Decoder(), self._child.block)
+        pipeline.skip(self._suspects)
+        pipeline.use_slots(self._slots.memory, self._slots.count, BATCH_BYTES)
+        return pipeline
 
     def run(self) -> int:
         """Until told to stop and everything is acknowledged."""
@@ -96,6 +102,7 @@ class Shard:
     def _hear(self) -> None:
         for message in self._child.hear():
             if message.get("kind") == "budget":
+                self._settings.buffer_bytes = message["bytes"]
                 self._pipeline.set_budget(message["bytes"])
             elif message.get("kind") == "rings":
                 self._map_rings(message, message["fds"])
@@ -156,13 +163,36 @@ class Shard:
                 self._in.acknowledge(delivery)
                 continue
             self._counters.add("messages")
-            if delivery.kind == messages.SPAN:
+            if delivery.kind == messages.FILE:
+                self._begin_file(delivery)
+            elif delivery.kind == messages.SPAN:
                 self._feed_span(delivery)
             else:
                 for frame in delivery.frames:
                     self._feed(frame, delivery.argument)
             self._in.acknowledge(delivery)
             self._child.beat()
+
+    def _begin_file(self, delivery: Delivery) -> None:
+        """A recorded file begins: nothing of the one before is known to it, whose numbers may be of another boot."""
+        if self._file:
+            self._close_all()
+            while self._pipeline.pending() or not self._out.idle():
+                self._flush(1)
+                self._blocked_poller.poll(20)
+                self._hear()
+                self._out.service()
+                self._child.beat()
+        self._file = delivery.argument
+        self._settings.record_prefix = bytes(delivery.frames[0]).decode("ascii")
+        self._pipeline = self._new_pipeline()
+
+    def _close_all(self) -> None:
+        """Record what waits."""
+        if self._replay_end:
+            self._pipeline.finish_timers()
+        while not self._pipeline.close_all():
+            self._flush_or_wait()
 
     def _flush(self, at_least: int) -> bool:
         """Send the batch if it has that many bytes. False when the sink has no room for it now."""
@@ -183,13 +213,14 @@ class Shard:
             if isinstance(records, tuple):
                 slot, size = records
                 self._slots.used(slot, len(self._pipeline.free_slots()))
-                self._out.send((slots.pack(self._number, self._life, slot, size), index, details), kind=messages.SLOT,
-                               size=size + len(index) + len(details),
+                self._out.send((slots.pack(self._number, self._life, slot, size), index, details), self._file,
+                               kind=messages.SLOT, size=size + len(index) + len(details),
                                done=functools.partial(self._acknowledged, count, slot))
             else:
                 size = len(records)
                 self._counters.add("batches_without_slot")
-                self._out.send((records, index, details), done=functools.partial(self._acknowledged, count, None))
+                self._out.send((records, index, details), self._file,
+                               done=functools.partial(self._acknowledged, count, None))
             self._counters.add("batch_bytes", size)
             self._counters["records_acknowledged"] = self._records_done
             self._counters["in_flight_bytes"] = self._out.in_flight_bytes
@@ -219,10 +250,7 @@ class Shard:
 
     def _finish(self, deadline: float) -> int:
         """Record what waits, deliver it, end."""
-        if self._replay_end:
-            self._pipeline.finish_timers()
-        while not self._pipeline.close_all():
-            self._flush_or_wait()
+        self._close_all()
         while self._pipeline.pending() or not self._out.idle():
             self._flush(1)
             self._poller.poll(20)

@@ -94,8 +94,12 @@ class Destination:
         return self._lossless and self._queued_bytes > QUEUE_BYTES
 
     def submit(self, batch: Batch) -> None:
-        """Queue a batch; never blocks."""
+        """Queue a batch; never blocks. When no record can be delivered again, they have failed at once."""
         with self._lock:
+            if self.gone:
+                self.totals.failed += batch.count
+                self._done.append(batch)
+                return
             self._queue.append(batch)
             self._queued_bytes += len(batch.records)
             while not self._lossless and self._queued_bytes > QUEUE_BYTES and len(self._queue) > 1:
@@ -116,6 +120,22 @@ class Destination:
         """Is nothing waiting and nothing under way?"""
         with self._lock:
             return not self._queue and not self._active
+
+    def settled(self) -> bool:
+        """Is there nothing to wait for? Everything is delivered, or the destination is gone and has counted what waited."""
+        return self.idle() or bool(self.gone) and not self._thread.is_alive()
+
+    def give_up(self, why: str) -> None:
+        """No record can be delivered again: what waits has failed."""
+        with self._lock:
+            self.gone = self.gone or why
+            self.up = False
+            while self._queue:
+                batch = self._queue.popleft()
+                self._queued_bytes -= len(batch.records)
+                self.totals.failed += batch.count
+                self._done.append(batch)
+        self._wake()
 
     def close(self) -> None:
         """Deliver what waits without further delay, then end the thread."""
@@ -146,8 +166,7 @@ class Destination:
             self.deliver_forever()
         except Exception as error:
             log.exception("the destination's thread failed")
-            self.gone = str(error) or type(error).__name__
-            self._wake()
+            self.give_up(str(error) or type(error).__name__)
 
     def deliver_forever(self) -> None:
         """The thread: until closing and empty, or ``gone``."""

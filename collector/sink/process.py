@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import tempfile
 import time
 
 import zmq
@@ -35,7 +36,7 @@ class Sink:
         self._counters = child.counters
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._stop_seconds = float(start["stop_seconds"])
-        self._ordered = Ordered() if start["ordered"] else None
+        self._ordered = Ordered(beat=child.beat) if start["ordered"] else None
         self._base = child.counters.snapshot()  # another life may have counted before us
         self._destination = self._make(start)
         child.drop_privileges()
@@ -51,7 +52,7 @@ class Sink:
         self._full_poller.register(self._wake_read, zmq.POLLIN)
         self._said_gone = False
         self._slots = slots.Reader()
-        self._unreadable_records = 0
+        self._unreadable_records = self._not_submitted = 0
         first = len(child.fds) - len(start["slots"])
         for (shard, life), fd in zip(start["slots"], child.fds[first:], strict=True):
             self._slots.add(shard, life, fd)
@@ -67,7 +68,7 @@ class Sink:
             kafka = start["kafka"]
             assert isinstance(kafka, dict)
             return Kafka(kafka, lossless=lossless, wake=self._wake)
-        return JsonLines(self._child.fds[1], lossless=lossless, wake=self._wake, first_life=bool(start["first_life"]))
+        return JsonLines(self._child.fds[1], lossless=lossless, wake=self._wake, notes=self._counters)
 
     def _wake(self) -> None:
         with contextlib.suppress(BlockingIOError):  # it is awake already
@@ -84,10 +85,9 @@ class Sink:
         deadline = time.monotonic() + self._stop_seconds
         self._turn()
         if self._ordered is not None:
-            for batch in self._ordered.batches():
-                self._destination.submit(batch)
+            self._deliver_in_order(self._ordered, deadline)
         self._destination.close()
-        while not self._destination.idle() and not self._destination.gone and time.monotonic() < deadline:
+        while not self._destination.settled() and time.monotonic() < deadline:
             self._poller.poll(20)
             self._turn()
         self._turn()
@@ -95,6 +95,32 @@ class Sink:
         if left:
             log.error("stopped with %d bytes not taken by the destination", self._destination.queued_bytes)
         return 1 if left or self._destination.gone else 0
+
+    def _deliver_in_order(self, ordered: Ordered, deadline: float) -> None:
+        """All that a replay has made, at the pace of the destination."""
+        left = ordered.count
+        if self._destination.gone:
+            ordered.close()
+            self._not_submitted += left
+            return
+        try:
+            for batch in ordered.batches():
+                self._turn()  # lets go of what was delivered
+                while self._destination.full() and not self._destination.gone and time.monotonic() < deadline:
+                    self._full_poller.poll(20)
+                    self._turn()
+                if self._destination.gone or time.monotonic() >= deadline:
+                    break
+                left -= batch.count
+                self._destination.submit(batch)
+        except OSError as error:
+            self._cannot_order(error)
+        self._not_submitted += left
+
+    def _cannot_order(self, error: OSError) -> None:
+        """The temporary files cannot be written or read: what a replay has made cannot be brought into order."""
+        self._destination.give_up(f"cannot bring the records into order in {tempfile.gettempdir()}: {error.strerror}; "
+                                  "TMPDIR names another directory")
 
     def _turn(self) -> int:
         """What is at hand, within bounds. Bytes of records that came in, 0 when there is more to take."""
@@ -128,6 +154,8 @@ class Sink:
         for message in self._child.hear():
             if message.get("kind") == "slots":
                 self._slots.add(message["shard"], message["life"], message["fds"][0])
+            elif message.get("kind") == "output" and isinstance(self._destination, JsonLines):
+                self._destination.reopen(message["fds"][0])
 
     def _take(self, delivery: Delivery) -> None:
         if len(delivery.frames) != 3:
@@ -149,8 +177,11 @@ class Sink:
         self._counters.add("batches")
         self._counters.add("records", batch.count)
         self._counters.add("record_bytes", len(batch.records))
-        if self._ordered is not None:
-            self._ordered.add(batch)
+        if self._ordered is not None and not self._destination.gone:
+            try:
+                self._ordered.add(batch, delivery.argument)
+            except OSError as error:
+                self._cannot_order(error)
             self._in.note_done(delivery)
         else:
             self._destination.submit(batch)
@@ -158,7 +189,8 @@ class Sink:
     def _count(self) -> None:
         totals, base = self._destination.totals, self._base
         self._counters["delivered_records"] = base["delivered_records"] + totals.delivered
-        self._counters["failed_records"] = base["failed_records"] + totals.failed + self._unreadable_records
+        self._counters["failed_records"] = base["failed_records"] + totals.failed + self._unreadable_records + (
+            self._not_submitted)
         self._counters["dropped_records"] = base["dropped_records"] + totals.dropped
         self._counters["write_errors"] = base["write_errors"] + totals.errors
         self._counters["queue_bytes"] = self._destination.queued_bytes

@@ -53,6 +53,7 @@ class ChildProcess:
         self.channel: socket.socket | None = None
         self.log_pipe: int | None = None
         self._lines = ChildLines(name)
+        self._last_words: list[tuple[dict[str, Any], list[int]]] = []
         self.started_at = 0.0
 
     @property
@@ -103,7 +104,7 @@ class ChildProcess:
 
     def said(self) -> list[tuple[dict[str, Any], list[int]]]:
         """Its messages that are here now."""
-        out: list[tuple[dict[str, Any], list[int]]] = []
+        out, self._last_words = self._last_words, []
         while self.channel is not None:
             try:
                 received = control.receive(self.channel)
@@ -133,10 +134,14 @@ class ChildProcess:
                 return
             self._lines.feed(data)
 
-    def reap(self) -> bool:
-        """Has it ended since the last call? Then its exit code is known and its descriptors are closed."""
+    def reap(self, *, listen: bool = False) -> bool:
+        """Has it ended since the last call? Then its exit code is known and its descriptors are closed. ``listen``: what it
+        has said and nobody heard is in the next `said`.
+        """
         if self._process is None or self._process.poll() is None:
             return False
+        if listen:
+            self._last_words = self.said()
         self.read_logs()
         self._lines.feed(b"\n")
         self.exit_code = self._process.returncode

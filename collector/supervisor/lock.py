@@ -11,13 +11,13 @@ import os
 import shutil
 from types import TracebackType
 
-from collector.errors import CollectorError, LockedError
+from collector.errors import ConfigError, LockedError
 
 TRACEFS = ("/sys/kernel/tracing", "/sys/kernel/debug/tracing")
 
 
 class NodeLock:
-    """Held for the life of `collector run`; raises LockedError when another one runs, CollectorError when the runtime
+    """Held for the life of `collector run`; raises LockedError when another one runs, ConfigError when the runtime
     directory cannot be made. Makes the directory (0700) and clears what a killed collector left there.
     """
 
@@ -34,7 +34,7 @@ class NodeLock:
             self._take(os.open(os.path.join(self._directory, "lock"),
                                os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
         except OSError as error:
-            raise CollectorError(f"COLLECTOR_RUNTIME_DIR={self._directory!r}: {error.strerror}") from None
+            raise ConfigError(f"COLLECTOR_RUNTIME_DIR={self._directory!r}: {error.strerror}") from None
         for path in TRACEFS:
             try:
                 fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

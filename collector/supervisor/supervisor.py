@@ -11,21 +11,22 @@ compiled again. What a killed child held is known from shared memory and counted
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import secrets
 import selectors
 import shutil
 import signal
-import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from collector import errors, metrics
+from collector import errors, logs, metrics
 from collector.config import Config, memory_limit
 from collector.counters import CounterMemory, Counters
-from collector.errors import ChildError, CollectorError
+from collector.errors import ChildError, CollectorError, ConfigError
 from collector.router import slots
 from collector.router.slots import BATCH_BYTES
 from collector.runtime import UNPRIVILEGED_ID
@@ -38,7 +39,15 @@ log = logging.getLogger("supervisor")
 
 RECORD_BYTES = 1_000_000  # a record stays below Kafka's default message limit of 1,048,588 with room for the batch
 PSS_SECONDS = 10.0
+_HELD = (signal.SIGHUP, signal.SIGUSR1)
 STOP_LOADER_SECONDS, STOP_SHARDS_SECONDS, STOP_SINK_SECONDS = 10.0, 10.0, 8.0
+
+
+def hold_signals() -> None:
+    """Neither SIGHUP nor SIGUSR1 ends us, nor a child, at any moment: blocked, here and in all that are started from now on.
+    The supervisor takes them when it comes to it. To be called before there is a thread.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)
 
 
 def ring_size(wanted: int) -> int:
@@ -63,6 +72,7 @@ class Plan:
     loader_message: dict[str, Any] = field(default_factory=dict)
     loader_fds: list[int] = field(default_factory=list)
     output_fd: int | None = None
+    reopen: Callable[[], int | None] | None = None  # opens the output file again; raises CollectorError
     live: bool = True
     lossless: bool = False
     ordered: bool = False
@@ -104,9 +114,8 @@ class Supervisor:
         self._last_turn = time.monotonic()
         self._next_pss = 0.0
         self._base_bytes = 0
-        stdout = plan.output_fd
         self.sink = ChildProcess("sink", "sink", "collector.sink.process", self.shards + 1,
-                                 Counters(self._memory.block(self.shards + 1), metrics.SINK_NAMES), stdout)
+                                 Counters(self._memory.block(self.shards + 1), metrics.SINK_NAMES))
         self.shard_children = [
             ChildProcess(f"shard-{i}", "shard", "collector.shards.process", i,
                          Counters(self._memory.block(i), metrics.SHARD_NAMES)) for i in range(self.shards)]
@@ -161,7 +170,7 @@ class Supervisor:
             fds += [fd for _life, fd in self._slots.values()]
             child.start({**self._common(), "slots": [(shard, life) for shard, (life, _fd) in self._slots.items()],
                          "output": plan.output, "lossless": plan.lossless, "ordered": plan.ordered,
-                         "first_life": child.lives == 0, "stop_seconds": plan.stop_sink_seconds,
+                         "stop_seconds": plan.stop_sink_seconds,
                          "kafka": {"brokers": config.brokers, "topic": config["COLLECTOR_KAFKA_TOPIC"],
                                    "compression": config["COLLECTOR_COMPRESSION"],
                                    "batch_records": config["AKTO_TRAFFIC_BATCH_SIZE"],
@@ -265,7 +274,7 @@ class Supervisor:
                 try:
                     health = HealthServer(self._plan.config["COLLECTOR_HEALTH_ADDRESS"], self)
                 except OSError as error:
-                    raise CollectorError(
+                    raise ConfigError(
                         f"COLLECTOR_HEALTH_ADDRESS={self._plan.config['COLLECTOR_HEALTH_ADDRESS']}: "
                         f"{error.strerror}") from None
             for child in self.children:
@@ -343,8 +352,42 @@ class Supervisor:
         except BlockingIOError:
             pass
 
+    def _answer_signals(self) -> None:
+        """SIGHUP: open the output file again. SIGUSR1: say how it stands. Both do nothing else."""
+        while (held := signal.sigtimedwait(_HELD, 0)) is not None:
+            if held.si_signo == signal.SIGHUP:
+                self._reopen()
+            else:
+                said = logging.getLogger("statistics")
+                said.setLevel(logging.INFO)  # asked for: whatever the level
+                said.info("%s", json.dumps(self.statistics()))
+
+    def _reopen(self) -> None:
+        if self._plan.reopen is None:
+            log.info("SIGHUP: the output is no file; nothing to do")
+            return
+        try:
+            fd = self._plan.reopen()
+        except CollectorError as error:
+            log.error("SIGHUP: %s; going on with the file that is open", error)
+            return
+        if fd is None:
+            return
+        old, self._plan.output_fd = self._plan.output_fd, fd
+        if not self.sink.tell({"kind": "output"}, [fd]) and self.sink.pid is not None:
+            log.error("the sink does not listen: killed")  # its next life gets the new file at its start
+            self.sink.kill()
+        if old is not None:
+            os.close(old)
+
+    def statistics(self) -> dict[str, Any]:
+        """What SIGUSR1 asks for: the processes, and all counters as in `totals`."""
+        return {"ready": self.ready()[1], "processes": {child.name: {"pid": child.pid, "lives": child.lives}
+                                                        for child in self.children}, **self.totals()}
+
     def _turn(self, seconds: float) -> None:
         self._wait(seconds)
+        self._answer_signals()
         now = time.monotonic()
         if now - self._last_turn > policy.HANG_SECONDS / 2:
             # we were stopped ourselves (freezer, SIGSTOP): the children's silence proves nothing
@@ -411,8 +454,7 @@ class Supervisor:
         self._announced = True
         line = self._plan.loader_message.get("announce", "")
         if line and self._plan.config["AKTO_LOG_LEVEL"] != "OFF":
-            sys.stderr.write(line.format(attached=self._attached_line) + "\n")
-            sys.stderr.flush()
+            logs.say(line.format(attached=self._attached_line))
 
     def _release(self) -> None:
         """Let go of what the kernel gave the loader."""
@@ -533,18 +575,20 @@ class Supervisor:
             child.tell({"kind": "stop"})
         while any(child.pid is not None for child in children):
             self._wait(0.05)
+            self._answer_signals()
             for child in self.children:
                 child.read_logs()
+                ended = child.reap(listen=True)
                 for message, fds in child.said():
                     if child.role == "sink" or message.get("kind") == "problem":
                         self._heard(child, message, fds)
                         fds = []
                     for fd in fds:
                         os.close(fd)
-                if child.reap():
-                    if child not in children:
+                if ended:
+                    if child not in children or child.exit_code and child.exit_code < 0:
                         log.error("%s ended with %s while stopping", child.name, child.exit_code)
-                    elif child.exit_code and not self._exit_code:
+                    if child in children and child.exit_code and not self._exit_code:
                         self._exit_code = errors.EXIT_FAILURE if child.exit_code < 0 else child.exit_code
             if time.monotonic() > deadline:
                 for child in children:

@@ -60,6 +60,21 @@ def test_selection_and_unix_variants_load(live: None, identity: str) -> None:
     close(compile_programs(defines, [registry.TPX], identity))
 
 
+@pytest.mark.live
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("identity", [registry.SOCKET, registry.DESCRIPTOR])
+@pytest.mark.parametrize("variant", [registry.TPX, registry.RAW])
+def test_every_program_loads_for_a_pid_namespace_of_our_own(live: None, variant: str, identity: str) -> None:
+    found = os.stat("/proc/self/ns/pid")
+    defines = {**compiler.DEFAULTS, "RINGS": 1, "CPUS": kernel.possible_cpus(), "SELECT_PIDS": int(variant == registry.TPX),
+               "PIDNS_DEV": found.st_dev, "PIDNS_INO": found.st_ino}
+    if variant == registry.RAW:
+        del defines["SELECT_PIDS"]
+    attached = compile_programs(defines, [variant], identity)
+    assert max(attached.verified.values()) < 700_000
+    close(attached)
+
+
 @pytest.fixture(scope="module")
 def native(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     """recognise.h and the ring choice, compiled by the ordinary compiler."""
