@@ -21,6 +21,7 @@ import zstandard
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
+from collector import abi
 from collector.shards.records.content import GZIP, ZSTD, Decoder
 from collector.shards.records.encode import close_json_text, escape_text
 from tests.events import Conversation, validate
@@ -32,15 +33,26 @@ from tests.properties.strategies import header_text
 # may be wrong at its border. So everything special is put at every place of texts shorter and longer than a few blocks.
 
 PLAIN = bytes(range(0x23, 0x5C)) + bytes(range(0x5D, 0x7F))     # nothing in here is escaped
-SPECIAL = [bytes([c]) for c in (*range(0x20), 0x22, 0x5C)]
+SPECIAL = [bytes([c]) for c in (*range(0x20), 0x22, 0x5C, 0x7F)]
 # the ASCII beside the specials: a comparison that is one off escapes them, or lets the specials through
-BESIDE = [bytes([c]) for c in (0x20, 0x21, 0x23, 0x5B, 0x5D, 0x7E, 0x7F)]
-CHARACTERS = [c.encode() for c in "\u0080\u00e9\u07ff\u0800\u20ac\ud7ff\ue000\ufeff\uffff\U00010000\U0001f600\U0010ffff"]
+BESIDE = [bytes([c]) for c in (0x20, 0x21, 0x23, 0x5B, 0x5D, 0x7E)]
+CHARACTERS = [c.encode() for c in
+              "\u00a0\u0080\u00e9\u07ff\u0800\u20ac\ud7ff\ue000\ufeff\uffff\U00010000\U0001f600\U0010ffff"]
 # RFC 3629 section 4: lone and cut sequences, over-long forms, surrogates, beyond U+10FFFF
 MALFORMED = [
     b"\x80", b"\xbf", b"\xc3", b"\xe2\x82", b"\xf0\x9f\x98", b"\xc0\x80", b"\xc1\xbf", b"\xe0\x80\x80", b"\xe0\x9f\xbf",
     b"\xed\xa0\x80", b"\xed\xbf\xbf", b"\xf0\x80\x80\x80", b"\xf0\x8f\xbf\xbf", b"\xf4\x90\x80\x80", b"\xf5\x80\x80\x80",
     b"\xf8\x88\x80\x80\x80", b"\xfe", b"\xff", b"\xc3\x22", b"\xe2\x82\x22", b"\xf0\x9f\x98\x5c", b"\xc3\xc3\xa9"]
+
+
+# DEL and U+0080 to U+009F steer terminals as the first 32 do (ECMA-48)
+CONTROLS = {c: f"\\u{c:04x}" for c in (*range(0x20), *range(0x7F, 0xA0))}
+CONTROLS |= {ord(c): "\\" + escape for c, escape in zip('\b\t\n\f\r"\\', 'btnfr"\\', strict=True)}
+
+
+def escaped(text: str) -> str:
+    """The inside of a JSON string, as records have it."""
+    return text.translate(CONTROLS)
 
 
 def check_escape(data: bytes) -> None:
@@ -50,9 +62,12 @@ def check_escape(data: bytes) -> None:
     except UnicodeDecodeError:
         assert out is None, data
     else:
-        assert out is not None and json.loads('"' + out.decode() + '"') == text, data
+        assert out is not None and out.decode() == escaped(text), data
+        assert json.loads('"' + out.decode() + '"') == text, data
+    assert escape_text(data, fast=False) == out, data
     twice = escape_text(data, True)
     assert twice is not None
+    assert twice.decode() == escaped(escaped(header_text(data))), data
     assert json.loads(json.loads('"\\"' + twice.decode() + '\\""')) == header_text(data), data
 
 
@@ -74,8 +89,8 @@ def test_plain_text_of_every_length_is_left_as_it_is() -> None:
         assert escape_text(text[:n]) == text[:n] and escape_text(text[:n], True) == text[:n]
 
 
-@pytest.mark.parametrize("piece", [b'"', b"\\", b"\0", b"\n", b"\r\n", b'\\"', *CHARACTERS[1:10:4], b"\x80", b"\xc3\xa9\"",
-                                   b"\xff\\"], ids=bytes.hex)
+@pytest.mark.parametrize("piece", [b'"', b"\\", b"\0", b"\n", b"\r\n", b'\\"', b"\x7f", b"\xc2\x9b", b"\xc2\xa0",
+                                   *CHARACTERS[2:11:4], b"\x80", b"\xc3\xa9\"", b"\xff\\"], ids=bytes.hex)
 def test_runs_of_every_length_and_place(piece: bytes) -> None:
     text = plain(64)
     for times in range(70):
@@ -89,8 +104,8 @@ def test_every_pair_of_bytes() -> None:
 
 
 # The bytes at which the rules of RFC 3629 section 4 change
-EDGES = (0x00, 0x22, 0x5C, 0x7F, 0x80, 0x8F, 0x90, 0x9F, 0xA0, 0xBF, 0xC0, 0xC2, 0xDF, 0xE0, 0xED, 0xEF, 0xF0, 0xF4, 0xF5,
-         0xFF)
+EDGES = (0x00, 0x22, 0x5C, 0x7E, 0x7F, 0x80, 0x8F, 0x90, 0x9F, 0xA0, 0xBF, 0xC0, 0xC2, 0xDF, 0xE0, 0xED, 0xEF, 0xF0, 0xF4,
+         0xF5, 0xFF)
 
 
 def test_every_sequence_of_three_edges() -> None:
@@ -100,11 +115,11 @@ def test_every_sequence_of_three_edges() -> None:
 
 def test_every_sequence_of_four_edges() -> None:
     leads = (0xE0, 0xED, 0xF0, 0xF1, 0xF3, 0xF4, 0xF5)
-    for number, four in enumerate(itertools.product(leads, EDGES, EDGES[3:], EDGES[3:])):
+    for number, four in enumerate(itertools.product(leads, EDGES, EDGES[4:], EDGES[4:])):
         check_escape(PLAIN[:number % 35] + bytes(four) + PLAIN[:number % 3])
 
 
-@pytest.mark.parametrize("character", CHARACTERS[1:10:4], ids=bytes.hex)
+@pytest.mark.parametrize("character", CHARACTERS[2:11:4], ids=bytes.hex)
 def test_one_wrong_byte_in_foreign_text(character: bytes) -> None:
     """Text without any ASCII, which takes another path than a character here and there."""
     for head in range(4):
@@ -120,6 +135,36 @@ PIECES = st.one_of(
     st.integers(0, 70).map(plain), st.sampled_from(SPECIAL + BESIDE), st.sampled_from(CHARACTERS),
     st.tuples(st.sampled_from(SPECIAL + CHARACTERS), st.integers(1, 40)).map(lambda p: p[0] * p[1]),
     st.text(max_size=20).map(lambda t: t.encode("utf-8", "replace")), st.sampled_from(MALFORMED), st.binary(max_size=20))
+
+
+@pytest.mark.parametrize("piece", ["\x7f", "\u0080", "\u009b", "\u009f"], ids=ascii)
+@pytest.mark.parametrize("text", ["ab", "\u00a0\u00b5", "\u00e9a", "\u6f22", "\U0001f600", "\u6f22\u00a0a"], ids=ascii)
+def test_controls_in_foreign_text(text: str, piece: str) -> None:
+    """Behind the check of UTF-8 another loop goes on, and both bytes of U+0080 to U+009F may lie in different blocks."""
+    for before in range(40):
+        for after in (0, 1, 15, 40):
+            check_escape((text * 20)[:before].encode() + piece.encode() * (1 + before % 3) + (text * 20)[:after].encode())
+
+
+def test_no_string_of_a_record_holds_a_control_character() -> None:
+    odd = bytes(range(0x7F, 0xA0)) + "".join(map(chr, range(0x7F, 0xA0))).encode()
+    c = Conversation(opened=False)
+    c.feed(abi.pack_process(c.conn[1], b"n\x9b\x7f\xc2\x9b", ts_ns=c.now))
+    c.feed(abi.pack_open(c.conn, ts_ns=c.now, role=abi.SERVER, start=abi.SEEN, local=("10.0.0.1", 80),
+                         remote=("10.0.0.2", 40000)))
+    body = odd[33:]
+    c.request(b"POST /" + odd + b" HTTP/1.1\r\nHost: h\x7f\r\nX-" + odd + b": v\r\nX: a" + odd + b"\r\nX-Plain: a\x7fb\r\n"
+              b"Content-Length: %d\r\n\r\n" % len(body) + body)
+    c.response(b"HTTP/1.1 200 O" + odd + b"\r\nX: a\x7f\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+    batch = c.close().pipe.take()
+    assert batch is not None and isinstance(batch[0], bytes)
+    assert all(ord(char) >= 0x20 and not 0x7F <= ord(char) < 0xA0 for char in batch[0].decode()[:-1])
+    record = validate(json.loads(batch[0]))
+    assert record["path"] == "/" + header_text(odd) and record["requestPayload"] == body.decode()
+    assert record["response"]["X"] == "a\x7f" and record["request"]["X-Plain"] == "a\x7fb"
+    assert record["process_name"] == "n\x9b\x7f\x9b" and record["status"] == "200 O" + header_text(odd)
+    for text in (record["requestHeaders"], record["responseHeaders"]):      # nor does what is JSON inside JSON
+        assert all(not 0x7F <= ord(char) < 0xA0 for char in text)
 
 
 @settings(max_examples=500, deadline=None)

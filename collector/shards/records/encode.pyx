@@ -24,6 +24,7 @@ cdef extern from "records/escape.h" nogil:
     bint copy_tail(void* out, const void* p, size_t n)
     void prepare_escape()
     bint fast_texts()
+    void leave_fast_texts()
     char* escape_plain_ssse3(char* out, const uint8_t** at, const uint8_t* end)
     char* escape_utf8_ssse3(char* out, const uint8_t** at, const uint8_t* end)
     bint utf8_valid_ssse3(const uint8_t* p, const uint8_t* end)
@@ -110,13 +111,17 @@ cdef inline char* put_escape_twice(char* out, uint8_t c) noexcept nogil:
 
 
 cdef inline char* put_latin1(char* out, uint8_t c) noexcept nogil:
+    """The ISO-8859-1 character c, from 0xA0 on."""
     out[0] = <char>(0xC0 | (c >> 6))
     out[1] = <char>(0x80 | (c & 0x3F))
     return out + 2
 
 
 cdef char* escape_json(char* out, const uint8_t* p, const uint8_t* end, int mode) noexcept nogil:
-    """The inside of a JSON string for the bytes p..end; returns the new end of out, or NULL (TEXT_STRICT only)."""
+    """The inside of a JSON string for the bytes p..end; returns the new end of out, or NULL (TEXT_STRICT only).
+
+    Control characters are escaped, 0x7F and U+0080 to U+009F too: nothing of a record may steer a terminal.
+    """
     cdef unsigned m, k
     cdef uint8_t c
     cdef int n
@@ -144,7 +149,7 @@ cdef char* escape_json(char* out, const uint8_t* p, const uint8_t* end, int mode
             if copy_tail(out, p, <size_t>(end - p)):
                 return out + (end - p)
             c = p[0]
-            if c >= 0x20 and c < 0x80 and c != c'"' and c != c'\\':
+            if c >= 0x20 and c < 0x7F and c != c'"' and c != c'\\':
                 out[0] = <char>c
                 out += 1
                 p += 1
@@ -161,12 +166,19 @@ cdef char* escape_json(char* out, const uint8_t* p, const uint8_t* end, int mode
                 return NULL
             fast = False
         while valid and p < end and p[0] >= 0x80:
+            if p[0] == 0xC2 and p[1] < 0xA0:
+                out = put_escape(out, p[1])
+                p += 2
+                continue
             out[0] = <char>p[0]     # perhaps the middle of a sequence: a step of 16 bytes may end inside one
             out += 1
             p += 1
         while p < end and p[0] >= 0x80:
             n = utf8_length(p, end)
-            if n > 0:
+            if n == 2 and p[0] == 0xC2 and p[1] < 0xA0:
+                out = put_escape(out, p[1])
+                p += 2
+            elif n > 0:
                 out[0] = <char>p[0]
                 out[1] = <char>p[1]
                 if n > 2:
@@ -178,7 +190,7 @@ cdef char* escape_json(char* out, const uint8_t* p, const uint8_t* end, int mode
             elif mode == TEXT_STRICT:
                 return NULL
             else:
-                out = put_latin1(out, p[0])
+                out = put_escape(out, p[0]) if p[0] < 0xA0 else put_latin1(out, p[0])
                 p += 1
 
 
@@ -207,7 +219,7 @@ cdef char* escape_json_twice(char* out, const uint8_t* p, const uint8_t* end) no
             if copy_tail(out, p, <size_t>(end - p)):
                 return out + (end - p)
             c = p[0]
-            if c >= 0x20 and c < 0x80 and c != c'"' and c != c'\\':
+            if c >= 0x20 and c < 0x7F and c != c'"' and c != c'\\':
                 out[0] = <char>c
                 out += 1
                 p += 1
@@ -222,12 +234,15 @@ cdef char* escape_json_twice(char* out, const uint8_t* p, const uint8_t* end) no
             continue
         while p < end and p[0] >= 0x80:
             n = utf8_length(p, end)
-            if n > 0:
+            if n == 2 and p[0] == 0xC2 and p[1] < 0xA0:
+                out = put_escape_twice(out, p[1])
+                p += 2
+            elif n > 0:
                 memcpy(out, p, <size_t>n)
                 out += n
                 p += n
             else:
-                out = put_latin1(out, p[0])
+                out = put_escape_twice(out, p[0]) if p[0] < 0xA0 else put_latin1(out, p[0])
                 p += 1
 
 
@@ -566,8 +581,15 @@ def close_json_text(bytes text):
     return bytes(out[:n])
 
 
-def escape_text(bytes text, bint twice=False):
-    """The escapers for tests: the inside of a JSON string, or None when the bytes are not UTF-8."""
+def escape_text(bytes text, bint twice=False, bint fast=True):
+    """The escapers for tests: the inside of a JSON string, or None when the bytes are not UTF-8. Not ``fast``: as on a
+    machine without the instructions."""
+    if not fast:
+        leave_fast_texts()
+        try:
+            return escape_text(text, twice)
+        finally:
+            prepare_escape()
     cdef bytearray out = bytearray(len(text) * 7 + 32)
     cdef const uint8_t* p = text
     cdef char* o = out
