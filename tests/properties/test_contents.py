@@ -226,6 +226,7 @@ def record_of(side: str, body: bytes, *fields: str, announced: int | None = None
         c.request((request + "\r\n").encode()).response((response + lines + "\r\n").encode() + body)
     (record,) = c.close().records()
     assert c.counters()["callback_errors"] == 0
+    assert c.counters()["records_marked"] == (record["mark"] != [])     # whoever found the mark
     return record
 
 
@@ -410,6 +411,14 @@ def test_a_damaged_coded_body_is_kept(data: bytes, chain: list, draw: st.DataObj
     else:
         # not every coding has a checksum, and not every byte matters
         assert record["words"] <= {f"{side}_body_cut"}
+
+
+@pytest.mark.parametrize(("fields", "word"), [
+    (["Content-Type: image/png"], "omitted"), (["Content-Encoding: gzip"], "undecoded"),
+    (["Content-Type: text/plain; charset=utf-16"], "undecoded")])
+def test_a_mark_that_is_found_while_the_record_is_written_counts(fields: list[str], word: str) -> None:
+    for side in ("request", "response"):        # record_of compares the counter
+        assert record_of(side, b"b", *fields)["mark"] == [f"{side}_body_{word}"]
 
 
 # ---- bombs -------------------------------------------------------------------------------------------------------

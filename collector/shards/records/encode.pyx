@@ -714,10 +714,9 @@ cdef tuple decode_body(ctx_t* ctx, const uint8_t* p, size_t n, message_t* m, bin
 
 
 cdef int encode_once(ctx_t* ctx, conn_t* conn, exchange_t* ex, uint64_t end_ns, size_t limit) noexcept:
-    """Append the record without its newline. 0, or -1 when memory is out."""
+    """Append the record without its newline, and add to ex.marks what was found. 0, or -1 when memory is out."""
     cdef uint32_t marks = ex.marks
     cdef uint64_t req_shown = 0, resp_shown = 0, start_wall
-    cdef uint32_t before = ex.marks
     cdef char* out
     if out_reserve(ctx, <size_t>ex.req.head.len + 64) < 0:
         return -1
@@ -769,7 +768,6 @@ cdef int encode_once(ctx_t* ctx, conn_t* conn, exchange_t* ex, uint64_t end_ns, 
         out = put_text(out, b'","marks":"')
         out = put_marks(out, ex, req_shown, resp_shown)
         out = put_text(out, b'"}')
-        ex.marks = before
     ctx.out.len = <uint32_t>(out - ctx.out.data)
     return 0
 
@@ -781,6 +779,7 @@ cdef void emit_record(ctx_t* ctx, conn_t* conn, exchange_t* ex, uint64_t end_ns)
     cdef uint32_t start = ctx.out.len
     cdef size_t limit = 0xFFFFFFFF
     cdef out_index_t* entry
+    cdef uint32_t before
     if ctx.output_limit and ctx.output_used >= ctx.output_limit:
         ctx.counters[C_BANDWIDTH] += 1
         return
@@ -793,7 +792,9 @@ cdef void emit_record(ctx_t* ctx, conn_t* conn, exchange_t* ex, uint64_t end_ns)
         return
     if not (address_known(conn.local) and address_known(conn.remote)):
         ex.marks |= MARK_PEER_UNKNOWN
+    before = ex.marks
     while True:
+        ex.marks = before
         if encode_once(ctx, conn, ex, end_ns, limit) < 0:
             ctx.out.len = start
             ctx.counters[C_RECORDS_DROPPED_SIZE] += 1
