@@ -86,6 +86,10 @@ cdef enum:  # mark_bit
     MARK_RESPONSE_UNDECODED = 1 << 16
     MARK_HEADERS_CUT = 1 << 17           # header block longer than COLLECTOR_HEADER_BYTES
     MARK_EVICTED = 1 << 18               # flushed to stay within a limit
+    MARK_REQUEST_TRAILING = 1 << 19      # bytes behind the end of a content coding
+    MARK_RESPONSE_TRAILING = 1 << 20
+    MARK_REQUEST_REFUSED = 1 << 21       # why it is undecoded: it would cost too much
+    MARK_RESPONSE_REFUSED = 1 << 22
 
 # Why framing is ambiguous: what a smuggling attempt looks like from outside (RFC 9112 section 11.2).
 cdef enum:  # ambiguity_bit
@@ -119,6 +123,12 @@ cdef enum:  # media
     MEDIA_JSON = 1       # exactly application/json
     MEDIA_OTHER = 2
     MEDIA_BINARY = 3     # listed: left out of the record
+
+
+# What may be spent on decoding: units of WORK (records/codings.pyx), which come back with event time.
+cdef struct budget_t:
+    int64_t left         # below zero: the last body took more than was there
+    uint64_t seen_ns     # the newest time it was asked at; 0: never
 
 
 # The content side of one message: what the encoder must know about its body.
@@ -228,6 +238,7 @@ cdef struct conn_t:
     uint32_t constant_names
     char comm[16]        # the name of process constant_tgid
     size_t held          # bytes of the pool that are this connection's, itself aside
+    budget_t decoding
     uint64_t seen_ns     # of its newest event
     uint64_t lru_ns      # when it was last moved in the LRU list
     uint64_t due_ns      # timer
@@ -276,6 +287,7 @@ cdef enum:  # counter
     C_EVICTED_HELD
     C_SAMPLED_OUT
     C_BANDWIDTH
+    C_REFUSED_BODIES
     G_CONNECTIONS
     G_QUEUED
     G_BUFFER_BYTES
@@ -370,6 +382,7 @@ cdef struct ctx_t:
     uint32_t rule_count
     void* filters                 # filters.Filters (borrowed; the Pipeline owns it)
     void* content                 # records.content.Decoder (borrowed)
+    budget_t decoding
     char prefix[512]              # recordId prefix, set once
     uint32_t prefix_len
     char daemonset[64]
