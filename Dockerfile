@@ -1,6 +1,6 @@
 # The agent as an image. Debian 12, because bcc exists only for the distribution's own Python.
 FROM debian:12-slim AS build
-RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev python3-dev python3-venv \
+RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev zlib1g-dev python3-dev python3-venv \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY . .

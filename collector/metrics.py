@@ -92,7 +92,10 @@ METRICS: tuple[Metric, ...] = (
     _core("collector_interim_responses", "interim_responses", "1xx responses."),
     _core("collector_upgraded", "upgraded", "Connections that became another protocol (101, CONNECT)."),
     _core("collector_undecoded_bodies", "undecoded_bodies",
-          "Bodies whose content coding or charset is unknown or broken; recorded as they were, marked."),
+          "Bodies whose content coding or charset is unknown or broken, or costs too much; recorded as they were, marked."),
+    _core("collector_refused_bodies", "refused_bodies",
+          "Undecoded bodies that would have cost more than decoding may (docs/records.md), marked `:budget`. Many: somebody "
+          "tries to keep a shard busy, or there is more coded traffic than the shards can decode: add shards."),
     _core("collector_evicted_connections", "evicted_connections", _EVICTED,
           ("limit", "connections")),
     _core("collector_evicted_connections", "evicted_budget", _EVICTED, ("limit", "bytes")),

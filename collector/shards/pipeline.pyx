@@ -35,6 +35,7 @@ COUNTER_NAMES = (
     "upgraded", "undecoded_bodies", "evicted_connections", "evicted_budget", "timed_out", "unanswered",
     "suspect_events", "callback_errors", "unconfirmed_exchanges",
     "evicted_connection_bytes", "sampled_out_exchanges", "records_dropped_bandwidth", "evicted_active_connections",
+    "refused_bodies",
     "connections", "queued_exchanges", "buffer_bytes", "current_connection", "input_bytes", "buffer_peak_bytes",
 )
 assert len(COUNTER_NAMES) == COUNTERS

@@ -11,7 +11,7 @@
 
 /* What find_line_end saw on its way. */
 enum {
-    LINE_SPECIAL = 1,       /* a byte that JSON wants care for: control character, '"', '\\', 0x80 and up */
+    LINE_SPECIAL = 1,       /* a byte that wants care in JSON: control character, '"', '\\', 0x7F and up */
     LINE_NUL = 2,
     LINE_BARE_CR = 4,       /* a CR that no LF follows */
 };
@@ -49,7 +49,7 @@ static inline const uint8_t *find_line_end(const uint8_t *p, const uint8_t *end,
     for (; end - p >= 16; p += 16) {
         __m128i v = _mm_loadu_si128((const __m128i *)p);
         unsigned special = (unsigned)_mm_movemask_epi8(
-            _mm_or_si128(_mm_cmplt_epi8(v, _mm_set1_epi8(0x20)),
+            _mm_or_si128(_mm_cmplt_epi8(_mm_add_epi8(v, _mm_set1_epi8(1)), _mm_set1_epi8(0x21)),
                          _mm_or_si128(_mm_cmpeq_epi8(v, _mm_set1_epi8('"')), _mm_cmpeq_epi8(v, _mm_set1_epi8('\\')))));
         unsigned lf, cr, nul, before, last;
         if (!(special | carry))
@@ -76,7 +76,7 @@ static inline const uint8_t *find_line_end(const uint8_t *p, const uint8_t *end,
         if (carry)
             *facts |= LINE_BARE_CR | LINE_SPECIAL;
         carry = *p == '\r';
-        if (!carry && (*p < 0x20 || *p >= 0x80 || *p == '"' || *p == '\\'))
+        if (!carry && (*p < 0x20 || *p >= 0x7f || *p == '"' || *p == '\\'))
             *facts |= LINE_SPECIAL | (*p == 0 ? LINE_NUL : 0);
     }
     return NULL;

@@ -86,6 +86,10 @@ cdef enum:  # mark_bit
     MARK_RESPONSE_UNDECODED = 1 << 16
     MARK_HEADERS_CUT = 1 << 17           # header block longer than COLLECTOR_HEADER_BYTES
     MARK_EVICTED = 1 << 18               # flushed to stay within a limit
+    MARK_REQUEST_TRAILING = 1 << 19      # bytes behind the end of a content coding
+    MARK_RESPONSE_TRAILING = 1 << 20
+    MARK_REQUEST_REFUSED = 1 << 21       # why it is undecoded: it would cost too much
+    MARK_RESPONSE_REFUSED = 1 << 22
     MARK_REQUEST_FRAMING = 1 << 23       # found by searching, or behind one of unknown length: see enum doubt
     MARK_RESPONSE_FRAMING = 1 << 24
 
@@ -123,6 +127,12 @@ cdef enum:  # media
     MEDIA_JSON = 1       # exactly application/json
     MEDIA_OTHER = 2
     MEDIA_BINARY = 3     # listed: left out of the record
+
+
+# What may be spent on decoding: units of WORK (records/codings.pyx), which come back with event time.
+cdef struct budget_t:
+    int64_t left         # below zero: the last body took more than was there
+    uint64_t seen_ns     # the newest time it was asked at; 0: never
 
 
 # The content side of one message: what the encoder must know about its body.
@@ -237,6 +247,7 @@ cdef struct conn_t:
     uint8_t pauses       # of these, before how many requests it was quiet for much longer than any answer took
     uint8_t ahead        # a request is on its way whose event comes behind that of its answer
     uint8_t dir_request  # which direction carries requests; 2 = not known yet
+    uint32_t lru         # when it was last moved in the LRU list, in units of 2^LRU_SHIFT ns
     half_t half[2]       # by enum event_dir
     exchange_t* first    # the queue, oldest first
     exchange_t* last
@@ -249,11 +260,11 @@ cdef struct conn_t:
     uint16_t remote_port
     uint32_t constant_tgid # what `constant` was made for
     uint32_t constant_names
+    uint32_t longest_us  # that an answer has taken while there was doubt
     char comm[16]        # the name of process constant_tgid
     size_t held          # bytes of the pool that are this connection's, itself aside
+    budget_t decoding
     uint64_t seen_ns     # of its newest event
-    uint64_t longest_ns  # that an answer has taken while there was doubt
-    uint64_t lru_ns      # when it was last moved in the LRU list
     uint64_t due_ns      # timer
     conn_t* hash_next
     conn_t* group_prev   # connections whose process ids share a bucket
@@ -301,6 +312,7 @@ cdef enum:  # counter
     C_SAMPLED_OUT
     C_BANDWIDTH
     C_EVICTED_ACTIVE
+    C_REFUSED_BODIES
     G_CONNECTIONS
     G_QUEUED
     G_BUFFER_BYTES
@@ -397,6 +409,7 @@ cdef struct ctx_t:
     uint32_t rule_count
     void* filters                 # filters.Filters (borrowed; the Pipeline owns it)
     void* content                 # records.content.Decoder (borrowed)
+    budget_t decoding
     char prefix[512]              # recordId prefix, set once
     uint32_t prefix_len
     char daemonset[64]

@@ -11,6 +11,8 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+import zstandard
+
 from collector import abi
 from collector.loader import streams
 from tests.corpus import cases
@@ -68,6 +70,8 @@ def own() -> Iterator[bytes]:
         (GET, b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n" + gzip.compress(json_body, mtime=0)),
         (GET, b"HTTP/1.1 200 OK\r\nContent-Encoding: deflate\r\n\r\n" + zlib.compress(json_body)),
         (GET, b"HTTP/1.1 200 OK\r\nContent-Encoding: br, zstd, x, gzip, y\r\n\r\nzz"),
+        (GET, b"HTTP/1.1 200 OK\r\nContent-Encoding: zstd, zstd\r\n\r\n" + zstandard.compress(zstandard.compress(b"zz"))),
+        (GET, b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n" + gzip.compress(b"\x01" * 9000, mtime=0) + b"behind"),
         (GET, b"HTTP/1.1 200 OK\r\nContent-Type: text/plain; a=b; charset=iso-8859-1\r\n\r\ncaf\xe9"),
         (GET, b"HTTP/1.1 200 OK\r\nContent-Type: image/png\r\nContent-Length: 4\r\n\r\n\x89PNG"),
         (GET, b"HTTP/1.1 200 OK\r\nSet-Cookie: a=1\r\nSet-Cookie: b=2\r\nVary: x\r\nvary: y\r\n folded\r\n\r\n\xff\xfe"),

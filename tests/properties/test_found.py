@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
-
 import pytest
 
 from collector import abi
@@ -65,10 +63,9 @@ def test_a_filtered_connection_gives_no_record_of_a_head_that_was_cut() -> None:
         assert take(pipe) == []
 
 
-def test_bombs_that_end_together_do_not_make_a_batch_without_bounds() -> None:
+def test_bodies_that_end_together_do_not_make_a_batch_without_bounds() -> None:
     pipe = pipeline(buffer_bytes=1 << 28)
-    bomb = gzip.compress(b"\x01" * 65536)
-    post = b"POST / HTTP/1.1\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(bomb) + bomb
+    post = b"POST / HTTP/1.1\r\nContent-Length: 65536\r\n\r\n" + b'"' * 65536     # each becomes two
     count = 400
     for fd in range(count):
         Conversation(pipe, conn=ident(1, fd, 1)).request(post)

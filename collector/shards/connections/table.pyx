@@ -2,7 +2,7 @@
 
 * Look-up: chained hash, doubled when full; the cost of an event does not depend on how many connections there are.
 * Limits: when there are too many, or their buffers hold too many bytes, the least recently active connection is
-  recorded as it stands and forgotten. The order is exact to LRU_GRAIN_NS: a busy connection is not moved in the
+  recorded as it stands and forgotten. The order is exact to 2^LRU_SHIFT ns: a busy connection is not moved in the
   list more often than that, so the common event does not touch its neighbours' memory.
 * Timers: one list in the order of arming. A connection is looked at once per period while something waits on it;
   the decision itself (dissectors' idle function) depends only on event times, so it does not matter when the look
@@ -17,7 +17,7 @@ from collector.shards.dissectors.http1.messages cimport http1_close, http1_idle,
 from collector.shards.state cimport *
 
 cdef enum:
-    LRU_GRAIN_NS = 1000000000
+    LRU_SHIFT = 30      # about a second
     LOOK_NS = 1500000000
     FIRST_BUCKETS = 1024
     DIR_UNKNOWN = 2
@@ -132,7 +132,7 @@ cdef conn_t* table_add(ctx_t* ctx, table_t* t, uint64_t conn_id, uint32_t tgid, 
     if c.group_next != NULL:
         c.group_next.group_prev = c
     t.groups[g] = c
-    c.lru_ns = ctx.now_ns
+    c.lru = <uint32_t>(ctx.now_ns >> LRU_SHIFT)
     lru_append(t, c)
     t.count += 1
     ctx.counters[C_OPENED] += 1
@@ -172,8 +172,8 @@ cdef void table_close(ctx_t* ctx, table_t* t, conn_t* conn, uint32_t marks) noex
 
 cdef void table_touch(table_t* t, conn_t* conn, uint64_t now) noexcept nogil:
     conn.seen_ns = now
-    if now > conn.lru_ns + LRU_GRAIN_NS:
-        conn.lru_ns = now
+    if <uint32_t>(now >> LRU_SHIFT) > conn.lru:
+        conn.lru = <uint32_t>(now >> LRU_SHIFT)
         lru_unlink(t, conn)
         lru_append(t, conn)
 

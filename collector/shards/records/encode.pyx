@@ -24,6 +24,7 @@ cdef extern from "records/escape.h" nogil:
     bint copy_tail(void* out, const void* p, size_t n)
     void prepare_escape()
     bint fast_texts()
+    void leave_fast_texts()
     char* escape_plain_ssse3(char* out, const uint8_t** at, const uint8_t* end)
     char* escape_utf8_ssse3(char* out, const uint8_t** at, const uint8_t* end)
     bint utf8_valid_ssse3(const uint8_t* p, const uint8_t* end)
@@ -34,6 +35,23 @@ cdef extern from "arpa/inet.h" nogil:
     const char* inet_ntop(int af, const void* src, char* dst, unsigned size)
     enum:
         AF_INET6
+
+cdef enum:  # what content.Decoder says
+    BODY_UNDECODED = 0
+    BODY_DECODED = 1
+    BODY_REFUSED = 2
+
+cdef enum:
+    # Units of WORK (records/codings.pyx), at worst about a nanosecond each: what decoding may take. A body is begun while
+    # the budgets of its shard and connection are above zero, and takes what it takes, up to its own bound.
+    WORK_BODY_BYTE = 300        # for each byte of COLLECTOR_BODY_BYTES
+    WORK_BODY_LEAST = 65536     # of them
+    WORK_ESCAPED = 10           # a byte of a decoded body that escaping adds (content.WORK_EXPANDED)
+    WORK_SHIFT_SHARD = 1        # the half of a core
+    WORK_SHIFT_CONNECTION = 2   # a quarter
+    SECOND_NS = 1000000000
+    FAR_BACK_NS = 3600000000000
+    MAX_CODINGS = 2
 
 cdef const char* HEX = b"0123456789abcdef"
 
@@ -110,13 +128,17 @@ cdef inline char* put_escape_twice(char* out, uint8_t c) noexcept nogil:
 
 
 cdef inline char* put_latin1(char* out, uint8_t c) noexcept nogil:
+    """The ISO-8859-1 character c, from 0xA0 on."""
     out[0] = <char>(0xC0 | (c >> 6))
     out[1] = <char>(0x80 | (c & 0x3F))
     return out + 2
 
 
 cdef char* escape_json(char* out, const uint8_t* p, const uint8_t* end, int mode) noexcept nogil:
-    """The inside of a JSON string for the bytes p..end; returns the new end of out, or NULL (TEXT_STRICT only)."""
+    """The inside of a JSON string for the bytes p..end; returns the new end of out, or NULL (TEXT_STRICT only).
+
+    Control characters are escaped, 0x7F and U+0080 to U+009F too: nothing of a record may steer a terminal.
+    """
     cdef unsigned m, k
     cdef uint8_t c
     cdef int n
@@ -144,7 +166,7 @@ cdef char* escape_json(char* out, const uint8_t* p, const uint8_t* end, int mode
             if copy_tail(out, p, <size_t>(end - p)):
                 return out + (end - p)
             c = p[0]
-            if c >= 0x20 and c < 0x80 and c != c'"' and c != c'\\':
+            if c >= 0x20 and c < 0x7F and c != c'"' and c != c'\\':
                 out[0] = <char>c
                 out += 1
                 p += 1
@@ -161,12 +183,19 @@ cdef char* escape_json(char* out, const uint8_t* p, const uint8_t* end, int mode
                 return NULL
             fast = False
         while valid and p < end and p[0] >= 0x80:
+            if p[0] == 0xC2 and p[1] < 0xA0:
+                out = put_escape(out, p[1])
+                p += 2
+                continue
             out[0] = <char>p[0]     # perhaps the middle of a sequence: a step of 16 bytes may end inside one
             out += 1
             p += 1
         while p < end and p[0] >= 0x80:
             n = utf8_length(p, end)
-            if n > 0:
+            if n == 2 and p[0] == 0xC2 and p[1] < 0xA0:
+                out = put_escape(out, p[1])
+                p += 2
+            elif n > 0:
                 out[0] = <char>p[0]
                 out[1] = <char>p[1]
                 if n > 2:
@@ -178,7 +207,7 @@ cdef char* escape_json(char* out, const uint8_t* p, const uint8_t* end, int mode
             elif mode == TEXT_STRICT:
                 return NULL
             else:
-                out = put_latin1(out, p[0])
+                out = put_escape(out, p[0]) if p[0] < 0xA0 else put_latin1(out, p[0])
                 p += 1
 
 
@@ -207,7 +236,7 @@ cdef char* escape_json_twice(char* out, const uint8_t* p, const uint8_t* end) no
             if copy_tail(out, p, <size_t>(end - p)):
                 return out + (end - p)
             c = p[0]
-            if c >= 0x20 and c < 0x80 and c != c'"' and c != c'\\':
+            if c >= 0x20 and c < 0x7F and c != c'"' and c != c'\\':
                 out[0] = <char>c
                 out += 1
                 p += 1
@@ -222,12 +251,15 @@ cdef char* escape_json_twice(char* out, const uint8_t* p, const uint8_t* end) no
             continue
         while p < end and p[0] >= 0x80:
             n = utf8_length(p, end)
-            if n > 0:
+            if n == 2 and p[0] == 0xC2 and p[1] < 0xA0:
+                out = put_escape_twice(out, p[1])
+                p += 2
+            elif n > 0:
                 memcpy(out, p, <size_t>n)
                 out += n
                 p += n
             else:
-                out = put_latin1(out, p[0])
+                out = put_escape_twice(out, p[0]) if p[0] < 0xA0 else put_latin1(out, p[0])
                 p += 1
 
 
@@ -403,6 +435,8 @@ _mark_name(MARK_REQUEST_OMITTED, b"request_body_omitted")
 _mark_name(MARK_RESPONSE_OMITTED, b"response_body_omitted")
 _mark_name(MARK_REQUEST_UNDECODED, b"request_body_undecoded")
 _mark_name(MARK_RESPONSE_UNDECODED, b"response_body_undecoded")
+_mark_name(MARK_REQUEST_TRAILING, b"request_body_trailing")
+_mark_name(MARK_RESPONSE_TRAILING, b"response_body_trailing")
 _mark_name(MARK_EVICTED, b"evicted")
 _mark_name(MARK_AMBIGUOUS, b"ambiguous_framing")
 
@@ -435,13 +469,18 @@ def mark_words():
     return [MARK_NAMES[i].name.decode() for i in range(MARK_COUNT)]
 
 
+cdef struct shown_t:
+    uint64_t wire           # body bytes of the wire that the record stands for
+    uint64_t behind         # bytes behind the end of a content coding
+
+
 def ambiguity_words():
     """The reasons that may follow `ambiguous_framing:`."""
     return [AMBIGUITY_NAMES[i].decode() for i in range(AMBIGUITIES)]
 
 
-cdef char* put_marks(char* out, exchange_t* ex, uint64_t req_shown, uint64_t resp_shown) noexcept nogil:
-    """The marks as a JSON array inside a JSON string; counts in bytes behind a colon. At most 1,400 bytes."""
+cdef char* put_marks(char* out, exchange_t* ex, shown_t* req, shown_t* resp) noexcept nogil:
+    """The marks as a JSON array inside a JSON string; counts in bytes behind a colon. At most 1,500 bytes."""
     cdef int i, j
     cdef bint first = True
     cdef uint32_t bit
@@ -458,7 +497,7 @@ cdef char* put_marks(char* out, exchange_t* ex, uint64_t req_shown, uint64_t res
         out = put_text(out, MARK_NAMES[i].name)
         if bit == MARK_REQUEST_CUT or bit == MARK_RESPONSE_CUT:
             # how many body bytes of the true size the record does not show; of a decoded body nobody knows
-            n = ex.req.size - req_shown if bit == MARK_REQUEST_CUT else ex.resp.size - resp_shown
+            n = ex.req.size - req.wire if bit == MARK_REQUEST_CUT else ex.resp.size - resp.wire
             if <int64_t>n > 0:
                 out[0] = c':'
                 out = put_u64(out + 1, n)
@@ -468,6 +507,12 @@ cdef char* put_marks(char* out, exchange_t* ex, uint64_t req_shown, uint64_t res
         elif bit == MARK_RESPONSE_LOST and ex.resp.lost:
             out[0] = c':'
             out = put_u64(out + 1, ex.resp.lost)
+        elif bit == MARK_REQUEST_TRAILING or bit == MARK_RESPONSE_TRAILING:
+            out[0] = c':'
+            out = put_u64(out + 1, req.behind if bit == MARK_REQUEST_TRAILING else resp.behind)
+        elif (bit == MARK_REQUEST_UNDECODED and ex.marks & MARK_REQUEST_REFUSED
+                or bit == MARK_RESPONSE_UNDECODED and ex.marks & MARK_RESPONSE_REFUSED):
+            out = put_text(out, b':budget')
         elif bit == MARK_AMBIGUOUS:
             for j in range(AMBIGUITIES):
                 if ex.ambiguity & (1 << j):
@@ -573,8 +618,15 @@ def close_json_text(bytes text):
     return bytes(out[:n])
 
 
-def escape_text(bytes text, bint twice=False):
-    """The escapers for tests: the inside of a JSON string, or None when the bytes are not UTF-8."""
+def escape_text(bytes text, bint twice=False, bint fast=True):
+    """The escapers for tests: the inside of a JSON string, or None when the bytes are not UTF-8. Not ``fast``: as on a
+    machine without the instructions."""
+    if not fast:
+        leave_fast_texts()
+        try:
+            return escape_text(text, twice)
+        finally:
+            prepare_escape()
     cdef bytearray out = bytearray(len(text) * 7 + 32)
     cdef const uint8_t* p = text
     cdef char* o = out
@@ -612,72 +664,113 @@ cdef inline int out_reserve(ctx_t* ctx, size_t more) noexcept:
     return out_grow(ctx, more)
 
 
-cdef int put_body(ctx_t* ctx, message_t* m, bint is_request, uint32_t* marks, uint64_t* shown, size_t limit) noexcept:
+cdef size_t escaped_prefix(const uint8_t* p, size_t n, size_t most) noexcept nogil:
+    """How many bytes of this UTF-8 text, in whole characters, escape_json makes at most `most` bytes of."""
+    cdef const uint8_t* start = p
+    cdef const uint8_t* end = p + n
+    cdef size_t length, room
+    while p < end:
+        length = room = 1
+        if p[0] >= 0x80:
+            length = room = 2 if p[0] < 0xE0 else 3 if p[0] < 0xF0 else 4
+            if p[0] == 0xC2 and end - p > 1 and p[1] < 0xA0:
+                room = 6
+        elif p[0] < 0x20 or p[0] == 0x7F or short_escape[p[0]]:
+            room = 2 if short_escape[p[0]] else 6
+        if room > most:
+            break
+        most -= room
+        p += length
+    return <size_t>(p - start)
+
+
+cdef int put_body(ctx_t* ctx, conn_t* conn, message_t* m, bint is_request, uint32_t* marks, shown_t* shown, size_t limit,
+                  uint64_t now) noexcept:
     """Append `,"requestPayload":"..."` (and its encoding) to the batch; 0, or -1 when memory is out.
 
-    `shown` gets the number of wire body bytes that the record stands for; `limit` bounds the body bytes used.
+    `limit` bounds the body bytes used; twice that (or twice body_bytes) bounds what they become when they are escaped, the
+    brackets of a closed JSON text aside. `now`: event time, for the budget of decoding.
     """
     cdef const uint8_t* p = <const uint8_t*>m.body.data
+    cdef const uint8_t* q
     cdef size_t n = m.body.len
+    cdef size_t k, most = 2 * (<size_t>ctx.body_bytes if ctx.body_bytes < limit else limit)
     cdef char* out
     cdef char* done
     cdef bint cut = (marks[0] & ((MARK_REQUEST_CUT | MARK_REQUEST_LOST | MARK_REQUEST_INCOMPLETE) if is_request else
                                  (MARK_RESPONSE_CUT | MARK_RESPONSE_LOST | MARK_RESPONSE_INCOMPLETE))) != 0
     cdef bint binary = False
+    cdef bint decoded = False
     cdef bytes plain = None
     cdef bytes text
     cdef const uint8_t* back
+    shown.behind = 0
     if n > limit:
         n = limit
         cut = True
         marks[0] |= MARK_REQUEST_CUT if is_request else MARK_RESPONSE_CUT
-    shown[0] = n
+    shown.wire = n
     if n and m.media == MEDIA_BINARY:
         marks[0] |= MARK_REQUEST_OMITTED if is_request else MARK_RESPONSE_OMITTED
         n = 0
     elif n and (m.codings[0] or m.charset):
-        plain, ok, shorter = decode_body(ctx, p, n, m, cut, limit)
-        if not ok:
+        plain, state, shorter, behind, outer = decode_body(ctx, conn, p, n, m, cut, limit, now)
+        decoded = state == BODY_DECODED
+        if not decoded:
             marks[0] |= MARK_REQUEST_UNDECODED if is_request else MARK_RESPONSE_UNDECODED
-            ctx.counters[C_UNDECODED] += 1
+            if state == BODY_REFUSED:
+                marks[0] |= MARK_REQUEST_REFUSED if is_request else MARK_RESPONSE_REFUSED
             binary = True
         if shorter:
             cut = True
             marks[0] |= MARK_REQUEST_CUT if is_request else MARK_RESPONSE_CUT
-        p = <const uint8_t*><const char*>plain
-        n = <size_t>len(plain)
-    if out_reserve(ctx, n * 6 + 96) < 0:
-        return -1
-    out = ctx.out.data + ctx.out.len
-    out = put_text(out, b',"requestPayload":"' if is_request else b',"responsePayload":"')
-    if n == 0:
-        out[0] = c'"'
-        ctx.out.len = <uint32_t>(out + 1 - ctx.out.data)
-        return 0
-    if not binary and cut:
-        # a cut inside a UTF-8 sequence is not "not UTF-8": drop the incomplete tail
-        back = p + n
-        while back > p and back > p + n - 4 and ((back - 1)[0] & 0xC0) == 0x80:
-            back -= 1
-        if back > p and (back - 1)[0] >= 0xC0 and utf8_length(back - 1, p + n) == -1:
-            n = <size_t>(back - 1 - p)
-        if is_request and m.media <= MEDIA_JSON and n and (p[0] == c'{' or p[0] == c'['):
-            text = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>n + 520)
-            n = close_json(<char*>text, p, p + n)
-            plain = text
+        if behind:
+            marks[0] |= MARK_REQUEST_TRAILING if is_request else MARK_RESPONSE_TRAILING
+            shown.behind = <uint64_t>behind + (m.size - n if outer and m.size > n else 0)
+        if plain is not None:
             p = <const uint8_t*><const char*>plain
-            if n == 0:
-                shown[0] = 0
-            if out_reserve(ctx, n * 6 + 96) < 0:
-                return -1
-            out = ctx.out.data + ctx.out.len
-            out = put_text(out, b',"requestPayload":"')
-    done = NULL if binary else escape_json(out, p, p + n, TEXT_STRICT)
-    if done != NULL:
+            n = <size_t>len(plain)
+    while True:
+        q = p
+        k = n
+        if not binary and cut and k:
+            # a cut inside a UTF-8 sequence is not "not UTF-8": drop the incomplete tail
+            back = p + k
+            while back > p and back > p + k - 4 and ((back - 1)[0] & 0xC0) == 0x80:
+                back -= 1
+            if back > p and (back - 1)[0] >= 0xC0 and utf8_length(back - 1, p + k) == -1:
+                k = <size_t>(back - 1 - p)
+            if is_request and m.media <= MEDIA_JSON and k and (p[0] == c'{' or p[0] == c'['):
+                text = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>k + 520)
+                k = close_json(<char*>text, p, p + k)
+                q = <const uint8_t*><const char*>text
+                if k == 0:
+                    shown.wire = 0
+        if out_reserve(ctx, k * 6 + 96) < 0:
+            return -1
+        out = ctx.out.data + ctx.out.len
+        out = put_text(out, b',"requestPayload":"' if is_request else b',"responsePayload":"')
+        if k == 0:
+            out[0] = c'"'
+            ctx.out.len = <uint32_t>(out + 1 - ctx.out.data)
+            return 0
+        done = NULL if binary else escape_json(out, q, q + k, TEXT_STRICT)
+        if done == NULL:
+            break
+        if <size_t>(done - out) > most and escaped_prefix(p, n, most) < n:
+            n = escaped_prefix(p, n, most)
+            cut = True
+            marks[0] |= MARK_REQUEST_CUT if is_request else MARK_RESPONSE_CUT
+            if not decoded:
+                shown.wire = n
+            continue
+        if decoded and <size_t>(done - out) > n:
+            # beyond what the decoder has counted already
+            spend(ctx, conn, (<int64_t>(done - out) - <int64_t>n) * WORK_ESCAPED)
         done[0] = c'"'
         ctx.out.len = <uint32_t>(done + 1 - ctx.out.data)
         return 0
-    text = binascii.b2a_base64(PyBytes_FromStringAndSize(<const char*>p, <Py_ssize_t>n), newline=False)
+    text = binascii.b2a_base64(PyBytes_FromStringAndSize(<const char*>q, <Py_ssize_t>k), newline=False)
     memcpy(out, <const char*>text, len(text))
     out += len(text)
     out = put_text(out, b'","requestPayloadEncoding":"base64"' if is_request else
@@ -686,30 +779,74 @@ cdef int put_body(ctx_t* ctx, message_t* m, bint is_request, uint32_t* marks, ui
     return 0
 
 
-cdef tuple decode_body(ctx_t* ctx, const uint8_t* p, size_t n, message_t* m, bint cut, size_t limit):
-    cdef bytes raw = PyBytes_FromStringAndSize(<const char*>p, <Py_ssize_t>n)
+cdef inline void come_back(budget_t* budget, uint64_t now, int shift) noexcept nogil:
+    """What time has brought back of a budget: a half, a quarter... of a unit for each nanosecond; at most that of half a
+    second, because so long nobody else may be served.
+
+    `now` is when an exchange ended. Those that were waited for in vain are recorded long after others, and bring nothing:
+    otherwise everyone could have a full budget by leaving requests unanswered.
+    """
+    cdef int64_t whole = <int64_t>SECOND_NS >> shift + 1
+    cdef uint64_t passed = now - budget.seen_ns
+    if budget.seen_ns == 0:
+        budget.left = whole
+    elif now > budget.seen_ns:
+        budget.left += <int64_t>((passed if passed < SECOND_NS else SECOND_NS) >> shift)
+        if budget.left > whole:
+            budget.left = whole
+    elif now + FAR_BACK_NS > budget.seen_ns:
+        return
+    budget.seen_ns = now | 1    # (far back: the time of an event was wrong)
+
+
+cdef inline void spend(ctx_t* ctx, conn_t* conn, int64_t work) noexcept nogil:
+    ctx.decoding.left -= work
+    conn.decoding.left -= work
+
+
+cdef tuple decode_body(ctx_t* ctx, conn_t* conn, const uint8_t* p, size_t n, message_t* m, bint cut, size_t limit,
+                       uint64_t now):
+    """As Decoder.decode, without the work, and with None for bytes that stay what they are."""
+    cdef bytes raw
+    cdef int i
+    cdef int64_t most = WORK_BODY_BYTE * <int64_t>(ctx.body_bytes if ctx.body_bytes > WORK_BODY_LEAST else WORK_BODY_LEAST)
     if ctx.content == NULL:
-        return raw, False, False
+        return None, BODY_UNDECODED, False, 0, False
+    for i in range(4):
+        if m.codings[i] == CODING_UNKNOWN:
+            return None, BODY_UNDECODED, False, 0, False
+    # Servers send one coding; two when a proxy compresses what is compressed. More, or twice one that packs everything
+    # into nothing, comes from those who count on it.
+    if m.codings[0] and m.codings[1] and (m.codings[MAX_CODINGS] or (
+            m.codings[0] == m.codings[1] and m.codings[0] >= CODING_BR)):
+        return None, BODY_REFUSED, False, 0, False
+    come_back(&ctx.decoding, now, WORK_SHIFT_SHARD)
+    come_back(&conn.decoding, now, WORK_SHIFT_CONNECTION)
+    if ctx.decoding.left <= 0 or conn.decoding.left <= 0:
+        return None, BODY_REFUSED, False, 0, False
+    raw = PyBytes_FromStringAndSize(<const char*>p, <Py_ssize_t>n)
     try:
-        return (<object>ctx.content).decode(raw, bytes(m.codings[:4]), m.charset, cut, ctx.body_bytes
-                                            if ctx.body_bytes < limit else limit)
+        text, state, shorter, behind, outer, work = (<object>ctx.content).decode(
+            raw, bytes(m.codings[:4]), m.charset, cut, ctx.body_bytes if ctx.body_bytes < limit else limit, most)
     except Exception:
         ctx.counters[C_CALLBACK_ERRORS] += 1
-        return raw, False, False
+        return None, BODY_UNDECODED, False, 0, False
+    spend(ctx, conn, work)
+    return text, state, shorter, behind, outer
 
 
 cdef int encode_once(ctx_t* ctx, conn_t* conn, exchange_t* ex, uint64_t end_ns, size_t limit) noexcept:
-    """Append the record without its newline. 0, or -1 when memory is out."""
+    """Append the record without its newline, and add to ex.marks what was found. 0, or -1 when memory is out."""
     cdef uint32_t marks = ex.marks
-    cdef uint64_t req_shown = 0, resp_shown = 0, start_wall
-    cdef uint32_t before = ex.marks
+    cdef uint64_t start_wall
+    cdef shown_t req_shown, resp_shown
     cdef char* out
     if out_reserve(ctx, <size_t>ex.req.head.len + 64) < 0:
         return -1
     ctx.out.data[ctx.out.len] = c'{'
     memcpy(ctx.out.data + ctx.out.len + 1, ex.req.head.data, ex.req.head.len)
     ctx.out.len += ex.req.head.len + 1
-    if put_body(ctx, &ex.req, True, &marks, &req_shown, limit) < 0:
+    if put_body(ctx, conn, &ex.req, True, &marks, &req_shown, limit, end_ns) < 0:
         return -1
     if out_reserve(ctx, <size_t>ex.resp.head.len + 128) < 0:
         return -1
@@ -720,7 +857,7 @@ cdef int encode_once(ctx_t* ctx, conn_t* conn, exchange_t* ex, uint64_t end_ns, 
     else:
         out = put_text(out, b',"status":"","statusCode":"0","responseHeaders":"{}"')
     ctx.out.len = <uint32_t>(out - ctx.out.data)
-    if put_body(ctx, &ex.resp, False, &marks, &resp_shown, limit) < 0:
+    if put_body(ctx, conn, &ex.resp, False, &marks, &resp_shown, limit, end_ns) < 0:
         return -1
     if out_reserve(ctx, <size_t>conn.constant.len + 2560) < 0:
         return -1
@@ -752,11 +889,15 @@ cdef int encode_once(ctx_t* ctx, conn_t* conn, exchange_t* ex, uint64_t end_ns, 
     else:
         ex.marks = marks
         out = put_text(out, b'","marks":"')
-        out = put_marks(out, ex, req_shown, resp_shown)
+        out = put_marks(out, ex, &req_shown, &resp_shown)
         out = put_text(out, b'"}')
-        ex.marks = before
     ctx.out.len = <uint32_t>(out - ctx.out.data)
     return 0
+
+
+cdef inline void count_bodies(ctx_t* ctx, uint32_t marks) noexcept nogil:
+    ctx.counters[C_UNDECODED] += (marks & MARK_REQUEST_UNDECODED != 0) + (marks & MARK_RESPONSE_UNDECODED != 0)
+    ctx.counters[C_REFUSED_BODIES] += (marks & MARK_REQUEST_REFUSED != 0) + (marks & MARK_RESPONSE_REFUSED != 0)
 
 
 cdef void emit_record(ctx_t* ctx, conn_t* conn, exchange_t* ex, uint64_t end_ns) noexcept:
@@ -766,6 +907,7 @@ cdef void emit_record(ctx_t* ctx, conn_t* conn, exchange_t* ex, uint64_t end_ns)
     cdef uint32_t start = ctx.out.len
     cdef size_t limit = 0xFFFFFFFF
     cdef out_index_t* entry
+    cdef uint32_t before
     if ctx.output_limit and ctx.output_used >= ctx.output_limit:
         ctx.counters[C_BANDWIDTH] += 1
         return
@@ -778,7 +920,9 @@ cdef void emit_record(ctx_t* ctx, conn_t* conn, exchange_t* ex, uint64_t end_ns)
         return
     if not (address_known(conn.local) and address_known(conn.remote)):
         ex.marks |= MARK_PEER_UNKNOWN
+    before = ex.marks
     while True:
+        ex.marks = before
         if encode_once(ctx, conn, ex, end_ns, limit) < 0:
             ctx.out.len = start
             ctx.counters[C_RECORDS_DROPPED_SIZE] += 1
@@ -812,3 +956,4 @@ cdef void emit_record(ctx_t* ctx, conn_t* conn, exchange_t* ex, uint64_t end_ns)
     ctx.output_used += entry.length
     if ex.marks:
         ctx.counters[C_RECORDS_MARKED] += 1
+        count_bodies(ctx, ex.marks)

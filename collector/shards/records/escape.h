@@ -3,7 +3,8 @@
  * JSON string escaping (RFC 8259 section 7), the vector part. records/encode.pyx has the loops around it and the cases
  * that are rare.
  *
- * A byte needs care when it is a control character, '"', '\\' or from 0x80 on (UTF-8 to be checked).
+ * A byte needs care when it is a control character (0x7F is one), '"', '\\' or from 0x80 on (UTF-8 to be checked; and
+ * U+0080 to U+009F, the bytes C2 80 to C2 9F, are control characters too).
  * Nothing here reads outside the text it is given; everything may write up to 24 bytes behind what it produced.
  */
 #ifndef COLLECTOR_ESCAPE_H
@@ -14,13 +15,13 @@
 
 /* ---- every machine: copy 16 bytes and say which of them need care ---------------------------------------------- */
 
-/* One signed comparison with 0x20 finds control characters and high bytes alike. */
+/* Plus one, a signed comparison with 0x21 finds control characters, 0x7F and high bytes alike (0xFF becomes 0). */
 #if defined(__SSE2__)
 #include <emmintrin.h>
 static inline unsigned copy16_special(void *out, const void *in)
 {
     __m128i v = _mm_loadu_si128((const __m128i *)in);
-    __m128i m = _mm_cmplt_epi8(v, _mm_set1_epi8(0x20));
+    __m128i m = _mm_cmplt_epi8(_mm_add_epi8(v, _mm_set1_epi8(1)), _mm_set1_epi8(0x21));
     m = _mm_or_si128(m, _mm_cmpeq_epi8(v, _mm_set1_epi8('"')));
     m = _mm_or_si128(m, _mm_cmpeq_epi8(v, _mm_set1_epi8('\\')));
     _mm_storeu_si128((__m128i *)out, v);
@@ -33,17 +34,17 @@ static inline unsigned copy16_special(void *out, const void *in)
     unsigned m = 0;
     memcpy(out, in, 16);
     for (unsigned i = 0; i < 16; i++)
-        m |= (unsigned)(p[i] < 0x20 || p[i] >= 0x80 || p[i] == '"' || p[i] == '\\') << i;
+        m |= (unsigned)(p[i] < 0x20 || p[i] >= 0x7f || p[i] == '"' || p[i] == '\\') << i;
     return m;
 }
 #endif
 
-/* Is there a byte in `w` that JSON wants care for? The same four conditions as above, eight bytes in a register. */
+/* Is there a byte in `w` that wants care? The same conditions as above, eight bytes in a register. */
 static inline int special8(uint64_t w)
 {
     const uint64_t ones = 0x0101010101010101ULL, high = 0x8080808080808080ULL;
     uint64_t quote = w ^ (ones * '"'), slash = w ^ (ones * '\\');
-    return (((w - ones * 0x20) | (quote - ones) | (slash - ones) | w) & high) != 0;
+    return (((w - ones * 0x20) | (quote - ones) | (slash - ones) | (w + ones) | w) & high) != 0;
 }
 
 /*
@@ -137,23 +138,32 @@ static inline __m128i load_up_to_16(const uint8_t *p, size_t left)
 }
 
 /*
- * Escape for as long as no byte wants a \u escape - or, unless `high` says that the text is known to be UTF-8, is from
- * 0x80 on. *at is where it stopped: at `end`, or at most 15 bytes before such a byte.
+ * Escape for as long as no character wants a \u escape - or, unless `high` says that the text is known to be UTF-8, is
+ * from 0x80 on. *at is where it stopped: at `end`, or at most 15 bytes before such a character.
  */
 SSSE3 static inline char *escape_ssse3(char *out, const uint8_t **at, const uint8_t *end, int high)
 {
     /* \b \t \n \f \r by their low four bits */
     const __m128i letters = _mm_setr_epi8(0, 0, 0, 0, 0, 0, 0, 0, 'b', 't', 'n', 0, 'f', 'r', 0, 0);
-    const __m128i limit = _mm_set1_epi8(0x20), quote = _mm_set1_epi8('"'), slash = _mm_set1_epi8('\\');
+    const __m128i one = _mm_set1_epi8(1), limit = _mm_set1_epi8(0x21), quote = _mm_set1_epi8('"'), slash = _mm_set1_epi8('\\');
     const uint8_t *p = *at;
     while (p < end) {
         size_t left = (size_t)(end - p);
         __m128i v = load_up_to_16(p, left);
-        __m128i control = _mm_cmplt_epi8(v, limit);     /* and 0x80 and up */
+        __m128i control = _mm_cmplt_epi8(_mm_add_epi8(v, one), limit);     /* and 0x80 and up */
         __m128i special = _mm_or_si128(_mm_cmpeq_epi8(v, quote), _mm_cmpeq_epi8(v, slash));
         unsigned mask;
-        if (high)
+        if (high) {
+            unsigned c2 = (unsigned)_mm_movemask_epi8(_mm_cmpeq_epi8(v, _mm_set1_epi8((char)0xc2)));
             control = _mm_andnot_si128(_mm_cmplt_epi8(v, _mm_setzero_si128()), control);
+            if (c2) {   /* U+0080 to U+009F, or only U+00A0 to U+00BF? (whole sequences: the text is UTF-8) */
+                unsigned low = (unsigned)_mm_movemask_epi8(_mm_cmplt_epi8(v, _mm_set1_epi8((char)0xa0)));
+                if (left > 16)
+                    low |= (unsigned)(p[16] >= 0x80 && p[16] < 0xa0) << 16;
+                if (c2 << 1 & low)
+                    break;
+            }
+        }
         if (__builtin_expect(_mm_movemask_epi8(control) != 0, 0)) {
             __m128i letter = _mm_and_si128(_mm_shuffle_epi8(letters, v), control);
             __m128i hard = _mm_or_si128(_mm_and_si128(control, _mm_cmpeq_epi8(letter, _mm_setzero_si128())),
@@ -238,8 +248,10 @@ SSSE3 static int utf8_valid_ssse3(const uint8_t *p, const uint8_t *end)
 }
 
 static inline int fast_texts(void) { return have_ssse3; }
+static inline void leave_fast_texts(void) { have_ssse3 = 0; }
 #else
 static inline void prepare_escape(void) {}
+static inline void leave_fast_texts(void) {}
 static inline char *escape_plain_ssse3(char *out, const uint8_t **at, const uint8_t *end)
 {
     (void)at, (void)end;

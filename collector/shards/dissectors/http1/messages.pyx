@@ -544,13 +544,14 @@ cdef void tunnel_in_doubt(ctx_t* ctx, conn_t* conn) noexcept:
 cdef inline void under_doubt(conn_t* conn, exchange_t* ex, uint64_t ts) noexcept nogil:
     """An answer begins that may be another's. How long it took is what a pause is compared with (http1_quiet)."""
     cdef uint64_t took = ts - ex.req.first_ns if ts > ex.req.first_ns else 0
+    cdef uint32_t us = <uint32_t>(took // 1000 + 1) if took >> 41 == 0 else 0x7FFFFFFF
     if ex.flags & EX_DOUBT or conn.doubt & DOUBT_ANSWERS:
         ex.marks |= MARK_PAIRING
         ex.flags |= EX_DOUBT
     if conn.doubt & DOUBT_ANSWER_FRAMING:
         ex.marks |= MARK_RESPONSE_FRAMING
-    if took > conn.longest_ns:
-        conn.longest_ns = took
+    if us > conn.longest_us:
+        conn.longest_us = us
         conn.pauses = 0
     if conn.answers < 255:
         conn.answers += 1
@@ -560,19 +561,20 @@ cdef void http1_quiet(conn_t* conn, uint64_t quiet_ns) noexcept nogil:
     """A request begins after a silence of `quiet_ns`, and there is doubt: is it over? With nothing outstanding that we know
     of, a request that nobody saw would have been answered in the silence, unless its answer takes longer."""
     cdef uint32_t i
+    cdef uint64_t longest_ns = <uint64_t>conn.longest_us * 1000
     if conn.answers == 0 or awaiting(conn) != NULL:
         return
     for i in range(2):
         if conn.half[i].state != H_START or conn.half[i].part.len:
             return
-    if quiet_ns >= PAUSE_NS and quiet_ns // PAUSE_RATIO >= conn.longest_ns and conn.pauses < 255:
+    if quiet_ns >= PAUSE_NS and quiet_ns // PAUSE_RATIO >= longest_ns and conn.pauses < 255:
         conn.pauses += 1
-    if (quiet_ns >= QUIET_NS and quiet_ns // 2 >= conn.longest_ns) or (
+    if (quiet_ns >= QUIET_NS and quiet_ns // 2 >= longest_ns) or (
             conn.pauses >= PAUSES and conn.answers >= PAUSE_ANSWERS):
         conn.doubt = 0
         conn.answers = 0
         conn.pauses = 0
-        conn.longest_ns = 0
+        conn.longest_us = 0
 
 
 cdef bint http1_rests(conn_t* conn) noexcept nogil:
