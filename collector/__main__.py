@@ -11,15 +11,15 @@ import tempfile
 import uuid
 from collections.abc import Sequence
 
-from collector import __version__, config, errors, logs
+from collector import __version__, config, errors, files, logs
 from collector.errors import CollectorError, ConfigError
 
 EPILOG = """\
 exit codes:
   0   ended as asked (signal, --duration, end of the files)
-  1   something was not delivered or not recorded, or the output went away
+  1   something was not delivered or not recorded, or the output went away; `status`: not ready (with --live: not live)
   2   the command line is wrong
-  3   AKTO_MEM_THRESH_RESTART was passed: drained, please start again
+  3   AKTO_MEM_THRESH_RESTART was passed: drained, please start again; `status`: no collector answers
   65  a recorded file is damaged (what was readable was processed)
   69  this host cannot be captured (see `collector check`)
   70  a child process could not be started or kept alive
@@ -53,6 +53,14 @@ the records that it gives alone, one file after the other. Those of a file come 
 stream position) and are the same every time, whatever the number of shards. Temporary files are made in TMPDIR.
 """
 
+STATUS_HELP = """\
+Ask the collector that runs on this node, over a Unix socket below COLLECTOR_RUNTIME_DIR that only its user (root) can
+reach. Works whoever has the health port. Exit codes: 0 ready, 1 not ready, 3 no collector answers.
+"""
+
+SHARED_HELP = ("take FILE as it is: a link, another user's file, one that others can read or that has further names "
+               "(otherwise refused, and its mode becomes 0600)")
+
 
 def parser() -> argparse.ArgumentParser:
     """The whole command line."""
@@ -70,13 +78,22 @@ def parser() -> argparse.ArgumentParser:
                      help="only this process (repeatable)")
     run.add_argument("--port", type=_port, action="append", default=[], metavar="P",
                      help="only connections with this local or remote port (repeatable)")
+    run.add_argument("--shared-files", action="store_true", help=SHARED_HELP)
     run.add_argument("--duration", type=_seconds, metavar="S", help="stop after S seconds of capture")
 
     replay = commands.add_parser("replay", help="process recorded traffic", description=REPLAY_HELP,
                                  formatter_class=formatter)
     replay.add_argument("files", nargs="+", metavar="FILE")
     replay.add_argument("--output", metavar="-|FILE|kafka|null", help="where records go (default: COLLECTOR_OUTPUT)")
+    replay.add_argument("--shared-files", action="store_true", help=SHARED_HELP)
     replay.add_argument("--shards", type=_positive, metavar="N", help="number of shards (default: COLLECTOR_SHARDS)")
+
+    status = commands.add_parser("status", help="ask the collector of this node how it is", description=STATUS_HELP,
+                                 formatter_class=formatter)
+    what = status.add_mutually_exclusive_group()
+    what.add_argument("--ready", action="store_true", help="exit 0 when it captures (this is the default)")
+    what.add_argument("--live", action="store_true", help="exit 0 unless it cannot repair itself")
+    status.add_argument("--json", action="store_true", help="print everything as one JSON object")
 
     commands.add_parser("check", help="can this host be captured?",
                         description="Print what capture needs, what was found, and what to do. Exit code 69 when "
@@ -123,6 +140,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from collector.loader import preflight
 
             return preflight.main()
+        if options.command == "status":
+            from collector import status
+
+            return status.main(settings["COLLECTOR_RUNTIME_DIR"], live=options.live, as_json=options.json)
         from collector.supervisor.supervisor import hold_signals
 
         if 1 in closed and (options.output or settings.output) == "-":
@@ -141,7 +162,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         logs.shut_down()
 
 
-def _output(settings: config.Config, option: str | None) -> tuple[str, int | None]:
+def _output(settings: config.Config, option: str | None, shared: bool) -> tuple[str, int | None]:
     """(kind, descriptor): kind is kafka, null, - or file."""
     output = option or settings.output
     if output == "kafka":
@@ -156,12 +177,8 @@ def _output(settings: config.Config, option: str | None) -> tuple[str, int | Non
             "; brokers are named by AKTO_KAFKA_BROKER_MAL=HOST:PORT[,HOST:PORT...], the topic by COLLECTOR_KAFKA_TOPIC, and "
             "the output is then `kafka`" if scheme[0].lower().startswith("kafka") else "; a file of that name: "
             f"./{output}"))
-    if output == "-":
-        return "-", os.dup(1)
-    try:
-        return "file", os.open(output, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise ConfigError(f"output {output!r}: {error.strerror}") from None
+    kind = "-" if output in ("-", "/dev/stdout") else "file"
+    return kind, files.open_for_records(output, os.O_RDWR | os.O_APPEND, "output", shared=shared)
 
 
 def _summary(totals: dict[str, int], what: str) -> None:
@@ -184,14 +201,14 @@ def replay(settings: config.Config, options: argparse.Namespace) -> int:
     for path in options.files:
         if not os.path.isfile(path):
             raise ConfigError(f"{path}: no such file")
-    kind, fd = _output(settings, options.output)
+    kind, fd = _output(settings, options.output, options.shared_files)
     supervisor = Supervisor(Plan(
         settings, kind, "collector.loader.replay",
         {"files": [os.path.abspath(path) for path in options.files]}, output_fd=fd, live=False, lossless=True,
         ordered=True, ends_by_itself=True,
-        reopen=(lambda: _output(settings, options.output)[1]) if kind == "file" else None,
+        reopen=(lambda: _output(settings, options.output, options.shared_files)[1]) if kind == "file" else None,
         directory=tempfile.mkdtemp(prefix="collector-"), directory_exists=True,
-        record_prefix="replay-", daemonset_id="00000000-0000-0000-0000-000000000000", serve_health=False,
+        record_prefix="replay-", daemonset_id="00000000-0000-0000-0000-000000000000",
         stop_sink_seconds=3600.0))
     code = supervisor.run()
     for problem in supervisor.problems:
@@ -221,15 +238,15 @@ def run(settings: config.Config, options: argparse.Namespace) -> int:
     """`collector run`."""
     from collector.loader import capturefile, preflight
     from collector.router import partition
-    from collector.supervisor.lock import NodeLock
+    from collector.supervisor.lock import NodeLock, within
     from collector.supervisor.supervisor import Plan, Supervisor, ring_size
 
     pids = [_process(pid) for pid in options.pid]
     preflight.require()
     if preflight.own_pid_namespace() is not None:
         logging.getLogger("preflight").warning("this is %s", preflight.NESTED)
-    with NodeLock(settings["COLLECTOR_RUNTIME_DIR"]):
-        kind, fd = _output(settings, options.output)
+    with NodeLock(settings["COLLECTOR_RUNTIME_DIR"]) as lock:
+        kind, fd = _output(settings, options.output, options.shared_files)
         rings = partition.ring_count(settings.shards, os.cpu_count() or 1)
         message = {
             "rings": rings, "ring_bytes": ring_size(settings["COLLECTOR_RING_BYTES"]),
@@ -242,16 +259,13 @@ def run(settings: config.Config, options: argparse.Namespace) -> int:
         }
         fds = []
         if options.record:
-            try:
-                fds.append(os.open(options.record, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600))
-                os.fchmod(fds[0], 0o600)
-            except OSError as error:
-                raise ConfigError(f"--record {options.record!r}: {error.strerror}") from None
+            fds.append(files.open_for_records(options.record, os.O_RDWR | os.O_TRUNC, "--record",
+                                              shared=options.shared_files))
         supervisor = Supervisor(Plan(
             settings, kind, "collector.loader.process", message, fds, output_fd=fd,
-            reopen=(lambda: _output(settings, options.output)[1]) if kind == "file" else None,
+            reopen=(lambda: _output(settings, options.output, options.shared_files)[1]) if kind == "file" else None,
             duration_seconds=options.duration,
-            directory=os.path.join(settings["COLLECTOR_RUNTIME_DIR"], f"run-{os.getpid()}"),
+            directory=within(lock.fd, f"run-{os.getpid()}"), health_directory=lock.fd,
             record_prefix=capturefile.boot_id() + "-", daemonset_id=str(uuid.uuid4())))
         code = supervisor.run()
         for problem in supervisor.problems:

@@ -192,9 +192,12 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("COLLECTOR_SHARDS", parse_int, 0, PROCESS,
             "Number of shard processes. 0: the CPU limit of the container's cgroup, rounded up.", low=0, high=64),
     Setting("COLLECTOR_HEALTH_ADDRESS", parse_address, "127.0.0.1:11226", PROCESS,
-            "Where /healthz, /readyz and /metrics are served. Port 0 picks a free one."),
+            "Where /healthz, /readyz and /metrics are served. Port 0 picks a free one. If another program has it, "
+            "capture starts all the same, and the port is tried again every few seconds."),
     Setting("COLLECTOR_RUNTIME_DIR", parse_text, "/run/collector", PROCESS,
-            "Directory for the lock and for the sockets between the processes (made with mode 0700)."),
+            "Directory for the lock and for the sockets between the processes. Made with mode 0700; one that is there "
+            "already stays as it is, and only `ebpf-api-collector` in it is ours. Refused where others could replace that: "
+            "a directory that they can write, without sticky bit, unless it is a mounted volume."),
     Setting("COLLECTOR_LOG_FORMAT", parse_log_format, "text", PROCESS, "Form of log lines on standard error."),
     Setting("AKTO_LOG_LEVEL", parse_log_level, "WARN", PROCESS, "Lowest level that is logged; OFF logs nothing."),
     # -- Capture

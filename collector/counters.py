@@ -20,16 +20,21 @@ _F_ADD_SEALS, _F_SEAL_SHRINK, _F_SEAL_GROW = 1033, 2, 4
 class CounterMemory:
     """All blocks of one collector, in a memfd that children inherit."""
 
-    def __init__(self, blocks: int, fd: int | None = None) -> None:
+    def __init__(self, blocks: int, fd: int | None = None, *, read_only: bool = False) -> None:
         self.blocks = blocks
         if fd is None:
             fd = os.memfd_create("collector-counters", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+            os.fchmod(fd, 0o600)  # a child with a read-only descriptor must not open it again to write
             os.ftruncate(fd, max(mmap.PAGESIZE, blocks * BLOCK * 8))
             # a child that made it shorter would end the supervisor with SIGBUS
             fcntl.fcntl(fd, _F_ADD_SEALS, _F_SEAL_SHRINK | _F_SEAL_GROW)
         self.fd = fd
-        self._map = mmap.mmap(fd, 0)
+        self._map = mmap.mmap(fd, 0, prot=mmap.PROT_READ if read_only else mmap.PROT_READ | mmap.PROT_WRITE)
         self._numbers = memoryview(self._map).cast("Q")
+
+    def read_only_fd(self) -> int:
+        """A new descriptor that cannot be mapped for writing; the caller closes it."""
+        return os.open(f"/proc/self/fd/{self.fd}", os.O_RDONLY | os.O_CLOEXEC)
 
     def block(self, number: int) -> memoryview:
         """The numbers of one child; raises IndexError."""

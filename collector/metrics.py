@@ -6,7 +6,12 @@ Help says what is counted and what an operator should conclude.
 
 from __future__ import annotations
 
+import collections
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+from collector.counters import CounterMemory, Counters
 
 COUNTER, GAUGE = "counter", "gauge"
 
@@ -26,7 +31,8 @@ SINK_NAMES = (*COMMON, "batches", "records", "record_bytes", "delivered_records"
               "queue_bytes", "write_errors", "refused_messages", "destination_up", "unreadable_batches",
               "output_state")
 SUPERVISOR_NAMES = ("restarts_loader", "restarts_shard", "restarts_sink", "memory_pss_bytes", "memory_checks",
-                    "shed", "lost_exchanges", "lost_state_bytes", "lost_records")
+                    "shed", "lost_exchanges", "lost_state_bytes", "lost_records", "heartbeat_ns", "restarts_health")
+HEALTH_NAMES = (*COMMON, "requests", "pushed_out", "too_slow", "bad_requests")
 
 
 # Why the traffic of a process is not seen (a number of loader.entries.unseen): label, what is logged once a name.
@@ -57,6 +63,8 @@ def _core(name: str, key: str, help_: str, *labels: tuple[str, str], kind: str =
     return Metric(name, kind, "core", key, help_, labels)
 
 
+_HEALTH_REFUSED = ("Connections to the health pages that got no page: closed to make room for newer ones, too slow, or with "
+                   "a request that is none. Many: somebody attacks the port.")
 _FILTERED = "Exchanges and connections left out by a filter; the reason names the setting."
 _EVICTED = "Connections given up for a limit; with `connection_bytes` only what they held was."
 _LOST_EVENTS = "Events that the kernel could not hand over. Above zero: enlarge COLLECTOR_RING_BYTES or add shards."
@@ -196,6 +204,12 @@ METRICS: tuple[Metric, ...] = (
            (("child", "shard"),)),
     Metric("collector_restarts", COUNTER, "supervisor", "restarts_sink", "Children started again.",
            (("child", "sink"),)),
+    Metric("collector_restarts", COUNTER, "supervisor", "restarts_health", "Children started again.",
+           (("child", "health"),)),
+    Metric("collector_health_requests", COUNTER, "health", "requests", "Requests for the health pages that were answered."),
+    Metric("collector_health_refused", COUNTER, "health", "pushed_out", _HEALTH_REFUSED, (("reason", "full"),)),
+    Metric("collector_health_refused", COUNTER, "health", "too_slow", _HEALTH_REFUSED, (("reason", "too_slow"),)),
+    Metric("collector_health_refused", COUNTER, "health", "bad_requests", _HEALTH_REFUSED, (("reason", "bad_request"),)),
     Metric("collector_memory_pss_bytes", GAUGE, "supervisor", "memory_pss_bytes",
            "Proportional set size of all processes; compared with TRAFFIC_BUFFER_THRESHOLD and AKTO_MEM_THRESH_RESTART."),
     Metric("collector_shed", COUNTER, "supervisor", "shed", "Times that shards were told to give state up."),
@@ -206,6 +220,45 @@ METRICS: tuple[Metric, ...] = (
     Metric("collector_lost_state_bytes", COUNTER, "supervisor", "lost_state_bytes",
            "Bytes of connection state that a shard held when it died."),
 )
+
+
+Reading = tuple[str, dict[str, str], dict[str, int]]  # role, labels, values by key
+
+
+def readings(memory: CounterMemory, core_names: Sequence[str]) -> list[Reading]:
+    """Everybody's numbers. The blocks: the shards, then loader, sink and supervisor."""
+    shards = memory.blocks - 3
+    out: list[Reading] = []
+    for i in range(shards):
+        block = memory.block(i)
+        out.append(("shard", {"shard": str(i)}, {**Counters(block, SHARD_NAMES).snapshot(),
+                                                 **Counters(block, core_names, 0).snapshot()}))
+    for i, (role, names) in enumerate((("loader", LOADER_NAMES), ("sink", SINK_NAMES), ("supervisor", SUPERVISOR_NAMES))):
+        out.append((role, {}, Counters(memory.block(shards + i), names).snapshot()))
+    return out
+
+
+def totals(values: Iterable[Reading]) -> dict[str, int]:
+    """Sums over the shards, and the others' numbers by `role_key`."""
+    out: dict[str, int] = {}
+    for role, _labels, numbers in values:
+        for key, value in numbers.items():
+            name = key if role == "shard" else f"{role}_{key}"
+            out[name] = out.get(name, 0) + value
+    return out
+
+
+def unseen(rows: Iterable[dict[str, Any]]) -> list[tuple[str, str, int]]:
+    """(process, reason, number) of the rows of loader.entries.unseen; further names than UNSEEN_NAMES as "other"."""
+    counts: collections.Counter[tuple[str, str]] = collections.Counter()
+    names: set[str] = set()
+    for row in rows:
+        name = str(row["name"]).encode("utf-8", "replace").decode()
+        if len(names) < UNSEEN_NAMES:
+            names.add(name)
+        counts.update((name if name in names else "other", label)
+                      for key, (label, _words) in UNSEEN_REASONS.items() if row[key])
+    return [(name, reason, number) for (name, reason), number in counts.items()]
 
 
 def markdown() -> str:

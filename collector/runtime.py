@@ -23,9 +23,6 @@ from typing import Any
 from collector import control, logs
 from collector.counters import CounterMemory, Counters
 
-# An unprivileged user without an entry in any passwd: nothing else runs as it (65532 is "nonroot" in images).
-UNPRIVILEGED_ID = 65532
-
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 1, 4, 24, 38
 _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
 _LAST_CAPABILITY = 63
@@ -44,12 +41,19 @@ def prctl2(option: int, argument: int) -> bool:
                            ctypes.c_ulong(0))) == 0
 
 
-def drop_privileges(uid: int = UNPRIVILEGED_ID) -> None:
+def drop_privileges(uid: int | None) -> None:
     """Become an ordinary user for good: no groups, no capabilities, none to be gained, no core dumps.
 
-    A process that is not root has only its capabilities to lose. Raises OSError.
+    Without a ``uid`` to become (we are not root, or our user namespace has none) there are only capabilities to lose.
+    Raises OSError.
     """
-    if os.geteuid() != 0:
+    if os.geteuid() == 0:
+        for capability in range(_LAST_CAPABILITY + 1):
+            if not prctl(_PR_CAPBSET_DROP, capability):
+                if ctypes.get_errno() == errno.EINVAL or uid is None:
+                    break
+                raise OSError(ctypes.get_errno(), "cannot drop a capability from the bounding set")
+    if uid is None or os.geteuid() != 0:
         prctl2(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
         header = struct.pack("=Ii", 0x20080522, 0)  # _LINUX_CAPABILITY_VERSION_3, this process
         if _libc.capset(header, struct.pack("=6I", *[0] * 6)) != 0:
@@ -57,12 +61,12 @@ def drop_privileges(uid: int = UNPRIVILEGED_ID) -> None:
         if not prctl(_PR_SET_NO_NEW_PRIVS, 1) or not prctl(_PR_SET_DUMPABLE, 0):
             raise OSError(ctypes.get_errno(), "cannot give up privileges")
         return
-    for capability in range(_LAST_CAPABILITY + 1):
-        if not prctl(_PR_CAPBSET_DROP, capability):
-            if ctypes.get_errno() == errno.EINVAL:
-                break
-            raise OSError(ctypes.get_errno(), "cannot drop a capability from the bounding set")
-    os.setgroups([])
+    try:
+        os.setgroups([])
+    except PermissionError:
+        with open("/proc/self/setgroups", encoding="ascii") as file:
+            if file.read().strip() != "deny":  # a user namespace may forbid it; its groups give nothing outside
+                raise
     os.setresgid(uid, uid, uid)
     os.setresuid(uid, uid, uid)
     if not prctl(_PR_SET_NO_NEW_PRIVS, 1) or not prctl(_PR_SET_DUMPABLE, 0):
@@ -98,7 +102,6 @@ class Child:
             sys.exit(0)
         start, fds = received
         logs.set_up_child(start["log_level"])
-        os.chdir(start["directory"])
         return cls(channel, start, fds, names)
 
     def beat(self) -> None:
@@ -142,7 +145,6 @@ class Child:
                 self.stopping = True
             heard.append({**received[0], "fds": received[1]})
 
-    @staticmethod
-    def drop_privileges() -> None:
-        """Become an ordinary user for good: see the function of that name."""
-        drop_privileges()
+    def drop_privileges(self) -> None:
+        """Become the user of the start message, for good: see the function of that name."""
+        drop_privileges(self.start["uid"])

@@ -92,7 +92,7 @@ def compile_programs(defines: dict[str, int], variants: list[str], identity: str
     ours, theirs = control.pair()
     with ours, tempfile.TemporaryFile() as stderr:  # not a pipe: a verifier log is longer than one holds
         process = subprocess.Popen(
-            [sys.executable, "-m", "collector.loader.compiler", str(theirs.fileno())], pass_fds=[theirs.fileno()],
+            [sys.executable, "-P", "-m", "collector.loader.compiler", str(theirs.fileno())], pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=stderr)
         theirs.close()
         control.send(ours, {"defines": defines, "variants": variants, "identity": identity})

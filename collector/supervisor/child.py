@@ -28,6 +28,8 @@ _ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "VIRTUAL_ENV", "PYTH
 # Measured in the pipeline benchmark: 4 us of 24 us an exchange.
 _ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(4 << 20), "MALLOC_TRIM_THRESHOLD_": str(16 << 20), "MALLOC_ARENA_MAX": "2"}
 
+MESSAGES_A_TURN = 256  # a child that talks without end must not hold the supervisor
+
 
 class ChildProcess:
     """A child's room in the supervisor; it survives the child's lives.
@@ -61,16 +63,20 @@ class ChildProcess:
         """Its process id while it lives."""
         return self._process.pid if self._process is not None else None
 
-    def start(self, message: dict[str, Any], fds: Sequence[int]) -> None:
-        """Start a life: exec, then hand over the start message with descriptors. Raises OSError."""
+    def start(self, message: dict[str, Any], fds: Sequence[int], directory: str = "") -> None:
+        """Start a life: exec in ``directory``, then hand over the start message with descriptors. Raises OSError."""
         ours, theirs = control.pair()
         read, write = os.pipe2(os.O_CLOEXEC)
         environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
         environment.update(_ALLOCATOR)
+        if "PYTHONPATH" in environment:  # where it says "here", it means here and not ``directory``
+            environment["PYTHONPATH"] = os.pathsep.join(map(os.path.abspath, environment["PYTHONPATH"].split(os.pathsep)))
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", self.module, str(theirs.fileno())], env=environment, stdin=subprocess.DEVNULL,
-                stdout=self._stdout if self._stdout is not None else subprocess.DEVNULL, stderr=write,
+                # -P: nothing is imported from the working directory, which belongs to the children without privilege
+                [sys.executable, "-P", "-m", self.module, str(theirs.fileno())], env=environment, cwd=directory or None,
+                stdin=subprocess.DEVNULL, stderr=write,
+                stdout=self._stdout if self._stdout is not None else subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()], close_fds=True)
         except OSError:
             ours.close()
@@ -105,7 +111,7 @@ class ChildProcess:
     def said(self) -> list[tuple[dict[str, Any], list[int]]]:
         """Its messages that are here now."""
         out, self._last_words = self._last_words, []
-        while self.channel is not None:
+        while self.channel is not None and len(out) < MESSAGES_A_TURN:
             try:
                 received = control.receive(self.channel)
             except (BlockingIOError, InterruptedError):

@@ -1,148 +1,168 @@
-"""/healthz, /readyz and /metrics over HTTP, by default on the loopback address only.
+"""The supervisor's side of the health pages: the sockets that listen, the child that answers, what it is told.
 
-Live fails only when the supervisor's own repair failed; ready means that probes are attached and every child works.
+Whatever happens to the child or to the port, capture goes on. A port that somebody else has is tried again and again.
 """
 
 from __future__ import annotations
 
-import collections
-import http.server
+import errno
 import logging
+import os
 import socket
-import threading
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Protocol
+from typing import Any
 
-from prometheus_client import CollectorRegistry
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
-
-from collector import metrics
+from collector import __version__
+from collector.counters import CounterMemory, Counters
+from collector.errors import ConfigError
+from collector.metrics import HEALTH_NAMES
+from collector.supervisor.child import ChildProcess
+from collector.supervisor.lock import STATUS_SOCKET, within
 
 log = logging.getLogger("health")
 
-
-class State(Protocol):
-    """What the endpoints ask the supervisor."""
-
-    def live(self) -> tuple[bool, str]:
-        """(is it alive, in words)."""
-
-    def ready(self) -> tuple[bool, str]:
-        """(does it capture, in words)."""
-
-    def readings(self) -> list[tuple[str, dict[str, str], dict[str, int]]]:
-        """(role, labels, values by key) of every child and of the supervisor."""
-
-    def unseen(self) -> list[dict[str, Any]]:
-        """Processes whose traffic is not seen (loader.entries.unseen)."""
+BACKLOG = 512
+TRY_AGAIN_SECONDS = 3.0
 
 
-class _Readings:
-    """The declared metrics with their current values, in prometheus_client's form."""
+class Port:
+    """The TCP address of the pages. Raises ConfigError for one that cannot be this host's."""
 
-    def __init__(self, state: State) -> None:
-        self._state = state
-
-    def collect(self) -> Iterable[Metric]:
-        """Called at each scrape."""
-        families: dict[str, Metric] = {}
-        readings = self._state.readings()
-        for declared in metrics.METRICS:
-            role = "shard" if declared.role == "core" else declared.role
-            shard_label = ["shard"] if role == "shard" else []
-            names = [*shard_label, *(name for name, _ in declared.labels)]
-            family = families.get(declared.name)
-            if family is None:
-                kind = CounterMetricFamily if declared.kind == metrics.COUNTER else GaugeMetricFamily
-                family = families[declared.name] = kind(declared.name, declared.help, labels=names)
-            for where, labels, values in readings:
-                if where == role and declared.key in values:
-                    family.add_metric(  # type: ignore[attr-defined]
-                        [*(labels[name] for name in shard_label), *(value for _, value in declared.labels)],
-                        values[declared.key])
-        families[metrics.UNSEEN_METRIC] = self._unseen()
-        return families.values()
-
-    def _unseen(self) -> Metric:
-        family = GaugeMetricFamily(metrics.UNSEEN_METRIC, metrics.UNSEEN_HELP, labels=["process", "reason"])
-        counts: collections.Counter[tuple[str, str]] = collections.Counter()
-        names: set[str] = set()
-        for row in self._state.unseen():
-            if len(names) < metrics.UNSEEN_NAMES:
-                names.add(row["name"])
-            name = row["name"] if row["name"] in names else "other"
-            counts.update((name, label) for key, (label, _words) in metrics.UNSEEN_REASONS.items() if row[key])
-        for labels, value in counts.items():
-            family.add_metric(labels, value)
-        return family
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self.collect())
-
-
-def metrics_text(state: State) -> bytes:
-    """The page of /metrics."""
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Readings(state))
-    return generate_latest(registry)
-
-
-class _Server(http.server.ThreadingHTTPServer):
-    daemon_threads = True
-    allow_reuse_address = True
-    state: State
-
-
-class _Handler(http.server.BaseHTTPRequestHandler):
-    server: _Server
-    timeout = 5
-
-    def do_GET(self) -> None:  # noqa: N802 - the name is http.server's
-        """Answer one of the three pages."""
-        answers: dict[str, Callable[[], tuple[bool, str]]] = {
-            "/healthz": self.server.state.live, "/readyz": self.server.state.ready}
-        path = self.path.partition("?")[0]
-        if path == "/metrics":
-            self._answer(200, metrics_text(self.server.state), CONTENT_TYPE_LATEST)
-        elif path in answers:
-            good, words = answers[path]()
-            self._answer(200 if good else 503, words.encode() + b"\n", "text/plain; charset=utf-8")
-        else:
-            self._answer(404, b"/healthz, /readyz, /metrics\n", "text/plain; charset=utf-8")
-
-    do_HEAD = do_GET
-
-    def _answer(self, status: int, body: bytes, content_type: str) -> None:
-        self.send_response(status)
-        self.send_header("Content-Type", content_type)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Probes come every few seconds: no log line for them."""
-
-
-class HealthServer:
-    """Serves in a thread of its own. Raises OSError when the address cannot be had."""
-
-    def __init__(self, address: str, state: State) -> None:
+    def __init__(self, address: str) -> None:
+        self._text = address
         host, _, port = address.rpartition(":")
         host = host.strip("[]")
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._family = family
+        try:
+            self._address = socket.getaddrinfo(host, int(port), family, socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][4]
+        except (OSError, UnicodeError) as error:
+            raise self._unusable(error) from None
+        self.sock: socket.socket | None = None
+        self.problem = ""
+        self._next = 0.0
 
-        class Server(_Server):
-            address_family = family
+    def _unusable(self, error: Exception) -> ConfigError:
+        return ConfigError(f"COLLECTOR_HEALTH_ADDRESS={self._text}: {getattr(error, 'strerror', None) or error}")
 
-        self._server = Server((host, int(port)), _Handler)
-        self._server.state = state
-        self.port = int(self._server.server_address[1])
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.5,), name="health", daemon=True)
-        self._thread.start()
+    @property
+    def shown(self) -> str:
+        """The address that is served, with the port that port 0 became."""
+        if self.sock is None:
+            return self._text
+        host, port = self.sock.getsockname()[:2]
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+    def first(self, now: float) -> None:
+        """At the start: an address that this host does not have or we may not use is an error, one that is taken is not."""
+        try:
+            self._bind()
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise self._unusable(error) from None
+            self._next = now + TRY_AGAIN_SECONDS
+            log.warning("health pages: %s is in use by another program: we go on without it and try again every %.0f s "
+                        "(`collector status` answers all the same)", self._text, TRY_AGAIN_SECONDS)
+
+    def again(self, now: float) -> bool:
+        """Is there a new socket now? A child can have spoilt the old one; somebody else may have given the port back."""
+        if now < self._next:
+            return False
+        self._next = now + TRY_AGAIN_SECONDS
+        if self.sock is not None:
+            if self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                return False
+            self.close()
+        try:
+            self._bind()
+        except OSError:
+            return False
+        log.info("health pages: served at %s now", self.shown)
+        return True
+
+    def _bind(self) -> None:
+        sock = socket.socket(self._family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind(self._address)
+            sock.listen(BACKLOG)
+        except OSError as error:
+            sock.close()
+            why = "in use by another program" if error.errno == errno.EADDRINUSE else error.strerror
+            self.problem = f"{why}; tried again every {TRY_AGAIN_SECONDS:.0f} s"
+            raise
+        self.sock = sock
+        self.problem = ""
 
     def close(self) -> None:
-        """Stop serving."""
-        self._server.shutdown()
-        self._server.server_close()
+        """Give the port back."""
+        if self.sock is not None:
+            self.sock.close()
+            self.sock = None
+
+
+class Health:
+    """``directory`` is a descriptor of the directory for the status socket; ``memory`` holds everybody's counters."""
+
+    def __init__(self, address: str, directory: int, memory: CounterMemory, core_names: list[str]) -> None:
+        self._own = CounterMemory(1)  # the child can write nobody else's
+        self._memory = memory
+        self._read_only = memory.read_only_fd()
+        self._core_names = core_names
+        self._directory = directory
+        self.child = ChildProcess("health", "health", "collector.health.process", 0,
+                                  Counters(self._own.block(0), HEALTH_NAMES))
+        self._port = Port(address)
+        self._local: socket.socket | None = None
+        self._told: dict[str, Any] | None = None
+
+    def open(self, now: float) -> None:
+        """Take the addresses. Raises ConfigError."""
+        self._port.first(now)
+        local = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        try:
+            path = within(self._directory, STATUS_SOCKET)
+            local.bind(path)
+            os.chmod(path, 0o600)
+            local.listen(BACKLOG)
+            self._local = local
+        except OSError as error:
+            log.error("`collector status` will have no answer: %s: %s", STATUS_SOCKET, error.strerror)
+            local.close()
+
+    def start(self, common: dict[str, Any], state: dict[str, Any]) -> None:
+        """A life of the child. Raises OSError."""
+        self._told = self._with_address(state)
+        self.child.start({**common, "blocks": 1, "all_blocks": self._memory.blocks, "core_names": self._core_names,
+                          "state": self._told}, [self._own.fd, self._read_only], "/")
+
+    def serves(self) -> None:
+        """The child is ready: give it the sockets. Not at its start: by now the loader knows to leave it alone."""
+        self._tell_sockets(True)
+
+    def turn(self, now: float, state: dict[str, Any]) -> None:
+        """Every turn of the supervisor's loop: try the port again, tell the child what has changed."""
+        if self._port.again(now) and self.child.ready:
+            self._tell_sockets(False)
+        state = self._with_address(state)
+        if state != self._told and self.child.channel is not None and self.child.tell({"kind": "state", **state}):
+            self._told = state
+
+    def _tell_sockets(self, local: bool) -> None:
+        if self._port.sock is not None:
+            self.child.tell({"kind": "listen", "what": "port"}, [self._port.sock.fileno()])
+        if local and self._local is not None:
+            self.child.tell({"kind": "listen", "what": "local"}, [self._local.fileno()])
+
+    def _with_address(self, state: dict[str, Any]) -> dict[str, Any]:
+        return {**state, "version": __version__, "health_address": self._port.shown, "health_problem": self._port.problem}
+
+    def close(self) -> None:
+        """Give everything back."""
+        self._port.close()
+        if self._local is not None:
+            self._local.close()
+            try:
+                os.unlink(STATUS_SOCKET, dir_fd=self._directory)
+            except OSError as error:
+                log.debug("%s: %s", STATUS_SOCKET, error)
+        os.close(self._read_only)

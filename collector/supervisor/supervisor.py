@@ -26,14 +26,13 @@ from typing import Any
 from collector import errors, logs, metrics
 from collector.config import Config, memory_limit
 from collector.counters import CounterMemory, Counters
-from collector.errors import ChildError, CollectorError, ConfigError
+from collector.errors import ChildError, CollectorError
 from collector.router import slots
 from collector.router.slots import BATCH_BYTES
-from collector.runtime import UNPRIVILEGED_ID
 from collector.shards.pipeline import COUNTER_NAMES
-from collector.supervisor import memory, policy
+from collector.supervisor import identity, memory, policy
 from collector.supervisor.child import ChildProcess
-from collector.supervisor.health import HealthServer
+from collector.supervisor.health import Health
 
 log = logging.getLogger("supervisor")
 
@@ -82,7 +81,7 @@ class Plan:
     directory_exists: bool = False
     record_prefix: str = ""
     daemonset_id: str = ""
-    serve_health: bool = True
+    health_directory: int | None = None  # a descriptor: where the status socket is made; None for no health pages
     stop_sink_seconds: float = STOP_SINK_SECONDS
 
 
@@ -107,7 +106,7 @@ class Supervisor:
         self._adopted: tuple[dict[str, Any], list[int]] | None = None
         self._attached_line = ""
         self._announced = False
-        self._unseen: list[dict[str, Any]] = []
+        self._unseen: list[tuple[str, str, int]] = []  # metrics.unseen
         self._unseen_logged: set[tuple[str, str]] = set()
         self.problems: list[str] = []
         self._next_memory = 0.0
@@ -121,7 +120,15 @@ class Supervisor:
                          Counters(self._memory.block(i), metrics.SHARD_NAMES)) for i in range(self.shards)]
         self.loader = ChildProcess("loader", "loader", plan.loader_module, self.shards,
                                    Counters(self._memory.block(self.shards), metrics.LOADER_NAMES))
-        self.children = [self.sink, *self.shard_children, self.loader]
+        self.children = [self.sink, *self.shard_children, self.loader]  # the stages of the data
+        self._health: Health | None = None
+        if plan.health_directory is not None:
+            self._health = Health(config["COLLECTOR_HEALTH_ADDRESS"], plan.health_directory, self._memory,
+                                  list(COUNTER_NAMES))
+        self.everyone = [*self.children, *([self._health.child] if self._health is not None else [])]
+        self._identity = identity.choose(2)  # one for the stages, one for the health child
+        if self._identity.why:
+            log.log(logging.WARNING if plan.live else logging.INFO, "%s", self._identity.why)
         self._soft, self._hard = memory.thresholds(
             config["TRAFFIC_BUFFER_THRESHOLD"], config["AKTO_MEM_THRESH_RESTART"], memory_limit())
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -130,7 +137,7 @@ class Supervisor:
 
     def _common(self) -> dict[str, Any]:
         return {"log_level": self._plan.config["AKTO_LOG_LEVEL"], "blocks": self._memory.blocks,
-                "token": self._token, "directory": self._plan.directory, "shards": self.shards}
+                "token": self._token, "uid": next(iter(self._identity.ids), None), "shards": self.shards}
 
     def _shard_message(self, number: int) -> dict[str, Any]:
         config, plan = self._plan.config, self._plan
@@ -163,7 +170,7 @@ class Supervisor:
         if child.role == "shard":
             message = {**self._shard_message(child.block), **self._rings_message(), "life": child.lives}
             self._new_slots(child.block, child.lives)
-            child.start(message, [self._memory.fd, self._slots[child.block][1], *self._ring_fds()])
+            child.start(message, [self._memory.fd, self._slots[child.block][1], *self._ring_fds()], plan.directory)
         elif child.role == "sink":
             fds = [self._memory.fd] + ([plan.output_fd] if plan.output_fd is not None else [])
             config = plan.config
@@ -174,7 +181,10 @@ class Supervisor:
                          "kafka": {"brokers": config.brokers, "topic": config["COLLECTOR_KAFKA_TOPIC"],
                                    "compression": config["COLLECTOR_COMPRESSION"],
                                    "batch_records": config["AKTO_TRAFFIC_BATCH_SIZE"],
-                                   "batch_seconds": config["AKTO_TRAFFIC_BATCH_TIME_SECS"]}}, fds)
+                                   "batch_seconds": config["AKTO_TRAFFIC_BATCH_TIME_SECS"]}}, fds, plan.directory)
+        elif self._health is not None and child is self._health.child:
+            self._health.start({"log_level": plan.config["AKTO_LOG_LEVEL"],
+                                "uid": self._identity.ids[1] if self._identity.ids else None}, self._state())
         else:
             message = {**self._common(), **plan.loader_message, "adopt": None, "spare": len(plan.loader_fds),
                        "ours": self.pids(), "known": sorted(self._known_pids)}
@@ -182,7 +192,7 @@ class Supervisor:
             if self._adopted is not None:
                 message["adopt"] = self._adopted[0]
                 fds += self._adopted[1]
-            child.start(message, fds)
+            child.start(message, fds, plan.directory)
         self._known_pids.update(self.pids())
         if child.role == "shard" and child.lives > 1:
             self.loader.tell({"kind": "new_shard", "number": child.block})
@@ -226,7 +236,14 @@ class Supervisor:
         batches = slots.count_for(self.shards) * self.shards * BATCH_BYTES  # not touched yet when the base was measured
         return memory.shard_budget(self._soft, base + batches, self.shards)
 
-    # ---- the endpoints' questions
+    # ---- the health pages
+
+    def _state(self) -> dict[str, Any]:
+        """What only we know; the health child is told when it changes."""
+        return {"live": list(self.live()), "ready": list(self.ready()), "unseen": self._unseen,
+                "pid": os.getpid(), "notes": [self._identity.why] if self._identity.why else [],
+                "children": [{"name": child.name, "pid": child.pid, "ready": child.ready, "lives": child.lives}
+                             for child in self.everyone]}
 
     def live(self) -> tuple[bool, str]:
         """Live fails only when repair failed."""
@@ -239,44 +256,24 @@ class Supervisor:
             return False, f"stopping: {self._stop_reason}"
         return (not missing, "ok" if not missing else "not ready: " + ", ".join(missing))
 
-    def readings(self) -> list[tuple[str, dict[str, str], dict[str, int]]]:
-        """For /metrics."""
-        out: list[tuple[str, dict[str, str], dict[str, int]]] = []
-        for i, child in enumerate(self.shard_children):
-            out.append(("shard", {"shard": str(i)}, {**child.counters.snapshot(), **self._core[i].snapshot()}))
-        out.append(("loader", {}, self.loader.counters.snapshot()))
-        out.append(("sink", {}, self.sink.counters.snapshot()))
-        out.append(("supervisor", {}, self.own.snapshot()))
-        return out
-
     def totals(self) -> dict[str, int]:
         """Sums over the shards, and the other children's numbers by `role_key`."""
-        out: dict[str, int] = {}
-        for role, _labels, values in self.readings():
-            for key, value in values.items():
-                name = key if role == "shard" else f"{role}_{key}"
-                out[name] = out.get(name, 0) + value
-        return out
+        return metrics.totals(metrics.readings(self._memory, COUNTER_NAMES))
 
     def pids(self) -> list[int]:
         """Of the whole tree, this process first."""
-        return [os.getpid(), *(child.pid for child in self.children if child.pid is not None)]
+        return [os.getpid(), *(child.pid for child in self.everyone if child.pid is not None)]
 
     # ---- the loop
 
     def run(self) -> int:
         """Until a signal, the planned end, or a failure that cannot be repaired."""
-        health = None
         old = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
             self._make_directory()
-            if self._plan.serve_health:
-                try:
-                    health = HealthServer(self._plan.config["COLLECTOR_HEALTH_ADDRESS"], self)
-                except OSError as error:
-                    raise ConfigError(
-                        f"COLLECTOR_HEALTH_ADDRESS={self._plan.config['COLLECTOR_HEALTH_ADDRESS']}: "
-                        f"{error.strerror}") from None
+            if self._health is not None:
+                self._health.open(time.monotonic())
+                self._start_health(self._health.child, time.monotonic())
             for child in self.children:
                 self._start(child)
             started = time.monotonic()
@@ -287,17 +284,17 @@ class Supervisor:
                     self._stop("duration is over")
             self._shut_down()
         finally:
-            for child in self.children:
+            for child in self.everyone:
                 child.kill()
-            for child in self.children:
+            for child in self.everyone:
                 while child.pid is not None and not child.reap():
                     time.sleep(0.005)
             self._release()
             for _life, fd in self._slots.values():
                 os.close(fd)
             self._slots.clear()
-            if health is not None:
-                health.close()
+            if self._health is not None:
+                self._health.close()
             if self._plan.directory:
                 shutil.rmtree(self._plan.directory, ignore_errors=True)
             for number, handler in old.items():
@@ -316,7 +313,7 @@ class Supervisor:
         with contextlib.suppress(BlockingIOError):
             os.write(self._wake_write, b"s")
         if self._signals > 1:
-            for child in self.children:
+            for child in self.everyone:
                 child.kill()
             self._release()
             if self._plan.directory:
@@ -327,8 +324,8 @@ class Supervisor:
         directory = self._plan.directory
         if not self._plan.directory_exists:
             os.mkdir(directory, 0o700)
-        if os.geteuid() == 0:
-            os.chown(directory, UNPRIVILEGED_ID, UNPRIVILEGED_ID, follow_symlinks=False)
+        if self._identity.ids:
+            os.chown(directory, self._identity.ids[0], self._identity.ids[0], follow_symlinks=False)
 
     def _stop(self, reason: str, code: int = 0) -> None:
         if not self._stop_reason:
@@ -338,9 +335,10 @@ class Supervisor:
 
     def _wait(self, seconds: float) -> None:
         """Until something may have happened: a message, a log line, an end, a signal."""
+        self.own["heartbeat_ns"] = time.monotonic_ns()
         with selectors.DefaultSelector() as selector:
             selector.register(self._wake_read, selectors.EVENT_READ)
-            for child in self.children:
+            for child in self.everyone:
                 if child.channel is not None:
                     selector.register(child.channel, selectors.EVENT_READ)
                 if child.log_pipe is not None:
@@ -391,21 +389,43 @@ class Supervisor:
         now = time.monotonic()
         if now - self._last_turn > policy.HANG_SECONDS / 2:
             # we were stopped ourselves (freezer, SIGSTOP): the children's silence proves nothing
-            for child in self.children:
+            for child in self.everyone:
                 child.counters["heartbeat_ns"] = time.monotonic_ns()
         self._last_turn = now
         if self._signals:
             self._stop("signal")
-        for child in self.children:
+        for child in self.everyone:
             child.read_logs()
             for message, fds in child.said():
                 self._heard(child, message, fds)
             self._watch(child, now)
         self._watch_memory(now)
+        self._tell_health(now)
+
+    def _tell_health(self, now: float) -> None:
+        if self._health is not None:
+            self._health.turn(now, self._state())
+
+    def _start_health(self, child: ChildProcess, now: float) -> None:
+        """Its trouble is never ours: what cannot be started is tried again."""
+        try:
+            self._start(child)
+        except OSError as error:
+            log.error("cannot start %s: %s", child.name, error)
+            child.discard()
+            child.history.ended(now, was_ready=False, lived_seconds=0)
+            child.restart_at = now + max(policy.restart_delay(child.history) or policy.MAX_DELAY, policy.FIRST_DELAY)
 
     def _heard(self, child: ChildProcess, message: dict[str, Any], fds: list[int]) -> None:
         kind = message.get("kind")
-        if kind == "ready":
+        if self._health is not None and child is self._health.child:
+            if kind == "ready" and not child.ready:
+                child.ready = True
+                self._health.serves()
+            else:
+                log.error("%s says what is not its business: killed", child.name)
+                child.kill()
+        elif kind == "ready":
             child.ready = True
             if child is self.loader and not self._captures_since:
                 self._captures_since = time.monotonic()
@@ -438,15 +458,11 @@ class Supervisor:
 
     def _heard_unseen(self, rows: list[dict[str, Any]]) -> None:
         """Processes whose traffic the hooked calls do not show; each name and reason is logged once."""
-        self._unseen = rows
+        self._unseen = metrics.unseen(rows)
         for name, why in sorted({(row["name"], why) for row in rows for why in metrics.UNSEEN_REASONS if row[why]}):
             if (name, why) not in self._unseen_logged and len(self._unseen_logged) < metrics.UNSEEN_NAMES:
                 self._unseen_logged.add((name, why))
                 log.warning("process %r: %s", name, metrics.UNSEEN_REASONS[why][1])
-
-    def unseen(self) -> list[dict[str, Any]]:
-        """For /metrics: {pid, name, and a number for each of metrics.UNSEEN_REASONS}."""
-        return self._unseen
 
     def _announce(self) -> None:
         if self._announced or not all(child.ready for child in self.children):
@@ -472,6 +488,9 @@ class Supervisor:
         if child.reap():
             self._ended(child, now)
         if child.restart_at is not None and now >= child.restart_at and not self._stop_reason:
+            if child.role == "health":
+                self._start_health(child, now)
+                return
             try:
                 self._start(child)
             except OSError as error:
@@ -508,6 +527,11 @@ class Supervisor:
             self._stop(self._failed, errors.EXIT_CHILD)
             return
         child.history.ended(now, was_ready=was_ready, lived_seconds=now - child.started_at)
+        if child.role == "health":
+            self.own.add("restarts_health")
+            delay = policy.restart_delay(child.history)
+            child.restart_at = now + (policy.MAX_DELAY if delay is None else delay)
+            return
         if child is self.loader and child.exit_code in (errors.EXIT_CANNOT_CAPTURE, errors.EXIT_CONFIG):
             self._failed = "; ".join(self.problems) or "the loader cannot capture"
             self._stop("cannot capture", child.exit_code)
@@ -576,7 +600,8 @@ class Supervisor:
         while any(child.pid is not None for child in children):
             self._wait(0.05)
             self._answer_signals()
-            for child in self.children:
+            self._tell_health(time.monotonic())
+            for child in self.everyone:
                 child.read_logs()
                 ended = child.reap(listen=True)
                 for message, fds in child.said():

@@ -52,7 +52,7 @@ def run_once(options: argparse.Namespace) -> dict[str, Any]:
         {"test_rings": True, "ring_bytes": options.ring_bytes, "rings": len(rings), "pids": [], "unix": False,
          "record": False}, rings, output_fd=fd, live=False, lossless=not options.rate,
         directory=tempfile.mkdtemp(prefix="bench-"), directory_exists=True, record_prefix="bench-", daemonset_id="bench",
-        serve_health=False, stop_sink_seconds=60.0))
+        stop_sink_seconds=60.0))
     reference = reference_seconds()
     result: dict[str, Any] = {}
     measured = threading.Thread(target=_measure, args=(supervisor, options, rings, result), daemon=True)

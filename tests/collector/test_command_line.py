@@ -139,8 +139,8 @@ def children(pid: int) -> dict[str, int]:
     found = {}
     for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
         command = Path(f"/proc/{child}/cmdline").read_text().split("\0")
-        if len(command) > 2:
-            found[command[2]] = int(child)
+        if "-m" in command:
+            found[command[command.index("-m") + 1]] = int(child)
     return found
 
 

@@ -166,11 +166,11 @@ def test_nothing_is_left_behind(live: None, tmp_path: Path) -> None:
     programs = loaded_programs()
     c = Collector(tmp_path)
     children = c.children()
-    assert len(children) == 4 and loaded_programs() > programs
+    assert len(children) == 5 and loaded_programs() > programs
     assert c.stop(signal.SIGINT) == 0
     wait_for(lambda: loaded_programs() == programs, 5)
     assert not [p for p in children if Path(f"/proc/{p}").exists()]
-    assert [p.name for p in (tmp_path / "run").iterdir()] == ["lock"]
+    assert [p.name for p in (tmp_path / "run").rglob("*")] == ["ebpf-api-collector", "lock"]
     assert "collector: stopped:" in c.log()
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from collector.loader.probes import registry
+from collector.supervisor import identity
 from tests.live.harness import Collector, Nginx, Program, wait_for
 from tests.live.kafka_broker import free_port
 
@@ -330,16 +331,20 @@ def test_peeked_bytes_are_not_read_twice(collector: Collector) -> None:
 
 def test_health_pages_and_no_privileges(collector: Collector) -> None:
     assert collector.page("healthz").strip() == "ok" and collector.page("readyz").strip() == "ok"
-    identity = registry.SOCKET if "identity socket" in collector.log() else registry.DESCRIPTOR
-    expected = {probe.program for probe in registry.COMMON if probe.identity in ("", identity) and not probe.lazy}
-    calls = len(registry.calls(identity)) if "hooks tpx" in collector.log() else 1
+    known_by = registry.SOCKET if "identity socket" in collector.log() else registry.DESCRIPTOR
+    expected = {probe.program for probe in registry.COMMON if probe.identity in ("", known_by) and not probe.lazy}
+    calls = len(registry.calls(known_by)) if "hooks tpx" in collector.log() else 1
     assert collector.metric("collector_probes") - len(expected) - calls in (0, 1)  # 1: a lazy one
-    for module in ("shards.process", "sink.process"):
+    users = {}
+    for module in ("shards.process", "sink.process", "health.process"):
         text = Path(f"/proc/{collector.child(module)}/status").read_text()
         status = dict(line.split(":\t", 1) for line in text.splitlines() if ":\t" in line)
-        assert status["Uid"].split() == ["65532"] * 4 and status["Gid"].split() == ["65532"] * 4
+        users[module] = status["Uid"].split()[0]
+        assert int(users[module]) in identity.HIGH
+        assert status["Uid"].split() == status["Gid"].split() == [users[module]] * 4 and not status["Groups"].strip()
         assert all(int(status[c], 16) == 0 for c in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"))
         assert status["NoNewPrivs"] == "1"
+    assert users["shards.process"] == users["sink.process"] != users["health.process"]
     run = collector.directory / "run"
     assert run.stat().st_mode & 0o777 == 0o700
 

@@ -1,0 +1,73 @@
+"""`collector status`: ask the collector of this node over its Unix socket."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+from typing import Any
+
+from collector import errors, files
+from collector.supervisor.lock import OWN_NAME, STATUS_SOCKET, open_own, within
+
+TIMEOUT_SECONDS = 5.0
+_MOST_BYTES = 1 << 22
+
+
+class NoAnswerError(errors.CollectorError):
+    """No collector is there, or it does not answer."""
+
+    exit_code = errors.EXIT_NO_ANSWER
+
+
+def ask(directory: str) -> dict[str, Any]:
+    """What the collector whose COLLECTOR_RUNTIME_DIR is ``directory`` says of itself. Raises NoAnswerError."""
+    fds: list[int] = []
+    try:
+        fds.append(files.open_directory(os.path.abspath(directory)))
+        fds.append(open_own(fds[0]))
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.settimeout(TIMEOUT_SECONDS)
+            sock.connect(within(fds[1], STATUS_SOCKET))
+            sock.sendall(b"GET /status HTTP/1.0\r\n\r\n")
+            answer = b""
+            while len(answer) < _MOST_BYTES and (data := sock.recv(65536)):
+                answer += data
+        said = json.loads(answer.partition(b"\r\n\r\n")[2])
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        if isinstance(error, PermissionError):
+            why = f"{why} (is this the user it runs as?)"
+        raise NoAnswerError(f"no collector answers at {os.path.join(directory, OWN_NAME, STATUS_SOCKET)}: {why}") from None
+    finally:
+        for fd in fds:
+            os.close(fd)
+    if not isinstance(said, dict):
+        raise NoAnswerError("the collector's answer cannot be read")
+    return said
+
+
+def text(said: dict[str, Any]) -> str:
+    """For people."""
+    numbers = said["totals"]
+    lines = [
+        f"collector {said['version']}, process {said['pid']}",
+        f"live      {'yes' if said['live'] else 'no'}: {said['live_words']}",
+        f"ready     {'yes' if said['ready'] else 'no'}: {said['ready_words']}",
+        f"health    {said['health_address']}" + (f": {said['health_problem']}" if said["health_problem"] else ""),
+        "children  " + ", ".join(f"{child['name']} {child['pid'] or '-'}" + ("" if child["ready"] else " (not ready)")
+                                 for child in said["children"]),
+        f"records   {numbers['records']} ({numbers['records_marked']} marked), {numbers['sink_delivered_records']} "
+        f"delivered, {numbers['sink_dropped_records']} dropped, {numbers['sink_failed_records']} failed",
+        f"events    {numbers['events']}, {numbers['loader_kernel_dropped_events']} lost, {numbers['holes']} holes",
+        f"memory    {numbers['supervisor_memory_pss_bytes'] >> 20} MiB",
+    ]
+    return "\n".join([*lines, *(f"note      {note}" for note in said["notes"])]) + "\n"
+
+
+def main(directory: str, *, live: bool, as_json: bool) -> int:
+    """Returns the exit code. Raises NoAnswerError."""
+    said = ask(directory)
+    sys.stdout.write(json.dumps(said) + "\n" if as_json else text(said))
+    return errors.EXIT_OK if said["live" if live else "ready"] else errors.EXIT_FAILURE
