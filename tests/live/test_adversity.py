@@ -305,3 +305,60 @@ def test_new_shards_learn_the_names_of_processes_that_had_nothing_open(collector
     finally:
         server.close()
     assert "" not in names
+
+
+class Pipeliner:
+    """One connection with always ``depth`` requests outstanding; each answer's body is the path of its request."""
+
+    def __init__(self, depth: int) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._stop = threading.Event()
+        self.answered = 0
+        self._threads = [threading.Thread(target=self._serve), threading.Thread(target=self._ask, args=(depth,))]
+        for thread in self._threads:
+            thread.start()
+
+    def _serve(self) -> None:
+        sock, _ = self._listener.accept()
+        with sock, sock.makefile("rb") as file:
+            while line := file.readline():
+                while file.readline() != b"\r\n":
+                    pass
+                path = line.split(b" ")[1]
+                sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(path), path))
+
+    def _ask(self, depth: int) -> None:
+        with socket.create_connection(self._listener.getsockname()) as sock, sock.makefile("rb") as file:
+            sent = 0
+            while not self._stop.is_set():
+                while sent < self.answered + depth:
+                    sock.sendall(b"GET /deep/%d HTTP/1.1\r\nHost: h\r\n\r\n" % sent)
+                    sent += 1
+                while file.readline() != b"\r\n":
+                    pass
+                assert file.read(len(b"/deep/%d" % self.answered)) == b"/deep/%d" % self.answered
+                self.answered += 1
+                time.sleep(0.001)
+
+    def stop(self) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+        self._listener.close()
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_a_pipelining_client_older_than_the_collector(live: None, tmp_path: Path, depth: int) -> None:
+    """Its answers are those of earlier requests for ever, and nothing in the bytes says so: all of it is in doubt."""
+    pipeliner = Pipeliner(depth)
+    try:
+        collector = Collector(tmp_path)
+        before = pipeliner.answered
+        wait_for(lambda: pipeliner.answered > before + 1000, 30)
+    finally:
+        pipeliner.stop()
+    assert collector.stop() == 0
+    records = collector.records("/deep/")
+    answered = [r for r in records if r["statusCode"] == "200"]
+    assert len(answered) > 1800
+    assert all("pairing_uncertain" in r["words"] for r in answered if r["responsePayload"] != r["path"])
