@@ -311,6 +311,18 @@ def test_a_forged_request_in_a_joined_body_swallows_nothing() -> None:
     assert all("request_framing_uncertain" in r["words"] for r in records)
 
 
+@pytest.mark.parametrize("cut", [1, 7, 4000])
+def test_a_request_line_beyond_the_limit_is_recorded_cut(cut: int) -> None:
+    line = b"GET /" + b"a" * 3000 + b" HTTP/1.1\r\nHost: h\r\n\r\n"
+    for limit in (1024, len(line) - 24, len(line) - 22, len(line) - 20, len(line) - 18, len(line) - 16):
+        c = Conversation(header_bytes=limit)
+        for at in range(0, len(line), cut):
+            c.request(line[at:at + cut])
+        r = one(c.response(OK))
+        assert r["words"] == {"headers_cut", "request_incomplete"} and r["statusCode"] == "200"
+        assert set(r["path"]) == {"/", "a"} and r["path"] in line.decode() and r["type"] in ("", "HTTP/1.1")
+
+
 @pytest.mark.parametrize("first", [b"CONNECT h:1 HTTP/1.1\r\nHost: h:1\r\n\r\n",
                                    b"GET /ws HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\n\r\n"])
 def test_an_upgrade_whose_answers_head_is_cut_is_marked(first: bytes) -> None:
