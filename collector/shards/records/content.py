@@ -134,8 +134,6 @@ class Decoder:
         self._inflater = Inflater()
         # 8 MiB is the window that a sender may use for HTTP (RFC 9659 section 3)
         self._zstd = zstandard.ZstdDecompressor(max_window_size=8 << 20)
-        self._undo: dict[int, Callable[[bytes, int, bool, int], _Undone]] = {
-            GZIP: self._gunzip, DEFLATE: self._undeflate, BR: _unbrotli, ZSTD: self._unzstd}
 
     def charset_number(self, text: bytes) -> int:
         """The number of a charset parameter's value (what follows ``charset=``), 0 when Python knows none such."""
@@ -211,11 +209,11 @@ class Decoder:
         """
         out, shorter, behind, outer, work = data, False, 0, False, 0
         for coding in reversed(codings.partition(b"\0")[0]):
-            undo = self._undo.get(coding)
+            undo = _UNDO.get(coding)
             if undo is None:
                 return data, UNDECODED, False, 0, False, work
             outermost = out is data
-            out, ended, after, cost = undo(out, limit, cut or shorter, allowance - work)
+            out, ended, after, cost = undo(self, out, limit, cut or shorter, allowance - work)
             work += cost + WORK_LAYER + max(0, len(out) - EXPANSION * len(data)) * WORK_EXPANDED
             if ended == OVER or work > allowance:
                 return data, REFUSED, False, 0, False, work
@@ -236,3 +234,9 @@ class Decoder:
         if len(out) > limit:
             return out[:limit], DECODED, True, behind, outer, work
         return out, DECODED, shorter, behind, outer, work
+
+
+# Here and not in the decoder, which would then refer to itself: its buffers are to go with its last user.
+_UNDO: dict[int, Callable[[Decoder, bytes, int, bool, int], _Undone]] = {
+    GZIP: Decoder._gunzip, DEFLATE: Decoder._undeflate, ZSTD: Decoder._unzstd,
+    BR: lambda _decoder, data, limit, cut, allowance: _unbrotli(data, limit, cut, allowance)}

@@ -1126,6 +1126,7 @@ cdef void http1_data(ctx_t* ctx, conn_t* conn, uint32_t d, const uint8_t* p, siz
                 n -= take
                 continue
             if begins_again(conn, h, request, event_start, p, n):
+                ctx.counters[C_RESYNCS] += 1
                 abandon(ctx, conn, h, request, ts)
                 continue
         if h.state == H_START:
