@@ -16,7 +16,8 @@ from libc.string cimport memcmp, memcpy, memset
 from collector.abi cimport *
 from collector.shards.connections.table cimport *
 from collector.shards.dissectors.http1.messages cimport (
-    http1_data, http1_end, http1_hole, http1_idle, http1_quiet, http1_reset, http1_unwanted, pop_done)
+    http1_data, http1_end, http1_hole, http1_idle, http1_quiet, http1_reset, http1_unwanted,
+    http1_was_reset, pop_done)
 from collector.shards.state cimport *
 
 cdef enum:
@@ -295,7 +296,11 @@ cdef class Pipeline:
             if h.type == EVENT_DATA or (<event_open*>h).start == START_REJOIN:
                 # its OPEN was lost, or it was given up: join in the middle, unless nothing of it was missed
                 if not table_recall(ctx, conn):
-                    join(conn)
+                    if h.type == EVENT_DATA and h.pos == 0:
+                        for i in range(2):      # its OPEN was lost, and nothing before this; what else was, is a hole
+                            conn.half[i].known = 1
+                    else:
+                        join(conn)
                 if h.type == EVENT_DATA:
                     self.choose(conn)
         before = ctx.pool.bytes - ctx.free_bytes
@@ -311,7 +316,7 @@ cdef class Pipeline:
             if h.ts_ns > conn.seen_ns + ctx.unanswered_ns:
                 http1_idle(ctx, conn, h.ts_ns)
             if conn.doubt and h.dir == conn.dir_request and h.ts_ns > conn.seen_ns:
-                http1_quiet(conn, h.ts_ns - conn.seen_ns)
+                http1_quiet(ctx, conn, h.ts_ns - conn.seen_ns)
             table_touch(&self.table, conn, h.ts_ns)
             if not half.known:
                 half.known = 1
@@ -361,6 +366,8 @@ cdef class Pipeline:
             else:
                 self.reached(conn, 0, (<event_close*>h).final_pos[0])
                 self.reached(conn, 1, (<event_close*>h).final_pos[1])
+                if h.reason == CLOSE_RESET:
+                    http1_was_reset(conn)
             table_close(ctx, &self.table, conn, MARK_END_UNSEEN if h.reason == CLOSE_SWEPT or h.reason == CLOSE_REPLACED else 0)
             return
         self.account(conn, before)
@@ -408,6 +415,10 @@ cdef class Pipeline:
         cdef uint32_t i
         if o.role:
             conn.role = o.role
+            i = DIR_IN if o.role == ROLE_SERVER else DIR_OUT
+            if conn.dir_request != DIR_UNKNOWN and conn.dir_request != i:
+                http1_reset(ctx, conn, 0)       # it had been guessed from bytes of a body
+                conn.dir_request = <uint8_t>i
         memcpy(conn.local, o.local, 16)
         memcpy(conn.remote, o.remote, 16)
         conn.local_port = o.local_port

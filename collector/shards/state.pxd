@@ -9,7 +9,7 @@
 Nothing here is shared between processes or threads, so nothing is locked.
 """
 
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy
 
@@ -343,7 +343,9 @@ cdef struct ghost_t:
     uint16_t remote_port
     uint8_t role
     uint8_t tls
-    uint8_t quiet                 # nothing was outstanding: it goes on where it was
+    uint8_t unconfirmed
+    int8_t owed                   # answers outstanding, between messages: it goes on where it was; -1: it does not
+    uint8_t heads                 # which of them are to HEAD
     uint64_t pos[2]
 
 

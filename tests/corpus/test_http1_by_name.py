@@ -402,9 +402,18 @@ def test_a_request_without_length_has_no_body() -> None:
 
 def test_connect_that_succeeds_is_a_tunnel() -> None:
     c = Conversation().request(b"CONNECT a.example:443 HTTP/1.1\r\nHost: a.example\r\n\r\n")
-    c.response(b"HTTP/1.1 200 Connection established\r\nContent-Length: 5\r\n\r\n")  # no body: RFC 9110 section 9.3.6
+    c.response(b"HTTP/1.1 200 Connection established\r\n\r\n")
     c.request(b"\x16\x03\x01 GET /inner HTTP/1.1\r\n\r\n").response(OK).close()
     assert (one(c)["mark"], c.counters()["upgraded"], c.counters()["skipped_bytes"]) == ([], 1, 0)
+
+
+def test_connect_that_is_served_like_any_method_hides_nothing() -> None:
+    """Go's server does that; whoever means a tunnel sends no Content-Length (RFC 9110 section 9.3.6)."""
+    c = Conversation().request(b"CONNECT /healthz HTTP/1.1\r\nHost: a.example\r\n\r\n")
+    c.response(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").request(GET).response(OK)
+    first, second = c.records()
+    assert "body_not_allowed" in reasons(first) and "pairing_uncertain" in first["words"]
+    assert (second["path"], second["responsePayload"]) == ("/x", "hi") and "pairing_uncertain" in second["words"]
 
 
 def test_connect_that_is_refused_leaves_http() -> None:
@@ -472,7 +481,7 @@ def test_an_answer_nobody_asked_for_is_counted() -> None:
 @pytest.mark.parametrize("tail", [b"the rest of a body", b"", OK[20:] + OK])
 def test_joined_in_the_middle(tail: bytes) -> None:
     c = Conversation(start=abi.MID).request(b"...and the rest of an upload").response(tail or b"x")
-    c.request(GET).response(OK).wait(3).request(GET).response(OK).close()
+    c.request(GET).response(OK).wait(60).request(GET).response(OK).close()
     first, second = c.records()
     assert first["responsePayload"] == "hi" and first["words"] == {
         "joined_mid_stream", "pairing_uncertain", "request_framing_uncertain", "response_framing_uncertain"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import os
@@ -82,7 +83,7 @@ def nginx(tmp_path: Path) -> Iterator[Nginx]:
 
 @pytest.fixture
 def collector(live: None, tmp_path: Path) -> Iterator[Collector]:
-    c = Collector(tmp_path)
+    c = Collector(tmp_path, COLLECTOR_UNANSWERED_SECS="3")
     yield c
     c.stop()
 
@@ -320,7 +321,7 @@ class Pipeliner:
 
     def _serve(self) -> None:
         sock, _ = self._listener.accept()
-        with sock, sock.makefile("rb") as file:
+        with contextlib.suppress(ConnectionError), sock, sock.makefile("rb") as file:
             while line := file.readline():
                 while file.readline() != b"\r\n":
                     pass

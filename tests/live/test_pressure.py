@@ -106,7 +106,8 @@ def test_under_pressure_every_unmarked_record_is_right(live: None, tmp_path: Pat
     print(f"ring {ring}: {done} exchanges, {len(records)} records, {len(records) - len(unmarked)} marked, "  # noqa: T201
           f"{dropped:.0f} events dropped")
     assert not wrong, wrong[:3]
-    assert len(unmarked) > done / 10  # and it is not for want of records
+    # and it is not for want of records; what came behind a loss on a connection that is never silent stays in doubt
+    assert len(records) > done / 10 and unmarked
 
 
 # ---- the command line ----

@@ -184,7 +184,7 @@ def test_a_connection_goes_on_after_it_held_too_much() -> None:
     for _ in range(20):
         c.request(GET)
         c.response(OK)
-    c.wait(3)
+    c.wait(60)
     c.request(GET)
     c.response(OK)
     records = c.records()

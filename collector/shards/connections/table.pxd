@@ -22,7 +22,7 @@ cdef struct table_t:
 cdef int table_init(table_t* t, uint32_t max_connections, size_t max_bytes) noexcept
 cdef conn_t* table_find(table_t* t, uint64_t conn_id) noexcept nogil
 cdef conn_t* table_add(ctx_t* ctx, table_t* t, uint64_t conn_id, uint32_t tgid, uint16_t ring) noexcept
-cdef bint table_recall(ctx_t* ctx, conn_t* conn) noexcept nogil
+cdef bint table_recall(ctx_t* ctx, conn_t* conn) noexcept
 cdef void table_remove(ctx_t* ctx, table_t* t, conn_t* conn) noexcept
 cdef void table_touch(table_t* t, conn_t* conn, uint64_t now) noexcept nogil
 cdef void table_arm(ctx_t* ctx, table_t* t, conn_t* conn, uint64_t now) noexcept nogil

@@ -13,7 +13,7 @@ from libc.stdint cimport uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
-from collector.shards.dissectors.http1.messages cimport http1_close, http1_idle, http1_rests
+from collector.shards.dissectors.http1.messages cimport http1_close, http1_idle, http1_owe, http1_rests
 from collector.shards.state cimport *
 
 cdef enum:
@@ -215,7 +215,8 @@ cdef void keep_ghost(ctx_t* ctx, conn_t* conn) noexcept nogil:
     cdef int i
     cdef ghost_t* entry
     cdef ghost_t* place = NULL
-    if not conn.role and not conn.local_port and not conn.remote_port:
+    cdef uint8_t heads = 0
+    if not conn.role and not conn.local_port and not conn.remote_port and not conn.flags & CONN_UNCONFIRMED:
         return
     for i in range(GHOST_PROBES):
         entry = &ctx.ghosts[(at + <uint64_t>i) & (GHOSTS - 1)]
@@ -232,17 +233,20 @@ cdef void keep_ghost(ctx_t* ctx, conn_t* conn) noexcept nogil:
     place.remote_port = conn.remote_port
     place.role = conn.role
     place.tls = conn.flags & CONN_TLS != 0
-    place.quiet = conn.half[0].known and conn.half[1].known and http1_rests(conn)
+    place.unconfirmed = conn.flags & CONN_UNCONFIRMED != 0
+    place.owed = <int8_t>http1_rests(conn, &heads) if conn.half[0].known and conn.half[1].known else -1
+    place.heads = heads
     place.pos[0] = conn.half[0].pos
     place.pos[1] = conn.half[1].pos
 
 
-cdef bint table_recall(ctx_t* ctx, conn_t* conn) noexcept nogil:
-    """Role and ends of a connection that was given up and goes on, if they are still known. True when nothing had been
-    outstanding on it: then its positions are known too, and it goes on as if it had never been away."""
+cdef bint table_recall(ctx_t* ctx, conn_t* conn) noexcept:
+    """Role and ends of a connection that was given up and goes on, if they are still known. True when it had stood between
+    messages: then its positions are known too, and it goes on as if it had never been away."""
     cdef uint64_t at = mix(conn.id)
     cdef int i
     cdef ghost_t* entry
+    cdef int owed
     for i in range(GHOST_PROBES):
         entry = &ctx.ghosts[(at + <uint64_t>i) & (GHOSTS - 1)]
         if entry.id == conn.id:
@@ -253,10 +257,13 @@ cdef bint table_recall(ctx_t* ctx, conn_t* conn) noexcept nogil:
             conn.role = entry.role
             if entry.tls:
                 conn.flags |= CONN_TLS
+            if entry.unconfirmed:
+                conn.flags |= CONN_UNCONFIRMED
             entry.seen_ns = 0       # the next one may have its place
-            if not entry.quiet:
+            owed = entry.owed
+            entry.owed = -1         # once: what comes now is not known to a later reader of the entry
+            if owed < 0 or not http1_owe(ctx, conn, <uint32_t>owed, entry.heads):
                 return False
-            entry.quiet = 0         # once: what comes now is not known to a later reader of the entry
             conn.half[0].known = 1
             conn.half[0].pos = entry.pos[0]
             conn.half[1].known = 1

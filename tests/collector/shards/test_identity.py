@@ -102,14 +102,23 @@ def test_a_connection_given_up_keeps_its_ends_and_role() -> None:
     assert "pairing_uncertain" in r["words"] and r["ip"] == "10.9.9.9:1001"
 
 
-def test_a_connection_given_up_inside_an_exchange_is_joined_in_the_middle() -> None:
+def test_a_connection_given_up_between_messages_goes_on() -> None:
     pipe = pipeline(max_connections=2)
-    cs = [Conversation(pipe, conn=ident(100, fd), remote=("10.9.9.9", 1000 + fd)).request(GET) for fd in range(4)]
+    cs = [Conversation(pipe, conn=ident(100, fd), role=abi.CLIENT).request(GET).request(
+        b"HEAD /h HTTP/1.1\r\nHost: h\r\n\r\n") for fd in range(4)]
+    assert [r["words"] for r in take(pipe)] == [{"evicted", "no_response", "end_unseen"}] * 4
+    cs[0].response(OK).response(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n").request(SECOND).response(OK)
+    r = take(pipe)[-1]  # the two answers belong to requests that are recorded already
+    assert (r["path"], r["responsePayload"], r["mark"]) == ("/second", "hi", [])
+
+
+def test_a_connection_given_up_inside_a_message_is_joined_in_the_middle() -> None:
+    pipe = pipeline(max_connections=2)
+    cs = [Conversation(pipe, conn=ident(100, fd), remote=("10.9.9.9", 1000 + fd)).request(GET).response(OK[:-1])
+          for fd in range(4)]
     take(pipe)
     r = take(cs[0].request(GET).response(OK).pipe)[-1]
-    assert (r["ip"], r["direction"]) == ("10.9.9.9:1000", "1")
-    assert r["words"] == {
-        "joined_mid_stream", "pairing_uncertain", "request_framing_uncertain", "response_framing_uncertain"}
+    assert r["ip"] == "10.9.9.9:1000" and {"joined_mid_stream", "pairing_uncertain"} <= r["words"]
 
 
 def test_a_connection_given_up_and_not_chosen_stays_out() -> None:

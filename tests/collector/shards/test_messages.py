@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import json
 
 import pytest
@@ -218,7 +219,7 @@ DOUBT = {"pairing_uncertain"} | FRAMING
 
 def test_joined_mid_stream_is_in_doubt_until_the_connection_was_quiet() -> None:
     c = Conversation(start=abi.MID)
-    c.response(b"garbage of an older answer").request(GET).response(OK).request(GET).response(OK).wait(3)
+    c.response(b"garbage of an older answer").request(GET).response(OK).request(GET).response(OK).wait(60)
     c.request(GET).response(OK)
     first, second, third = c.records()
     assert first["words"] == {"joined_mid_stream"} | DOUBT and second["words"] == DOUBT and third["mark"] == []
@@ -311,6 +312,115 @@ def test_a_forged_request_in_a_joined_body_swallows_nothing() -> None:
     assert all("request_framing_uncertain" in r["words"] for r in records)
 
 
+def get(path: str) -> bytes:
+    return f"GET {path} HTTP/1.1\r\nHost: h\r\n\r\n".encode()
+
+
+def answer(body: bytes, status: bytes = b"200 OK") -> bytes:
+    return b"HTTP/1.1 %s\r\nContent-Length: %d\r\n\r\n%s" % (status, len(body), body)
+
+
+def test_an_upload_that_pauses_ends_no_doubt() -> None:
+    c = Conversation(start=abi.MID).request(get("/forged1")).response(answer(b"early", b"404 Not Found")).wait(10)
+    c.request(get("/forged2")).request(b"0\r\n\r\n").request(get("/real")).response(answer(b"real"))
+    assert all("request_framing_uncertain" in r["words"] for r in c.records())
+
+
+def test_a_smuggled_request_that_is_slow_to_be_answered() -> None:
+    smuggled = get("/slow")
+    c = Conversation().request(b"POST / HTTP/1.1\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n"
+                               b"%x\r\n%s\r\n0\r\n\r\n" % (len(smuggled), smuggled))
+    c.response(answer(b"fast")).wait(5).request(get("/victim")).response(answer(b"answer to /slow"))
+    assert "pairing_uncertain" in c.records()[-1]["words"]
+
+
+@pytest.mark.parametrize("status", [b"200 OK", b"302 Found", b"417 No"])
+@pytest.mark.parametrize("length", [b"Content-Length: 500", b"Transfer-Encoding: chunked"])
+def test_any_final_answer_may_be_a_refusal_of_the_body(status: bytes, length: bytes) -> None:
+    c = Conversation().request(b"POST /up HTTP/1.1\r\nHost: h\r\n%s\r\nExpect: 100-continue\r\n\r\n" % length)
+    c.response(answer(b"", status)).request(get("/next")).response(answer(b"next"))
+    first, second = c.records()
+    assert (first["path"], first["requestPayload"], first["words"]) == ("/up", "", {"request_incomplete"})
+    assert (second["path"], second["responsePayload"]) == ("/next", "next")
+    assert second["words"] == {"pairing_uncertain", "request_framing_uncertain"}
+
+
+def test_what_begins_at_its_beginning_was_not_joined() -> None:
+    """The OPEN was lost, and no byte."""
+    c = Conversation(opened=False).request(GET).response(OK)
+    assert one(c)["words"] == {"peer_unknown"}
+    d = Conversation(opened=False).request(GET).response(OK, lose=True).request(get("/2")).response(OK)
+    assert all("pairing_uncertain" in r["words"] for r in d.records())
+
+
+def test_bytes_on_their_way_excuse_one_answer_only() -> None:
+    c = Conversation(role=abi.CLIENT)
+    c.request(b"POST /up HTTP/1.1\r\nContent-Length: 6\r\nExpect: 100-continue\r\n\r\n")
+    c.ahead().response(b"HTTP/1.1 100 Continue\r\n\r\n").request(b"abcdef").response(OK)
+    c.response(answer(b"nobody asked", b"408 Request Timeout")).request(get("/next")).response(answer(b"next"))
+    first, second = c.records()
+    assert first["mark"] == [] and (second["responsePayload"], second["words"]) == ("next", {"pairing_uncertain"})
+
+
+@pytest.mark.parametrize("asking", [True, False])
+def test_bytes_after_an_end_inside_a_message_are_in_doubt(asking: bool) -> None:
+    c = Conversation()
+    if asking:
+        c.request(b"POST / HTTP/1.1\r\nContent-Length: 200\r\n\r\nabc").response(OK).eof(abi.IN)
+        c.request(get("/forged")).response(answer(b"second"))
+    else:
+        c.request(GET).response(b"HTTP/1.1 200 OK\r\nContent-Length: 200\r\n\r\nabc").eof(abi.OUT)
+        c.request(get("/next")).response(answer(b"forged"))
+    last = c.records()[-1]
+    assert ("request" if asking else "response") + "_framing_uncertain" in last["words"]
+
+
+def test_a_connect_has_no_content() -> None:
+    c = Conversation().request(b"CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\nContent-Length: 12\r\n\r\ntunnel bytes")
+    r = c.response(b"HTTP/1.1 200 OK\r\n\r\n").close().records()[0]
+    assert "ambiguous_framing:body_not_allowed" in r["mark"] and "pairing_uncertain" in r["words"]
+
+
+def test_fields_beyond_those_listed_are_obeyed() -> None:
+    many = b"".join(b"X-%d: y\r\n" % n for n in range(600))
+    c = Conversation().request(b"POST /up HTTP/1.1\r\n" + many + b"Host: late.example\r\nContent-Length: 400\r\n"
+                               b"Expect: 100-continue\r\n\r\n")
+    c.response(answer(b"", b"417 No")).request(GET).response(OK)
+    first, second = c.records()
+    assert first["request"]["host"] == "late.example" and first["requestPayload"] == ""
+    assert second["path"] == "/x" and "pairing_uncertain" in second["words"]
+    named = Conversation(ignore_ip_hosts=True).request(b"GET / HTTP/1.1\r\n" + many + b"Host: late.example\r\n\r\n")
+    assert len(named.response(OK).records()) == 1
+    address = Conversation(ignore_ip_hosts=True).request(b"GET / HTTP/1.1\r\n" + many + b"Host: 10.0.0.1\r\n\r\n")
+    assert address.response(OK).records() == []
+
+
+def test_an_answer_until_close_that_was_reset() -> None:
+    c = Conversation().request(GET).response(b"HTTP/1.1 200 OK\r\n\r\npartial")
+    c.feed(abi.pack_close(c.conn, ts_ns=c.now, final_in=c.positions[0], final_out=c.positions[1], reason=abi.RESET))
+    assert one(c)["words"] == {"end_unseen"}
+
+
+def test_nothing_is_unwanted_in_doubt() -> None:
+    """A forged length would have the kernel leave out what follows it."""
+    words = array.array("Q", [0] * 64)
+    c = Conversation()
+    c.pipe.use_unwanted(memoryview(words))
+    c.request(b"POST / HTTP/1.1\r\nX: a\r\n b\r\nContent-Length: 100000\r\n\r\n")
+    c.request(b"POST /forged HTTP/1.1\r\nContent-Length: 1000000000000\r\n\r\n" + b"x" * 90_000)
+    assert not any(words)
+
+
+def test_a_direction_that_was_guessed_wrong_is_mended() -> None:
+    c = Conversation(opened=False)
+    c.positions = [100, 100]
+    c.response(get("/forged"))  # of an answer's body
+    for n in range(5):
+        c.request(get(f"/{n}")).response(answer(b"%d" % n))
+    seen = {r["path"]: r for r in c.records()}
+    assert all(seen[f"/{n}"]["responsePayload"] == str(n) and seen[f"/{n}"]["direction"] == "1" for n in range(1, 5))
+
+
 @pytest.mark.parametrize("cut", [1, 7, 4000])
 def test_a_request_line_beyond_the_limit_is_recorded_cut(cut: int) -> None:
     line = b"GET /" + b"a" * 3000 + b" HTTP/1.1\r\nHost: h\r\n\r\n"
@@ -358,6 +468,7 @@ def test_a_status_code_is_three_digits(status: bytes) -> None:
 
 def test_unknown_role_is_taken_from_the_first_data() -> None:
     c = Conversation(opened=False, role=abi.SERVER)
+    c.positions = [100, 100]
     r = one(c.request(GET).response(OK))
     assert r["direction"] == "1"
     assert r["words"] == {"joined_mid_stream", "peer_unknown"} | DOUBT and r["ip"] == "0.0.0.0:0"
@@ -444,10 +555,10 @@ def test_lost_request_does_not_shift_answers_unmarked() -> None:
 
 
 def test_certainty_returns_after_a_silence_with_nothing_outstanding() -> None:
-    c = Conversation().request(GET).response(OK, lose=True).wait(5)
+    c = Conversation().request(GET).response(OK, lose=True).wait(65)
     for _ in range(20):
         c.request(GET).response(OK)
-    c.wait(3).request(GET).response(OK)
+    c.wait(60).request(GET).response(OK)
     assert [bool(r["mark"]) for r in c.records()] == [True] * 21 + [False]
 
 

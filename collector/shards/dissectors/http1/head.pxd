@@ -61,6 +61,7 @@ cdef struct head_t:
     uint64_t content_length
     field_t* host
     field_t* content_type
+    field_t late_host          # beyond the fields that are listed
     field_t fields[512]
 
 cdef uint8_t[256] tchar       # of RFC 9110 section 5.6.2

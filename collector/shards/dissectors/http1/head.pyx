@@ -392,6 +392,7 @@ cdef int64_t parse_head(head_t* h, const uint8_t* p, const uint8_t* end, bint re
     cdef unsigned facts = 0, here
     cdef bint usual, token
     cdef bint odd = False
+    cdef bint late_host = False
     cdef bint look_again = False    # lines of no usual form: NUL and bare CR are looked for once more
     cdef field_t extra
     seen[0] = seen[1] = seen[2] = seen[3] = 0
@@ -552,6 +553,15 @@ cdef int64_t parse_head(head_t* h, const uint8_t* p, const uint8_t* end, bint re
         if f == &extra:
             if f.id == F_CONTENT_LENGTH or f.id == F_TRANSFER_ENCODING:
                 framing_facts(h, f)
+            elif f.id == F_EXPECT:
+                h.expect = 1
+            elif f.id == F_UPGRADE:
+                h.upgrade = 1
+            elif f.id == F_HOST and not late_host:
+                late_host = True
+                h.late_host = f[0]
+            elif f.id == F_HOST:
+                h.ambiguity |= AMB_MULTIPLE_HOST
             p = nl + 1
             continue
         bit = <uint64_t>1 << (f.hash & 63)
@@ -584,6 +594,11 @@ cdef int64_t parse_head(head_t* h, const uint8_t* p, const uint8_t* end, bint re
             h.upgrade = 1
         elif f.id == F_CONTENT_ENCODING:
             h.content_encoding = 1
+    if late_host:
+        if h.host != NULL:
+            h.ambiguity |= AMB_MULTIPLE_HOST
+        else:
+            h.host = &h.late_host
     if h.te_seen:
         if h.has_te and not h.chunked:
             h.ambiguity |= AMB_TE_NOT_CHUNKED
@@ -738,7 +753,13 @@ cdef char* write_fields(char* out, head_t* h, bint request) noexcept nogil:
                         out = lit(out, b", ", 2)
                     out = escape_json_twice(out, g.value, g.value + g.value_len)
         out = lit(out, b'\\"', 2)
-    if request and h.host == NULL:
+    if request and h.host == &h.late_host:
+        if not first:
+            out = lit(out, b',', 1)
+        out = lit(out, b'\\"host\\":\\"', 11)
+        out = escape_json_twice(out, h.host.value, h.host.value + h.host.value_len)
+        out = lit(out, b'\\"', 2)
+    elif request and h.host == NULL:
         if not first:
             out = lit(out, b',', 1)
         out = lit(out, b'\\"host\\":\\"', 11)
@@ -752,7 +773,7 @@ cdef char* write_fields(char* out, head_t* h, bint request) noexcept nogil:
 
 
 cdef inline size_t fields_room(head_t* h) noexcept nogil:
-    cdef size_t n = 256
+    cdef size_t n = 256 + (<size_t>h.host.value_len * 7 if h.host != NULL else 0)
     cdef uint32_t i
     for i in range(h.count):
         n += <size_t>(h.fields[i].name_len + h.fields[i].value_len) * 7 + 48

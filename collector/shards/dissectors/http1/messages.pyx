@@ -37,8 +37,9 @@ from collector.shards.state cimport *
 
 cdef enum:
     DIR_UNKNOWN = 2
-    QUIET_NS = 3000000000         # with nothing outstanding, after at least one exchange: whatever was asked was answered
-    PAUSE_NS = 10000000           # shorter pauses also count, when they are PAUSE_RATIO times as long as any answer took:
+    END_INSIDE = 2                # half_t.ended: inside a message
+    OWED_MOST = 8                 # answers outstanding of a connection that is given up and can go on
+    PAUSE_NS = 10000000           # pauses count when they are PAUSE_RATIO times as long as any answer took:
     PAUSE_RATIO = 8
     PAUSES = 8                    # so many of them,
     PAUSE_ANSWERS = 16            # among so many answers
@@ -142,12 +143,16 @@ cdef void emit(ctx_t* ctx, conn_t* conn, exchange_t* ex) noexcept:
     emit_record(ctx, conn, ex, end)
 
 
-cdef void emit_early(ctx_t* ctx, conn_t* conn, exchange_t* ex) noexcept:
-    """Record it as it stands and keep it as a ghost."""
+cdef inline void mark_incomplete(exchange_t* ex) noexcept nogil:
     if not ex.req.done:
         ex.marks |= MARK_REQUEST_INCOMPLETE
     if ex.resp.started and not ex.resp.done:
         ex.marks |= MARK_RESPONSE_INCOMPLETE
+
+
+cdef void emit_early(ctx_t* ctx, conn_t* conn, exchange_t* ex) noexcept:
+    """Record it as it stands and keep it as a ghost."""
+    mark_incomplete(ex)
     emit(ctx, conn, ex)
     ex.flags |= EX_EMITTED
     drop_buffers(ctx, ex)
@@ -292,19 +297,26 @@ cdef inline void add_body(ctx_t* ctx, exchange_t* ex, bint request, const uint8_
 cdef head_t HEAD       # the shard is one thread and a head is used up before the next is parsed
 
 
-cdef list unlisted_values(head_t* h, bytes name):
-    """The values of a field beyond the MAX_FIELDS that are listed, in the head that was parsed last."""
+cdef dict unlisted_fields(head_t* h):
+    """Lower-case name to values of the fields beyond the MAX_FIELDS that are listed, as parse_head reads them; in the head that
+    was parsed last."""
     cdef const uint8_t* p = h.fields[MAX_FIELDS - 1].value + h.fields[MAX_FIELDS - 1].value_len
-    lines = (<const char*>p)[:h.end - p].split(b"\n")
-    values = []
-    for line in lines[1:]:
-        line = line.rstrip(b"\r")
+    found = {}
+    name = None
+    for line in (<const char*>p)[:h.end - p].split(b"\n")[1:]:
+        line = line.removesuffix(b"\r")
         if not line:
             break
+        if line[:1] in b" \t":
+            if name is not None:
+                found[name][-1] = (found[name][-1] + b" " + line.strip(b" \t")).strip(b" ")
+            continue
         key, colon, value = line.partition(b":")
-        if colon and key.rstrip(b" \t").lower() == name:
-            values.append(value.strip(b" \t"))
-    return values
+        if not colon:
+            continue
+        name = key.rstrip(b" \t").lower()
+        found.setdefault(name, []).append(value.strip(b" \t"))
+    return found
 
 
 cdef bint filtered(ctx_t* ctx, conn_t* conn, head_t* h) noexcept:
@@ -313,6 +325,7 @@ cdef bint filtered(ctx_t* ctx, conn_t* conn, head_t* h) noexcept:
     cdef rule_t* rule
     cdef field_t* f
     cdef bint found
+    fields = None
     try:
         if ctx.ignore_ip_hosts or ctx.ignore_metadata:
             verdict = (<object>ctx.filters).host_verdict(
@@ -326,7 +339,9 @@ cdef bint filtered(ctx_t* ctx, conn_t* conn, head_t* h) noexcept:
                 return True
         for i in range(ctx.rule_count):
             rule = &ctx.rules[i]
-            unlisted = unlisted_values(h, rule.name[:rule.name_len]) if h.overflow else ()
+            if h.overflow and fields is None:
+                fields = unlisted_fields(h)
+            unlisted = fields.get(rule.name[:rule.name_len], ()) if fields is not None else ()
             found = len(unlisted) != 0
             for j in range(h.count):
                 f = &h.fields[j]
@@ -413,6 +428,7 @@ cdef void give_up_queue(ctx_t* ctx, conn_t* conn) noexcept:
         conn.queued -= 1
         ctx.counters[G_QUEUED] -= 1
         ex.marks |= MARK_EVICTED
+        mark_incomplete(ex)
         emit(ctx, conn, ex)
         free_exchange(ctx, ex)
         ex = following
@@ -439,7 +455,6 @@ cdef void on_request(ctx_t* ctx, conn_t* conn, half_t* h, uint64_t first_ns, uin
     ctx.counters[G_QUEUED] += 1
     ex.index = conn.next_index
     conn.next_index += 1
-    conn.ahead = 0
     ex.pos = h.head_pos
     ex.tgid = h.tgid
     ex.req.started = 1
@@ -478,6 +493,8 @@ cdef void on_request(ctx_t* ctx, conn_t* conn, half_t* h, uint64_t first_ns, uin
             ctx.counters[C_RECORDS_DROPPED_SIZE] += 1
         if ctx.want_details:
             write_details(ctx, head, ex)
+    if ex.flags & EX_CONNECT and (head.has_te or (head.has_cl and head.content_length)):
+        ambiguous(conn, ex, AMB_NO_BODY_ALLOWED, True)      # RFC 9110 section 9.3.6; some servers read one
     h.current = ex
     if cut:
         ex.marks |= MARK_HEADERS_CUT
@@ -557,9 +574,10 @@ cdef inline void under_doubt(conn_t* conn, exchange_t* ex, uint64_t ts) noexcept
         conn.answers += 1
 
 
-cdef void http1_quiet(conn_t* conn, uint64_t quiet_ns) noexcept nogil:
+cdef void http1_quiet(ctx_t* ctx, conn_t* conn, uint64_t quiet_ns) noexcept nogil:
     """A request begins after a silence of `quiet_ns`, and there is doubt: is it over? With nothing outstanding that we know
-    of, a request that nobody saw would have been answered in the silence, unless its answer takes longer."""
+    of, a request that nobody saw would have been answered in the silence; a body that pauses for `unanswered_ns` is given
+    up anywhere else too."""
     cdef uint32_t i
     cdef uint64_t longest_ns = <uint64_t>conn.longest_us * 1000
     if conn.answers == 0 or awaiting(conn) != NULL:
@@ -569,7 +587,7 @@ cdef void http1_quiet(conn_t* conn, uint64_t quiet_ns) noexcept nogil:
             return
     if quiet_ns >= PAUSE_NS and quiet_ns // PAUSE_RATIO >= longest_ns and conn.pauses < 255:
         conn.pauses += 1
-    if (quiet_ns >= QUIET_NS and quiet_ns // 2 >= longest_ns) or (
+    if quiet_ns >= ctx.unanswered_ns or (
             conn.pauses >= PAUSES and conn.answers >= PAUSE_ANSWERS):
         conn.doubt = 0
         conn.answers = 0
@@ -577,14 +595,49 @@ cdef void http1_quiet(conn_t* conn, uint64_t quiet_ns) noexcept nogil:
         conn.longest_us = 0
 
 
-cdef bint http1_rests(conn_t* conn) noexcept nogil:
-    """Between exchanges: nothing is outstanding, nothing is half read, and there is no doubt."""
+cdef int http1_rests(conn_t* conn, uint8_t* heads) noexcept nogil:
+    """How many requests wait for their answers, at most OWED_MOST, when both directions stand between messages and there is no
+    doubt, so that the connection can be given up and go on; else -1. Bit i of `heads`: the i-th of them is a HEAD."""
     cdef uint32_t i
-    if conn.doubt or conn.first != NULL or conn.dir_request == DIR_UNKNOWN or conn.flags & (CONN_JOINED | CONN_IGNORED):
-        return False
+    cdef int owed = 0
+    cdef exchange_t* ex = conn.first
+    heads[0] = 0
+    if conn.doubt or conn.dir_request == DIR_UNKNOWN or conn.flags & (CONN_JOINED | CONN_IGNORED):
+        return -1
     for i in range(2):
         if conn.half[i].state != H_START or conn.half[i].part.len or conn.half[i].ended:
+            return -1
+    while ex != NULL:
+        if not ex.resp.done:
+            if owed == OWED_MOST or ex.flags & (EX_CONNECT | EX_UPGRADE | EX_BEHIND | EX_BODY | EX_DOUBT):
+                return -1
+            if ex.flags & EX_HEAD:
+                heads[0] |= <uint8_t>(1 << owed)
+            owed += 1
+        ex = ex.next
+    return owed
+
+
+cdef bint http1_owe(ctx_t* ctx, conn_t* conn, uint32_t owed, uint8_t heads) noexcept:
+    """Requests that were recorded when the connection was given up, and whose answers are still to come. False when memory
+    is out."""
+    cdef uint32_t i
+    cdef exchange_t* ex
+    for i in range(owed):
+        ex = new_exchange(ctx)
+        if ex == NULL:
             return False
+        ex.flags = EX_EMITTED | (EX_HEAD if heads >> i & 1 else 0)
+        ex.req.started = 1
+        ex.req.done = 1
+        conn.held += exchange_bytes(ex)
+        if conn.last != NULL:
+            conn.last.next = ex
+        else:
+            conn.first = ex
+        conn.last = ex
+        conn.queued += 1
+        ctx.counters[G_QUEUED] += 1
     return True
 
 
@@ -633,10 +686,7 @@ cdef void on_response(ctx_t* ctx, conn_t* conn, half_t* h, uint64_t first_ns, ui
             if ex.flags & (EX_CONNECT | EX_UPGRADE) and head.status != 101 and (
                     not ex.flags & EX_CONNECT or head.status >= 300):
                 no_tunnel(ex)
-            if head.status < 400:
-                ex.flags &= ~EX_BODY & 0xFFFF
-            elif ex.flags & EX_BODY:
-                raise_doubt(conn, DOUBT_REQUESTS | DOUBT_REQUEST_FRAMING)
+            ex.flags &= ~EX_BODY & 0xFFFF       # it came behind the body: no refusal was there before
         if not ex.flags & (EX_DROP | EX_EMITTED):
             content_facts(ctx, head, &ex.resp)
             if write_response_head(ctx, head, &ex.resp) < 0:
@@ -647,6 +697,11 @@ cdef void on_response(ctx_t* ctx, conn_t* conn, half_t* h, uint64_t first_ns, ui
                 raise_doubt(conn, DOUBT_ANSWER_FRAMING)     # if it is another request's answer, its body follows
                 ex.marks |= MARK_RESPONSE_FRAMING
             empty = True
+        if ex.flags & EX_CONNECT and head.status >= 200 and head.status < 300 and (head.has_te or head.has_cl):
+            # a server that means a tunnel sends neither (RFC 9110 section 9.3.6); some serve CONNECT like any method
+            ambiguous(conn, ex, AMB_NO_BODY_ALLOWED, False)
+            ex.marks |= MARK_PAIRING
+            ex.flags |= EX_DOUBT
         if not head.odd_status and (head.status == 101 or (
                 ex.flags & EX_CONNECT and head.status >= 200 and head.status < 300)):
             if not ex.req.done:
@@ -1027,6 +1082,36 @@ cdef size_t feed_lines(ctx_t* ctx, conn_t* conn, half_t* h, bint request, const 
 
 # ---- under doubt -------------------------------------------------------------------------------------------------
 
+cdef inline bint refused(half_t* h) noexcept nogil:
+    """Any final answer refuses (RFC 9110 section 10.1.1)."""
+    return h.current.resp.started
+
+
+cdef inline bint body_not_owed(half_t* h) noexcept nogil:
+    """The client asked for 100 (Continue) and did not get it, and nothing of the body was sent: it may have been refused, by
+    an answer that is lost or still to come, and go on without the body (RFC 9110 section 10.1.1)."""
+    return ((h.state == H_BODY or h.state == H_CHUNK_DATA or (h.state == H_CHUNK_SIZE and h.part.len == 0))
+            and h.current != NULL and h.current.flags & EX_EXPECT and not h.current.flags & EX_CONTINUED
+            and h.current.req.size == 0)
+
+
+cdef bint instead_of_body(ctx_t* ctx, conn_t* conn, half_t* h, const uint8_t* p, size_t n) noexcept:
+    """After Expect: 100-continue the client may send its next request instead of the body, and a body may look like one:
+    what follows is in doubt. True when it is taken for a request."""
+    if not conn.doubt and not refused(h):
+        if looks_like_request(p, p + n):
+            h.current.flags |= EX_BODY      # a refusal may come
+        return False
+    if not may_be_request(p, p + n) or (h.state == H_CHUNK_SIZE and not usual_method(p, p + n)):
+        return False
+    raise_doubt(conn, DOUBT_REQUESTS | DOUBT_REQUEST_FRAMING)
+    if not usual_method(p, p + n):
+        return False
+    h.current.marks |= MARK_REQUEST_INCOMPLETE
+    message_done(ctx, conn, h, True)
+    return True
+
+
 cdef inline bint begins_again(conn_t* conn, half_t* h, bint request, bint event_start, const uint8_t* p,
                               size_t n) noexcept nogil:
     """Inside a message, there is doubt, and what comes looks like the beginning of another one.
@@ -1113,10 +1198,21 @@ cdef void http1_data(ctx_t* ctx, conn_t* conn, uint32_t d, const uint8_t* p, siz
         else:
             ctx.counters[C_SKIPPED_BYTES] += n
             return
+    elif (conn.role == 0 and d != conn.dir_request and conn.doubt and n >= 16
+            and (h.state == H_RESYNC or (h.state == H_START and h.part.len == 0)) and looks_like_request(p, p + n)):
+        # the guess was made of bytes of a body: who asks here is on the other side
+        http1_reset(ctx, conn, 0)
+        conn.dir_request = <uint8_t>d
+        buf_free(&ctx.pool, &conn.constant)
     request = d == conn.dir_request
     h.last_ns = ts
     h.tgid = ctx.tgid
-    h.ended = 0         # bytes after an end: it was not the end
+    if request:
+        conn.ahead = 0      # the bytes that were on their way
+    if h.ended:             # bytes after an end: it was not the end
+        if h.ended == END_INSIDE:
+            raise_doubt(conn, DOUBT_REQUESTS | DOUBT_REQUEST_FRAMING if request else DOUBT_ANSWERS | DOUBT_ANSWER_FRAMING)
+        h.ended = 0
     while n:
         if conn.doubt:
             if h.body_begins:
@@ -1131,18 +1227,9 @@ cdef void http1_data(ctx_t* ctx, conn_t* conn, uint32_t d, const uint8_t* p, siz
                 continue
         if h.state == H_START:
             take = feed_start(ctx, conn, h, request, p, n, ts)
+        elif event_start and request and body_not_owed(h) and instead_of_body(ctx, conn, h, p, n):
+            continue
         elif h.state == H_BODY or h.state == H_CHUNK_DATA:
-            if event_start and request and body_not_owed(h) and not conn.doubt and not refused(h):
-                if looks_like_request(p, p + n):
-                    h.current.flags |= EX_BODY
-            elif event_start and request and body_not_owed(h) and may_be_request(p, p + n):
-                # refused after Expect: 100-continue, and the client sends its next request instead of the body - or a
-                # body that looks like one: what follows is marked
-                raise_doubt(conn, DOUBT_REQUESTS | DOUBT_REQUEST_FRAMING)
-                if usual_method(p, p + n):
-                    h.current.marks |= MARK_REQUEST_INCOMPLETE
-                    message_done(ctx, conn, h, True)
-                    continue
             take = n if n < h.remaining else <size_t>h.remaining
             add_body(ctx, h.current, request, p, take, ts)
             h.remaining -= take
@@ -1185,17 +1272,6 @@ cdef void http1_data(ctx_t* ctx, conn_t* conn, uint32_t d, const uint8_t* p, siz
         event_start = False
         p += take
         n -= take
-
-
-cdef inline bint refused(half_t* h) noexcept nogil:
-    return h.current.resp.started and h.current.status >= 400
-
-
-cdef inline bint body_not_owed(half_t* h) noexcept nogil:
-    """The client asked for 100 (Continue) and did not get it, and nothing of the body was sent: it may have been refused, by
-    an answer that is lost or still to come, and go on without the body (RFC 9110 section 10.1.1)."""
-    return (h.current != NULL and h.current.flags & EX_EXPECT and not h.current.flags & EX_CONTINUED
-            and h.current.req.size == 0)
 
 
 cdef void http1_hole(ctx_t* ctx, conn_t* conn, uint32_t d, uint64_t n, bint lost) noexcept:
@@ -1278,8 +1354,8 @@ cdef uint64_t http1_unwanted(ctx_t* ctx, conn_t* conn, uint32_t d, uint64_t pos)
         return 0xFFFFFFFFFFFFFFFF
     if h.state != H_BODY and h.state != H_CHUNK_DATA and h.state != H_UNTIL_CLOSE:
         return 0
-    if h.current == NULL:
-        return 0
+    if h.current == NULL or h.body_begins or framing_doubt(conn, d == conn.dir_request):
+        return 0        # a length that may be nobody's: each event is looked at
     m = &h.current.req if d == conn.dir_request else &h.current.resp
     if not m.body_stopped and not h.current.flags & EX_DROP:
         return 0
@@ -1292,7 +1368,7 @@ cdef void http1_end(ctx_t* ctx, conn_t* conn, uint32_t d) noexcept:
     cdef bint request = d == conn.dir_request
     if h.ended:
         return
-    h.ended = 1
+    h.ended = END_INSIDE if h.current != NULL or h.part.len else 1
     if h.parked:
         before_park(ctx, conn, h, h.part_first_ns)
     if h.body_begins:
@@ -1336,6 +1412,15 @@ cdef void http1_close(ctx_t* ctx, conn_t* conn, uint32_t marks) noexcept:
         emit(ctx, conn, ex)
         free_exchange(ctx, ex)
         ex = following
+
+
+cdef void http1_was_reset(conn_t* conn) noexcept nogil:
+    """The peer reset the connection: whether an answer that ends with it was whole is not known (RFC 9112 section 8)."""
+    cdef half_t* h
+    if conn.dir_request != DIR_UNKNOWN:
+        h = &conn.half[1 - conn.dir_request]
+        if h.state == H_UNTIL_CLOSE and not h.ended and h.current != NULL:
+            h.current.marks |= MARK_END_UNSEEN
 
 
 cdef void http1_reset(ctx_t* ctx, conn_t* conn, uint32_t marks) noexcept:
