@@ -49,7 +49,7 @@ class Records:
         self._found += [validate(json.loads(line)) for line in lines]
         return len(lines)
 
-    def wait(self, prefixes: tuple[str, ...], count: int, quiet: float = 5) -> list[dict[str, Any]]:
+    def wait(self, prefixes: tuple[str, ...], count: int, quiet: float = 20) -> list[dict[str, Any]]:
         """``count`` records under these prefixes and a moment for surplus ones; or all there are after some quiet."""
         changed = time.monotonic()
         while time.monotonic() < changed + quiet and len(self._under(prefixes)) < count:
