@@ -6,6 +6,7 @@ import argparse
 import logging
 import os
 import re
+import stat
 import sys
 import tempfile
 import uuid
@@ -50,7 +51,8 @@ Feed recorded traffic through the same router, shards and sink; needs no privile
 
 FILE is a capture of `collector run --record`, or a .streams.jsonl of two-sided streams. Files share nothing: each gives
 the records that it gives alone, one file after the other. Those of a file come out ordered by (end time, connection,
-stream position) and are the same every time, whatever the number of shards. Temporary files are made in TMPDIR.
+stream position) and are the same every time, whatever the number of shards. Temporary files are made in TMPDIR, or in /tmp
+where the sink's user cannot write that.
 """
 
 STATUS_HELP = """\
@@ -124,6 +126,8 @@ def _seconds(text: str) -> float:
         raise argparse.ArgumentTypeError("must be above 0")
     return value
 
+MOST_NAMES_BYTES = 100_000  # they go to the loader in one message
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit code."""
@@ -156,8 +160,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except CollectorError as error:
         logs.say(f"collector: {error}")
         return error.exit_code
-    except BrokenPipeError:  # `collector config | head`
-        return errors.EXIT_FAILURE
+    except OSError as error:
+        if options.command not in ("run", "replay"):
+            return errors.EXIT_FAILURE  # `collector config | head`
+        logs.say(f"collector: {error.strerror or error}" + (f": {error.filename}" if error.filename else ""))
+        return errors.EXIT_CHILD
     finally:
         logs.shut_down()
 
@@ -201,6 +208,8 @@ def replay(settings: config.Config, options: argparse.Namespace) -> int:
     for path in options.files:
         if not os.path.isfile(path):
             raise ConfigError(f"{path}: no such file")
+    if sum(len(os.fsencode(os.path.abspath(path))) + 8 for path in options.files) > MOST_NAMES_BYTES:
+        raise ConfigError(f"{len(options.files)} files in one replay: their names are longer than {MOST_NAMES_BYTES} bytes")
     kind, fd = _output(settings, options.output, options.shared_files)
     supervisor = Supervisor(Plan(
         settings, kind, "collector.loader.replay",
@@ -261,6 +270,8 @@ def run(settings: config.Config, options: argparse.Namespace) -> int:
         if options.record:
             fds.append(files.open_for_records(options.record, os.O_RDWR | os.O_TRUNC, "--record",
                                               shared=options.shared_files))
+            if stat.S_ISFIFO(os.fstat(fds[0]).st_mode):  # one that is not read would hold capture up
+                raise ConfigError(f"--record {options.record!r}: is a pipe; a file is needed")
         supervisor = Supervisor(Plan(
             settings, kind, "collector.loader.process", message, fds, output_fd=fd,
             reopen=(lambda: _output(settings, options.output, options.shared_files)[1]) if kind == "file" else None,

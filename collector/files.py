@@ -45,6 +45,15 @@ def _others_make_entries(info: os.stat_result) -> bool:
     return writable_by_others(info) or not _trusted(info.st_uid)
 
 
+def has_acl(path: str) -> bool:
+    """Has it an access list? Then the group's bits are only the most that anybody in the list may do."""
+    try:
+        os.getxattr(path, "system.posix_acl_access")
+    except OSError:
+        return False
+    return True
+
+
 def open_directory(path: str) -> int:
     """A descriptor (O_PATH) of a directory. Links on the way are followed only where nobody but root and we could have
     made them. Raises OSError.
@@ -63,7 +72,8 @@ def open_directory(path: str) -> int:
                 target = os.readlink("", dir_fd=there)
                 os.close(there)
                 info = os.fstat(here)
-                if _others_make_entries(info):
+                if _others_make_entries(info) or (
+                        info.st_mode & stat.S_IWGRP and has_acl(f"/proc/self/fd/{here}")):
                     raise UnsafeFileError(f"{name!r} on the way is a link in a directory that others can write")
                 links += 1
                 if links > _MOST_LINKS:
@@ -109,7 +119,7 @@ def open_file(path: str, flags: int, *, shared: bool = False) -> int:
     flags |= os.O_CLOEXEC | os.O_NOCTTY
     truncate, flags = flags & os.O_TRUNC, flags & ~os.O_TRUNC
     if shared:
-        fd = os.open(path, flags | os.O_CREAT, 0o600)
+        fd = _open_existing(path, flags) if os.path.exists(path) else os.open(path, flags | os.O_CREAT, 0o600)
     else:
         directory_name, _, name = path.rpartition("/")
         directory = open_directory(directory_name or ("/" if path.startswith("/") else "."))
@@ -126,6 +136,20 @@ def open_file(path: str, flags: int, *, shared: bool = False) -> int:
     except OSError:
         os.close(fd)
         raise
+    return fd
+
+
+def _open_existing(path: str, flags: int) -> int:
+    """A named pipe for writing only, lest we are our own reader and never hear that the other one has gone."""
+    if not stat.S_ISFIFO(os.stat(path).st_mode):
+        return os.open(path, flags)
+    try:
+        fd = os.open(path, flags & ~os.O_ACCMODE | os.O_WRONLY | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            raise OSError(errno.ENXIO, "a pipe that nobody reads") from None
+        raise
+    os.set_blocking(fd, True)
     return fd
 
 
@@ -146,7 +170,7 @@ def _open_unshared(directory: int, name: str, flags: int) -> int:
                 found = os.open(name, os.O_PATH | os.O_CLOEXEC, dir_fd=directory)
                 info = os.fstat(found)
             _check(info, where)
-            return os.open(f"/proc/self/fd/{found}", flags)  # the very file that was looked at
+            return _open_existing(f"/proc/self/fd/{found}", flags)  # the very file that was looked at
         finally:
             os.close(found)
     raise UnsafeFileError("is made and removed by somebody else")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 
 import zmq
@@ -43,6 +44,7 @@ class Replay:
     def run(self) -> int:
         """All files in order, then the end to every shard."""
         self._child.ready()
+        threading.Thread(target=self._keep_beating, daemon=True).start()
         for number, path in enumerate(self._files, 1):
             try:
                 if capturefile.is_capture(path):
@@ -101,6 +103,12 @@ class Replay:
                 self._flush()
         self._flush()
 
+    def _keep_beating(self) -> None:
+        """In a thread: a file with many lines, or one long one, takes its time, and nothing is lost meanwhile."""
+        while not self._child.stopping:
+            self._child.beat()
+            time.sleep(1)
+
     def _flush(self) -> None:
         for shard, span in enumerate(self._spans):
             if span:
@@ -113,6 +121,8 @@ class Replay:
         sender.send((span,), wall_offset_ns)
         self._counters.add("spans")
         self._counters.add("span_bytes", len(span))
+        if self._counters["spans"] % 64 == 0:
+            self._look()
 
     def _wait(self, sender: Sender, size: int) -> None:
         """Until the shard has room: nothing is ever dropped here."""
@@ -122,6 +132,10 @@ class Replay:
 
     def _turn(self) -> None:
         time.sleep(0.001)
+        self._look()
+
+    def _look(self) -> None:
+        """What the supervisor and the shards have to say."""
         self._child.hear()
         if self._child.stopping:
             raise _Stopped

@@ -25,7 +25,7 @@ from collector import abi
 from collector.errors import DamagedFileError
 
 BASE_NS = 1_000_000_000  # event time of t = 0: not 0, which means "never" in places
-MAX_LINE_BYTES = 64 << 20
+MAX_LINE_BYTES = 16 << 20
 MAX_ERRORS = 20  # named one by one; further ones are counted
 # Times are nanoseconds in 64 bits, and their sum must fit into the positive half.
 _MAX_T, _MAX_EPOCH = 1 << 31, 1 << 32

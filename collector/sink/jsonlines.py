@@ -11,6 +11,7 @@ import contextlib
 import errno
 import logging
 import os
+import select
 import stat
 import time
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from collector.sink.destination import Batch, Destination
 
 log = logging.getLogger("sink")
 
+_POLL_SECONDS, _CLOSING_POLLS = 0.5, 10  # of a full pipe; at the end it is waited for so often
 _RETRY_SECONDS = 1.0
 # What a life of the sink leaves to the next one, in shared memory: nothing was begun; the output ends with a whole line; a
 # batch is being written.
@@ -110,14 +112,21 @@ class JsonLines(Destination):
     def _write(self, batch: Batch) -> tuple[int, str]:
         """(records that were written, why it ended): all and "", unless the output is gone."""
         data = memoryview(batch.records)
-        at, begun = 0, False
+        at, begun, blocked = 0, False, 0
         while at < len(data):
             try:
                 if not begun:
                     self._begin()
                     begun = True
                 at += os.write(self._fd, data[at:])
-                self.up = True
+                self.up, blocked = True, 0
+            except BlockingIOError as error:
+                # a pipe that somebody has made non-blocking is full: its reader takes its time, as with any other
+                blocked += 1
+                if self._closing and blocked > _CLOSING_POLLS:
+                    whole = bytes(data[:at]).rfind(b"\n") + 1
+                    return bytes(data[:whole]).count(b"\n"), f"nobody reads the output ({error.strerror})"
+                select.select([], [self._fd], [], _POLL_SECONDS)
             except OSError as error:
                 self.totals.errors += 1
                 self.up = False

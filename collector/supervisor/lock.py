@@ -35,7 +35,8 @@ def replaceable(path: str) -> str:
     here = path
     while True:
         info = os.stat(here)
-        if files.writable_by_others(info) and not info.st_mode & stat.S_ISVTX and not os.path.ismount(here):
+        others = files.writable_by_others(info) or (info.st_mode & stat.S_IWGRP and files.has_acl(here))
+        if others and not info.st_mode & stat.S_ISVTX and not os.path.ismount(here):
             return here
         if here == "/":
             return ""

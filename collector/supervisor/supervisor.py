@@ -307,6 +307,7 @@ class Supervisor:
         return self._captures_since if self._captures_since else fallback
 
     _captures_since = 0.0
+    _not_begun = False  # the end came before the loader captured anything
 
     def _on_signal(self, number: int, _frame: object) -> None:
         self._signals += 1
@@ -586,10 +587,11 @@ class Supervisor:
                     log.error("cannot start %s: %s", child.name, error)
         if self.loader.pid is not None and not self.loader.ready and self._adopted is None:
             self.loader.kill()  # it had not begun: there is nothing to drain
+            self._not_begun = True
         self._release()  # the probes go with the loader's own descriptors
         self._end_stage([self.loader], STOP_LOADER_SECONDS)
         self._end_stage(self.shard_children, STOP_SHARDS_SECONDS)
-        self._end_stage([self.sink], self._plan.stop_sink_seconds + 2.0)
+        self._end_stage([self.sink], (STOP_SINK_SECONDS if self._signals else self._plan.stop_sink_seconds) + 2.0)
 
     def _end_stage(self, children: list[ChildProcess], seconds: float) -> None:
         deadline = time.monotonic() + seconds
@@ -610,7 +612,7 @@ class Supervisor:
                         fds = []
                     for fd in fds:
                         os.close(fd)
-                if ended:
+                if ended and not (child is self.loader and self._not_begun):
                     if child not in children or child.exit_code and child.exit_code < 0:
                         log.error("%s ended with %s while stopping", child.name, child.exit_code)
                     if child in children and child.exit_code and not self._exit_code:

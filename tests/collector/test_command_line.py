@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -183,6 +185,7 @@ def test_128_and_the_number_of_a_second_signal(blocked: Blocked) -> None:
     blocked.process.send_signal(signal.SIGTERM)
     wait_for(lambda: not {"collector.shards.process", "collector.loader.replay"} & blocked.children().keys())
     left = blocked.children().values()
+    time.sleep(1)  # two signals at the same moment are heard in the order of their numbers
     blocked.process.send_signal(signal.SIGINT)
     assert blocked.process.wait(20) == 128 + signal.SIGINT
     wait_for(lambda: not [pid for pid in left if os.path.exists(f"/proc/{pid}")])
@@ -276,3 +279,20 @@ def read_some(fd: int) -> bytes:
         return os.read(fd, 65536)
     except BlockingIOError:
         return b""
+
+
+def test_a_full_pipe_that_does_not_block_is_waited_for(recorded: Path) -> None:
+    """Whoever shares the pipe may have made it so (node, ssh, some shells): its reader only takes its time."""
+    read, write = os.pipe2(os.O_NONBLOCK)
+    os.set_blocking(read, True)
+    fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, 4096)
+    process = subprocess.Popen([*COLLECTOR, "replay", *[str(recorded)] * 20, "--output", "-"], stdout=write,
+                               stderr=subprocess.DEVNULL)
+    os.close(write)
+    data = b""
+    while piece := os.read(read, 1000):
+        data += piece
+        time.sleep(0.001)
+    os.close(read)
+    assert process.wait(30) == 0
+    assert data.endswith(b"\n") and all(json.loads(line) for line in data.splitlines())

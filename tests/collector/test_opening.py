@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import stat
+import struct
 import subprocess
 from pathlib import Path
 
@@ -155,10 +156,31 @@ def test_a_file_with_further_names(tmp_path: Path) -> None:
 
 def test_pipes_and_devices_stay_what_they_are(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo", 0o644)
+    with pytest.raises(ConfigError, match="nobody reads"):
+        opened(tmp_path / "fifo")
+    reader = os.open(tmp_path / "fifo", os.O_RDONLY | os.O_NONBLOCK)
     assert opened(tmp_path / "fifo") == tmp_path / "fifo" and mode(tmp_path / "fifo") == 0o644
+    os.close(reader)
     before = os.stat("/dev/null").st_mode
     assert opened("/dev/null", flags=os.O_RDWR | os.O_TRUNC) == Path("/dev/null")
     assert os.stat("/dev/null").st_mode == before
+
+
+def test_an_access_list_makes_entries_of_others(root: None, tmp_path: Path) -> None:
+    """user:1000:rwx shows as the group's bits, whatever the group."""
+    directory = tmp_path / "listed"
+    directory.mkdir(0o770)
+    nobody = 0xFFFFFFFF
+    entries = ((0x01, 7, nobody), (0x02, 7, STRANGER), (0x04, 0, nobody), (0x10, 7, nobody), (0x20, 0, nobody))
+    try:
+        os.setxattr(directory, "system.posix_acl_access", struct.pack("<I", 2) + b"".join(
+            struct.pack("<HHI", *entry) for entry in entries))
+    except OSError:
+        pytest.skip("the file system has no access lists")
+    (tmp_path / "elsewhere").mkdir()
+    (directory / "link").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ConfigError, match="is a link in a directory that others can write"):
+        opened(directory / "link" / "file")
 
 
 def test_a_pipe_that_another_user_planted(root: None, shared_directory: Path) -> None:
