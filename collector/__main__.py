@@ -203,6 +203,8 @@ def replay(settings: config.Config, options: argparse.Namespace) -> int:
     from collector.supervisor.supervisor import Plan, Supervisor
 
     if options.shards:
+        if not 1 <= options.shards <= 64:
+            raise ConfigError(f"--shards {options.shards}: 1 to 64")
         settings.values["COLLECTOR_SHARDS"] = config.Value(
             settings.values["COLLECTOR_SHARDS"].setting, options.shards, "--shards")
     for path in options.files:
@@ -211,6 +213,8 @@ def replay(settings: config.Config, options: argparse.Namespace) -> int:
     if sum(len(os.fsencode(os.path.abspath(path))) + 8 for path in options.files) > MOST_NAMES_BYTES:
         raise ConfigError(f"{len(options.files)} files in one replay: their names are longer than {MOST_NAMES_BYTES} bytes")
     kind, fd = _output(settings, options.output, options.shared_files)
+    if fd is not None and any(os.path.samestat(os.fstat(fd), os.stat(path)) for path in options.files):
+        raise ConfigError(f"--output {options.output!r}: is one of the recordings")
     supervisor = Supervisor(Plan(
         settings, kind, "collector.loader.replay",
         {"files": [os.path.abspath(path) for path in options.files]}, output_fd=fd, live=False, lossless=True,
@@ -272,6 +276,8 @@ def run(settings: config.Config, options: argparse.Namespace) -> int:
                                               shared=options.shared_files))
             if stat.S_ISFIFO(os.fstat(fds[0]).st_mode):  # one that is not read would hold capture up
                 raise ConfigError(f"--record {options.record!r}: is a pipe; a file is needed")
+            if fd is not None and stat.S_ISREG(os.fstat(fd).st_mode) and os.path.samestat(os.fstat(fd), os.fstat(fds[0])):
+                raise ConfigError(f"--record {options.record!r}: is the output")
         supervisor = Supervisor(Plan(
             settings, kind, "collector.loader.process", message, fds, output_fd=fd,
             reopen=(lambda: _output(settings, options.output, options.shared_files)[1]) if kind == "file" else None,

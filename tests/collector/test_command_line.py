@@ -165,6 +165,8 @@ def test_1_when_the_sink_dies_while_it_delivers(blocked: Blocked) -> None:
 
 @pytest.mark.parametrize(("arguments", "environment", "words"), [
     (["replay", "/nonexistent"], {}, "no such file"),
+    (["replay", __file__, "--shards", "300"], {}, "1 to 64"),
+    (["replay", __file__, "--output", __file__, "--shared-files"], {}, "is one of the recordings"),
     (["replay", __file__, "--output", "kafka"], {}, "needs AKTO_KAFKA_BROKER_MAL"),
     (["replay", __file__, "--output", "kafka://broker:9092"], {}, "AKTO_KAFKA_BROKER_MAL=HOST:PORT"),
     (["replay", __file__, "--output", "KAFKA://broker:9092/topic"], {}, "COLLECTOR_KAFKA_TOPIC"),
