@@ -407,14 +407,18 @@ class Supervisor:
         if self._health is not None:
             self._health.turn(now, self._state())
 
+    @staticmethod
+    def _did_not_start(child: ChildProcess, now: float, error: OSError) -> None:
+        log.error("cannot start %s: %s", child.name, error)
+        child.discard()
+        child.history.ended(now, was_ready=False, lived_seconds=0)
+
     def _start_health(self, child: ChildProcess, now: float) -> None:
         """Its trouble is never ours: what cannot be started is tried again."""
         try:
             self._start(child)
         except OSError as error:
-            log.error("cannot start %s: %s", child.name, error)
-            child.discard()
-            child.history.ended(now, was_ready=False, lived_seconds=0)
+            self._did_not_start(child, now, error)
             child.restart_at = now + max(policy.restart_delay(child.history) or policy.MAX_DELAY, policy.FIRST_DELAY)
 
     def _heard(self, child: ChildProcess, message: dict[str, Any], fds: list[int]) -> None:
@@ -495,9 +499,7 @@ class Supervisor:
             try:
                 self._start(child)
             except OSError as error:
-                log.error("cannot start %s: %s", child.name, error)
-                child.discard()
-                child.history.ended(now, was_ready=False, lived_seconds=0)
+                self._did_not_start(child, now, error)
                 delay = policy.restart_delay(child.history)
                 if delay is None:
                     self._failed = f"{child.name} cannot be started: {error}"

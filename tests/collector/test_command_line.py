@@ -17,6 +17,7 @@ import pytest
 
 from collector.__main__ import EPILOG
 from tests.collector.test_files import HEAD, data, replay, stream_lines
+from tests.conftest import skip_or_fail
 from tests.events import GET
 from tests.live.harness import wait_for
 
@@ -100,8 +101,9 @@ def test_1_when_the_disk_is_full_and_what_was_not_written_is_counted(recorded: P
     assert "No space left" in done.stderr and "8 records (0 marked), 0 delivered, 0 dropped, 8 failed" in done.stderr
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount a small file system")
 def test_1_when_the_records_cannot_be_brought_into_order(tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        skip_or_fail("needs root to mount a small file system")
     path = tmp_path / "large.streams.jsonl"
     answer = b"HTTP/1.1 200 OK\r\nContent-Length: 32768\r\n\r\n"
     path.write_text(stream_lines(HEAD, *(

@@ -199,13 +199,10 @@ cdef void message_done(ctx_t* ctx, conn_t* conn, half_t* h, bint request) noexce
 
 
 cdef inline bint tunnel_possible(conn_t* conn) noexcept nogil:
-    """An answer that is not here may make another protocol of the connection."""
-    cdef exchange_t* ex = conn.first
-    while ex != NULL:
-        if not ex.resp.done and ex.flags & (EX_CONNECT | EX_UPGRADE):
-            return True
-        ex = ex.next
-    return False
+    """An answer that is not here may make another protocol of the connection. The newest exchange knows: it is such a request
+    itself, or behind one."""
+    cdef exchange_t* ex = conn.last
+    return ex != NULL and (ex.flags & EX_BEHIND != 0 or (ex.flags & (EX_CONNECT | EX_UPGRADE) != 0 and not ex.resp.done))
 
 
 cdef inline void no_tunnel(exchange_t* ex) noexcept nogil:
@@ -531,31 +528,23 @@ cdef void unpark(ctx_t* ctx, conn_t* conn, half_t* h, uint32_t d, uint64_t ts) n
     buf_free(&ctx.pool, &held)
 
 
-cdef void go_opaque(ctx_t* ctx, conn_t* conn) noexcept:
-    """101 or CONNECT: what follows is another protocol (RFC 9110 sections 7.8 and 9.3.6)."""
+cdef void leave_http(ctx_t* ctx, conn_t* conn, bint doubt) noexcept:
+    """101 or CONNECT: what follows is another protocol (RFC 9110 sections 7.8 and 9.3.6). With `doubt` it may have been another
+    request's answer: go on where something looks like a message."""
     cdef uint32_t i
     ctx.counters[C_UPGRADED] += 1
     for i in range(2):
         if conn.half[i].current != NULL and not side(conn.half[i].current, i == conn.dir_request).done:
             conn.half[i].current.marks |= MARK_REQUEST_INCOMPLETE if i == conn.dir_request else MARK_RESPONSE_INCOMPLETE
             side(conn.half[i].current, i == conn.dir_request).done = 1
-        conn.half[i].state = H_OPAQUE
+        conn.half[i].state = H_RESYNC if doubt else H_OPAQUE
         conn.half[i].current = NULL
-        buf_free(&ctx.pool, &conn.half[i].part)
-
-
-cdef void tunnel_in_doubt(ctx_t* ctx, conn_t* conn) noexcept:
-    """101 or CONNECT, but perhaps it was another request's answer: go on where something looks like a message."""
-    cdef uint32_t i
-    ctx.counters[C_UPGRADED] += 1
-    for i in range(2):
-        if conn.half[i].current != NULL and not side(conn.half[i].current, i == conn.dir_request).done:
-            conn.half[i].current.marks |= MARK_REQUEST_INCOMPLETE if i == conn.dir_request else MARK_RESPONSE_INCOMPLETE
-            side(conn.half[i].current, i == conn.dir_request).done = 1
-        conn.half[i].state = H_RESYNC
-        conn.half[i].current = NULL
-        drop_part(ctx, &conn.half[i])
-    raise_doubt(conn, DOUBT_ALL)
+        if doubt:
+            drop_part(ctx, &conn.half[i])
+        else:
+            buf_free(&ctx.pool, &conn.half[i].part)
+    if doubt:
+        raise_doubt(conn, DOUBT_ALL)
 
 
 cdef inline void under_doubt(conn_t* conn, exchange_t* ex, uint64_t ts) noexcept nogil:
@@ -715,9 +704,7 @@ cdef void on_response(ctx_t* ctx, conn_t* conn, half_t* h, uint64_t first_ns, ui
             ex.resp.done = 1
             if ex.flags & EX_DOUBT:
                 ex.marks |= MARK_RESPONSE_FRAMING
-                tunnel_in_doubt(ctx, conn)
-            else:
-                go_opaque(ctx, conn)
+            leave_http(ctx, conn, ex.flags & EX_DOUBT != 0)
             pop_done(ctx, conn)
             return
     h.current = ex
