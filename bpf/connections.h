@@ -458,7 +458,8 @@ static __always_inline u32 on_bytes(const struct call *k, u64 base, u64 buffers,
         return DONE;
 #ifdef IDENTITY_SOCKET
     /* the answer is not one that nobody asked for, although the request's event comes behind it */
-    if (k->dir == DIR_IN && c->role == ROLE_CLIENT && c->counted && counter_of(c->sk, DIR_OUT) != c->counter[DIR_OUT])
+    if (k->dir == DIR_IN && c->role == ROLE_CLIENT && c->counted && !(c->ended & 2) &&
+        counter_of(c->sk, DIR_OUT) != c->counter[DIR_OUT])
         send_ahead(c, k->id);
 #endif
     return capture_call(c, k, name, at, base, buffers, n);

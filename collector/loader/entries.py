@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from collector import abi
-from collector.loader import addresses, compiler, kernel
+from collector.loader import compiler, kernel
 
 log = logging.getLogger("loader")
 
@@ -46,11 +46,8 @@ class Entry:
                    value[_CONN["role"]], value[_CONN["state"]], bool(value[_CONN["opened"]]))
 
     def introduction(self, ts_ns: int) -> bytes:
-        """Events that tell a new shard what it cannot see any more: the process's name, role and ends."""
-        names = b"".join(
-            abi.pack_process(pid, name, ts_ns=ts_ns, ring=self.ring)
-            for pid in {self.tgid, self.told} if (name := addresses.process_name(pid)))
-        return names + abi.pack_known(
+        """The event that tells a new shard what it cannot see any more: role and ends."""
+        return abi.pack_known(
             (self.conn_id, self.told or self.tgid, self.fd), self.local[0], self.remote[0], ts_ns=ts_ns, role=self.role,
             local_port=self.local[1], remote_port=self.remote[1], ring=self.ring)
 

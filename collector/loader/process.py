@@ -42,7 +42,7 @@ WINDOW_PART = 8  # of a ring: what one connection may fill between two drains
 PRESSING_SECONDS = 0.001  # while a ring is filled further, for acknowledgements that give room back
 STOP_SECONDS = 8.0
 UNSEEN_SECONDS = 5.0
-INTRODUCTIONS = 4096  # connections in one message to a new shard
+INTRODUCTIONS = 4096  # events in one message to a new shard
 _QUESTION = struct.Struct("=QIiII")  # struct question of bpf/maps.h
 _STATS = ("kernel_dropped_events", "kernel_dropped_bytes", "kernel_map_full", "kernel_not_http", "kernel_tls",
           "kernel_http2", "kernel_faults", "null_accepts", "io_uring_setups", "kernel_unseen_bytes",
@@ -204,13 +204,20 @@ class Loader:
         told = 0
         now = self._clock.monotonic_ns()
         events: list[bytes] = []
+        named: set[int] = set()  # a shard keeps one name of a process, whatever ring it came by
         for entry in entries.connections(self._attached.maps["conns"]):
             if partition.shard_of_ring(entry.ring, len(self._senders)) == shard:
+                if self._nested is None:  # else the kernel tells them, with the next connection
+                    for pid in {entry.tgid, entry.told} - named:
+                        named.add(pid)
+                        name = addresses.process_name(pid)
+                        events += (abi.pack_process(pid, name, ts_ns=now, ring=entry.ring),) if name else ()
                 events.append(entry.introduction(now))
                 told += 1
-                if len(events) == INTRODUCTIONS:
+                if len(events) >= INTRODUCTIONS:
                     self._senders[shard].introduce((b"".join(events),), self._wall)
                     events.clear()
+                    self._child.beat()
         if events:
             self._senders[shard].introduce((b"".join(events),), self._wall)
         log.warning("shard %d may be new: %d open connections re-announced", shard, told)

@@ -91,7 +91,7 @@ class Replay:
                              "when it was recorded (its limit was reached, or the disk was full)"})
 
     def _streams(self, path: str, number: int) -> None:
-        file = streams.StreamsFile(path, self._child.beat)
+        file = streams.StreamsFile(path)
         for error in file.errors:
             self._damaged(str(error))
         self._begin(number, "replay-")

@@ -17,7 +17,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO, NoReturn
 
@@ -30,7 +30,6 @@ MAX_ERRORS = 20  # named one by one; further ones are counted
 # Times are nanoseconds in 64 bits, and their sum must fit into the positive half.
 _MAX_T, _MAX_EPOCH = 1 << 31, 1 << 32
 _MAX_POSITION = 1 << 62
-_BEAT_BYTES = 1 << 20
 _ADDRESS = re.compile(r"(.*):([0-9]{1,5})", re.DOTALL)
 
 
@@ -160,12 +159,11 @@ def _lines(file: BinaryIO) -> Iterator[tuple[int, int, bytes | None]]:
 
 class StreamsFile:
     """One file. ``epoch_ns`` is the wall time of t = 0 (0 when unknown); ``errors`` are the damaged lines (MAX_ERRORS of
-    them, and one that counts the others). ``beat`` is called now and then while it is read. Raises OSError.
+    them, and one that counts the others). Raises OSError.
     """
 
-    def __init__(self, path: str, beat: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, path: str) -> None:
         self.path = path
-        self._beat = beat
         self.epoch_ns = 0
         self.errors: list[DamagedFileError] = []
         self._epoch_known = False
@@ -184,12 +182,8 @@ class StreamsFile:
         return self.errors[0] if self.errors else None
 
     def _read(self) -> None:
-        next_beat = 0
         with open(self.path, "rb") as file:
             for order, (offset, length, raw) in enumerate(_lines(file)):
-                if offset + length > next_beat:
-                    next_beat = offset + length + _BEAT_BYTES
-                    self._beat()
                 item = None
                 try:
                     if raw is None:
