@@ -8,7 +8,6 @@
 Time is event time (CLOCK_MONOTONIC of the capturing host, ns), so recorded traffic gives the same records as live.
 """
 
-from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy, memset
@@ -18,14 +17,14 @@ from collector.shards.connections.table cimport *
 from collector.shards.dissectors.http1.messages cimport (
     http1_data, http1_end, http1_hole, http1_idle, http1_quiet, http1_reset, http1_unwanted,
     http1_was_reset, pop_done)
+from collector.shards.memory cimport buf_free
+from collector.shards.packing cimport Packer
 from collector.shards.state cimport *
 
 cdef enum:
     DIR_UNKNOWN = 2
     UNWANTED_LEAST = 16384  # bytes: less is not worth telling the kernel
     UNWANTED_ALL = 0xFFFFFFFFFFFF
-    OUT_KEEP = 8 << 20      # capacity of the outgoing batch that is kept
-    MAX_SLOTS = 64
     MINUTE_NS = 60000000000
 
 COUNTER_NAMES = (
@@ -41,7 +40,7 @@ COUNTER_NAMES = (
 )
 assert len(COUNTER_NAMES) == COUNTERS
 
-INDEX_FORMAT = "=IIQQQ"      # struct out_index_t
+INDEX_FORMAT = "=IIQQQ"      # struct batch_entry_t
 
 
 cdef void told_process(ctx_t* ctx, event_process* p) noexcept nogil:
@@ -89,9 +88,7 @@ cdef class Pipeline:
     cdef table_t table
     cdef object filters
     cdef object content
-    cdef unsigned char[::1] slots
-    cdef uint32_t batch_bytes
-    cdef uint64_t slots_out            # announced and not given back
+    cdef Packer packer
     cdef uint64_t[::1] shared
     cdef uint64_t[16] suspects
     cdef uint32_t suspect_count
@@ -108,9 +105,8 @@ cdef class Pipeline:
             raise ValueError("counters: too small")
         memset(&self.ctx, 0, sizeof(ctx_t))
         memset(self.port_rule, 0, 65536)
-        self.ctx.out_slot = -1
-        self.batch_bytes = 4 << 20
-        self.ctx.out_most = <size_t>self.batch_bytes * 8
+        self.packer = Packer()
+        self.ctx.batch = &self.packer.batch
         self.shared = counters
         self.ctx.counters = &counters[0]
         for i in range(G_CONNECTIONS, COUNTERS):
@@ -180,11 +176,7 @@ cdef class Pipeline:
             self.ctx.ignore_metadata = 0
             self.ctx.content = NULL
             table_clear(&self.ctx, &self.table, 0)
-        if self.ctx.out_slot < 0:
-            buf_free(&self.ctx.out_pool, &self.ctx.out)
-        buf_free(&self.ctx.out_pool, &self.ctx.out_index)
-        buf_free(&self.ctx.out_pool, &self.ctx.out_details)
-        buf_free(&self.ctx.out_pool, &self.ctx.scratch)
+        buf_free(&self.ctx.batch.pool, &self.ctx.scratch)
         free(self.ctx.names)
         free(self.ctx.ghosts)
 
@@ -232,7 +224,7 @@ cdef class Pipeline:
                     else:
                         self.event(h, sample)
             off += ring_advance(length)
-            if ctx.out.len > self.batch_bytes:
+            if ctx.batch.records.len > ctx.batch.complete:
                 break
         else:
             off = end
@@ -493,7 +485,7 @@ cdef class Pipeline:
     def close_all(self):
         """Record everything that waits as it stands (`end_unseen`), and forget it. True when done; False when the
         records that wait have to be taken first."""
-        while self.table.lru_first != NULL and self.ctx.out.len <= self.batch_bytes:
+        while self.table.lru_first != NULL and self.ctx.batch.records.len <= self.ctx.batch.complete:
             table_close(&self.ctx, &self.table, self.table.lru_first, MARK_END_UNSEEN)
         self.ctx.counters[G_BUFFER_BYTES] = self.ctx.pool.bytes
         return self.table.lru_first == NULL
@@ -505,77 +497,24 @@ cdef class Pipeline:
         self.ctx.counters[G_BUFFER_BYTES] = self.ctx.pool.bytes
 
     def pending(self):
-        """Bytes of records that are ready."""
-        return self.ctx.out.len
+        """As Packer.pending."""
+        return self.packer.pending()
 
     def take(self):
-        """(records, index, details) and begin a new batch; None when there is nothing.
-
-        records: newline-terminated JSON, or (slot, bytes) when they lie in a slot (use_slots). index: INDEX_FORMAT per
-        record: length, details length, end (ns), conn_id, stream position of the request.
-        details: `host|method|path` of each record, back to back.
-        """
-        cdef ctx_t* ctx = &self.ctx
-        if ctx.out.len == 0:
-            return None
-        out = ((ctx.out_slot, ctx.out.len) if ctx.out_slot >= 0 else
-               PyBytes_FromStringAndSize(ctx.out.data, ctx.out.len),
-               PyBytes_FromStringAndSize(ctx.out_index.data, ctx.out_index.len),
-               PyBytes_FromStringAndSize(ctx.out_details.data, ctx.out_details.len))
-        ctx.out.len = 0
-        ctx.out_index.len = 0
-        ctx.out_details.len = 0
-        if ctx.out_slot >= 0:
-            self.slots_out |= <uint64_t>1 << ctx.out_slot
-            ctx.out_slot = -1
-            memset(&ctx.out, 0, sizeof(buf_t))
-        elif ctx.out.cap > OUT_KEEP:
-            buf_free(&ctx.out_pool, &ctx.out)
-        self.next_slot()
-        return out
+        """As Packer.take."""
+        return self.packer.take()
 
     def use_slots(self, unsigned char[::1] memory not None, uint32_t count, uint32_t batch_bytes):
-        """Write batches into ``memory``, ``count`` slots of equal size (at most 64), while any is free; a batch is
-        complete with ``batch_bytes``. Before the first event. Raises ValueError."""
-        cdef uint32_t i
-        if not 0 < count <= MAX_SLOTS or memory.shape[0] < <Py_ssize_t>count * 4096 or self.ctx.out.len:
-            raise ValueError("slots: too many, too small or too late")
-        self.slots = memory
-        self.batch_bytes = batch_bytes
-        self.ctx.out_most = <size_t>batch_bytes * 8
-        self.ctx.slots = <char*>&memory[0]
-        self.ctx.slot_bytes = <uint32_t>(memory.shape[0] // count)
-        self.ctx.free_slots = count
-        for i in range(count):
-            self.ctx.slot_stack[i] = <uint8_t>(count - 1 - i)
-        self.next_slot()
+        """As Packer.use_slots."""
+        self.packer.use_slots(memory, count, batch_bytes)
 
     def release(self, uint32_t slot):
-        """The batch in this slot is done with. Raises ValueError for a slot that is not out: it must never hold two
-        batches."""
-        if slot >= MAX_SLOTS or not self.slots_out >> slot & 1:
-            raise ValueError(f"slot {slot} is not out")
-        self.slots_out &= ~(<uint64_t>1 << slot)
-        self.ctx.slot_stack[self.ctx.free_slots] = <uint8_t>slot
-        self.ctx.free_slots += 1
-        if self.ctx.out.len == 0 and self.ctx.out_slot < 0:
-            self.next_slot()
+        """As Packer.release."""
+        self.packer.release(slot)
 
     def free_slots(self):
-        """The slots that are free, the one that was used longest ago first."""
-        return [self.ctx.slot_stack[i] for i in range(self.ctx.free_slots)]
-
-    cdef void next_slot(self) noexcept:
-        """Let an empty batch begin in a slot, if one is free: the one used last, whose memory is warm."""
-        cdef ctx_t* ctx = &self.ctx
-        if ctx.out_slot >= 0 or ctx.free_slots == 0:
-            return
-        buf_free(&ctx.out_pool, &ctx.out)
-        ctx.free_slots -= 1
-        ctx.out_slot = ctx.slot_stack[ctx.free_slots]
-        ctx.out.data = ctx.slots + <size_t>ctx.out_slot * ctx.slot_bytes
-        ctx.out.cap = ctx.slot_bytes
-        ctx.out.len = 0
+        """As Packer.free_slots."""
+        return self.packer.free_slots()
 
     def statistics(self):
         """An immutable look at the counters, for tests and debugging."""

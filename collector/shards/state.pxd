@@ -10,62 +10,12 @@ Nothing here is shared between processes or threads, so nothing is locked.
 """
 
 from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport free, realloc
-from libc.string cimport memcpy
+
+from collector.shards.memory cimport buf_t, pool_t
+from collector.shards.packing cimport batch_t
 
 
-cdef struct pool_t:
-    size_t bytes
-
-
-# A growable byte buffer whose capacity is counted in a pool.
-cdef struct buf_t:
-    char* data
-    uint32_t len
-    uint32_t cap
-
-
-cdef inline int buf_reserve(pool_t* pool, buf_t* b, size_t more) noexcept nogil:
-    """Room for `more` further bytes. 0, or -1 when memory is out or the buffer would pass 1 GiB."""
-    cdef size_t need = <size_t>b.len + more
-    cdef size_t cap = b.cap
-    cdef char* p
-    if need <= cap:
-        return 0
-    if need > 0x40000000:
-        return -1
-    if cap < 256:
-        cap = 256
-    while cap < need:
-        cap += cap >> 1
-    cap = (cap + 63) & ~<size_t>63
-    p = <char*>realloc(b.data, cap)
-    if p == NULL:
-        return -1
-    pool.bytes += cap - b.cap
-    b.data = p
-    b.cap = <uint32_t>cap
-    return 0
-
-
-cdef inline int buf_append(pool_t* pool, buf_t* b, const void* p, size_t n) noexcept nogil:
-    if buf_reserve(pool, b, n) < 0:
-        return -1
-    memcpy(b.data + b.len, p, n)
-    b.len += <uint32_t>n
-    return 0
-
-
-cdef inline void buf_free(pool_t* pool, buf_t* b) noexcept nogil:
-    if b.data != NULL:
-        pool.bytes -= b.cap
-        free(b.data)
-        b.data = NULL
-    b.len = 0
-    b.cap = 0
-
-
-# What is missing from, or doubtful about, an exchange. Names and counts are printed by records/encode.pyx.
+# What is missing from, or doubtful about, an exchange. Names and counts are printed by records/marks.pyx.
 cdef enum:  # mark_bit
     MARK_REQUEST_CUT = 1 << 0            # body longer than the cap, or bytes the kernel did not copy
     MARK_RESPONSE_CUT = 1 << 1
@@ -322,14 +272,6 @@ cdef enum:  # counter
     COUNTERS
 
 
-cdef struct out_index_t:          # one per record; read by the sink with struct format "=IIQQQ"
-    uint32_t length               # bytes of the record, its newline included
-    uint32_t details_len
-    uint64_t end_ns
-    uint64_t conn_id
-    uint64_t pos                  # of the request's first byte
-
-
 cdef enum:
     GHOSTS = 16384                # connections given up for a limit, whose ends are still known; a power of two
     GHOST_PROBES = 8
@@ -367,16 +309,8 @@ cdef struct rule_t:               # one entry of AKTO_MODULE_DISCOVERY_CONFIG; t
 
 cdef struct ctx_t:
     pool_t pool                   # what connections hold
-    pool_t out_pool               # what the outgoing batch holds
     uint64_t* counters            # in memory shared with the supervisor; this shard is the only writer
-    buf_t out                     # records, newline-terminated: on the heap, or in a slot
-    int32_t out_slot              # -1: on the heap
-    char* slots                   # memory shared with the sink, or NULL
-    uint32_t slot_bytes
-    uint32_t free_slots           # on the stack below
-    uint8_t slot_stack[64]
-    buf_t out_index
-    buf_t out_details
+    batch_t* batch                # of records, on their way out; the packer's
     buf_t scratch
     uint32_t header_bytes
     uint32_t body_bytes
@@ -385,7 +319,6 @@ cdef struct ctx_t:
     uint64_t unanswered_ns        # silence after which what waits is recorded as it stands
     size_t conn_bytes             # what one connection may hold
     size_t free_bytes             # of the pool, in exchanges kept for reuse: nobody's
-    size_t out_most               # of a batch; beyond it records go without their bodies
     uint64_t input_limit          # captured payload and records, bytes per minute of event time; 0: no limit
     uint64_t output_limit
     uint64_t input_used

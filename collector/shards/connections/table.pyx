@@ -14,6 +14,7 @@ from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
 from collector.shards.dissectors.http1.messages cimport http1_close, http1_idle, http1_owe, http1_rests
+from collector.shards.memory cimport buf_free
 from collector.shards.state cimport *
 
 cdef enum:

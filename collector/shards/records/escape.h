@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * JSON string escaping (RFC 8259 section 7), the vector part. records/encode.pyx has the loops around it and the cases
+ * JSON string escaping (RFC 8259 section 7), the vector part. records/text.pyx has the loops around it and the cases
  * that are rare.
  *
  * A byte needs care when it is a control character (0x7F is one), '"', '\\' or from 0x80 on (UTF-8 to be checked; and

@@ -2,7 +2,7 @@
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
-from collector.shards.state cimport buf_t, ctx_t, message_t
+from collector.shards.state cimport ctx_t, message_t
 
 
 cdef enum:

@@ -11,7 +11,8 @@ except `host`, repeated fields joined (`, `; `; ` for Cookie; newline for Set-Co
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memchr, memcmp, memcpy
 
-from collector.shards.records.encode cimport escape_json, escape_json_twice, put_u64, TEXT_LATIN1
+from collector.shards.memory cimport buf_append, buf_reserve
+from collector.shards.records.text cimport escape_json, escape_json_twice, put_u64, TEXT_LATIN1
 from collector.shards.state cimport *
 
 cdef extern from "simd.h" nogil:
@@ -785,7 +786,7 @@ cdef int write_request_head(ctx_t* ctx, head_t* h, message_t* m) noexcept:
     cdef char* out
     cdef size_t room = fields_room(h) + <size_t>(h.method_len + h.version_len) * 6 + <size_t>h.target_len * 14 + 128
     ctx.scratch.len = 0
-    if buf_reserve(&ctx.out_pool, &ctx.scratch, room) < 0:
+    if buf_reserve(&ctx.batch.pool, &ctx.scratch, room) < 0:
         return -1
     out = ctx.scratch.data
     out = lit(out, b'"method":"', 10)
@@ -808,7 +809,7 @@ cdef int write_response_head(ctx_t* ctx, head_t* h, message_t* m) noexcept:
     cdef char* out
     cdef size_t room = fields_room(h) + <size_t>h.reason_len * 6 + 128
     ctx.scratch.len = 0
-    if buf_reserve(&ctx.out_pool, &ctx.scratch, room) < 0:
+    if buf_reserve(&ctx.batch.pool, &ctx.scratch, room) < 0:
         return -1
     out = ctx.scratch.data
     out = lit(out, b',"status":"', 11)

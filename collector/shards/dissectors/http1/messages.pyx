@@ -32,6 +32,7 @@ from libc.string cimport memchr, memcmp, memset
 
 from collector.abi cimport DIR_IN, DIR_OUT, ROLE_CLIENT, ROLE_SERVER
 from collector.shards.dissectors.http1.head cimport *
+from collector.shards.memory cimport buf_append, buf_free, buf_reserve, buf_t
 from collector.shards.records.encode cimport emit_record
 from collector.shards.state cimport *
 
@@ -306,7 +307,8 @@ cdef dict unlisted_fields(head_t* h):
             break
         if line[:1] in b" \t":
             if name is not None:
-                found[name][-1] = (found[name][-1] + b" " + line.strip(b" \t")).strip(b" ")
+                values = found[name]
+                values.append((values.pop() + b" " + line.strip(b" \t")).strip(b" "))      # no negative index: wraparound is off
             continue
         key, colon, value = line.partition(b":")
         if not colon:
