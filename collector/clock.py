@@ -1,4 +1,4 @@
-"""Time, as an argument: processes get a Clock, dissectors know only event time, nobody else asks the system."""
+"""Time, as an argument: processes get a Clock, layers know only event time, nobody else asks the system."""
 
 from __future__ import annotations
 

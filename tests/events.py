@@ -77,15 +77,18 @@ class Conversation:
 
     def __init__(self, pipe: Pipeline | None = None, *, conn: tuple[int, int, int] = ident(100, 5), role: int = abi.SERVER,
                  start: int = abi.SEEN, opened: bool = True, local: tuple[str, int] = ("10.0.0.1", 80),
-                 remote: tuple[str, int] = ("10.0.0.2", 40000), rules: str | None = "[]", **changes: Any) -> None:
+                 remote: tuple[str, int] = ("10.0.0.2", 40000), rules: str | None = "[]", source: int = 0,
+                 **changes: Any) -> None:
         self.pipe = pipe if pipe is not None else pipeline(rules, **changes)
         self.conn = conn
         self.now = 1_000_000_000
         self.positions = [0, 0]
+        self.source = source
         self.requests = abi.OUT if role == abi.CLIENT else abi.IN
         if opened:
             self.feed(abi.pack_process(conn[1], b"server", ts_ns=self.now))
-            self.feed(abi.pack_open(conn, ts_ns=self.now, role=role, start=start, local=local, remote=remote))
+            self.feed(abi.pack_open(conn, ts_ns=self.now, role=role, start=start, local=local, remote=remote,
+                                    source=source))
 
     def feed(self, events: bytes) -> None:
         """Ring records, as they are."""
@@ -98,7 +101,7 @@ class Conversation:
         size = len(data) if true_length is None else true_length
         if not lose:
             self.feed(abi.pack_data(self.conn, direction, self.positions[direction], data, ts_ns=self.now,
-                                    len_true=size, flags=flags))
+                                    len_true=size, flags=flags, source=self.source))
         self.positions[direction] += size
         return self
 
@@ -117,13 +120,14 @@ class Conversation:
 
     def eof(self, direction: int) -> Conversation:
         """The peer ended that direction."""
-        self.feed(abi.pack_eof(self.conn, direction, self.positions[direction], ts_ns=self.now))
+        self.feed(abi.pack_eof(self.conn, direction, self.positions[direction], ts_ns=self.now, source=self.source))
         return self
 
     def close(self) -> Conversation:
         """The descriptor was closed."""
         self.now += MS
-        self.feed(abi.pack_close(self.conn, ts_ns=self.now, final_in=self.positions[0], final_out=self.positions[1]))
+        self.feed(abi.pack_close(self.conn, ts_ns=self.now, final_in=self.positions[0], final_out=self.positions[1],
+                                 source=self.source))
         return self
 
     def wait(self, seconds: float) -> Conversation:

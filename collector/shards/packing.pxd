@@ -1,5 +1,6 @@
 """The outgoing batch; see packing.pyx."""
 
+cimport cython
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 
 from collector.shards.memory cimport buf_reserve, buf_t, pool_t
@@ -43,6 +44,7 @@ cdef inline int batch_reserve(batch_t* batch, size_t more) noexcept:
     return batch_grow(batch, more)
 
 
+@cython.final
 cdef class Packer:
     cdef batch_t batch
     cdef unsigned char[::1] memory

@@ -5,6 +5,7 @@ The encoder appends records to `batch_t.records`, which lies in a slot of the me
 (collector/router/batches.py). Another format would be packed here, out of a complete batch.
 """
 
+cimport cython
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
@@ -57,6 +58,7 @@ cdef int batch_add(batch_t* batch, uint32_t start, uint64_t end_ns, uint64_t con
     return 0
 
 
+@cython.final
 cdef class Packer:
     """Owns the batch and the slots. Not thread-safe."""
 

@@ -1,6 +1,6 @@
 """One shard, without process, socket or clock: spans of events in, batches of records out.
 
-    Pipeline.feed(span)      every event of a span, in order (walk -> connection -> dissector -> record)
+    Pipeline.feed(span)      every event of a span, in order (walk -> connection -> layers -> record)
     Pipeline.tick(now_ns)    timers, when no event moves the time
     Pipeline.take()          the records that are ready
     Pipeline.close_all()     the end: everything that waits is recorded as it stands
@@ -8,21 +8,20 @@
 Time is event time (CLOCK_MONOTONIC of the capturing host, ns), so recorded traffic gives the same records as live.
 """
 
+cimport cython
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy, memset
 
 from collector.abi cimport *
 from collector.shards.connections.table cimport *
-from collector.shards.dissectors.http1.messages cimport (
-    http1_data, http1_end, http1_hole, http1_idle, http1_quiet, http1_reset, http1_unwanted,
-    http1_was_reset, pop_done)
+from collector.shards.layers.stack cimport *
+from collector.shards.marks cimport MARK_END_UNSEEN, MARK_EVICTED
 from collector.shards.memory cimport buf_free
 from collector.shards.packing cimport Packer
 from collector.shards.state cimport *
 
 cdef enum:
-    DIR_UNKNOWN = 2
     UNWANTED_LEAST = 16384  # bytes: less is not worth telling the kernel
     UNWANTED_ALL = 0xFFFFFFFFFFFF
     MINUTE_NS = 60000000000
@@ -35,7 +34,7 @@ COUNTER_NAMES = (
     "upgraded", "undecoded_bodies", "evicted_connections", "evicted_budget", "timed_out", "unanswered",
     "suspect_events", "callback_errors", "unconfirmed_exchanges",
     "evicted_connection_bytes", "sampled_out_exchanges", "records_dropped_bandwidth", "evicted_active_connections",
-    "refused_bodies",
+    "refused_bodies", "other_source_bytes",
     "connections", "queued_exchanges", "buffer_bytes", "current_connection", "input_bytes", "buffer_peak_bytes",
 )
 assert len(COUNTER_NAMES) == COUNTERS
@@ -64,14 +63,12 @@ cdef void told_process(ctx_t* ctx, event_process* p) noexcept nogil:
     memcpy(place.comm, p.comm, 16)
 
 
-cdef inline void join(conn_t* conn) noexcept nogil:
-    """Bytes went by that nobody saw: search for a message in both directions, and doubt what is found."""
-    conn.flags |= CONN_JOINED
-    conn.doubt = DOUBT_ALL
-    conn.half[0].state = H_RESYNC
-    conn.half[1].state = H_RESYNC
+cdef inline bint socket_known(conn_t* conn) noexcept nogil:
+    """Are its ends known?"""
+    return conn.local_port != 0 or conn.remote_port != 0
 
 
+@cython.final
 cdef class Pipeline:
     """See the module. Not thread-safe.
 
@@ -161,16 +158,8 @@ cdef class Pipeline:
             raise MemoryError
 
     def __dealloc__(self):
-        cdef conn_t* conn
-        cdef exchange_t* ex
         if self.table.buckets != NULL:
-            conn = self.table.lru_first
-            while conn != NULL:         # nothing is recorded any more: the filters and the decoder may be gone
-                ex = conn.first
-                while ex != NULL:
-                    ex.flags |= EX_DROP
-                    ex = ex.next
-                conn = conn.lru_next
+            self.ctx.silent = 1         # the filters and the decoder may be gone
             self.ctx.rule_count = 0
             self.ctx.ignore_ip_hosts = 0
             self.ctx.ignore_metadata = 0
@@ -247,11 +236,10 @@ cdef class Pipeline:
             ctx.output_used = 0
 
     cdef void event(self, event_header* h, uint32_t sample) noexcept:
+        """One event: to the connection that it names."""
         cdef ctx_t* ctx = &self.ctx
         cdef conn_t* conn
-        cdef half_t* half
         cdef uint32_t i
-        cdef uint64_t gap
         cdef size_t before
         ctx.counters[C_EVENTS] += 1
         self.advance(h.ts_ns)
@@ -264,8 +252,8 @@ cdef class Pipeline:
         if h.type == EVENT_EXIT:
             table_exit(ctx, &self.table, h.tgid, h.ring)
             return
-        if h.type == EVENT_BIND or h.type == EVENT_OWNER:
-            return      # of sources and providers that are not here yet
+        if h.type == EVENT_OWNER:
+            return      # of providers that are not here yet
         if self.suspect_count:
             for i in range(self.suspect_count):
                 if self.suspects[i] == h.conn_id:
@@ -275,103 +263,183 @@ cdef class Pipeline:
         ctx.tgid = h.tgid
         conn = table_find(&self.table, h.conn_id)
         if conn == NULL:
-            if h.type != EVENT_DATA and h.type != EVENT_OPEN:
-                return
-            conn = table_add(ctx, &self.table, h.conn_id, h.tgid, h.ring)
+            conn = self.first_event(h)
             if conn == NULL:
-                ctx.counters[C_BAD_EVENTS] += 1
                 return
-            conn.fd = h.fd
-            conn.seen_ns = h.ts_ns
-            if self.table.count > self.table.max_connections:
-                table_limit(ctx, &self.table)       # never the newest one
-            if h.type == EVENT_DATA or (<event_open*>h).start == START_REJOIN:
-                # its OPEN was lost, or it was given up: join in the middle, unless nothing of it was missed
-                if not table_recall(ctx, conn):
-                    if h.type == EVENT_DATA and h.pos == 0:
-                        for i in range(2):      # its OPEN was lost, and nothing before this; what else was, is a hole
-                            conn.half[i].known = 1
-                    else:
-                        join(conn)
-                if h.type == EVENT_DATA:
-                    self.choose(conn)
         before = ctx.pool.bytes - ctx.free_bytes
         if h.type == EVENT_DATA:
-            half = &conn.half[h.dir]
             if conn.flags & CONN_IGNORED:
-                table_touch(&self.table, conn, h.ts_ns)
-                if not half.known:
-                    half.known = 1
-                    half.pos = h.pos
-                self.publish(conn, h.dir, h.pos + h.len_true)
+                self.pass_over(conn, h)
                 return
-            if h.ts_ns > conn.seen_ns + ctx.unanswered_ns:
-                http1_idle(ctx, conn, h.ts_ns)
-            if conn.doubt and h.dir == conn.dir_request and h.ts_ns > conn.seen_ns:
-                http1_quiet(ctx, conn, h.ts_ns - conn.seen_ns)
-            table_touch(&self.table, conn, h.ts_ns)
-            if not half.known:
-                half.known = 1
-                half.pos = h.pos
-            ctx.input_used += h.len_cap
-            if h.pos != half.pos:
-                if h.pos < half.pos:
-                    # Two threads in one call each, or a repeated event: whose bytes these are is not known.
-                    ctx.counters[C_OVERLAPS] += 1
-                    if h.pos + h.len_true > half.pos:
-                        gap = h.pos + h.len_true - half.pos
-                        half.pos += gap
-                        http1_hole(ctx, conn, h.dir, gap, True)
-                        table_arm(ctx, &self.table, conn, h.ts_ns)
-                        self.account(conn, before)
-                    return
-                gap = h.pos - half.pos
-                ctx.counters[C_HOLES] += 1
-                ctx.counters[C_HOLE_BYTES] += gap
-                http1_hole(ctx, conn, h.dir, gap, True)
-            half.pos = h.pos + h.len_true
-            half.end = h.pos + h.len_cap
-            if h.len_cap:
-                if conn.dir_request == DIR_UNKNOWN or conn.half[h.dir].state != H_OPAQUE:
-                    http1_data(ctx, conn, h.dir, <const uint8_t*>h + sizeof(event_header), h.len_cap, h.ts_ns)
-            if h.len_true > h.len_cap:
-                gap = h.len_true - h.len_cap
-                ctx.counters[C_UNCAPTURED_BYTES] += gap
-                http1_hole(ctx, conn, h.dir, gap, h.flags & EVENT_F_FAULT)
-            if ctx.unwanted != NULL and h.len_true >= UNWANTED_LEAST:
-                self.publish(conn, h.dir, half.pos)
-            table_arm(ctx, &self.table, conn, h.ts_ns)
+            if h.source != conn.source and not self.of_our_source(conn, h):
+                return
+            self.data(conn, h)
         elif h.type == EVENT_OPEN or h.type == EVENT_ADDRESS:
             self.opened(conn, <event_open*>h)
         elif h.type == EVENT_EOF:
-            self.reached(conn, h.dir, h.pos)
-            if conn.dir_request != DIR_UNKNOWN:
-                http1_end(ctx, conn, h.dir)
+            if h.source == conn.source:
+                self.reached(conn, h.dir, h.pos, h.ts_ns)
+                flow_end(ctx, &conn.flow, h.dir)
+        elif h.type == EVENT_BIND:
+            self.bound(conn, <event_bind*>h)
         elif h.type == EVENT_AHEAD:
-            conn.ahead = 1
+            flow_told(ctx, &conn.flow, FACT_AHEAD)
             return
         elif h.type == EVENT_CLOSE:
-            if h.reason == CLOSE_NOT_HTTP:
-                # no socket, or no HTTP after all: nothing of it is a record
-                ctx.counters[C_NOT_HTTP] += 1
-                conn.flags |= CONN_DROP
-            else:
-                self.reached(conn, 0, (<event_close*>h).final_pos[0])
-                self.reached(conn, 1, (<event_close*>h).final_pos[1])
-                if h.reason == CLOSE_RESET:
-                    http1_was_reset(conn)
-            table_close(ctx, &self.table, conn, MARK_END_UNSEEN if h.reason == CLOSE_SWEPT or h.reason == CLOSE_REPLACED else 0)
+            self.closed(conn, <event_close*>h)
             return
         self.account(conn, before)
 
+    cdef conn_t* first_event(self, event_header* h) noexcept:
+        """A connection that is not in the table: enter it, if the event can begin one."""
+        cdef ctx_t* ctx = &self.ctx
+        cdef conn_t* conn
+        cdef uint32_t i
+        if h.type != EVENT_DATA and h.type != EVENT_OPEN and h.type != EVENT_BIND:
+            return NULL
+        conn = table_add(ctx, &self.table, h.conn_id, h.tgid, h.ring)
+        if conn == NULL:
+            ctx.counters[C_BAD_EVENTS] += 1
+            return NULL
+        conn.fd = h.fd
+        conn.source = h.source
+        conn.seen_ns = h.ts_ns
+        if self.table.count > self.table.max_connections:
+            table_limit(ctx, &self.table)       # never the newest one
+        if h.type == EVENT_DATA or (h.type == EVENT_OPEN and (<event_open*>h).start == START_REJOIN):
+            # its OPEN was lost, or it was given up: join in the middle, unless nothing of it was missed
+            if not table_recall(ctx, conn):
+                if h.type == EVENT_DATA and h.pos == 0:
+                    for i in range(2):      # its OPEN was lost, and nothing before this; what else was, is a hole
+                        conn.stream[i].known = 1
+                else:
+                    conn.flags |= CONN_JOINED
+            if h.type == EVENT_DATA:
+                self.choose(conn)
+        return conn
+
+    cdef inline bint of_our_source(self, conn_t* conn, event_header* h) noexcept:
+        """Bytes of another source than the one that the positions count. Those of a socket whose plaintext is seen at a
+        library are ciphertext, and nobody's; a source that was not known yet is known now."""
+        if conn.socket == 0 and not conn.stream[0].known and not conn.stream[1].known:
+            conn.source = h.source
+            return True
+        self.ctx.counters[C_OTHER_SOURCE_BYTES] += h.len_true
+        return False
+
+    cdef void pass_over(self, conn_t* conn, event_header* h) noexcept:
+        """Bytes of a connection that a filter leaves out: only its position goes on."""
+        cdef stream_t* stream = &conn.stream[h.dir]
+        table_touch(&self.table, conn, h.ts_ns)
+        if not stream.known:
+            stream.known = 1
+            stream.pos = h.pos
+        self.publish(conn, h.dir, h.pos + h.len_true)
+
+    cdef void data(self, conn_t* conn, event_header* h) noexcept:
+        """Bytes at a position: what is missing before them is a hole, what is there twice is not read twice."""
+        cdef ctx_t* ctx = &self.ctx
+        cdef stream_t* stream = &conn.stream[h.dir]
+        cdef uint64_t gap
+        if h.ts_ns > conn.seen_ns + ctx.unanswered_ns:
+            flow_idle(ctx, &conn.flow, h.ts_ns)
+        if not stream.known:
+            stream.known = 1
+            stream.pos = h.pos
+        ctx.input_used += h.len_cap
+        if h.pos < stream.pos:
+            # Two threads in one call each, or a repeated event: whose bytes these are is not known.
+            ctx.counters[C_OVERLAPS] += 1
+            if h.pos + h.len_true > stream.pos:
+                gap = h.pos + h.len_true - stream.pos
+                stream.pos += gap
+                flow_hole(ctx, &conn.flow, h.dir, gap, True, h.ts_ns)
+        else:
+            if h.pos > stream.pos:
+                gap = h.pos - stream.pos
+                ctx.counters[C_HOLES] += 1
+                ctx.counters[C_HOLE_BYTES] += gap
+                flow_hole(ctx, &conn.flow, h.dir, gap, True, h.ts_ns)
+            stream.pos = h.pos + h.len_true
+            if h.len_cap:
+                stream.end = h.pos + h.len_cap
+                stream.last_ns = h.ts_ns
+                stream.tgid = h.tgid
+                flow_data(ctx, &conn.flow, h.dir, <const uint8_t*>h + sizeof(event_header), h.len_cap, h.ts_ns)
+            if h.len_true > h.len_cap:
+                gap = h.len_true - h.len_cap
+                ctx.counters[C_UNCAPTURED_BYTES] += gap
+                flow_hole(ctx, &conn.flow, h.dir, gap, h.flags & EVENT_F_FAULT, h.ts_ns)
+            if ctx.unwanted != NULL and h.len_true >= UNWANTED_LEAST:
+                self.publish(conn, h.dir, stream.pos)
+        table_touch(&self.table, conn, h.ts_ns)
+        table_arm(ctx, &self.table, conn, h.ts_ns)
+
+    cdef void closed(self, conn_t* conn, event_close* e) noexcept:
+        """The connection is over."""
+        cdef ctx_t* ctx = &self.ctx
+        cdef uint32_t i
+        if e.h.reason == CLOSE_NOT_HTTP:
+            # no socket, or no HTTP after all: nothing of it is a record
+            ctx.counters[C_NOT_HTTP] += 1
+            conn.flags |= CONN_DROP
+        else:
+            if e.h.source == conn.source:       # else they count other bytes than those that were captured
+                for i in range(2):
+                    self.reached(conn, i, e.final_pos[i], e.h.ts_ns)
+            if e.h.reason == CLOSE_RESET:
+                flow_told(ctx, &conn.flow, FACT_RESET)
+        table_close(ctx, &self.table, conn,
+                    MARK_END_UNSEEN if e.h.reason == CLOSE_SWEPT or e.h.reason == CLOSE_REPLACED else 0)
+
+    cdef void bound(self, conn_t* conn, event_bind* b) noexcept:
+        """The connection, which is an object of a TLS library, is that socket: both names are one connection from now on. What is
+        known of the socket - its ends, its role - is known of it; bytes of the socket itself are ciphertext."""
+        cdef ctx_t* ctx = &self.ctx
+        cdef conn_t* socket
+        if b.socket == 0 or b.socket == conn.id or conn.socket == b.socket:
+            return
+        socket = table_find(&self.table, b.socket)
+        if socket == conn:
+            return
+        if socket != NULL:
+            if socket.role and not conn.role:
+                conn.role = socket.role
+            if not socket_known(conn) and socket_known(socket):
+                self.ends(conn, socket.local, socket.remote, socket.local_port, socket.remote_port)
+            conn.client_source = socket.client_source       # a preamble stands in front of the ciphertext
+            memcpy(conn.client, socket.client, 16)
+            conn.client_port = socket.client_port
+            if socket.socket == 0:
+                table_close(ctx, &self.table, socket, 0)
+            else:
+                table_bind(&self.table, socket, 0)      # it was another object's: the newer one has it
+        if b.role:
+            conn.role = b.role
+        if b.local_port or b.remote_port:
+            self.ends(conn, b.local, b.remote, b.local_port, b.remote_port)
+        if conn.flow.layer == NULL and conn.role:
+            conn.dir_request = DIR_IN if conn.role == ROLE_SERVER else DIR_OUT
+        table_bind(&self.table, conn, b.socket)
+        conn.flags |= CONN_TLS
+        buf_free(&ctx.pool, &conn.constant)
+        self.choose(conn)
+
+    cdef inline void ends(self, conn_t* conn, const uint8_t* local, const uint8_t* remote, uint16_t local_port,
+                          uint16_t remote_port) noexcept:
+        memcpy(conn.local, local, 16)
+        memcpy(conn.remote, remote, 16)
+        conn.local_port = local_port
+        conn.remote_port = remote_port
+
     cdef void publish(self, conn_t* conn, uint32_t d, uint64_t pos) noexcept:
         """Tell the kernel up to where it needs to copy no more bytes of this direction, if that is known and far."""
-        cdef uint64_t until = http1_unwanted(&self.ctx, conn, d, pos)
+        cdef uint64_t until = UNWANTED_ALL if conn.flags & CONN_IGNORED else flow_unwanted(&self.ctx, &conn.flow, d, pos)
         cdef uint64_t h
-        cdef half_t* half = &conn.half[d]
-        if self.ctx.unwanted == NULL or until <= pos + UNWANTED_LEAST or until == half.unwanted:
+        cdef stream_t* stream = &conn.stream[d]
+        if self.ctx.unwanted == NULL or until <= pos + UNWANTED_LEAST or until == stream.unwanted:
             return
-        half.unwanted = until
+        stream.unwanted = until
         h = ((conn.id >> 12) ^ (conn.id << 52)) * 0x9E3779B97F4A7C15ULL
         # one aligned store: the kernel reads it whole
         self.ctx.unwanted[((h >> 20) & (self.ctx.unwanted_words // 2 - 1)) * 2 + d] = ((h >> 4) & 0xFFFF) << 48 | (
@@ -386,54 +454,50 @@ cdef class Pipeline:
         if conn.held > ctx.conn_bytes:
             ctx.counters[C_EVICTED_HELD] += 1
             before = ctx.pool.bytes - ctx.free_bytes
-            http1_reset(ctx, conn, MARK_EVICTED)
+            flow_rejoin(ctx, &conn.flow, MARK_EVICTED)
             conn.held += ctx.pool.bytes - ctx.free_bytes - before
         if ctx.pool.bytes > self.table.max_bytes:
             table_limit(ctx, &self.table)
 
-    cdef void reached(self, conn_t* conn, uint32_t d, uint64_t pos) noexcept:
+    cdef void reached(self, conn_t* conn, uint32_t d, uint64_t pos, uint64_t ts) noexcept:
         """The stream is known to have gone on to `pos`: what is missing was lost."""
-        cdef half_t* half = &conn.half[d]
+        cdef stream_t* stream = &conn.stream[d]
         cdef uint64_t gap
-        if half.known and pos > half.pos and not conn.flags & CONN_IGNORED:
-            gap = pos - half.pos
+        if stream.known and pos > stream.pos and not conn.flags & CONN_IGNORED:
+            gap = pos - stream.pos
             self.ctx.counters[C_HOLES] += 1
             self.ctx.counters[C_HOLE_BYTES] += gap
-            half.pos = pos
-            http1_hole(&self.ctx, conn, d, gap, True)
+            stream.pos = pos
+            flow_hole(&self.ctx, &conn.flow, d, gap, True, ts)
 
     cdef void opened(self, conn_t* conn, event_open* o) noexcept:
+        """Ends, role and first positions are known."""
         cdef ctx_t* ctx = &self.ctx
         cdef uint32_t i
         if o.role:
             conn.role = o.role
             i = DIR_IN if o.role == ROLE_SERVER else DIR_OUT
             if conn.dir_request != DIR_UNKNOWN and conn.dir_request != i:
-                http1_reset(ctx, conn, 0)       # it had been guessed from bytes of a body
+                flow_rejoin(ctx, &conn.flow, 0)     # it had been guessed from bytes of a body
                 conn.dir_request = <uint8_t>i
-        memcpy(conn.local, o.local, 16)
-        memcpy(conn.remote, o.remote, 16)
-        conn.local_port = o.local_port
-        conn.remote_port = o.remote_port
+        self.ends(conn, o.local, o.remote, o.local_port, o.remote_port)
         if o.h.source != SOURCE_SYSCALL:
             conn.flags |= CONN_TLS
         if (o.h.type == EVENT_OPEN and o.start != START_REJOIN and not conn.flags & CONN_OPENED
-                and not conn.half[0].known and not conn.half[1].known):
+                and not conn.stream[0].known and not conn.stream[1].known):
             conn.flags |= CONN_OPENED
-            conn.flags &= ~CONN_JOINED & 0xFFFF     # this shard may have been told of it before it came to its beginning
-            conn.doubt = 0
+            conn.flags &= ~CONN_JOINED & 0xFF       # this shard may have been told of it before it came to its beginning
             for i in range(2):
-                conn.half[i].known = 1
-                conn.half[i].pos = o.pos[i]
-                conn.half[i].state = H_START
+                conn.stream[i].known = 1
+                conn.stream[i].pos = o.pos[i]
             if o.start != START_SEEN:
-                join(conn)
+                conn.flags |= CONN_JOINED
                 if o.start == START_UNCONFIRMED:
-                    conn.flags |= CONN_UNCONFIRMED
+                    conn.holds |= HOLD_SOCKET
         buf_free(&ctx.pool, &conn.constant)
-        if o.h.type == EVENT_ADDRESS and conn.flags & CONN_UNCONFIRMED:
-            conn.flags &= ~CONN_UNCONFIRMED & 0xFFFF
-            pop_done(ctx, conn)
+        if o.h.type == EVENT_ADDRESS and conn.holds & HOLD_SOCKET:
+            conn.holds &= ~HOLD_SOCKET & 0xFF
+            flow_told(ctx, &conn.flow, FACT_RELEASED)
         self.choose(conn)
 
     cdef void choose(self, conn_t* conn) noexcept:
@@ -444,13 +508,12 @@ cdef class Pipeline:
         if self.any_chosen:
             # a connection is chosen by either of its ports; one whose ports are not known yet is not
             if not (self.port_rule[conn.local_port] | self.port_rule[conn.remote_port]) & 2:
-                conn.flags |= CONN_IGNORED
+                self.ignore(conn)
             elif conn.flags & CONN_IGNORED:
-                conn.flags &= ~CONN_IGNORED & 0xFFFF
-                join(conn)
+                conn.flags &= ~CONN_IGNORED & 0xFF
+                conn.flags |= CONN_JOINED
                 for i in range(2):
-                    conn.half[i].known = 0
-                    conn.half[i].current = NULL
+                    conn.stream[i].known = 0
         if conn.flags & CONN_IGNORED:
             return
         if ctx.disable_egress and conn.role == ROLE_CLIENT:
@@ -465,11 +528,9 @@ cdef class Pipeline:
 
     cdef void ignore(self, conn_t* conn) noexcept:
         """A filter leaves the connection out, and what was already begun on it."""
-        cdef exchange_t* ex = conn.first
         conn.flags |= CONN_IGNORED
-        while ex != NULL:
-            ex.flags |= EX_DROP
-            ex = ex.next
+        flow_close(&self.ctx, &conn.flow, 0)
+        conn.flow.passed = 0
 
     def tick(self, uint64_t now_ns):
         """Timers; `now_ns` is CLOCK_MONOTONIC."""
@@ -480,7 +541,7 @@ cdef class Pipeline:
 
     def finish_timers(self):
         """Recorded traffic is over: let every timer fire as if the silence went on."""
-        self.tick(self.ctx.now_ns + self.ctx.unanswered_ns + (self.ctx.unanswered_ns >> 3) + 2)
+        self.tick(self.ctx.now_ns + self.ctx.unanswered_ns + 2 * table_granularity_ns())
 
     def close_all(self):
         """Record everything that waits as it stands (`end_unseen`), and forget it. True when done; False when the

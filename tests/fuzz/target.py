@@ -12,8 +12,9 @@ import random
 import re
 
 from collector import abi
-from collector.shards.dissectors.http1.head import head_fields
-from collector.shards.records.marks import ambiguity_words, mark_words
+from collector.shards.layers.http1.head import head_fields
+from collector.shards.layers.http1.layer import reason_words as ambiguity_words
+from collector.shards.records.marks import mark_words
 from collector.shards.records.text import close_json_text, escape_text
 from tests.fuzz.script import CUTS, HEADER, PLACE, RAW, STRUCTURED, TEXT, Runner, steps
 

@@ -9,6 +9,8 @@ from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
+from collector.shards.http.message cimport *
+from collector.shards.marks cimport *
 from collector.shards.packing cimport batch_reserve, batch_t
 from collector.shards.records.marks cimport shown_t
 from collector.shards.records.text cimport close_json, escape_json, escaped_prefix, put_text, utf8_length, TEXT_STRICT

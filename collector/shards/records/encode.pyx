@@ -8,12 +8,14 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from collector.abi cimport DIR_IN
-from collector.shards.memory cimport buf_free, buf_reserve
+from collector.shards.memory cimport buf_append, buf_free, buf_reserve
 from collector.shards.packing cimport batch_add, batch_reserve, batch_t
 from collector.shards.records.bodies cimport put_body
 from collector.shards.records.marks cimport put_marks, shown_t
 from collector.shards.records.text cimport (
     address_known, escape_json, put_address, put_hex, put_millis, put_text, put_u64, TEXT_LATIN1)
+from collector.shards.http.message cimport exchange_t
+from collector.shards.marks cimport *
 from collector.shards.state cimport *
 
 
@@ -31,9 +33,10 @@ cdef const char* process_name(ctx_t* ctx, uint32_t tgid) noexcept nogil:
     return b"\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"
 
 
-cdef int build_constant(ctx_t* ctx, conn_t* conn, uint32_t tgid) noexcept:
+cdef int build_constant(ctx_t* ctx, flow_t* flow, uint32_t tgid) noexcept:
     """The fields that are the same for the records of a connection and process, once. 0, or -1 when memory is out."""
     cdef char* out
+    cdef conn_t* conn = flow.conn
     cdef const char* comm = process_name(ctx, tgid)
     cdef size_t n = 0
     if comm[0] or conn.constant_tgid != tgid:       # a name that had to give way is still known here
@@ -41,9 +44,10 @@ cdef int build_constant(ctx_t* ctx, conn_t* conn, uint32_t tgid) noexcept:
     comm = conn.comm
     cdef bint client = conn.dir_request != DIR_IN
     buf_free(&ctx.pool, &conn.constant)
-    if buf_reserve(&ctx.pool, &conn.constant, 560) < 0:
+    ctx.scratch.len = 0
+    if buf_reserve(&ctx.batch.pool, &ctx.scratch, 640) < 0:
         return -1
-    out = conn.constant.data
+    out = ctx.scratch.data
     out = put_text(out, b',"ip":"')
     if client:
         out = put_address(out, conn.local, conn.local_port)
@@ -68,20 +72,25 @@ cdef int build_constant(ctx_t* ctx, conn_t* conn, uint32_t tgid) noexcept:
     memcpy(out, ctx.daemonset, ctx.daemonset_len)
     out += ctx.daemonset_len
     out = put_text(out, b'","akto_account_id":"1000000","akto_vxlan_id":"0","is_pending":"false","source":"MIRRORING"')
-    out = put_text(out, b',"enable_graph":"true","protocol":"http1","tls":')
+    out = put_text(out, b',"enable_graph":"true","protocol":"')
+    out = put_text(out, flow.layer.name)
+    out = put_text(out, b'","tls":')
     out = put_text(out, b'"true"' if conn.flags & CONN_TLS else b'"false"')
-    conn.constant.len = <uint32_t>(out - conn.constant.data)
+    if buf_append(&ctx.pool, &conn.constant, ctx.scratch.data, <size_t>(out - ctx.scratch.data)) < 0:
+        return -1       # kept at its size: there is one for each connection
     conn.constant_tgid = tgid
     conn.constant_names = ctx.names_version
+    conn.constant_layer = flow.layer
     return 0
 
 
-cdef int encode_once(ctx_t* ctx, conn_t* conn, exchange_t* ex, uint64_t end_ns, size_t limit) noexcept:
+cdef int encode_once(ctx_t* ctx, flow_t* flow, exchange_t* ex, uint64_t end_ns, size_t limit) noexcept:
     """Append the record without its newline, and add to ex.marks what was found. 0, or -1 when memory is out."""
     cdef uint32_t marks = ex.marks
     cdef uint64_t start_wall
     cdef shown_t req_shown, resp_shown
     cdef char* out
+    cdef conn_t* conn = flow.conn
     cdef batch_t* batch = ctx.batch
     if batch_reserve(batch, <size_t>ex.req.head.len + 64) < 0:
         return -1
@@ -131,7 +140,7 @@ cdef int encode_once(ctx_t* ctx, conn_t* conn, exchange_t* ex, uint64_t end_ns, 
     else:
         ex.marks = marks
         out = put_text(out, b'","marks":"')
-        out = put_marks(out, ex, &req_shown, &resp_shown)
+        out = put_marks(out, ex, flow.layer.reasons, &req_shown, &resp_shown)
         out = put_text(out, b'"}')
     batch.records.len = <uint32_t>(out - batch.records.data)
     return 0
@@ -142,10 +151,11 @@ cdef inline void count_bodies(ctx_t* ctx, uint32_t marks) noexcept nogil:
     ctx.counters[C_REFUSED_BODIES] += (marks & MARK_REQUEST_REFUSED != 0) + (marks & MARK_RESPONSE_REFUSED != 0)
 
 
-cdef void emit_record(ctx_t* ctx, conn_t* conn, exchange_t* ex, uint64_t end_ns) noexcept:
+cdef void emit_record(ctx_t* ctx, flow_t* flow, exchange_t* ex, uint64_t end_ns) noexcept:
     """Put the record of `ex` into the outgoing batch. A record that would pass ctx.record_bytes is written again
     with shorter bodies (marked); one that is still too long is counted and left out.
     """
+    cdef conn_t* conn = flow.conn
     cdef batch_t* batch = ctx.batch
     cdef uint32_t start = batch.records.len
     cdef size_t limit = 0xFFFFFFFF
@@ -156,8 +166,9 @@ cdef void emit_record(ctx_t* ctx, conn_t* conn, exchange_t* ex, uint64_t end_ns)
     if start > batch.most:
         # much at once - a timer, an exit, a close - whose bodies, decoded, could be a thousand times what was held
         limit = 0
-    if ((conn.constant.len == 0 or conn.constant_tgid != ex.tgid or conn.constant_names != ctx.names_version)
-            and build_constant(ctx, conn, ex.tgid) < 0):
+    if ((conn.constant.len == 0 or conn.constant_tgid != ex.tgid or conn.constant_names != ctx.names_version
+            or conn.constant_layer != flow.layer)
+            and build_constant(ctx, flow, ex.tgid) < 0):
         ctx.counters[C_RECORDS_DROPPED_SIZE] += 1
         return
     if not (address_known(conn.local) and address_known(conn.remote)):
@@ -165,7 +176,7 @@ cdef void emit_record(ctx_t* ctx, conn_t* conn, exchange_t* ex, uint64_t end_ns)
     before = ex.marks
     while True:
         ex.marks = before
-        if encode_once(ctx, conn, ex, end_ns, limit) < 0:
+        if encode_once(ctx, flow, ex, end_ns, limit) < 0:
             batch.records.len = start
             ctx.counters[C_RECORDS_DROPPED_SIZE] += 1
             return

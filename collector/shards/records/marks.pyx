@@ -2,8 +2,9 @@
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
+from collector.shards.http.message cimport exchange_t
+from collector.shards.marks cimport *
 from collector.shards.records.text cimport put_text, put_u64
-from collector.shards.state cimport *
 
 
 cdef struct mark_name_t:
@@ -42,30 +43,8 @@ _mark_name(MARK_RESPONSE_UNDECODED, b"response_body_undecoded")
 _mark_name(MARK_REQUEST_TRAILING, b"request_body_trailing")
 _mark_name(MARK_RESPONSE_TRAILING, b"response_body_trailing")
 _mark_name(MARK_EVICTED, b"evicted")
+_mark_name(MARK_PROXY_INVALID, b"proxy_invalid")
 _mark_name(MARK_AMBIGUOUS, b"ambiguous_framing")
-
-cdef enum:
-    AMBIGUITIES = 18
-
-cdef const char* AMBIGUITY_NAMES[AMBIGUITIES]
-AMBIGUITY_NAMES[0] = b"content_length_and_transfer_encoding"
-AMBIGUITY_NAMES[1] = b"content_length_conflict"
-AMBIGUITY_NAMES[2] = b"content_length_invalid"
-AMBIGUITY_NAMES[3] = b"transfer_encoding_not_chunked"
-AMBIGUITY_NAMES[4] = b"transfer_encoding_in_http10"
-AMBIGUITY_NAMES[5] = b"bare_lf"
-AMBIGUITY_NAMES[6] = b"obs_fold"
-AMBIGUITY_NAMES[7] = b"space_before_colon"
-AMBIGUITY_NAMES[8] = b"bad_header_line"
-AMBIGUITY_NAMES[9] = b"start_line"
-AMBIGUITY_NAMES[10] = b"bad_chunk"
-AMBIGUITY_NAMES[11] = b"nul"
-AMBIGUITY_NAMES[12] = b"multiple_host"
-AMBIGUITY_NAMES[13] = b"transfer_encoding_obfuscated"
-AMBIGUITY_NAMES[14] = b"content_length_repeated"
-AMBIGUITY_NAMES[15] = b"bare_cr"
-AMBIGUITY_NAMES[16] = b"control_character"
-AMBIGUITY_NAMES[17] = b"body_not_allowed"
 
 
 def mark_words():
@@ -73,13 +52,9 @@ def mark_words():
     return [MARK_NAMES[i].name.decode() for i in range(MARK_COUNT)]
 
 
-def ambiguity_words():
-    """The reasons that may follow `ambiguous_framing:`."""
-    return [AMBIGUITY_NAMES[i].decode() for i in range(AMBIGUITIES)]
-
-
-cdef char* put_marks(char* out, exchange_t* ex, shown_t* req, shown_t* resp) noexcept nogil:
-    """The marks as a JSON array inside a JSON string; counts in bytes behind a colon. At most 1,500 bytes."""
+cdef char* put_marks(char* out, exchange_t* ex, const char* const* reasons, shown_t* req, shown_t* resp) noexcept nogil:
+    """The marks as a JSON array inside a JSON string; counts in bytes behind a colon. At most 1,500 bytes.
+    `reasons`: the names of the bits of ex.reasons (layer_t.reasons)."""
     cdef int i, j
     cdef bint first = True
     cdef uint32_t bit
@@ -113,9 +88,11 @@ cdef char* put_marks(char* out, exchange_t* ex, shown_t* req, shown_t* resp) noe
                 or bit == MARK_RESPONSE_UNDECODED and ex.marks & MARK_RESPONSE_REFUSED):
             out = put_text(out, b':budget')
         elif bit == MARK_AMBIGUOUS:
-            for j in range(AMBIGUITIES):
-                if ex.ambiguity & (1 << j):
+            j = 0
+            while reasons != NULL and reasons[j] != NULL:
+                if ex.reasons & (<uint32_t>1 << j):
                     out = put_text(out, b':')
-                    out = put_text(out, AMBIGUITY_NAMES[j])
+                    out = put_text(out, reasons[j])
+                j += 1
         out = put_text(out, b'\\"')
     return put_text(out, b']')

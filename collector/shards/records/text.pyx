@@ -5,7 +5,7 @@ Each byte is looked at once; the common case - text that is valid UTF-8 - is esc
 JSON: RFC 8259; UTF-8: RFC 3629 section 4. No raw newline can occur inside a string that is made here.
 """
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t
 from libc.string cimport memcpy
 
 cdef extern from "records/escape.h" nogil:
@@ -236,54 +236,11 @@ cdef char* escape_json_twice(char* out, const uint8_t* p, const uint8_t* end) no
                 p += 1
 
 
-cdef char* put_u64(char* out, uint64_t v) noexcept nogil:
-    cdef char[24] tmp
-    cdef int i = 24
-    while True:
-        i -= 1
-        tmp[i] = <char>(c'0' + v % 10)
-        v = v // 10
-        if v == 0:
-            break
-    memcpy(out, &tmp[i], 24 - i)
-    return out + (24 - i)
-
-
-cdef char* put_hex(char* out, uint64_t v) noexcept nogil:
-    cdef char[16] tmp
-    cdef int i = 16
-    while True:
-        i -= 1
-        tmp[i] = HEX[v & 15]
-        v >>= 4
-        if v == 0:
-            break
-    memcpy(out, &tmp[i], 16 - i)
-    return out + (16 - i)
-
-
-cdef char* put_millis(char* out, uint64_t ns) noexcept nogil:
-    """Nanoseconds as milliseconds with three decimals."""
-    cdef uint64_t us = ns // 1000
-    cdef unsigned frac = <unsigned>(us % 1000)
-    out = put_u64(out, us // 1000)
-    out[0] = c'.'
-    out[1] = <char>(c'0' + frac // 100)
-    out[2] = <char>(c'0' + frac // 10 % 10)
-    out[3] = <char>(c'0' + frac % 10)
-    return out + 4
-
-
 cdef char* put_address(char* out, const uint8_t* a, uint16_t port) noexcept nogil:
     """`a.b.c.d:port`, `[v6]:port`; all zero: `0.0.0.0:0`. At most 48 bytes."""
     cdef char[48] tmp
     cdef int i
-    cdef bint zero = True
-    for i in range(16):
-        if a[i]:
-            zero = False
-            break
-    if zero:
+    if not address_known(a):
         return put_text(out, b"0.0.0.0:0")
     for i in range(10):
         if a[i]:
@@ -300,14 +257,6 @@ cdef char* put_address(char* out, const uint8_t* a, uint16_t port) noexcept nogi
     out[0] = c']'
     out[1] = c':'
     return put_u64(out + 2, port)
-
-
-cdef bint address_known(const uint8_t* a) noexcept nogil:
-    cdef int i
-    for i in range(16):
-        if a[i]:
-            return True
-    return False
 
 
 cdef size_t close_json(char* out, const uint8_t* p, const uint8_t* end) noexcept nogil:
