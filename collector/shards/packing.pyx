@@ -38,8 +38,8 @@ cdef int batch_grow(batch_t* batch, size_t more) noexcept:
 
 cdef int batch_add(batch_t* batch, uint32_t start, uint64_t end_ns, uint64_t conn_id, uint64_t pos,
                    const buf_t* details) noexcept:
-    """What was appended from `start` on is a record: end its line, and enter it in the index. 0, or -1 when memory is out; then
-    nothing of it is left."""
+    """What was appended from `start` on is a record: end its line, and enter it in the index. 0, or -1 when memory is out;
+    then nothing of it is left."""
     cdef batch_entry_t* entry
     if (batch_reserve(batch, 1) < 0
             or buf_reserve(&batch.pool, &batch.index, sizeof(batch_entry_t)) < 0

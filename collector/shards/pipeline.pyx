@@ -154,7 +154,8 @@ cdef class Pipeline:
         self.ctx.rule_count = <uint32_t>len(filters.rules)
         self.ctx.names = <name_t*>calloc(NAMES, sizeof(name_t))         # pages that are not used are not there
         self.ctx.ghosts = <ghost_t*>calloc(GHOSTS, sizeof(ghost_t))
-        if self.ctx.names == NULL or self.ctx.ghosts == NULL or table_init(&self.table, settings.max_connections, settings.buffer_bytes) < 0:
+        if (self.ctx.names == NULL or self.ctx.ghosts == NULL
+                or table_init(&self.table, settings.max_connections, settings.buffer_bytes) < 0):
             raise MemoryError
 
     def __dealloc__(self):
@@ -393,8 +394,8 @@ cdef class Pipeline:
                     MARK_END_UNSEEN if e.h.reason == CLOSE_SWEPT or e.h.reason == CLOSE_REPLACED else 0)
 
     cdef void bound(self, conn_t* conn, event_bind* b) noexcept:
-        """The connection, which is an object of a TLS library, is that socket: both names are one connection from now on. What is
-        known of the socket - its ends, its role - is known of it; bytes of the socket itself are ciphertext."""
+        """The connection, which is an object of a TLS library, is that socket: both names are one connection from now on.
+        What is known of the socket - its ends, its role - is known of it; bytes of the socket itself are ciphertext."""
         cdef ctx_t* ctx = &self.ctx
         cdef conn_t* socket
         if b.socket == 0 or b.socket == conn.id or conn.socket == b.socket:

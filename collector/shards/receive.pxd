@@ -15,7 +15,7 @@ cdef struct receive_t:
 cdef enum line_t:
     LINE_WHOLE           # the line is here, without its LF
     LINE_MORE            # all bytes are kept: its end is still to come
-    LINE_LONG            # longer than the limit: here are its first bytes, as many as the limit, and more are coming or skipped
+    LINE_LONG            # longer than the limit: here are as many of its first bytes as that
     LINE_NO_MEMORY
 
 
@@ -35,8 +35,8 @@ cdef inline buf_t receive_take(receive_t* r) noexcept nogil:
 
 cdef inline line_t receive_line(pool_t* pool, receive_t* r, const uint8_t* p, size_t n, size_t limit, size_t* used,
                                 const uint8_t** line, size_t* length) noexcept nogil:
-    """The next line of the bytes that wait and the `n` at `p`, of which `used` are used: to its LF, or all. A line lies in the
-    buffer when it came in pieces; receive_clear when it was read. With its LF it may be `limit` bytes long."""
+    """The next line of the bytes that wait and the `n` at `p`, of which `used` are used: to its LF, or all. A line lies in
+    the buffer when it came in pieces; receive_clear when it was read. With its LF it may be `limit` bytes long."""
     cdef const uint8_t* lf = <const uint8_t*>memchr(p, c'\n', n)
     cdef size_t here = n if lf == NULL else <size_t>(lf - p) + 1
     used[0] = here

@@ -43,8 +43,8 @@ cdef enum feed_t:
 
 # What a layer knows that hands a flow on.
 cdef struct handoff_t:
-    const char* protocol # for the layer of that name, or none: an Upgrade token, "connect"; NULL: whichever finds its beginning
-    buf_t kept           # FEED_NOT_MINE: bytes that were taken and not read, and their direction
+    const char* protocol # name of the layer that it is for; NULL: whichever finds its beginning in what follows
+    buf_t kept           # bytes that were taken and not read, and their direction
     uint8_t kept_dir
 
 
@@ -68,8 +68,8 @@ cdef struct flow_t:
     uint8_t passed       # entries of the table of layers that need not be asked any more
 
 
-# What a protocol is to the rest of the shard: one constant each, listed in layers/table.pyx. `d` is a direction as the traced
-# process sees it, `ts` and `now` are event time (ns). Nothing of it raises, blocks or asks for the time.
+# What a protocol is to the rest of the shard: one constant each, listed in layers/table.pyx. `d` is a direction as the
+# traced process sees it, `ts` and `now` are event time (ns). Nothing of it raises, blocks or asks for the time.
 cdef struct layer_t:
     const char* name             # `protocol` in the record
     const char* const* reasons   # names of the bits of exchange_t.reasons, NULL at the end; or NULL
@@ -122,7 +122,7 @@ cdef enum:  # conn_flag
     CONN_AHEAD = 64
 
 
-# Why records that are complete wait; conn_t.holds. What waits when a connection ends with a hold is no record: it is counted.
+# Why records that are complete wait (conn_t.holds). What still waits when a connection ends is no record: it is counted.
 #
 #     hold      until                                                       counter
 #     SOCKET    the loader has found that its descriptor is a socket        C_UNCONFIRMED

@@ -5,10 +5,10 @@
 * Limits: when there are too many, or their buffers hold too many bytes, the least recently active connection is
   recorded as it stands and forgotten. The order is exact to 2^LRU_SHIFT ns: a busy connection is not moved in the
   list more often than that, so the common event does not touch its neighbours' memory.
-* Timers: a wheel of SLOTS slots of 2^SLOT_SHIFT ns, for deadlines of any length: one beyond the wheel's turn stays in its slot for
-  as many turns as it takes. A connection is looked at when its layer's deadline has passed, never before; the decision itself
-  (layer_t.idle) depends only on event times, so it does not matter when the look is taken, and replay gives the same
-  records as live capture.
+* Timers: a wheel of SLOTS slots of 2^SLOT_SHIFT ns. Deadlines may be of any length: one beyond the wheel's turn stays in
+  its slot for as many turns as it takes. A connection is looked at when its layer's deadline has passed, never before;
+  the decision itself (layer_t.idle) depends only on event times, so it does not matter when the look is taken, and
+  replay gives the same records as live capture.
 """
 
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
@@ -209,8 +209,8 @@ cdef void table_touch(table_t* t, conn_t* conn, uint64_t now) noexcept nogil:
 
 
 cdef void table_arm(ctx_t* ctx, table_t* t, conn_t* conn, uint64_t now) noexcept:
-    """Look at the connection when its layer says so, unless that is arranged already: a deadline that has moved back since then is
-    found out at the look."""
+    """Look at the connection when its layer says so, unless that is arranged already: a deadline that has moved back since
+    then is found out at the look."""
     cdef uint64_t due
     if not conn.flags & CONN_TIMED:
         due = flow_idle(ctx, &conn.flow, now)

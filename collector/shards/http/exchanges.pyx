@@ -1,5 +1,5 @@
-"""What an exchange is, whichever protocol carried it: opened by its layer, filled with a request, an answer and their bodies,
-recorded once, freed.
+"""What an exchange is, whichever protocol carried it: opened by its layer, filled with a request, an answer and their
+bodies, recorded once, freed.
 
 Which message belongs to which is the layer's business (order in HTTP/1, stream numbers in HTTP/2); what a message means -
 filters, media type, codings, charsets, details, marks - is here.

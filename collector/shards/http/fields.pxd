@@ -1,4 +1,5 @@
-"""Header fields and start lines as pointers into the bytes that they were read from; shared by all protocols that carry HTTP."""
+"""Header fields and start lines as pointers into the bytes that they were read from; shared by all protocols that carry
+HTTP."""
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
@@ -129,7 +130,8 @@ cdef inline uint32_t field_hash(const uint8_t* p, uint32_t n, uint64_t first, ui
 
 
 cdef inline void note_repeats(fields_t* fields, field_t* f, uint32_t hash, uint64_t* seen) noexcept nogil:
-    """Is the newest field `f`, whose name has this hash, one more of a name that is listed already? `seen`: four words, zero before the first."""
+    """Is the newest field `f`, whose name has this hash, one more of a name that is listed already? `seen`: four words,
+    zero before the first."""
     cdef uint64_t bit = <uint64_t>1 << (hash & 63)
     cdef field_t* other
     cdef uint32_t i

@@ -1,4 +1,5 @@
-"""The filters that look at a request's head: AKTO_MODULE_DISCOVERY_CONFIG and the host decisions (collector/shards/filters)."""
+"""The filters that look at a request's head: AKTO_MODULE_DISCOVERY_CONFIG and the host decisions
+(collector/shards/filters)."""
 
 from libc.stdint cimport uint32_t
 

@@ -1,8 +1,8 @@
 """Bytes, holes and ends of a flow, to the layer that reads it now; from one layer to the next.
 
-A flow begins without a layer. The first bytes of its client choose one: the first in the table (table.pyx) that takes them for
-its beginning. A layer can hand the rest of the flow on (FEED_SWITCH), or find that it was opened in vain (FEED_NOT_MINE): then
-the next one in the table is asked, and gets all bytes from the beginning.
+A flow begins without a layer. The first bytes of its client choose one: the first in the table (table.pyx) that takes
+them for its beginning. A layer can hand the rest of the flow on (FEED_SWITCH), or find that it was opened in vain
+(FEED_NOT_MINE): then the next one in the table is asked, and gets all bytes from the beginning.
 """
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
@@ -38,8 +38,8 @@ cdef bint open_layer(ctx_t* ctx, flow_t* flow, uint32_t d, const uint8_t* p, siz
 
 
 cdef void hand_on(ctx_t* ctx, flow_t* flow, feed_t said, uint32_t d, size_t n, uint64_t ts) noexcept:
-    """The layer is done with the flow, of which `n` bytes of direction `d` are still to be read: close it, and give what it kept
-    to the next one."""
+    """The layer is done with the flow, of which `n` bytes of direction `d` are still to be read: close it, and give what
+    it kept to the next one."""
     cdef buf_t kept = ctx.handoff.kept
     cdef const char* wanted = ctx.handoff.protocol
     cdef uint32_t kept_dir = ctx.handoff.kept_dir

@@ -1,6 +1,7 @@
 """All layers: a new protocol is a module beside this one, and a line here. docs/adding-a-protocol.md says how.
 
-The first layer that takes the first bytes of a connection's client for its beginning reads them; the last one takes everything.
+The first layer that takes the first bytes of a connection's client for its beginning reads them; the last one takes
+everything.
 """
 
 from libc.string cimport strcmp

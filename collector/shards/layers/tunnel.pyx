@@ -1,4 +1,5 @@
-"""Another protocol behind CONNECT or an upgrade that no layer reads: nothing is looked at, and the kernel need not copy it."""
+"""Another protocol behind CONNECT or an upgrade that no layer reads: nothing is looked at, and the kernel need not copy
+it."""
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 

@@ -1,4 +1,5 @@
-"""The body of one message as JSON text: decoded where that is possible and affordable (docs/decisions/0013), cut where it must be.
+"""The body of one message as JSON text: decoded where that is possible and affordable (docs/decisions/0013), cut where it
+must be.
 
 Only content codings, foreign charsets and binary bodies go through Python objects.
 """

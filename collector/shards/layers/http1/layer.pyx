@@ -1,5 +1,5 @@
-"""HTTP/1.x as a layer (state.pxd layer_t): what happens to one connection, for framing.pyx (where messages begin and end) and
-pairing.pyx (which answer belongs to what).
+"""HTTP/1.x as a layer (state.pxd layer_t): what happens to one connection, for framing.pyx (where messages begin and end)
+and pairing.pyx (which answer belongs to what).
 """
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t

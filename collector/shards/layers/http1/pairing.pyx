@@ -103,10 +103,11 @@ cdef void message_done(ctx_t* ctx, http1_t* c, half_t* h, side_t side) noexcept:
 
 
 cdef inline bint tunnel_possible(http1_t* c) noexcept nogil:
-    """An answer that is not here may make another protocol of the connection. The newest exchange knows: it is such a request
-    itself, or behind one."""
+    """An answer that is not here may make another protocol of the connection. The newest exchange knows: it is such a
+    request itself, or behind one."""
     cdef exchange_t* ex = c.last
-    return ex != NULL and (ex.notes & NOTE_BEHIND != 0 or (ex.notes & (NOTE_CONNECT | NOTE_UPGRADE) != 0 and not ex.resp.done))
+    return ex != NULL and (ex.notes & NOTE_BEHIND != 0
+                           or (ex.notes & (NOTE_CONNECT | NOTE_UPGRADE) != 0 and not ex.resp.done))
 
 
 cdef inline void no_tunnel(exchange_t* ex) noexcept nogil:
@@ -187,7 +188,8 @@ cdef object unlisted_fields(const fields_t* fields):
         if line[:1] in b" \t":
             if name is not None:
                 values = found[name]
-                values.append((values.pop() + b" " + line.strip(b" \t")).strip(b" "))      # no negative index: wraparound is off
+                # no negative index: wraparound is off
+                values.append((values.pop() + b" " + line.strip(b" \t")).strip(b" "))
             continue
         key, colon, value = line.partition(b":")
         if not colon:
@@ -280,8 +282,8 @@ cdef void http1_request(ctx_t* ctx, http1_t* c, half_t* h, head_t* head, uint64_
 
 
 cdef void leave_http(ctx_t* ctx, http1_t* c, bint doubt) noexcept:
-    """101 or CONNECT: what follows is another protocol (RFC 9110 sections 7.8 and 9.3.6). With `doubt` it may have been another
-    request's answer: go on where something looks like a message."""
+    """101 or CONNECT: what follows is another protocol (RFC 9110 sections 7.8 and 9.3.6). With `doubt` it may have been
+    another request's answer: go on where something looks like a message."""
     cdef uint32_t i
     cdef side_t side
     cdef half_t* h
@@ -446,8 +448,8 @@ cdef void after_silence(ctx_t* ctx, http1_t* c, uint64_t quiet_ns) noexcept nogi
 
 
 cdef uint64_t resting(const http1_t* c) noexcept nogil:
-    """The requests that wait for their answers, when both directions stand between messages and there is no doubt, so that the
-    connection can be given up and go on: how many (at most OWED_MOST), and from bit 8 on which of them are HEAD. Else
+    """The requests that wait for their answers, when both directions stand between messages and there is no doubt, so that
+    the connection can be given up and go on: how many (at most OWED_MOST), and from bit 8 on which of them are HEAD. Else
     NOT_AT_REST."""
     cdef uint32_t i
     cdef uint64_t owed = 0

@@ -1,5 +1,5 @@
-"""Start lines of HTTP/1.x messages (RFC 9112 sections 3 and 4), as an observer reads them: tolerant where servers are tolerant,
-with a reason for each liberty; and what looks like one, where nothing else says that a message begins.
+"""Start lines of HTTP/1.x messages (RFC 9112 sections 3 and 4), as an observer reads them: tolerant where servers are
+tolerant, with a reason for each liberty; and what looks like one, where nothing else says that a message begins.
 """
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
