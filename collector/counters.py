@@ -1,7 +1,7 @@
 """Counters in shared memory: one block per child process, that child the only writer, the supervisor the reader.
 
 They outlive the process that writes them, so what a killed process had taken in and not given out is known.
-A block is 128 unsigned 64-bit numbers. The first 64 belong to the compiled core (shards/pipeline.pyx), the others to
+A block is 128 unsigned 64-bit numbers. The first 64 belong to the compiled core (shards/state.pxd), the others to
 the Python around it; the names are in metrics.py.
 """
 

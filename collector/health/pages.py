@@ -28,9 +28,8 @@ class Pages:
 
     PUBLIC = "/healthz, /readyz, /metrics"
 
-    def __init__(self, memory: CounterMemory, core_names: list[str], own: Counters, state: dict[str, Any]) -> None:
+    def __init__(self, memory: CounterMemory, own: Counters, state: dict[str, Any]) -> None:
         self._memory = memory
-        self._core_names = core_names
         self._own = own
         self._supervisor = Counters(memory.block(memory.blocks - 1), metrics.SUPERVISOR_NAMES)
         self.state = state
@@ -65,7 +64,7 @@ class Pages:
 
     def readings(self) -> list[metrics.Reading]:
         """Everybody's numbers and our own."""
-        return [*metrics.readings(self._memory, self._core_names), ("health", {}, self._own.snapshot())]
+        return [*metrics.readings(self._memory), ("health", {}, self._own.snapshot())]
 
     def status(self) -> dict[str, Any]:
         """Everything in one object (docs/troubleshooting.md)."""

@@ -69,7 +69,7 @@ class Health:
         self._counters = child.counters
         start = child.start
         memory = CounterMemory(start["all_blocks"], child.fds[1], read_only=True)
-        self._pages = Pages(memory, start["core_names"], child.counters, start["state"])
+        self._pages = Pages(memory, child.counters, start["state"])
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         files = MAX_CONNECTIONS + MAX_LOCAL_CONNECTIONS + 64
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(files, hard), min(files, hard)) if hard >= 0 else (files, files))

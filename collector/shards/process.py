@@ -18,7 +18,7 @@ import zmq
 
 from collector.loader.ringbuffer import RingView
 from collector.metrics import SHARD_NAMES
-from collector.router import endpoints, messages, slots
+from collector.router import batches, endpoints, messages, slots
 from collector.router.channel import Delivery, Receiver, Sender
 from collector.router.slots import BATCH_BYTES
 from collector.runtime import Child
@@ -208,7 +208,7 @@ class Shard:
         batch = self._pipeline.take()
         if batch is not None:
             records, index, details = batch
-            count = len(index) // 32
+            count = batches.count(index)
             self._counters.add("batches")
             if isinstance(records, tuple):
                 slot, size = records

@@ -9,18 +9,16 @@ from __future__ import annotations
 
 import collections
 import logging
-import struct
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from collector.shards.pipeline import INDEX_FORMAT
+from collector.router import batches
 
 log = logging.getLogger("sink")
 
 QUEUE_BYTES = 64 << 20  # less than what the shards may have on the way: the sink drops, the shards never wait for long
-_INDEX = struct.Struct(INDEX_FORMAT)
 
 
 @dataclass(slots=True)
@@ -35,18 +33,13 @@ class Batch:
     @property
     def count(self) -> int:
         """Number of records."""
-        return len(self.index) // _INDEX.size
+        return batches.count(self.index)
 
-    def __iter__(self) -> Iterator[tuple[bytes, bytes, tuple[int, int, int]]]:
+    def __iter__(self) -> Iterator[tuple[bytes, bytes, batches.Place]]:
         """Each record without its newline, its details, and its place in the order (end ns, connection, stream
         position).
         """
-        at = detail_at = 0
-        for length, details, end_ns, conn_id, position in _INDEX.iter_unpack(self.index):
-            record = bytes(self.records[at : at + length - 1])
-            yield record, bytes(self.details[detail_at : detail_at + details]), (end_ns, conn_id, position)
-            at += length
-            detail_at += details
+        return batches.iterate(self.records, self.index, self.details)
 
 
 @dataclass(slots=True)

@@ -18,7 +18,7 @@ from typing import IO
 
 import zstandard
 
-from collector.shards.pipeline import INDEX_FORMAT
+from collector.router import batches
 from collector.sink.destination import Batch
 
 MEMORY_BYTES = 32 << 20
@@ -106,7 +106,7 @@ class Ordered:
             for (_file, end_ns, conn_id, position), record, detail in heapq.merge(*map(_read, runs), held):
                 records += record + b"\n"
                 details += detail
-                index += struct.pack(INDEX_FORMAT, len(record) + 1, len(detail), end_ns, conn_id, position)
+                index += batches.pack(len(record) + 1, len(detail), (end_ns, conn_id, position))
                 if len(records) > _PIECE_BYTES:
                     yield Batch(bytes(records), bytes(index), bytes(details))
                     records, index, details = bytearray(), bytearray(), bytearray()

@@ -103,11 +103,10 @@ class Port:
 class Health:
     """``directory`` is a descriptor of the directory for the status socket; ``memory`` holds everybody's counters."""
 
-    def __init__(self, address: str, directory: int, memory: CounterMemory, core_names: list[str]) -> None:
+    def __init__(self, address: str, directory: int, memory: CounterMemory) -> None:
         self._own = CounterMemory(1)  # the child can write nobody else's
         self._memory = memory
         self._read_only = memory.read_only_fd()
-        self._core_names = core_names
         self._directory = directory
         self.child = ChildProcess("health", "health", "collector.health.process", 0,
                                   Counters(self._own.block(0), HEALTH_NAMES))
@@ -132,7 +131,7 @@ class Health:
     def start(self, common: dict[str, Any], state: dict[str, Any]) -> None:
         """A life of the child. Raises OSError."""
         self._told = self._with_address(state)
-        self.child.start({**common, "blocks": 1, "all_blocks": self._memory.blocks, "core_names": self._core_names,
+        self.child.start({**common, "blocks": 1, "all_blocks": self._memory.blocks,
                           "state": self._told}, [self._own.fd, self._read_only], "/")
 
     def serves(self) -> None:

@@ -29,7 +29,6 @@ from collector.counters import CounterMemory, Counters
 from collector.errors import ChildError, CollectorError
 from collector.router import slots
 from collector.router.slots import BATCH_BYTES
-from collector.shards.pipeline import COUNTER_NAMES
 from collector.supervisor import identity, memory, policy
 from collector.supervisor.child import ChildProcess
 from collector.supervisor.health import Health
@@ -95,7 +94,7 @@ class Supervisor:
         self._token = secrets.token_hex(8)
         self._memory = CounterMemory(self.shards + 3)
         self.own = Counters(self._memory.block(self.shards + 2), metrics.SUPERVISOR_NAMES)
-        self._core = [Counters(self._memory.block(i), COUNTER_NAMES, 0) for i in range(self.shards)]
+        self._core = [Counters(self._memory.block(i), metrics.CORE_NAMES, 0) for i in range(self.shards)]
         self._deaths_while_fed: dict[int, int] = {}
         self._known_pids: set[int] = set()  # all that the kernel programs were ever told to leave alone
         self._signals = 0
@@ -123,8 +122,7 @@ class Supervisor:
         self.children = [self.sink, *self.shard_children, self.loader]  # the stages of the data
         self._health: Health | None = None
         if plan.health_directory is not None:
-            self._health = Health(config["COLLECTOR_HEALTH_ADDRESS"], plan.health_directory, self._memory,
-                                  list(COUNTER_NAMES))
+            self._health = Health(config["COLLECTOR_HEALTH_ADDRESS"], plan.health_directory, self._memory)
         self.everyone = [*self.children, *([self._health.child] if self._health is not None else [])]
         self._identity = identity.choose(2)  # one for the stages, one for the health child
         if self._identity.why:
@@ -258,7 +256,7 @@ class Supervisor:
 
     def totals(self) -> dict[str, int]:
         """Sums over the shards, and the other children's numbers by `role_key`."""
-        return metrics.totals(metrics.readings(self._memory, COUNTER_NAMES))
+        return metrics.totals(metrics.readings(self._memory))
 
     def pids(self) -> list[int]:
         """Of the whole tree, this process first."""

@@ -34,9 +34,10 @@ from types import SimpleNamespace
 from typing import Any
 
 from collector import abi
+from collector.metrics import CORE_NAMES
 from collector.shards.filters import Filters
 from collector.shards.filters.rules import parse_rules
-from collector.shards.pipeline import COUNTER_NAMES, Pipeline
+from collector.shards.pipeline import Pipeline
 from collector.shards.records.content import Decoder
 from tests.events import ident
 from tests.fuzz.check import check_batch
@@ -61,8 +62,8 @@ NEVER = 10 << 20  # bytes that no connection can hold: they are not even fed
 SLOTS, SLOT_BYTES, BATCH_BYTES = 3, 8192, 5000
 ADDRESSES = (("10.0.0.1", 80), ("10.0.0.2", 40000), ("", 0), ("2001:db8::7", 8080), ("169.254.169.254", 80),
              ("127.0.0.1", 443))
-_BUFFER_BYTES = COUNTER_NAMES.index("buffer_bytes")
-_CONNECTIONS = COUNTER_NAMES.index("connections")
+_BUFFER_BYTES = CORE_NAMES.index("buffer_bytes")
+_CONNECTIONS = CORE_NAMES.index("connections")
 WALL_NS = 1_795_000_000 * 10**9
 
 RULES = ("[]", None, '[{"key":{"eq":"Host","ifAbsent":"reject"},"value":{"regex":"^[a-z.]+$"}},'

@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import os
 import resource
-import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from collector.shards.pipeline import INDEX_FORMAT
+from collector.router import batches
 from collector.sink import jsonlines
 from collector.sink.destination import QUEUE_BYTES, Batch
 from collector.sink.jsonlines import UNTOUCHED, WHOLE, WRITING, JsonLines, repair
@@ -30,7 +29,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def batch(*lines: bytes) -> Batch:
     return Batch(b"".join(line + b"\n" for line in lines),
-                 b"".join(struct.pack(INDEX_FORMAT, len(line) + 1, 0, 0, 0, n) for n, line in enumerate(lines)), b"")
+                 b"".join(batches.pack(len(line) + 1, 0, (0, 0, n)) for n, line in enumerate(lines)), b"")
 
 
 def opened(path: Path, flags: int = os.O_RDWR | os.O_APPEND) -> int:
