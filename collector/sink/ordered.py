@@ -19,7 +19,7 @@ from typing import IO
 import zstandard
 
 from collector.router import batches
-from collector.sink.destination import Batch
+from collector.sink.batch import Batch
 
 MEMORY_BYTES = 32 << 20
 FAN_IN = 16
@@ -72,7 +72,10 @@ class Ordered:
         self.count = 0
 
     def add(self, batch: Batch, file: int = 0) -> None:
-        """Keep the records of a batch, which belong to that recorded file. Raises OSError when the disk refuses."""
+        """Keep the records of a batch, which belong to that recorded file. Raises OSError when the disk refuses,
+        ProtocolError when the batch is malformed: then none of it is kept.
+        """
+        batches.check(batch.records, batch.index, batch.details)
         self.count += batch.count
         for record, details, place in batch:
             self._records.append(((file, *place), record, details))

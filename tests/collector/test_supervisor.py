@@ -52,10 +52,10 @@ def test_what_killed_a_shard_twice_is_skipped() -> None:
 
 
 def test_memory_decisions() -> None:
-    soft, hard = memory.thresholds(400, 500, None)
+    soft, hard = memory.thresholds(400 * MIB, 500 * MIB, None)
     assert (soft, hard) == (400 * MIB, 500 * MIB)
     assert [memory.decide(n * MIB, soft, hard) for n in (399, 400, 500, 501)] == ["ok", "shed", "shed", "restart"]
-    assert memory.thresholds(400, 500, 256 * MIB) == (256 * MIB * 70 // 100, 256 * MIB * 85 // 100)
+    assert memory.thresholds(400 * MIB, 500 * MIB, 256 * MIB) == (256 * MIB * 70 // 100, 256 * MIB * 85 // 100)
     assert memory.shard_budget(400 * MIB, 100 * MIB, 3) == 100 * MIB
     assert memory.shard_budget(100 * MIB, 200 * MIB, 3) == memory.MIN_BUDGET_BYTES
 

@@ -9,10 +9,10 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from collector.router import batches
+from collector.settings import ShardSettings
 
 _SCHEMA = json.loads((Path(__file__).resolve().parents[2] / "docs" / "records.schema.json").read_text())
 _REQUIRED = frozenset(_SCHEMA["required"])
@@ -53,7 +53,7 @@ def check_record(line: bytes) -> dict[str, Any]:
     return record
 
 
-def check_batch(batch: tuple[bytes, bytes, bytes], settings: SimpleNamespace) -> list[dict[str, Any]]:
+def check_batch(batch: tuple[bytes, bytes, bytes], settings: ShardSettings) -> list[dict[str, Any]]:
     """A batch and its index, which must speak of the same records."""
     records, index, details = batch
     lines = records.split(b"\n")

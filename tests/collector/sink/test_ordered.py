@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from collector.router import batches
 from collector.sink import ordered
-from collector.sink.destination import Batch
+from collector.sink.batch import Batch
 from collector.sink.ordered import Ordered
 
 Item = tuple[int, tuple[int, int, int], bytes, bytes]  # file, place, record, details
