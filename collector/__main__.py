@@ -291,11 +291,11 @@ def _announcement(settings: config.Config, output: destinations.Output, ports: S
 
 def _rules(text: str) -> str:
     """The header filter in words: what it hides must not surprise anybody."""
-    from collector.shards.filters.rules import AKTO_DEFAULT
+    from collector.shards.filters.rules import AKTO_DEFAULT, parse_rules
 
     if text.strip() == AKTO_DEFAULT:
         return "header filter: Akto's default (a request with x-envoy-peer-metadata-id is left out unless it says sidecar)"
-    return "header filter as configured" if text.strip() not in ("", "[]", "null") else "no header filter"
+    return "header filter as configured" if parse_rules(text) else "no header filter"
 
 
 if __name__ == "__main__":
