@@ -23,6 +23,7 @@ from typing import Any
 import zmq
 
 from collector import abi, control, errors
+from collector.attribution import owners
 from collector.clock import SystemClock
 from collector.loader import addresses, capturefile, compiler, entries, kernel, preflight
 from collector.loader.probes import registry
@@ -171,6 +172,7 @@ class Loader:
         self._questions: Ring | None = None
         # (ring, its producer position when the answer was found, event): it must not overtake the OPEN it is about
         self._injected: collections.deque[tuple[int, int, bytes]] = collections.deque()
+        self._owners: owners.Provider = owners.ProcessProvider()
         self._limiter = addresses.Limiter()
         self._sweep = entries.Sweep(-1, -1, -1)
         self._next_unseen = 0.0
@@ -213,8 +215,8 @@ class Loader:
                 if self._nested is None:  # else the kernel tells them, with the next connection
                     for pid in {entry.tgid, entry.told} - named:
                         named.add(pid)
-                        name = addresses.process_name(pid)
-                        events += (abi.pack_process(pid, name, ts_ns=now, ring=entry.ring),) if name else ()
+                        owner = self._owners.owner(pid)
+                        events += (owner.event(ts_ns=now, ring=entry.ring),) if owner is not None else ()
                 events.append(entry.introduction(now))
                 told += 1
                 if len(events) >= INTRODUCTIONS:
@@ -453,10 +455,10 @@ class Loader:
             if conn_id:
                 self._look_at((conn_id, tgid, fd), ring)
             elif self._nested is None:
-                name = addresses.process_name(tgid)  # the kernel knew that of a thread
-                if name:
-                    self._injected.append((ring, self._rings[ring].produced(), abi.pack_process(
-                        tgid, name, ts_ns=self._clock.monotonic_ns(), ring=ring)))
+                owner = self._owners.owner(tgid)  # the kernel knew the name of a thread
+                if owner is not None:
+                    self._injected.append((ring, self._rings[ring].produced(), owner.event(
+                        ts_ns=self._clock.monotonic_ns(), ring=ring)))
 
     def _look_at(self, conn: tuple[int, int, int], ring: int) -> None:
         _conn_id, tgid, fd = conn
