@@ -1,6 +1,6 @@
 """What the health pages say: /healthz, /readyz, /metrics, and /status for `collector status`.
 
-Live fails only when the supervisor's own repair failed, or when it gives no sign of life; ready means that probes are
+Live fails only when the supervisor's own repair failed, or when it sends no heartbeat; ready means that probes are
 attached and every child works.
 """
 
@@ -19,7 +19,7 @@ from collector import metrics
 from collector.counters import CounterMemory, Counters
 from collector.health.http import Answer
 
-SILENT_SECONDS = 10.0  # without a turn of the supervisor's loop, which otherwise goes round ten times a second
+SILENT_SECONDS = 10.0  # without a turn of the supervisor's loop, of which there are ten a second
 METRICS_AGE = 0.1  # seconds that a page of /metrics serves all who ask
 
 
@@ -58,7 +58,7 @@ class Pages:
     def _said(self, what: str) -> tuple[bool, str]:
         silent = (time.monotonic_ns() - self._supervisor["heartbeat_ns"]) / 1e9
         if silent > SILENT_SECONDS and time.monotonic() > self._excused_until:
-            return False, f"the supervisor has given no sign of life for {silent:.0f} s"
+            return False, f"the supervisor has sent no heartbeat for {silent:.0f} s"
         good, words = self.state[what]
         return bool(good), str(words)
 

@@ -101,7 +101,7 @@ class JsonLines(Destination):
         """A file's name must not look like an address."""
         scheme = re.match(r"[a-z][a-z0-9+.-]*://", output, re.IGNORECASE)
         if scheme:
-            raise ConfigError(f"output {output!r}: is no file" + (
+            raise ConfigError(f"output {output!r}: not a file" + (
                 "; brokers are named by AKTO_KAFKA_BROKER_MAL=HOST:PORT[,HOST:PORT...], the topic by "
                 "COLLECTOR_KAFKA_TOPIC, and the output is then `kafka`" if scheme[0].lower().startswith("kafka") else
                 f"; a file of that name: ./{output}"))

@@ -43,7 +43,7 @@ def test_a_silent_supervisor_is_neither_live_nor_ready_unless_we_were_stopped_to
     supervisor["heartbeat_ns"] = time.monotonic_ns() - int((pages.SILENT_SECONDS + 5) * 1e9)
     for path in ("/healthz", "/readyz"):
         answer = health.public(path)
-        assert answer is not None and answer.status == 503 and b"no sign of life for 15 s" in answer.body
+        assert answer is not None and answer.status == 503 and b"no heartbeat for 15 s" in answer.body
     assert not health.status()["live"] and not health.status()["ready"]
     health.was_stopped()
     assert health.status()["live"]

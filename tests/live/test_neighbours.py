@@ -135,9 +135,9 @@ def test_a_supervisor_that_hangs_is_not_live(collector: Collector) -> None:
     os.kill(collector.process.pid, signal.SIGSTOP)
     try:
         for page in ("healthz", "readyz"):
-            wait_for(lambda: "no sign of life" in collector.page(page), 30)  # noqa: B023
+            wait_for(lambda: "no heartbeat" in collector.page(page), 30)  # noqa: B023
         done = status(collector, "--live")
-        assert done.returncode == 1 and "live      no: the supervisor has given no sign of life" in done.stdout
+        assert done.returncode == 1 and "live      no: the supervisor has sent no heartbeat" in done.stdout
     finally:
         os.kill(collector.process.pid, signal.SIGCONT)
     wait_for(functools.partial(is_ok, collector, "readyz"))

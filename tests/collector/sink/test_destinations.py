@@ -55,7 +55,7 @@ def test_the_option_goes_before_the_variable_and_that_before_what_is_configured(
 @pytest.mark.parametrize(("environment", "option", "words"), [
     ({}, "kafka", "--output kafka: needs AKTO_KAFKA_BROKER_MAL"),
     ({"COLLECTOR_OUTPUT": "kafka"}, None, "COLLECTOR_OUTPUT='kafka': needs AKTO_KAFKA_BROKER_MAL"),
-    ({}, "kafka://b:1", "AKTO_KAFKA_BROKER_MAL=HOST:PORT"), ({}, "s3://bucket", "is no file")])
+    ({}, "kafka://b:1", "AKTO_KAFKA_BROKER_MAL=HOST:PORT"), ({}, "s3://bucket", "not a file")])
 def test_what_cannot_work_is_refused_and_says_how_it_was_named(
         environment: dict[str, str], option: str | None, words: str) -> None:
     with pytest.raises(ConfigError) as error:
