@@ -109,7 +109,7 @@ class JsonLines(Destination):
     @classmethod
     def describe(cls, output: str, config: Config) -> str:
         """For the start line."""
-        return "standard output" if output == "-" else f"file {output}"
+        return "standard output" if output in _STANDARD_OUTPUT else f"file {output}"
 
     @classmethod
     def open_output(cls, output: str, *, shared: bool) -> int | None:

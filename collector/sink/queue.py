@@ -73,7 +73,9 @@ class BatchQueue:
         """The next batch that is due, waiting up to that long for one. It counts until `done`."""
         with self._changed:
             if not self._any_due() and not (self.closing and not self._active):
-                self._changed.wait(seconds)
+                if self._waiting:
+                    seconds = min(seconds, self._linger.seconds - (self._clock() - self._waiting[0][1]))
+                self._changed.wait(max(0.0, seconds))
             if not self._any_due():
                 return None
             batch = self._pop()

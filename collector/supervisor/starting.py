@@ -28,7 +28,7 @@ FIRST_STAGE: dict[type, str] = {LoaderSettings: "collector.loader.process", Repl
 class Plan:
     """One run. ``loader`` is what the first stage is told: the live loader, a replay in its place.
 
-    ``loader_fds`` go to the first stage at each start, ``output_fd`` to the sink; they are the supervisor's to close.
+    ``loader_fds`` go to the first stage at each start, ``output_fd`` to the sink; they stay open during the run.
     ``reopen`` opens the output again (raises CollectorError), where that is possible. ``directory`` holds the sockets
     between the processes. ``health_directory`` is a descriptor: where the status socket is made; None for no health pages.
     """

@@ -351,8 +351,8 @@ class Supervisor:
             if child is self.loader and not self._captures_since:
                 self._captures_since = time.monotonic()
             self._announce()
-        elif (child is not self.loader and kind == "attached"
-              or child is not self.sink and kind == "destination_gone"):
+        elif (kind == "attached" and (child is not self.loader or self._plan.rings is None)
+              or kind == "destination_gone" and child is not self.sink):
             log.error("%s sent a message that its role may not send; killing it", child.name)
             child.kill()
         elif kind == "attached":
@@ -361,9 +361,8 @@ class Supervisor:
             self._attached_line = message.get("line", "")
             fds = []
             for shard in self.shard_children:
-                rings = self._rings()
-                assert rings is not None
-                shard.tell({"kind": "rings", "rings": rings.to_message()}, self._ring_fds())
+                if (rings := self._rings()) is not None:
+                    shard.tell({"kind": "rings", "rings": rings.to_message()}, self._ring_fds())
         elif kind == "unseen" and child is self.loader:
             self._heard_unseen(message["rows"])
         elif kind == "problem":

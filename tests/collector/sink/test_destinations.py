@@ -32,6 +32,7 @@ def test_kinds_are_unique_and_found() -> None:
 @pytest.mark.parametrize(("environment", "option", "destination", "name", "words"), [
     ({}, None, JsonLines, "-", "standard output"),
     ({}, "-", JsonLines, "-", "standard output"),
+    ({}, "/dev/stdout", JsonLines, "/dev/stdout", "standard output"),
     ({}, "records.jsonl", JsonLines, "records.jsonl", "file records.jsonl"),
     ({}, "./null", JsonLines, "./null", "file ./null"),
     ({"COLLECTOR_OUTPUT": "a/file"}, None, JsonLines, "a/file", "file a/file"),
