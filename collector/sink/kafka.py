@@ -66,6 +66,11 @@ class Kafka(Destination):
         self._in_client = 0  # bytes of batches that the client has, and no acknowledgement of the last record
         self._current: Batch | None = None  # the batch that is being handed over
         self._producer: KafkaProducer | None = None
+        # now, before the process drops its privileges: after that it may not be able to read the files
+        from kafka import KafkaProducer
+        from kafka.errors import KafkaError
+
+        self._client, self._client_error = KafkaProducer, KafkaError
 
     @classmethod
     def claims(cls, output: str) -> bool:
@@ -103,10 +108,8 @@ class Kafka(Destination):
 
     def open(self) -> None:
         """Make the client, which connects by itself."""
-        from kafka import KafkaProducer
-
         codec = self._settings.compression
-        self._producer = KafkaProducer(
+        self._producer = self._client(
             bootstrap_servers=self._settings.brokers.split(","), client_id="collector", api_version=API_VERSION,
             acks="all", enable_idempotence=False, max_in_flight_requests_per_connection=1, retries=2**31 - 1,
             delivery_timeout_ms=2**31 - 1, request_timeout_ms=30000, linger_ms=5, batch_size=512 * 1024,
@@ -115,8 +118,6 @@ class Kafka(Destination):
 
     def deliver(self, batch: Batch) -> None:
         """Hand the records to the client, waiting while it has too many; its futures settle them."""
-        from kafka.errors import KafkaError
-
         assert self._producer is not None
         if self._current is not batch:
             with self._room:
@@ -127,7 +128,7 @@ class Kafka(Destination):
             headers = [("collection_details", details)] if details else None
             try:
                 future = self._producer.send(self._settings.topic, value=record, headers=headers)
-            except KafkaError as error:
+            except self._client_error as error:
                 if getattr(error, "retriable", False):
                     raise DestinationError(f"Kafka {self._settings.brokers}: brokers unreachable: {error}", retriable=True,
                                            retry_seconds=RETRY_SECONDS, attempts_at_end=None) from None
@@ -146,12 +147,10 @@ class Kafka(Destination):
 
     def close(self) -> None:
         """Close the client."""
-        from kafka.errors import KafkaError
-
         if self._producer is not None:
             try:
                 self._producer.close(timeout=CLOSE_SECONDS)
-            except KafkaError as error:
+            except self._client_error as error:
                 log.warning("closing the producer: %s", error)
 
     def _sent(self, batch: Batch, _metadata: object) -> None:
