@@ -119,8 +119,8 @@ class ShardSettings(Message):
     @classmethod
     def of(cls, config: Config, *, shards: int = 1, want_details: bool = False, only_ports: tuple[int, ...] = (),
            record_prefix: str = "", daemonset_id: str = "") -> Self:
-        """One of so many shards. ``buffer_bytes`` is all that the threshold allows; the supervisor, who knows what the
-        processes need besides, says less.
+        """One of so many shards. ``buffer_bytes`` is its share of the whole threshold; the supervisor takes off what the
+        processes need besides.
         """
         return cls(
             header_bytes=config.COLLECTOR_HEADER_BYTES, body_bytes=config.COLLECTOR_BODY_BYTES, record_bytes=RECORD_BYTES,
@@ -191,7 +191,7 @@ class SinkSettings(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SupervisorSettings:
-    """What the supervisor goes by; it is told by nobody. Thresholds are bytes, before they are compared with the
+    """What the supervisor goes by; it is not sent. Thresholds are bytes, before they are compared with the
     cgroup's limit. ``live``: this is capture, not a replay or a benchmark; ``announcement`` is the line of the start, with
     {attached} for what the loader says.
     """

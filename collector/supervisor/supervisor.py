@@ -124,7 +124,7 @@ class Supervisor:
         self._tell_sink({"kind": "slots", "shard": shard, "life": life}, self._slots[shard][1])
 
     def _tell_sink(self, message: dict[str, Any], fd: int) -> None:
-        """What it must know: one that cannot be told is killed, for its next life gets everything at its start."""
+        """Send the sink what it must know. When that fails it is killed: its next life gets everything at its start."""
         if not self.sink.tell(message, [fd]) and self.sink.pid is not None:
             log.error("cannot reach the sink's control channel; killing it")
             self.sink.kill()
