@@ -11,7 +11,7 @@
     16      8     connection (conn_id)
     24      8     position of the request's first byte in its stream
 
-The shard writes the same entry as `struct out_index_t`. The three last numbers give records their order in a replay.
+The shard writes the same entry as a C struct. The three last numbers give records their order in a replay.
 """
 
 from __future__ import annotations
