@@ -11,14 +11,15 @@
 from __future__ import annotations
 
 import array
+import dataclasses
 import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import jsonschema
 
-from collector import abi
+from collector import abi, config
+from collector.settings import ShardSettings
 from collector.shards.filters import Filters
 from collector.shards.filters.rules import parse_rules
 from collector.shards.pipeline import Pipeline
@@ -43,18 +44,14 @@ def validate(record: dict[str, Any]) -> dict[str, Any]:
             "mark": marks, "words": {mark.partition(":")[0] for mark in marks}}
 
 
-def settings(**changes: Any) -> SimpleNamespace:
-    """Pipeline settings, the product's defaults."""
-    values: dict[str, Any] = {
-        "header_bytes": 65536, "body_bytes": 65536, "record_bytes": 1_000_000, "max_connections": 4096,
-        "buffer_bytes": 1 << 28, "connection_bytes": 10 << 20,
-        "input_bytes_per_minute": 0, "output_bytes_per_minute": 0, "inactive_seconds": 3.0,
-        "unanswered_seconds": 60.0, "response_bodies": True,
-        "disable_egress": False, "ignore_ip_hosts": False, "ignore_metadata": False, "want_details": False,
-        "ignore_ports": [], "only_ports": [], "record_prefix": "test-", "daemonset_id": "d"}
-    assert changes.keys() <= values.keys()
-    values.update(changes)
-    return SimpleNamespace(**values)
+DEFAULTS = dataclasses.replace(
+    ShardSettings.of(config.load({}), record_prefix="test-", daemonset_id="d"), max_connections=4096, buffer_bytes=1 << 28,
+    ignore_ports=())
+
+
+def settings(**changes: Any) -> ShardSettings:
+    """Pipeline settings, the product's defaults with room for everything, and these changes."""
+    return dataclasses.replace(DEFAULTS, **changes)
 
 
 def pipeline(rules: str | None = "[]", **changes: Any) -> Pipeline:

@@ -25,15 +25,6 @@ class Ends:
     remote: tuple[str, int]
 
 
-def process_name(pid: int) -> bytes:
-    """The process's name, empty when it is gone."""
-    try:
-        with open(f"/proc/{pid}/comm", "rb") as file:
-            return file.read().strip()[:15]
-    except OSError:
-        return b""
-
-
 def is_socket(pid: int, fd: int) -> bool | None:
     """None when it is gone."""
     try:

@@ -17,11 +17,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import zmq
 
 from collector import abi, control, errors
+from collector.attribution import owners
 from collector.clock import SystemClock
 from collector.loader import addresses, capturefile, compiler, entries, kernel, preflight
 from collector.loader.probes import registry
@@ -29,7 +31,8 @@ from collector.loader.ringbuffer import Ring
 from collector.metrics import LOADER_NAMES
 from collector.router import endpoints, messages, partition
 from collector.router.channel import Sender
-from collector.runtime import Child
+from collector.runtime import Child, run_process
+from collector.settings import LoaderStart
 
 log = logging.getLogger("loader")
 
@@ -153,21 +156,23 @@ def attach(attached: Attached, tracefs: str, *, lazy: bool = False) -> list[str]
 class Loader:
     """The process; ``run`` returns its exit code."""
 
-    def __init__(self, child: Child) -> None:
+    def __init__(self, child: Child[LoaderStart]) -> None:
         start = child.start
         self._child = child
         self._counters = child.counters
         self._start = start
+        self._settings = settings = start.settings
         self._clock = SystemClock()
-        token = bytes.fromhex(start["token"])
+        token = bytes.fromhex(start.token)
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
         self._senders = [Sender(self.context, endpoints.shard(i), token, retain=True,
-                                on_peer=functools.partial(self._introduce, i)) for i in range(start["shards"])]
+                                on_peer=functools.partial(self._introduce, i)) for i in range(start.shards)]
         self._attached = Attached()
         self._rings: list[Ring] = []
         self._questions: Ring | None = None
         # (ring, its producer position when the answer was found, event): it must not overtake the OPEN it is about
         self._injected: collections.deque[tuple[int, int, bytes]] = collections.deque()
+        self._owners: owners.Provider = owners.ProcessProvider()
         self._limiter = addresses.Limiter()
         self._sweep = entries.Sweep(-1, -1, -1)
         self._next_unseen = 0.0
@@ -183,13 +188,13 @@ class Loader:
         self._heard = True
         self._wall = self._clock.wall_offset_ns()
         self._cpus = kernel.possible_cpus()
-        spare = start.get("spare", 0)
-        record = child.fds[1] if start.get("record") else None
+        spare = start.spare
+        record = child.fds[1] if settings.record else None
         self._adopted_fds = child.fds[1 + spare:]
         self._writer: capturefile.Writer | None = None
         self._record_failed = False
         if record is not None:
-            self._writer = capturefile.Writer(record, start["rings"], start["record_limit"],
+            self._writer = capturefile.Writer(record, settings.rings, settings.record_limit,
                                               self._counters["record_file_bytes"])
             self._writer.skipped_bytes = self._counters["record_file_skipped_bytes"]
         self._stats_base = {name: self._counters[name] for name in _STATS if name != "null_accepts"}
@@ -198,7 +203,7 @@ class Loader:
         """Tell a new shard the roles and ends of the connections that it now joins in the middle, before the spans that its
         last life did not acknowledge. A new loader cannot know whether a shard is new, too.
         """
-        if not self._attached.maps or not (again or self._start.get("adopt")):
+        if not self._attached.maps or not (again or self._start.adopt):
             return
         self._forget_names(shard)
         told = 0
@@ -210,8 +215,8 @@ class Loader:
                 if self._nested is None:  # else the kernel tells them, with the next connection
                     for pid in {entry.tgid, entry.told} - named:
                         named.add(pid)
-                        name = addresses.process_name(pid)
-                        events += (abi.pack_process(pid, name, ts_ns=now, ring=entry.ring),) if name else ()
+                        owner = self._owners.owner(pid)
+                        events += (owner.event(ts_ns=now, ring=entry.ring),) if owner is not None else ()
                 events.append(entry.introduction(now))
                 told += 1
                 if len(events) >= INTRODUCTIONS:
@@ -227,14 +232,18 @@ class Loader:
         entries.forget_names(self._attached.maps["processes"], sum(
             1 << ring for ring in range(len(self._rings)) if partition.shard_of_ring(ring, len(self._senders)) == shard))
 
+    def close(self) -> None:
+        """Close the sockets at once."""
+        self.context.destroy(0)
+
     # ---- start
 
     def run(self) -> int:
         """Until told to stop and everything is drained."""
         try:
-            if self._start.get("test_rings"):
+            if self._settings.test_rings:
                 self._use_test_rings()
-            elif self._start.get("adopt"):
+            elif self._start.adopt:
                 self._adopt()
             else:
                 self._set_up()
@@ -247,7 +256,7 @@ class Loader:
         self._watch_descriptors()
         self._child.ready()
         delay, last = IDLE_SECONDS, time.monotonic()
-        quarter = self._start["ring_bytes"] * len(self._rings) / 4
+        quarter = self._settings.ring_bytes * len(self._rings) / 4
         while not self._child.stopping:
             moved = self._turn()
             now = time.monotonic()
@@ -274,7 +283,7 @@ class Loader:
             self._pressing.register(int(sender.socket.getsockopt(zmq.FD)), select.EPOLLIN)
 
     def _sleep(self, delay: float) -> None:
-        most = self._start["ring_bytes"] // WAKE_PART
+        most = self._settings.ring_bytes // WAKE_PART
         if any(ring.pending() > most for ring in self._rings):
             found = self._pressing.poll(min(delay, PRESSING_SECONDS))
         else:
@@ -283,46 +292,46 @@ class Loader:
         self._heard = self._heard or any(fd == channel for fd, _events in found)
 
     def _use_test_rings(self) -> None:
-        size = self._start["ring_bytes"]
+        size = self._settings.ring_bytes
         fds = self._child.fds[1:]
         self._rings = [Ring(fd, size, memfd=True) for fd in fds]
 
     def _defines(self) -> dict[str, int]:
-        start = self._start
-        size = start["ring_bytes"]
+        settings = self._settings
+        size = settings.ring_bytes
         # what one connection may always fill: a body that is kept whole, with its head if the ring is not too small for that
-        body, chunk = start["body_bytes"], compiler.DEFAULTS["CHUNK"]
-        run = min(body + start["header_bytes"] + chunk, max(body + chunk, size // 16))
-        defines = {**compiler.DEFAULTS, "RINGS": start["rings"], "CPUS": self._cpus, "WAKE_BYTES": size // WAKE_PART,
+        body, chunk = settings.body_bytes, compiler.DEFAULTS["CHUNK"]
+        run = min(body + settings.header_bytes + chunk, max(body + chunk, size // 16))
+        defines = {**compiler.DEFAULTS, "RINGS": settings.rings, "CPUS": self._cpus, "WAKE_BYTES": size // WAKE_PART,
                    "RUN_BYTES": run, "WINDOW_BYTES": max(chunk, size // WINDOW_PART)}
-        if start["pids"]:
+        if settings.pids:
             defines["SELECT_PIDS"] = 1
-        if start["unix"]:
+        if settings.unix:
             defines["UNIX_SOCKETS"] = 1
         if self._nested is not None:
             defines["PIDNS_DEV"], defines["PIDNS_INO"] = self._nested
         if tuple(int(n) for n in os.uname().release.split("-")[0].split(".")[:2]) < (5, 10):
             # inner maps must then be exactly as large as the template
-            defines["RING_TEMPLATE_PAGES"] = start["ring_bytes"] // 4096
+            defines["RING_TEMPLATE_PAGES"] = settings.ring_bytes // 4096
         return defines
 
     def _set_up(self) -> None:
-        start = self._start
+        settings = self._settings
         tracefs = kernel.find_tracefs()
         if tracefs is None:
             raise errors.PreflightError("tracefs is not mounted and may not be mounted (see `collector check`)")
         self._tracefs = tracefs
-        variants = start.get("variants") or compiler.default_variants()
-        self._attached = attached = compile_programs(self._defines(), variants, start["identity"])
-        if attached.why and start["identity"] == compiler.AUTO:
+        variants = list(settings.variants) or compiler.default_variants()
+        self._attached = attached = compile_programs(self._defines(), variants, settings.identity)
+        if attached.why and settings.identity == compiler.AUTO:
             log.warning("connections are known by descriptor: %s", attached.why)
-        size = start["ring_bytes"]
-        for i in range(start["rings"]):
+        size = settings.ring_bytes
+        for i in range(settings.rings):
             fd = kernel.create_ring(size)
             attached.rings.append(fd)
             kernel.map_update(attached.maps["rings"], struct.pack("=I", i), struct.pack("=I", fd))
         self._map_rings()
-        self._select(start["ours"])
+        self._select(self._start.ours)
         missing = attach(attached, tracefs)
         for what in missing:
             log.warning("not attached: %s", what)
@@ -333,36 +342,36 @@ class Loader:
         manifest, fds = attached.manifest()
         line = (f"hooks {attached.variant}, identity {attached.identity}, {len(attached.probes)} probes, "
                 f"{len(attached.rings)} rings of "
-                f"{self._start['ring_bytes'] >> 10} KiB")
+                f"{self._settings.ring_bytes >> 10} KiB")
         self._child.say({"kind": "attached", "line": line, **manifest, "verified": attached.verified}, fds)
         self._counters["probes"] = len(attached.probes)
         log.info("attached: %s", line)
 
     def _adopt(self) -> None:
         self._tracefs = kernel.find_tracefs() or ""
-        self._attached = Attached.adopt(self._start["adopt"], self._adopted_fds)
+        self._attached = Attached.adopt(self._start.adopt or {}, self._adopted_fds)
         self._map_rings()
         # the bits that the loader before us had set: those of processes that are gone must be cleared
-        if not self._start["pids"]:
-            self._pids = set(self._start["known"])
+        if not self._settings.pids:
+            self._pids = set(self._start.known)
             for pid in self._pids:
                 self._bits[pid >> 6] = self._bits.get(pid >> 6, 0) | 1 << (pid & 63)
             self._pids.discard(os.getpid())
             self._bits[os.getpid() >> 6] = self._bits.get(os.getpid() >> 6, 0) & ~(1 << (os.getpid() & 63))
-        self._select(self._start["ours"])
+        self._select(self._start.ours)
         self._counters["probes"] = len(self._attached.probes)
 
     def _map_rings(self) -> None:
-        size = self._start["ring_bytes"]
+        size = self._settings.ring_bytes
         self._rings = [Ring(fd, size) for fd in self._attached.rings]
         self._questions = Ring(self._attached.maps["questions"], 16 * 4096)
         if self._attached.identity == registry.SOCKET:
             maps = self._attached.maps
             self._sweep = entries.Sweep(self._attached.programs["raw_sweep"], maps["conns"], maps["processes"])
 
-    def _select(self, ours: list[int]) -> None:
+    def _select(self, ours: Sequence[int]) -> None:
         """Keep our own processes out of the capture, or the chosen ones in."""
-        chosen = set(self._start["pids"]) if self._start["pids"] else {*ours, os.getpid()}
+        chosen = set(self._settings.pids) if self._settings.pids else {*ours, os.getpid()}
         for pid in self._pids ^ chosen:
             word = self._bits.get(pid >> 6, 0) ^ (1 << (pid & 63))
             self._bits[pid >> 6] = word
@@ -425,7 +434,7 @@ class Loader:
                 self._writer.skipped_bytes += len(span)
         if self._writer.full and not full:
             log.warning("--record: the limit of %d bytes is reached: later events are counted, not written",
-                        self._start["record_limit"])
+                        self._settings.record_limit)
         self._counters["record_file_bytes"] = self._writer.written_bytes
         self._counters["record_file_skipped_bytes"] = self._writer.skipped_bytes
 
@@ -446,10 +455,10 @@ class Loader:
             if conn_id:
                 self._look_at((conn_id, tgid, fd), ring)
             elif self._nested is None:
-                name = addresses.process_name(tgid)  # the kernel knew that of a thread
-                if name:
-                    self._injected.append((ring, self._rings[ring].produced(), abi.pack_process(
-                        tgid, name, ts_ns=self._clock.monotonic_ns(), ring=ring)))
+                owner = self._owners.owner(tgid)  # the kernel knew the name of a thread
+                if owner is not None:
+                    self._injected.append((ring, self._rings[ring].produced(), owner.event(
+                        ts_ns=self._clock.monotonic_ns(), ring=ring)))
 
     def _look_at(self, conn: tuple[int, int, int], ring: int) -> None:
         _conn_id, tgid, fd = conn
@@ -466,7 +475,7 @@ class Loader:
             if found is None:
                 self._counters.add("addresses_failed")
                 return
-        if found is None or found.family == 0 or (found.family == 1 and not self._start["unix"]):
+        if found is None or found.family == 0 or (found.family == 1 and not self._settings.unix):
             self._ignore(conn)
             event = abi.pack_close(conn, ts_ns=self._clock.monotonic_ns(), reason=abi.NOT_HTTP)
         elif self._entry(conn) is None:
@@ -597,11 +606,7 @@ class Loader:
 
 def main() -> int:
     """Entry of the child process."""
-    child = Child.begin(LOADER_NAMES)
-    loader = Loader(child)
-    code = loader.run()
-    loader.context.destroy(0)
-    return code
+    return run_process(LoaderStart, LOADER_NAMES, Loader)
 
 
 if __name__ == "__main__":

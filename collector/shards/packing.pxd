@@ -10,7 +10,7 @@ cdef enum:
     MAX_SLOTS = 64
 
 
-cdef struct batch_entry_t:        # one per record; what the sink reads with router.batches.INDEX
+cdef struct batch_entry_t:        # one per record: collector/router/batches.py
     uint32_t length               # bytes of the record, its newline included
     uint32_t details_len
     uint64_t end_ns

@@ -12,10 +12,14 @@ from libc.string cimport memcpy, memset
 
 from collector.shards.memory cimport buf_append, buf_free, buf_reserve, buf_t
 
+from collector.router.batches import ENTRY_BYTES
+
 cdef enum:
     BATCH_BYTES = 4 << 20   # of a complete batch, without slots
     MOST_BATCHES = 8        # one batch may become as long as so many, and then go on without bodies
     KEEP_BYTES = 8 << 20    # capacity on the heap that is kept
+
+assert sizeof(batch_entry_t) == ENTRY_BYTES
 
 
 cdef int batch_grow(batch_t* batch, size_t more) noexcept:
@@ -81,7 +85,7 @@ cdef class Packer:
     def take(self):
         """(records, index, details) and begin a new batch; None when there is nothing.
 
-        records: newline-terminated JSON, or (slot, bytes) when they lie in a slot. index: a router.batches.ENTRY per
+        records: newline-terminated JSON, or (slot, bytes) when they lie in a slot. index: an entry of router/batches.py per
         record. details: `host|method|path` of each record, back to back.
         """
         cdef batch_t* batch = &self.batch

@@ -9,7 +9,6 @@ from collector.shards.filters import Filters
 from collector.shards.records.content import Decoder
 
 COUNTER_NAMES: Final[tuple[str, ...]]
-INDEX_FORMAT: Final[str]
 
 @type_check_only
 class _Settings(Protocol):

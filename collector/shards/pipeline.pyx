@@ -26,20 +26,26 @@ cdef enum:
     UNWANTED_ALL = 0xFFFFFFFFFFFF
     MINUTE_NS = 60000000000
 
-COUNTER_NAMES = (
-    "events", "event_bytes", "bad_events", "connections_opened", "connections_closed", "connections_not_http",
-    "records", "records_marked", "record_bytes", "records_dropped_size", "orphan_responses",
-    "filtered_rule", "filtered_ip_host", "filtered_metadata", "filtered_egress", "filtered_port",
-    "holes", "hole_bytes", "uncaptured_bytes", "overlaps", "resyncs", "skipped_bytes", "interim_responses",
-    "upgraded", "undecoded_bodies", "evicted_connections", "evicted_budget", "timed_out", "unanswered",
-    "suspect_events", "callback_errors", "unconfirmed_exchanges",
-    "evicted_connection_bytes", "sampled_out_exchanges", "records_dropped_bandwidth", "evicted_active_connections",
-    "refused_bodies", "other_source_bytes",
-    "connections", "queued_exchanges", "buffer_bytes", "current_connection", "input_bytes", "buffer_peak_bytes",
-)
-assert len(COUNTER_NAMES) == COUNTERS
-
-INDEX_FORMAT = "=IIQQQ"      # struct batch_entry_t
+_NAMES = {
+    C_EVENTS: "events", C_EVENT_BYTES: "event_bytes", C_BAD_EVENTS: "bad_events", C_OPENED: "connections_opened",
+    C_CLOSED: "connections_closed", C_NOT_HTTP: "connections_not_http", C_RECORDS: "records",
+    C_RECORDS_MARKED: "records_marked", C_RECORD_BYTES: "record_bytes",
+    C_RECORDS_DROPPED_SIZE: "records_dropped_size", C_ORPHAN_RESPONSES: "orphan_responses",
+    C_FILTERED_RULE: "filtered_rule", C_FILTERED_IP: "filtered_ip_host", C_FILTERED_METADATA: "filtered_metadata",
+    C_FILTERED_EGRESS: "filtered_egress", C_FILTERED_PORT: "filtered_port", C_HOLES: "holes",
+    C_HOLE_BYTES: "hole_bytes", C_UNCAPTURED_BYTES: "uncaptured_bytes", C_OVERLAPS: "overlaps", C_RESYNCS: "resyncs",
+    C_SKIPPED_BYTES: "skipped_bytes", C_INTERIM: "interim_responses", C_UPGRADED: "upgraded",
+    C_UNDECODED: "undecoded_bodies", C_EVICTED_CONNECTIONS: "evicted_connections", C_EVICTED_BUDGET: "evicted_budget",
+    C_TIMED_OUT: "timed_out", C_UNANSWERED: "unanswered", C_SUSPECT_EVENTS: "suspect_events",
+    C_CALLBACK_ERRORS: "callback_errors", C_UNCONFIRMED: "unconfirmed_exchanges",
+    C_EVICTED_HELD: "evicted_connection_bytes", C_SAMPLED_OUT: "sampled_out_exchanges",
+    C_BANDWIDTH: "records_dropped_bandwidth", C_EVICTED_ACTIVE: "evicted_active_connections",
+    C_REFUSED_BODIES: "refused_bodies", C_OTHER_SOURCE_BYTES: "other_source_bytes", G_CONNECTIONS: "connections",
+    G_QUEUED: "queued_exchanges", G_BUFFER_BYTES: "buffer_bytes", G_CURRENT_CONN: "current_connection",
+    G_INPUT_BYTES: "input_bytes", G_BUFFER_PEAK: "buffer_peak_bytes",
+}
+assert sorted(_NAMES) == list(range(COUNTERS))
+COUNTER_NAMES = tuple(_NAMES[i] for i in range(COUNTERS))     # collector/metrics.py CORE_NAMES, which a test compares
 
 
 cdef void told_process(ctx_t* ctx, event_process* p) noexcept nogil:

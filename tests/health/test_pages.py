@@ -15,7 +15,6 @@ from collector.counters import CounterMemory, Counters
 from collector.health import pages
 from collector.health.pages import Pages
 
-CORE = ["records", "records_marked", "events"]
 STATE = {"kind": "state", "fds": [], "live": [True, "ok"], "ready": [False, "not ready: loader"],
          "unseen": [["nginx", "io_uring", 2]], "pid": 7, "children": [], "notes": []}
 
@@ -24,7 +23,7 @@ def made() -> tuple[Pages, CounterMemory]:
     memory = CounterMemory(2 + 3)
     own = CounterMemory(1)
     Counters(memory.block(4), metrics.SUPERVISOR_NAMES)["heartbeat_ns"] = time.monotonic_ns()
-    return Pages(memory, CORE, Counters(own.block(0), metrics.HEALTH_NAMES), dict(STATE)), memory
+    return Pages(memory, Counters(own.block(0), metrics.HEALTH_NAMES), dict(STATE)), memory
 
 
 def test_words_and_codes() -> None:
@@ -44,7 +43,7 @@ def test_a_silent_supervisor_is_neither_live_nor_ready_unless_we_were_stopped_to
     supervisor["heartbeat_ns"] = time.monotonic_ns() - int((pages.SILENT_SECONDS + 5) * 1e9)
     for path in ("/healthz", "/readyz"):
         answer = health.public(path)
-        assert answer is not None and answer.status == 503 and b"no sign of life for 15 s" in answer.body
+        assert answer is not None and answer.status == 503 and b"no heartbeat for 15 s" in answer.body
     assert not health.status()["live"] and not health.status()["ready"]
     health.was_stopped()
     assert health.status()["live"]
@@ -54,7 +53,7 @@ def test_a_silent_supervisor_is_neither_live_nor_ready_unless_we_were_stopped_to
 
 def test_every_declared_metric_is_there() -> None:
     health, memory = made()
-    Counters(memory.block(1), CORE, 0)["records"] = 5
+    Counters(memory.block(1), metrics.CORE_NAMES, 0)["records"] = 5
     answer = health.public("/metrics")
     assert answer is not None
     text = answer.body.decode()
