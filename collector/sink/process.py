@@ -179,7 +179,7 @@ class Sink:
         self._counters.add("record_bytes", len(batch.records))
         if self._ordered is not None and not self._destination.gone:
             try:
-                self._ordered.add(batch, delivery.argument)
+                self._ordered.add(batch, delivery.file)
             except OSError as error:
                 self._cannot_order(error)
             self._in.note_done(delivery)
