@@ -168,8 +168,8 @@ class Shard:
             elif delivery.kind == messages.SPAN:
                 self._feed_span(delivery)
             else:
-                for frame in delivery.frames:
-                    self._feed(frame, delivery.wall_offset_ns)
+                for frame in delivery.frames:  # which may begin anywhere in ZeroMQ's memory; events are aligned to words
+                    self._feed(memoryview(frame.tobytes()), delivery.wall_offset_ns)
             self._in.acknowledge(delivery)
             self._child.beat()
 
