@@ -180,7 +180,8 @@ METRICS: tuple[Metric, ...] = (
     Metric("collector_refused_messages", COUNTER, "shard", "refused_messages",
            "Messages between our processes that were refused: another life's, or a stranger's."),
     Metric("collector_batches", COUNTER, "shard", "batches", "Batches of records sent to the sink."),
-    Metric("collector_batches_resent", COUNTER, "shard", "batches_resent", "Batches sent again: to a new sink, or because a link broke."),
+    Metric("collector_batches_resent", COUNTER, "shard", "batches_resent",
+           "Batches sent again: to a new sink, or because a link broke."),
     Metric("collector_in_flight_bytes", GAUGE, "shard", "in_flight_bytes", "Bytes of records not acknowledged yet."),
     Metric("collector_batches_without_slot", COUNTER, "shard", "batches_without_slot",
            "Batches that went through a socket: the destination was slow, so no shared memory was free, or a "
