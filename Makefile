@@ -24,7 +24,7 @@ debug-build:  ## the extensions with bounds checks and sanitizers, in build/debu
 DEBUG_ENV = LD_PRELOAD="$(shell gcc -print-file-name=libasan.so) $(shell gcc -print-file-name=libstdc++.so)" \
 	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc PYTHONPATH=build/debug/lib:.
 debug-test: debug-build  ## `make test` with them; ARGS="-k name" goes to pytest
-	$(DEBUG_ENV) $(PYTHON) -P -m pytest --import-mode=append tests -m "not live and not slow" $(ARGS)
+	$(DEBUG_ENV) $(PYTHON) -P -m pytest --import-mode=append --timeout=600 tests -m "not live and not slow" $(ARGS)
 
 bench: build  ## the pipeline benchmark, small
 	$(PYTHON) -m tests.bench pipeline --exchanges 20000 --body 1024 --json
