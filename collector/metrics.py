@@ -193,7 +193,8 @@ METRICS: tuple[Metric, ...] = (
     Metric("collector_refused_messages", COUNTER, "shard", "refused_messages",
            "Messages between the processes that were refused: meant for an earlier process, or not from this collector."),
     Metric("collector_batches", COUNTER, "shard", "batches", "Batches of records sent to the sink."),
-    Metric("collector_batches_resent", COUNTER, "shard", "batches_resent", "Batches sent again to a new sink."),
+    Metric("collector_batches_resent", COUNTER, "shard", "batches_resent",
+           "Batches sent again: to a new sink, or because a link broke."),
     Metric("collector_in_flight_bytes", GAUGE, "shard", "in_flight_bytes", "Bytes of records not acknowledged yet."),
     Metric("collector_batches_without_slot", COUNTER, "shard", "batches_without_slot",
            "Batches that went through a socket: the destination was slow, so no shared memory was free, or a "

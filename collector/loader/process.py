@@ -165,7 +165,7 @@ class Loader:
         self._clock = SystemClock()
         token = bytes.fromhex(start.token)
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
-        self._senders = [Sender(self.context, endpoints.shard(i), token, retain=True,
+        self._senders = [Sender(self.context, endpoints.shard(i), token,
                                 on_peer=functools.partial(self._introduce, i)) for i in range(start.shards)]
         self._attached = Attached()
         self._rings: list[Ring] = []
@@ -220,11 +220,11 @@ class Loader:
                 events.append(entry.introduction(now))
                 told += 1
                 if len(events) >= INTRODUCTIONS:
-                    self._senders[shard].introduce((b"".join(events),), self._wall)
+                    self._senders[shard].introduce((b"".join(events),), wall_offset_ns=self._wall)
                     events.clear()
                     self._child.beat()
         if events:
-            self._senders[shard].introduce((b"".join(events),), self._wall)
+            self._senders[shard].introduce((b"".join(events),), wall_offset_ns=self._wall)
         log.warning("shard %d may be new: %d open connections re-announced", shard, told)
 
     def _forget_names(self, shard: int) -> None:
@@ -405,8 +405,8 @@ class Loader:
                 continue
             position, length = span
             moved += length
-            sender.send((messages.pack_span(number, position, length),), self._wall, kind=messages.SPAN, size=length,
-                        done=functools.partial(ring.release, position + length))
+            sender.send((messages.pack_span(number, position, length),), kind=messages.SPAN, size=length,
+                        wall_offset_ns=self._wall, done=functools.partial(ring.release, position + length))
             self._counters.add("spans")
             self._counters.add("span_bytes", length)
             if self._writer is not None:
@@ -515,7 +515,7 @@ class Loader:
             if self._rings[ring].announced < position or sender.room() < len(event):
                 self._injected.append((ring, position, event))
                 continue
-            sender.send((event,), wall)
+            sender.send((event,), wall_offset_ns=wall)
             if self._writer is not None:
                 self._record(ring, event, wall)
 

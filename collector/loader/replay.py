@@ -35,7 +35,7 @@ class Replay:
         token = bytes.fromhex(start.token)
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
         self._rings = partition.ring_count(start.shards, 64)
-        self._senders = [Sender(self.context, endpoints.shard(i), token, retain=True)
+        self._senders = [Sender(self.context, endpoints.shard(i), token)
                          for i in range(start.shards)]
         self._files = start.settings.files
         self._spans: list[bytearray] = [bytearray() for _ in self._senders]
@@ -90,7 +90,7 @@ class Replay:
         """
         for sender in self._senders:
             self._wait(sender, 0)
-            sender.send((prefix.encode("ascii"),), number, kind=messages.FILE)
+            sender.send((prefix.encode("ascii"),), kind=messages.FILE, file=number)
 
     def _capture(self, path: str, number: int) -> None:
         recording = capturefile.Recording(path)
@@ -129,7 +129,7 @@ class Replay:
     def _send(self, shard: int, span: bytes, wall_offset_ns: int) -> None:
         sender = self._senders[shard]
         self._wait(sender, len(span))
-        sender.send((span,), wall_offset_ns)
+        sender.send((span,), wall_offset_ns=wall_offset_ns)
         self._counters.add("spans")
         self._counters.add("span_bytes", len(span))
         if self._counters["spans"] % 64 == 0:

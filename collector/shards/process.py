@@ -48,7 +48,7 @@ class Shard:
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
         self._in = Receiver(self.context, endpoints.shard(start.number), token,
                             window=INPUT_WINDOW_BYTES)
-        self._out = Sender(self.context, endpoints.sink(), token, retain=True)
+        self._out = Sender(self.context, endpoints.sink(), token)
         self._settings, self._suspects = start.settings, start.suspects
         self._number, self._life = start.number, start.life
         self._slots = slots.Writer(child.fds[1])
@@ -130,7 +130,7 @@ class Shard:
         end = position + length
         start = max(position, self._done[ring])
         if start < end:
-            self._feed(self._rings[ring].view(start, end - start), delivery.argument)
+            self._feed(self._rings[ring].view(start, end - start), delivery.wall_offset_ns)
             self._done[ring] = end
 
     def _feed(self, data: memoryview, wall_offset_ns: int) -> None:
@@ -170,8 +170,8 @@ class Shard:
             elif delivery.kind == messages.SPAN:
                 self._feed_span(delivery)
             else:
-                for frame in delivery.frames:
-                    self._feed(frame, delivery.argument)
+                for frame in delivery.frames:  # which may begin anywhere in ZeroMQ's memory; events are aligned to words
+                    self._feed(memoryview(frame.tobytes()), delivery.wall_offset_ns)
             self._in.acknowledge(delivery)
             self._child.beat()
 
@@ -185,7 +185,7 @@ class Shard:
                 self._hear()
                 self._out.service()
                 self._child.beat()
-        self._file = delivery.argument
+        self._file = delivery.file
         self._settings = dataclasses.replace(self._settings, record_prefix=bytes(delivery.frames[0]).decode("ascii"))
         self._pipeline = self._new_pipeline()
 
@@ -215,13 +215,13 @@ class Shard:
             if isinstance(records, tuple):
                 slot, size = records
                 self._slots.used(slot, len(self._pipeline.free_slots()))
-                self._out.send((slots.pack(self._number, self._life, slot, size), index, details), self._file,
+                self._out.send((slots.pack(self._number, self._life, slot, size), index, details), file=self._file,
                                kind=messages.SLOT, size=size + len(index) + len(details),
                                done=functools.partial(self._acknowledged, count, slot))
             else:
                 size = len(records)
                 self._counters.add("batches_without_slot")
-                self._out.send((records, index, details), self._file,
+                self._out.send((records, index, details), file=self._file,
                                done=functools.partial(self._acknowledged, count, None))
             self._counters.add("batch_bytes", size)
             self._counters["records_acknowledged"] = self._records_done

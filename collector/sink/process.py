@@ -172,7 +172,7 @@ class Sink:
         self._counters.add("record_bytes", len(batch.records))
         if self._ordered is not None and not self._delivery.gone:
             try:
-                self._ordered.add(batch, arrived.argument)
+                self._ordered.add(batch, arrived.file)
             except OSError as error:
                 self._cannot_order(error)
             except ProtocolError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -133,6 +134,42 @@ def test_renaming_our_directory_leads_us_nowhere_else(tmp_path: Path) -> None:
         (tmp_path / OWN_NAME).mkdir()
         os.mkdir(lock.within(held.fd, "run-1"))
         assert (tmp_path / "moved" / "run-1").is_dir()
+
+
+def test_two_runtime_directories_are_still_one_kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "tracefs").mkdir()
+    monkeypatch.setattr(lock, "TRACEFS", (str(tmp_path / "missing"), str(tmp_path / "tracefs")))
+    with NodeLock(str(tmp_path / "a")):
+        with pytest.raises(LockedError, match="another collector"), NodeLock(str(tmp_path / "b")):
+            pass
+        (tmp_path / "elsewhere").mkdir()
+        monkeypatch.setattr(lock, "TRACEFS", (str(tmp_path / "elsewhere"),))  # another kernel
+        with NodeLock(str(tmp_path / "b")):
+            pass
+    with NodeLock(str(tmp_path / "a")):  # nothing is left of one that was refused, nor of one that has ended
+        pass
+
+
+def test_a_lock_that_is_refused_leaves_nothing_open(tmp_path: Path) -> None:
+    with NodeLock(str(tmp_path)):
+        before = os.listdir("/proc/self/fd")
+        for _ in range(3):
+            with pytest.raises(LockedError), NodeLock(str(tmp_path)):
+                pass
+        assert os.listdir("/proc/self/fd") == before
+
+
+def test_a_collector_that_was_killed_holds_no_lock(tmp_path: Path) -> None:
+    code = f"import time\nfrom collector.supervisor import lock\nlock.TRACEFS = ()\n" \
+           f"with lock.NodeLock({str(tmp_path)!r}):\n print(flush=True)\n time.sleep(1000)"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None and holder.stdout.readline()
+        with pytest.raises(LockedError), NodeLock(str(tmp_path)):
+            pass
+        holder.kill()
+        holder.wait()
+        with NodeLock(str(tmp_path)):
+            pass
 
 
 def test_nobody_answers(tmp_path: Path) -> None:
