@@ -212,6 +212,12 @@ def test_what_is_nearly_a_line_is_one_or_none(line: bytes, more: bytes) -> None:
         assert book == -1 and b"\r\n" not in data[:107] and len(data) < 107
 
 
+@pytest.mark.parametrize("line", [b"PROXX", b"PROXY TCP5", b"PROXY TCP4\t", b"PROXY TCP4 1.2.3.4 5.6.7.8 1 2\n",
+                                  b"PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r ", b"PROXY TCP4 \r\n", b"PROXY UNKNOWN" + b"x" * 94])
+def test_what_cannot_become_a_line_does_not_wait(line: bytes) -> None:
+    assert ask(line[:-1]) == 0 and ask(line) == -1
+
+
 # ---- version 2 ----
 
 
