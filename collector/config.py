@@ -8,6 +8,7 @@ silently. An empty value means unset. Where Akto's collector has the same variab
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -116,6 +117,22 @@ def parse_log_format(text: str) -> str:
     return text.strip().lower()
 
 
+def parse_header_name(text: str) -> str:
+    """A field name (RFC 9110 section 5.1) of at most 63 bytes; `none` gives the empty text; raises ValueError."""
+    name = text.strip()
+    if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,63}", name):
+        raise ValueError
+    return "" if name.lower() == "none" else name
+
+
+def parse_networks(text: str) -> str:
+    """At most 256 CIDR[,CIDR...], IPv4 or IPv6 without a zone, an address for itself; canonical; raises ValueError."""
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not 0 < len(parts) <= 256 or not all(re.fullmatch(r"[0-9A-Fa-f.:]+(/[0-9]{1,3})?", part) for part in parts):
+        raise ValueError
+    return ",".join(str(ipaddress.ip_network(part)) for part in parts)
+
+
 _FORMS: dict[Callable[[str], Any], tuple[str, str]] = {
     parse_bool: ("boolean", "true or false (also 1/0, yes/no, on/off)"),
     parse_int: ("integer", "a plain whole number"),
@@ -128,6 +145,9 @@ _FORMS: dict[Callable[[str], Any], tuple[str, str]] = {
     parse_identity: ("word", "one of auto, socket, descriptor"),
     parse_codec: ("word", "one of none, gzip, snappy, lz4, zstd"),
     parse_log_format: ("word", "text or json"),
+    parse_header_name: ("name", "a header name of at most 63 bytes, or none"),
+    parse_networks: ("networks", "IPv4 or IPv6 networks without further address bits, several separated by commas, such as "
+                     "10.0.0.0/8,2001:db8::/32"),
 }
 
 
@@ -265,6 +285,15 @@ class Config:
         "Head bytes (start line and fields) kept per message.", "bytes", 1024, 262144)
     COLLECTOR_UNIX_SOCKETS = Setting(
         parse_bool, False, CAPTURE, "Also capture HTTP over Unix stream sockets.")
+    COLLECTOR_REAL_IP_HEADER = Setting(
+        parse_header_name, "X-Real-IP", CAPTURE,
+        "Request header that names the client when the connection comes from a proxy in COLLECTOR_TRUSTED_CIDRS: "
+        "X-Forwarded-For and Forwarded are read as lists of hops, any other name as one address (docs/records.md, "
+        "`clientIp`). `none`: no header.")
+    COLLECTOR_TRUSTED_CIDRS = Setting(
+        parse_networks, "", CAPTURE,
+        "Networks whose proxies are believed when they name the client in a header; several separated by commas.",
+        shown_default="none")
     CAPTURE_ALL = Setting(
         parse_text, "true", CAPTURE,
         "Akto's switch between plain and TLS capture. Plain system calls are always captured.", effect=NOT_YET)

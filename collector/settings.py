@@ -92,7 +92,8 @@ class ShardSettings(Message):
     """What a pipeline goes by. Sizes in bytes, limits are this shard's part, 0 a minute is no limit.
 
     ``record_prefix`` begins each recordId; ``only_ports``: connections without one of these are left out, unless it is
-    empty; ``rules`` is the text of AKTO_MODULE_DISCOVERY_CONFIG.
+    empty; ``rules`` is the text of AKTO_MODULE_DISCOVERY_CONFIG; ``real_ip_header``: a field name, or none when it is empty, and
+    ``trusted_networks``: CIDR[,CIDR...], as their variables.
     """
 
     header_bytes: int
@@ -113,6 +114,8 @@ class ShardSettings(Message):
     ignore_ports: tuple[int, ...]
     only_ports: tuple[int, ...]
     rules: str
+    real_ip_header: str
+    trusted_networks: str
     record_prefix: str
     daemonset_id: str
 
@@ -133,8 +136,9 @@ class ShardSettings(Message):
             response_bodies=config.COLLECTOR_RESPONSE_BODIES, disable_egress=config.TRAFFIC_DISABLE_EGRESS,
             ignore_ip_hosts=config.AKTO_IGNORE_IP_TRAFFIC, ignore_metadata=config.AKTO_IGNORE_CLOUD_METADATA_CALLS,
             want_details=want_details, ignore_ports=IGNORED_PORTS if config.TRAFFIC_IGNORE_DEFAULT_PORTS else (),
-            only_ports=only_ports, rules=config.AKTO_MODULE_DISCOVERY_CONFIG, record_prefix=record_prefix,
-            daemonset_id=daemonset_id)
+            only_ports=only_ports, rules=config.AKTO_MODULE_DISCOVERY_CONFIG,
+            real_ip_header=config.COLLECTOR_REAL_IP_HEADER, trusted_networks=config.COLLECTOR_TRUSTED_CIDRS,
+            record_prefix=record_prefix, daemonset_id=daemonset_id)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

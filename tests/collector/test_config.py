@@ -27,6 +27,12 @@ def test_booleans_false(text: str) -> None:
     ("TRAFFIC_DISABLE_EGRESS", "maybe"), ("COLLECTOR_SHARDS", "1.5"), ("COLLECTOR_SHARDS", "65"),
     ("COLLECTOR_BODY_BYTES", "262145"), ("AKTO_LOG_LEVEL", "LOUD"), ("COLLECTOR_HEALTH_ADDRESS", "11226"),
     ("AKTO_KAFKA_BROKER_MAL", "broker"), ("COLLECTOR_COMPRESSION", "lzma"), ("COLLECTOR_LOG_FORMAT", "xml"),
+    ("COLLECTOR_REAL_IP_HEADER", "X Real"), ("COLLECTOR_REAL_IP_HEADER", "X-Real-IP:"), ("COLLECTOR_REAL_IP_HEADER", "é"),
+    ("COLLECTOR_REAL_IP_HEADER", "x" * 64), ("COLLECTOR_TRUSTED_CIDRS", "10.0.0.1/8"), ("COLLECTOR_TRUSTED_CIDRS", "10/8"),
+    ("COLLECTOR_TRUSTED_CIDRS", "fe80::%eth0/64"), ("COLLECTOR_TRUSTED_CIDRS", "10.0.0.0/255.0.0.0"),
+    ("COLLECTOR_TRUSTED_CIDRS", "10.0.0.0/33"), ("COLLECTOR_TRUSTED_CIDRS", "2001:db8::/129"),
+    ("COLLECTOR_TRUSTED_CIDRS", "010.0.0.0/8"), ("COLLECTOR_TRUSTED_CIDRS", "10.0.0.0/8 11.0.0.0/8"),
+    ("COLLECTOR_TRUSTED_CIDRS", ","), ("COLLECTOR_TRUSTED_CIDRS", ",".join(["10.0.0.1"] * 257)),
     ("AKTO_MODULE_DISCOVERY_CONFIG", "{"), ("TRAFFIC_MAX_ACTIVE_CONN", "0")])
 def test_a_bad_value_names_variable_value_and_form(name: str, text: str) -> None:
     with pytest.raises(ConfigError) as error:
@@ -39,6 +45,18 @@ def test_empty_means_unset_and_aliases_win() -> None:
     loaded = config.load({"COLLECTOR_SHARDS": "", "AKTO_MEM_THRESH_RESTART": "600", "AKTO_MEM_HARD_LIMIT": "700"})
     assert loaded.values["COLLECTOR_SHARDS"].source == "default"
     assert loaded.AKTO_MEM_THRESH_RESTART == 700
+
+
+def test_the_header_that_names_the_client() -> None:
+    assert config.load({}).COLLECTOR_REAL_IP_HEADER == "X-Real-IP"
+    assert config.load({"COLLECTOR_REAL_IP_HEADER": "x-forwarded-FOR "}).COLLECTOR_REAL_IP_HEADER == "x-forwarded-FOR"
+    assert config.load({"COLLECTOR_REAL_IP_HEADER": "None"}).COLLECTOR_REAL_IP_HEADER == ""
+
+
+def test_trusted_networks_are_canonical() -> None:
+    assert config.load({}).COLLECTOR_TRUSTED_CIDRS == ""
+    loaded = config.load({"COLLECTOR_TRUSTED_CIDRS": " 10.0.0.0/8, 192.0.2.7,,2001:DB8:0::/32 , ::1"})
+    assert loaded.COLLECTOR_TRUSTED_CIDRS == "10.0.0.0/8,192.0.2.7/32,2001:db8::/32,::1/128"
 
 
 def test_misspelt_debug_is_accepted() -> None:
