@@ -15,6 +15,7 @@ from libc.string cimport memcmp, memcpy, memset
 
 from collector.abi cimport *
 from collector.shards.connections.table cimport *
+from collector.shards.http.clients cimport cidr_of, cidr_t, kind_of_header
 from collector.shards.layers.stack cimport *
 from collector.shards.marks cimport MARK_END_UNSEEN, MARK_EVICTED
 from collector.shards.memory cimport buf_free
@@ -78,10 +79,7 @@ cdef inline bint socket_known(conn_t* conn) noexcept nogil:
 cdef class Pipeline:
     """See the module. Not thread-safe.
 
-    settings: an object with header_bytes, body_bytes, record_bytes, max_connections, buffer_bytes, connection_bytes,
-    input_bytes_per_minute, output_bytes_per_minute (all int; 0 for no limit a minute),
-    inactive_seconds, unanswered_seconds (float), response_bodies, disable_egress, ignore_ip_hosts, ignore_metadata,
-    want_details (bool), ignore_ports, only_ports (iterables of int), record_prefix, daemonset_id (str, ASCII).
+    settings: collector.settings.ShardSettings, or an object with its attributes.
     filters: collector.shards.filters.Filters. content: collector.shards.records.content.Decoder.
     counters: a writable buffer of at least len(COUNTER_NAMES) unsigned 64-bit numbers.
     Raises MemoryError, and ValueError for settings that do not fit.
@@ -158,6 +156,20 @@ cdef class Pipeline:
             rule.name_len = <uint32_t>len(text)
             rule.reject_absent = entry.reject_absent
         self.ctx.rule_count = <uint32_t>len(filters.rules)
+        text = settings.real_ip_header.lower().encode("ascii")
+        if len(text) > 63:
+            raise ValueError("COLLECTOR_REAL_IP_HEADER: longer than 63 bytes")
+        memcpy(self.ctx.real_ip_name, <const char*>text, len(text))
+        self.ctx.real_ip_len = <uint32_t>len(text)
+        self.ctx.real_ip_kind = kind_of_header(<const uint8_t*>self.ctx.real_ip_name, self.ctx.real_ip_len)
+        networks = [network for network in settings.trusted_networks.split(",") if network] if text else []
+        if networks:
+            self.ctx.trusted = <cidr_t*>calloc(len(networks), sizeof(cidr_t))
+            if self.ctx.trusted == NULL:
+                raise MemoryError
+            for i, network in enumerate(networks):
+                self.ctx.trusted[i] = cidr_of(network)
+            self.ctx.trusted_count = <uint32_t>len(networks)
         self.ctx.names = <name_t*>calloc(NAMES, sizeof(name_t))         # pages that are not used are not there
         self.ctx.ghosts = <ghost_t*>calloc(GHOSTS, sizeof(ghost_t))
         if (self.ctx.names == NULL or self.ctx.ghosts == NULL
@@ -173,6 +185,7 @@ cdef class Pipeline:
             self.ctx.content = NULL
             table_clear(&self.ctx, &self.table, 0)
         buf_free(&self.ctx.batch.pool, &self.ctx.scratch)
+        free(self.ctx.trusted)
         free(self.ctx.names)
         free(self.ctx.ghosts)
 
@@ -326,13 +339,26 @@ cdef class Pipeline:
         return conn
 
     cdef inline bint of_our_source(self, conn_t* conn, event_header* h) noexcept:
-        """Bytes of another source than the one that the positions count. Those of a socket whose plaintext is seen at a
-        library are ciphertext, and nobody's; a source that was not known yet is known now."""
-        if conn.socket == 0 and not conn.stream[0].known and not conn.stream[1].known:
-            conn.source = h.source
+        """Bytes of another source than the one that the positions count. What a library has in clear counts, whatever was seen of
+        the socket before; bytes of a socket whose plaintext is captured are ciphertext, and nobody's."""
+        if h.source != SOURCE_SYSCALL and conn.source == SOURCE_SYSCALL:
+            self.change_source(conn, h.source)
+            conn.flags |= CONN_JOINED | CONN_TLS        # its OPEN was lost
             return True
         self.ctx.counters[C_OTHER_SOURCE_BYTES] += h.len_true
         return False
+
+    cdef void change_source(self, conn_t* conn, uint8_t source) noexcept:
+        """From here on the plaintext of a library is captured: what was read of the socket is over, and new positions count.
+        What a preamble of the PROXY protocol has claimed in front of the ciphertext stays."""
+        cdef uint32_t i
+        flow_close(&self.ctx, &conn.flow, 0)
+        conn.flow.passed = 0
+        conn.source = source
+        conn.flags &= ~(CONN_OPENED | CONN_JOINED) & 0xFF
+        for i in range(2):
+            conn.stream[i].known = 0
+            conn.stream[i].unwanted = 0
 
     cdef void pass_over(self, conn_t* conn, event_header* h) noexcept:
         """Bytes of a connection that a filter leaves out: only its position goes on."""
@@ -490,6 +516,8 @@ cdef class Pipeline:
         self.ends(conn, o.local, o.remote, o.local_port, o.remote_port)
         if o.h.source != SOURCE_SYSCALL:
             conn.flags |= CONN_TLS
+            if o.h.type == EVENT_OPEN and conn.source == SOURCE_SYSCALL:
+                self.change_source(conn, o.h.source)
         if (o.h.type == EVENT_OPEN and o.start != START_REJOIN and not conn.flags & CONN_OPENED
                 and not conn.stream[0].known and not conn.stream[1].known):
             conn.flags |= CONN_OPENED

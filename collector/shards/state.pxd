@@ -11,6 +11,7 @@ is shared between processes or threads, so nothing is locked.
 
 from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
+from collector.shards.http.clients cimport cidr_t, claim_kind
 from collector.shards.http.message cimport exchange_t
 from collector.shards.memory cimport buf_t, pool_t
 from collector.shards.packing cimport batch_t
@@ -46,6 +47,15 @@ cdef struct handoff_t:
     const char* protocol # name of the layer that it is for; NULL: whichever finds its beginning in what follows
     buf_t kept           # bytes that were taken and not read, and their direction
     uint8_t kept_dir
+    uint64_t kept_ns     # when the first of them came
+
+
+cdef enum:  # client_source: where the claimed client stands
+    CLIENT_NONE = 0
+    CLIENT_PROXY_V1 = 1
+    CLIENT_PROXY_V2 = 2
+    CLIENT_HEADER = 3    # of one request only
+    CLIENT_INVALID = 4   # in a preamble that is to be refused: no claim
 
 
 cdef enum fact_t:        # what may become known of a connection that is no byte of it
@@ -141,7 +151,7 @@ cdef struct conn_t:
     uint8_t flags        # enum conn_flag
     uint8_t holds        # enum hold
     uint8_t dir_request  # the direction of the client's bytes; 2 = not known yet
-    uint8_t client_source    # enum client_source: where a PROXY preamble stood, 0: nowhere
+    uint8_t client_source    # enum client_source, of a PROXY preamble
     uint32_t lru         # when it was last moved in the LRU list, in units of 2^LRU_SHIFT ns
     stream_t stream[2]   # by enum event_dir
     flow_t flow
@@ -293,6 +303,11 @@ cdef struct ctx_t:
     uint64_t unwanted_words
     exchange_t* free_exchanges
     uint32_t free_count
+    cidr_t* trusted               # proxies that are believed when they name a client in a header
+    uint32_t trusted_count
+    char real_ip_name[64]         # of that header, in lower case
+    uint32_t real_ip_len
+    claim_kind real_ip_kind
     rule_t rules[32]
     uint32_t rule_count
     void* filters                 # filters.Filters (borrowed; the Pipeline owns it)

@@ -5,11 +5,14 @@ Which message belongs to which is the layer's business (order in HTTP/1, stream 
 filters, media type, codings, charsets, details, marks - is here.
 """
 
-from libc.stdint cimport uint8_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
+from collector.abi cimport DIR_IN
+from collector.shards.http.clients cimport claim_t, read_claim, trusted
 from collector.shards.http.content cimport content_facts
+from collector.shards.http.fields cimport field_t, same_name
 from collector.shards.http.filtering cimport filtered
 from collector.shards.http.message cimport *
 from collector.shards.http.text cimport write_request, write_response
@@ -105,6 +108,24 @@ cdef void write_details(ctx_t* ctx, const request_t* request, const fields_t* fi
     buf_append(&ctx.pool, &ex.details, request.target, request.target_len)
 
 
+cdef void claimed_client(ctx_t* ctx, conn_t* conn, exchange_t* ex, const fields_t* fields) noexcept nogil:
+    """Whom the configured header names, if it comes from a proxy that is believed."""
+    cdef const field_t* f
+    cdef claim_t claim
+    cdef uint32_t i
+    if not trusted(ctx.trusted, ctx.trusted_count, &conn.remote[0] if conn.dir_request == DIR_IN else &conn.local[0]):
+        return
+    memset(&claim, 0, sizeof(claim_t))
+    for i in range(fields.count):
+        f = &fields.items[i]
+        if f.name_len == ctx.real_ip_len and same_name(f.name, ctx.real_ip_name, f.name_len):
+            read_claim(&claim, ctx.real_ip_kind, f.value, f.value_len, ctx.trusted, ctx.trusted_count)
+    if claim.found and not fields.overflow:     # one that is not listed may say otherwise
+        ex.client_source = CLIENT_HEADER
+        memcpy(ex.client, claim.address, 16)
+        ex.client_port = claim.port
+
+
 cdef void exchange_request(ctx_t* ctx, flow_t* flow, exchange_t* ex, const request_t* request, const fields_t* fields,
                            unlisted_t unlisted) noexcept:
     """The head of the request: filters, facts of its content, text of the record. A filtered exchange is followed, so that
@@ -117,6 +138,10 @@ cdef void exchange_request(ctx_t* ctx, flow_t* flow, exchange_t* ex, const reque
             and filtered(ctx, flow.conn, fields, unlisted)):
         ex.flags |= EX_DROP
         return
+    if flow.conn.client_source == CLIENT_INVALID:
+        ex.marks |= MARK_PROXY_INVALID
+    if ctx.trusted_count and flow.conn.client_source not in (CLIENT_PROXY_V1, CLIENT_PROXY_V2):
+        claimed_client(ctx, flow.conn, ex, fields)
     content_facts(ctx, fields, &ex.req)
     if write_request(ctx, request, fields, &ex.req) < 0:
         ex.flags |= EX_DROP

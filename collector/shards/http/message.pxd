@@ -57,6 +57,6 @@ cdef struct exchange_t:
     uint16_t status
     uint16_t flags       # enum exchange_flag
     uint16_t notes       # its layer's
-    uint16_t client_port # the claimed client (clients.pxd), when client_source says where the claim stands
+    uint16_t client_port # the client that a header claims, when client_source says so
     uint8_t client_source
     uint8_t client[16]

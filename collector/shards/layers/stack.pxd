@@ -5,7 +5,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from collector.shards.state cimport CONN_AHEAD, FACT_AHEAD, FEED_ALL, ctx_t, fact_t, feed_t, flow_t
 
 cdef void flow_read(ctx_t* ctx, flow_t* flow, uint32_t d, const uint8_t* p, size_t n, uint64_t ts) noexcept
-cdef void hand_on(ctx_t* ctx, flow_t* flow, feed_t said, uint32_t d, size_t n, uint64_t ts) noexcept
+cdef void hand_on(ctx_t* ctx, flow_t* flow, feed_t said, uint32_t d, size_t n) noexcept
 cdef void flow_hole(ctx_t* ctx, flow_t* flow, uint32_t d, uint64_t n, bint lost, uint64_t ts) noexcept
 cdef void flow_end(ctx_t* ctx, flow_t* flow, uint32_t d) noexcept
 cdef void flow_rejoin(ctx_t* ctx, flow_t* flow, uint32_t marks) noexcept
@@ -20,7 +20,7 @@ cdef inline void flow_data(ctx_t* ctx, flow_t* flow, uint32_t d, const uint8_t* 
         said = flow.layer.data(ctx, flow, d, p, n, ts, &used)
         if said == FEED_ALL:
             return
-        hand_on(ctx, flow, said, d, n - used, ts)
+        hand_on(ctx, flow, said, d, n - used)
         p += used
         n -= used
     flow_read(ctx, flow, d, p, n, ts)

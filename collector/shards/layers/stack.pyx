@@ -37,12 +37,13 @@ cdef bint open_layer(ctx_t* ctx, flow_t* flow, uint32_t d, const uint8_t* p, siz
     return True
 
 
-cdef void hand_on(ctx_t* ctx, flow_t* flow, feed_t said, uint32_t d, size_t n, uint64_t ts) noexcept:
+cdef void hand_on(ctx_t* ctx, flow_t* flow, feed_t said, uint32_t d, size_t n) noexcept:
     """The layer is done with the flow, of which `n` bytes of direction `d` are still to be read: close it, and give what
     it kept to the next one."""
     cdef buf_t kept = ctx.handoff.kept
     cdef const char* wanted = ctx.handoff.protocol
     cdef uint32_t kept_dir = ctx.handoff.kept_dir
+    cdef uint64_t kept_ns = ctx.handoff.kept_ns
     cdef stream_t* stream = &flow.conn.stream[kept_dir]
     cdef uint64_t end = stream.end
     cdef uint32_t i
@@ -60,7 +61,7 @@ cdef void hand_on(ctx_t* ctx, flow_t* flow, feed_t said, uint32_t d, size_t n, u
     if kept.len:
         if kept_dir == d:
             stream.end = end - n
-        flow_data(ctx, flow, kept_dir, <const uint8_t*>kept.data, kept.len, ts)
+        flow_data(ctx, flow, kept_dir, <const uint8_t*>kept.data, kept.len, kept_ns)
         stream.end = end
     buf_free(&ctx.pool, &kept)
 
@@ -78,7 +79,7 @@ cdef void flow_read(ctx_t* ctx, flow_t* flow, uint32_t d, const uint8_t* p, size
             return
         p += used
         n -= used
-        hand_on(ctx, flow, said, d, n, ts)
+        hand_on(ctx, flow, said, d, n)
 
 
 cdef void flow_hole(ctx_t* ctx, flow_t* flow, uint32_t d, uint64_t n, bint lost, uint64_t ts) noexcept:
@@ -89,7 +90,7 @@ cdef void flow_hole(ctx_t* ctx, flow_t* flow, uint32_t d, uint64_t n, bint lost,
             return
         said = flow.layer.hole(ctx, flow, d, n, lost, ts)
         if said != FEED_ALL:
-            hand_on(ctx, flow, said, d, 0, ts)
+            hand_on(ctx, flow, said, d, 0)
 
 
 cdef void flow_end(ctx_t* ctx, flow_t* flow, uint32_t d) noexcept:

@@ -7,11 +7,13 @@ everything.
 from libc.string cimport strcmp
 
 from collector.shards.layers.http1.layer cimport http1_layer
+from collector.shards.layers.proxy.layer cimport proxy_layer
 from collector.shards.layers.tunnel cimport tunnel_layer
 
-LAYERS[0] = tunnel_layer()
-LAYERS[1] = http1_layer()
-LAYER_COUNT = 2
+LAYERS[0] = proxy_layer()
+LAYERS[1] = tunnel_layer()
+LAYERS[2] = http1_layer()
+LAYER_COUNT = 3
 
 
 cdef int insert_layer(const layer_t* layer) except -1:

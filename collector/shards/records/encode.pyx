@@ -59,6 +59,11 @@ cdef int build_constant(ctx_t* ctx, flow_t* flow, uint32_t tgid) noexcept:
         out = put_text(out, b'","destIp":"')
         out = put_address(out, conn.local, conn.local_port)
         out = put_text(out, b'","direction":"1')
+    if conn.client_source == CLIENT_PROXY_V1 or conn.client_source == CLIENT_PROXY_V2:
+        out = put_text(out, b'","clientIp":"')
+        out = put_address(out, conn.client, conn.client_port)
+        out = put_text(out, b'","clientSource":"proxy_v1' if conn.client_source == CLIENT_PROXY_V1 else
+                       b'","clientSource":"proxy_v2')
     out = put_text(out, b'","process_id":"')
     out = put_u64(out, tgid)
     out = put_text(out, b'","socket_id":"')
@@ -110,7 +115,7 @@ cdef int encode_once(ctx_t* ctx, flow_t* flow, exchange_t* ex, uint64_t end_ns, 
     batch.records.len = <uint32_t>(out - batch.records.data)
     if put_body(ctx, conn, &ex.resp, False, &marks, &resp_shown, limit, end_ns) < 0:
         return -1
-    if batch_reserve(batch, <size_t>conn.constant.len + 2560) < 0:
+    if batch_reserve(batch, <size_t>conn.constant.len + 3072) < 0:
         return -1
     out = batch.records.data + batch.records.len
     memcpy(out, conn.constant.data, conn.constant.len)
@@ -129,6 +134,12 @@ cdef int encode_once(ctx_t* ctx, flow_t* flow, exchange_t* ex, uint64_t end_ns, 
     out = put_u64(out, ex.req.size)
     out = put_text(out, b'","responseSize":"')
     out = put_u64(out, ex.resp.size)
+    if ex.client_source == CLIENT_HEADER:
+        out = put_text(out, b'","clientIp":"')
+        out = put_address(out, ex.client, ex.client_port)
+        out = put_text(out, b'","clientSource":"')
+        out = escape_json(out, <const uint8_t*>ctx.real_ip_name, <const uint8_t*>ctx.real_ip_name + ctx.real_ip_len,
+                          TEXT_LATIN1)
     out = put_text(out, b'","recordId":"')
     memcpy(out, ctx.prefix, ctx.prefix_len)
     out += ctx.prefix_len

@@ -183,6 +183,7 @@ cdef void read_again(ctx_t* ctx, http1_t* c, uint32_t d, buf_t* held, uint64_t t
         if buf_append(&ctx.pool, &rest, held.data + used, held.len - used) == 0:
             ctx.handoff.kept = rest
             ctx.handoff.kept_dir = <uint8_t>d
+            ctx.handoff.kept_ns = ts
     buf_free(&ctx.pool, held)
 
 
