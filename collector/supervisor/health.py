@@ -61,7 +61,7 @@ class Port:
             if error.errno != errno.EADDRINUSE:
                 raise self._unusable(error) from None
             self._next = now + TRY_AGAIN_SECONDS
-            log.warning("health pages: %s is in use by another program; capturing without them and retrying every %.0f s "
+            log.warning("health pages: %s is in use by another program; starting without them, retrying every %.0f s "
                         "(`collector status` works all the same)", self._text, TRY_AGAIN_SECONDS)
 
     def again(self, now: float) -> bool:

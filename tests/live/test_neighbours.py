@@ -154,7 +154,7 @@ def test_capture_starts_though_somebody_has_the_port(live: None, tmp_path: Path)
             with socket.create_connection(("127.0.0.1", server.port)) as sock:
                 http(sock, b"GET /port-taken HTTP/1.1\r\nHost: h\r\n\r\n")
             collector.wait_records("/port-taken", 2)
-            assert collector.log().count("in use by another program; capturing without them") == 1
+            assert collector.log().count("in use by another program; starting without them") == 1
             done = status(collector)
             assert done.returncode == 0 and f"127.0.0.1:{port}: in use by another program" in done.stdout
         except BaseException:
