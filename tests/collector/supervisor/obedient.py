@@ -6,16 +6,25 @@ import os
 import select
 import sys
 import time
+from dataclasses import dataclass
 from typing import Any
 
 from collector.metrics import COMMON
 from collector.runtime import Child
+from collector.settings import Start
 
 
-def obey(child: Child, order: dict[str, Any]) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObedientStart(Start):
+    """``answer`` is repeated in a report."""
+
+    answer: int = 0
+
+
+def obey(child: Child[ObedientStart], order: dict[str, Any]) -> None:
     what = order["kind"]
     if what == "report":
-        child.say({"kind": "report", "start": child.start, "directory": os.getcwd(), "environment": dict(os.environ),
+        child.say({"kind": "report", "start": child.start.to_message(), "directory": os.getcwd(), "environment": dict(os.environ),
                    "modules": [name for name in ("json", "struct") if "planted" in (sys.modules[name].__file__ or "")]},
                   child.fds[1:])
     elif what == "flood":
@@ -34,7 +43,7 @@ def obey(child: Child, order: dict[str, Any]) -> None:
 
 
 def main() -> int:
-    child = Child.begin(COMMON)
+    child = Child.begin(ObedientStart, COMMON)
     child.ready()
     while not child.stopping:
         select.select([child.channel], [], [])

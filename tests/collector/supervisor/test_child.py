@@ -16,6 +16,7 @@ import pytest
 from collector.counters import CounterMemory, Counters
 from collector.metrics import COMMON
 from collector.supervisor.child import MESSAGES_A_TURN, ChildProcess
+from tests.collector.supervisor.obedient import ObedientStart
 from tests.conftest import ROOT
 
 Message = tuple[dict[str, Any], list[int]]
@@ -29,8 +30,9 @@ class Rig:
         self.counters = Counters(self.memory.block(0), COMMON)
         self.child = ChildProcess("obedient-0", "test", "tests.collector.supervisor.obedient", 0, self.counters)
 
-    def start(self, fds: tuple[int, ...] = (), directory: str = "", **message: Any) -> None:
-        self.child.start({"blocks": 1, "log_level": "INFO", **message}, [self.memory.fd, *fds], directory)
+    def start(self, fds: tuple[int, ...] = (), directory: str = "", answer: int = 0) -> None:
+        self.child.start(ObedientStart(log_level="INFO", block=0, blocks=1, uid=None, answer=answer),
+                         [self.memory.fd, *fds], directory)
         assert self.hear("ready")[0] == {"kind": "ready"}
         self.child.ready = True
 
@@ -164,8 +166,8 @@ def test_without_a_supervisor_it_ends(rig: Rig) -> None:
 def test_a_start_that_fails_leaves_nothing_open(rig: Rig, tmp_path: Path) -> None:
     before = descriptors()
     with pytest.raises(FileNotFoundError):
-        rig.child.start({}, [], str(tmp_path / "missing"))
+        rig.child.start(ObedientStart(log_level="INFO", block=0, blocks=1, uid=None), [], str(tmp_path / "missing"))
     assert descriptors() == before and rig.child.pid is None
-    rig.child.start({"blocks": 1, "log_level": "INFO"}, [rig.memory.fd])
+    rig.child.start(ObedientStart(log_level="INFO", block=0, blocks=1, uid=None), [rig.memory.fd])
     rig.child.discard()
     assert descriptors() == before and rig.child.pid is None

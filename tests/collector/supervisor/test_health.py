@@ -22,7 +22,6 @@ from collector.health.process import MAX_CONNECTIONS
 from collector.supervisor.health import TRY_AGAIN_SECONDS, Health, Port
 from collector.supervisor.lock import STATUS_SOCKET
 
-CORE = ["records", "records_marked", "events"]
 STATE: dict[str, Any] = {"live": [True, "ok"], "ready": [False, "not ready: loader"], "unseen": [], "pid": 7, "children": [],
                          "notes": []}
 
@@ -37,7 +36,7 @@ class Pages:
         self.path = directory / STATUS_SOCKET
         self.now = 0.0
         self.state = STATE
-        self.health = Health(address, self.directory, self.memory, CORE)
+        self.health = Health(address, self.directory, self.memory)
         self.health.open(self.now)
         self.start()
 
@@ -46,7 +45,7 @@ class Pages:
         return self.health.child.counters
 
     def start(self) -> None:
-        self.health.start({"log_level": "INFO", "uid": None}, self.state)
+        self.health.start("INFO", None, self.state)
         channel = self.health.child.channel
         assert channel is not None
         select.select([channel], [], [])
