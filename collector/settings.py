@@ -92,8 +92,8 @@ class ShardSettings(Message):
     """What a pipeline goes by. Sizes in bytes, limits are this shard's part, 0 a minute is no limit.
 
     ``record_prefix`` begins each recordId; ``only_ports``: connections without one of these are left out, unless it is
-    empty; ``rules`` is the text of AKTO_MODULE_DISCOVERY_CONFIG; ``real_ip_header``: a field name, or none when it is empty, and
-    ``trusted_networks``: CIDR[,CIDR...], as their variables.
+    empty; ``rules`` is the text of AKTO_MODULE_DISCOVERY_CONFIG; ``real_ip_header`` is a field name, or empty for none, and
+    ``trusted_networks`` is CIDR[,CIDR...], or empty.
     """
 
     header_bytes: int

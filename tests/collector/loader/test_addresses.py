@@ -64,20 +64,6 @@ def test_who_is_gone_is_not_known() -> None:
     assert addresses.is_socket(NOBODY, 0) is None
     assert addresses.ends(os.getpid(), CLOSED) is None
     assert addresses.ends(NOBODY, 0) is None
-    assert addresses.process_name(NOBODY) == b""
-
-
-def test_names_of_processes() -> None:
-    comm = Path("/proc/self/comm")
-    before = comm.read_text()
-    try:
-        for name, found in ((b"short", b"short"), (b"exactly-15-byte", b"exactly-15-byte"),
-                            (b"longer-than-the-kernel-keeps", b"longer-than-the"),
-                            ("naïve €".encode(), "naïve €".encode())):
-            comm.write_bytes(name)
-            assert addresses.process_name(os.getpid()) == found
-    finally:
-        comm.write_text(before)
 
 
 def test_look_ups_are_limited_by_the_second() -> None:

@@ -5,22 +5,25 @@ from __future__ import annotations
 import pytest
 
 from collector import abi
+from collector.shards.pipeline import Pipeline
 from tests.events import GET, OK, Conversation, ident, pipeline, take
 
 OBJECT, SOCKET = ident(100, 5, 1), ident(100, 5, 2)
-ENDS = {"local": ("10.0.0.1", 443), "remote": ("10.0.0.2", 40000)}
+LOCAL, REMOTE = ("10.0.0.1", 443), ("10.0.0.2", 40000)
+PREAMBLE = b"PROXY TCP4 192.0.2.10 198.51.100.20 51000 443\r\n"
 TLS = 1
 
 
-def tls_object(pipe: object = None, conn: tuple[int, int, int] = OBJECT) -> Conversation:
+def tls_object(pipe: Pipeline | None = None, conn: tuple[int, int, int] = OBJECT) -> Conversation:
     """A server's TLS object of which nothing is known but its bytes."""
-    c = Conversation(pipe, conn=conn, opened=False, source=TLS)  # type: ignore[arg-type]
+    c = Conversation(pipe, conn=conn, opened=False, source=TLS)
     c.feed(abi.pack_open(conn, ts_ns=c.now, role=abi.UNKNOWN, source=TLS))
     return c
 
 
-def bind(c: Conversation, socket: tuple[int, int, int] = SOCKET, **how: object) -> Conversation:
-    c.feed(abi.pack_bind(c.conn, socket[0], ts_ns=c.now, **how))  # type: ignore[arg-type]
+def bind(c: Conversation, socket: tuple[int, int, int] = SOCKET, role: int = abi.UNKNOWN, local: tuple[str, int] = ("", 0),
+         remote: tuple[str, int] = ("", 0)) -> Conversation:
+    c.feed(abi.pack_bind(c.conn, socket[0], ts_ns=c.now, role=role, local=local, remote=remote))
     return c
 
 
@@ -29,7 +32,7 @@ def test_its_ends_are_those_of_the_socket_from_then_on(when: int) -> None:
     c = tls_object()
     for step in range(3):
         if step == when:
-            bind(c, role=abi.SERVER, **ENDS)
+            bind(c, role=abi.SERVER, local=LOCAL, remote=REMOTE)
         c.request(GET).response(OK)
     rs = c.records()
     assert [r["ip"] for r in rs] == ["0.0.0.0:0"] * when + ["10.0.0.2:40000"] * (3 - when)
@@ -39,7 +42,7 @@ def test_its_ends_are_those_of_the_socket_from_then_on(when: int) -> None:
 
 
 def test_the_sockets_positions_count_ciphertext_and_say_nothing() -> None:
-    c = bind(tls_object(), role=abi.SERVER, **ENDS).request(GET).response(b"HTTP/1.1 200 OK\r\n\r\nuntil the end")
+    c = bind(tls_object(), role=abi.SERVER, local=LOCAL, remote=REMOTE).request(GET).response(b"HTTP/1.1 200 OK\r\n\r\nuntil the end")
     c.feed(abi.pack_data(SOCKET, abi.IN, 5_000, b"\x17\x03\x03", ts_ns=c.now))
     c.feed(abi.pack_eof(SOCKET, abi.IN, 100_000, ts_ns=c.now))
     assert c.records() == [] and c.counters()["other_source_bytes"] == 3
@@ -58,10 +61,10 @@ def test_its_own_positions_do() -> None:
     assert c.counters()["connections_opened"] == c.counters()["connections_closed"] == 1
 
 
-@pytest.mark.parametrize("preamble", [b"", b"PROXY TCP4 192.0.2.10 198.51.100.20 51000 443\r\n"])
+@pytest.mark.parametrize("preamble", [b"", PREAMBLE])
 def test_a_socket_that_was_there_becomes_one_with_the_object(preamble: bytes) -> None:
     pipe = pipeline()
-    s = Conversation(pipe, conn=SOCKET, local=ENDS["local"], remote=ENDS["remote"])
+    s = Conversation(pipe, conn=SOCKET, local=LOCAL, remote=REMOTE)
     if preamble:
         s.request(preamble)
     c = bind(tls_object(pipe)).request(GET).response(OK)
@@ -76,7 +79,7 @@ def test_a_socket_that_was_there_becomes_one_with_the_object(preamble: bytes) ->
 @pytest.mark.parametrize("opened", [True, False])
 def test_an_object_whose_socket_is_known_has_the_sockets_name(opened: bool) -> None:
     pipe = pipeline()
-    s = Conversation(pipe, conn=SOCKET).request(b"PROXY TCP4 192.0.2.10 198.51.100.20 51000 443\r\n").request(b"\x16\x03\x01")
+    s = Conversation(pipe, conn=SOCKET).request(PREAMBLE).request(b"\x16\x03\x01")
     c = Conversation(pipe, conn=SOCKET, opened=opened, source=TLS).request(GET).response(OK)
     (r,) = c.records()
     assert (r["tls"], r["clientIp"], "joined_mid_stream" in r["words"]) == ("true", "192.0.2.10:51000", not opened)
@@ -85,7 +88,7 @@ def test_an_object_whose_socket_is_known_has_the_sockets_name(opened: bool) -> N
 
 
 def test_one_socket_after_another_and_one_object_after_another() -> None:
-    c = bind(tls_object(), role=abi.SERVER, **ENDS)
+    c = bind(tls_object(), role=abi.SERVER, local=LOCAL, remote=REMOTE)
     other = ident(100, 6, 3)
     bind(c, socket=other, role=abi.SERVER, local=("10.0.0.1", 443), remote=("10.0.0.3", 1))
     c.request(GET).response(OK)
@@ -105,7 +108,7 @@ def test_one_socket_after_another_and_one_object_after_another() -> None:
 def test_a_bind_to_nothing_changes_nothing(socket: int) -> None:
     c = tls_object()
     c.feed(abi.pack_bind(OBJECT, socket, ts_ns=c.now, role=abi.SERVER))
-    c.feed(abi.pack_bind(OBJECT, SOCKET[0], ts_ns=c.now, role=abi.SERVER, **ENDS))
+    c.feed(abi.pack_bind(OBJECT, SOCKET[0], ts_ns=c.now, role=abi.SERVER, local=LOCAL, remote=REMOTE))
     c.feed(abi.pack_bind(OBJECT, SOCKET[0], ts_ns=c.now, role=abi.SERVER))
     assert c.request(GET).response(OK).records()[0]["ip"] == "10.0.0.2:40000"
 
@@ -121,7 +124,7 @@ def test_many_with_two_names_are_found_by_both_until_they_end() -> None:
 
 def test_the_process_ends_and_the_shard_gives_up() -> None:
     pipe = pipeline(max_connections=1)
-    c = bind(tls_object(pipe), role=abi.SERVER, **ENDS).request(GET).response(OK)
+    c = bind(tls_object(pipe), role=abi.SERVER, local=LOCAL, remote=REMOTE).request(GET).response(OK)
     Conversation(pipe, conn=ident(7, 7)).request(GET).response(OK)
     take(pipe)
     c.request(GET).response(OK)      # given up between messages, it goes on: positions, ends, source

@@ -47,7 +47,10 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> None:
 def records(c: Conversation) -> list[dict[str, Any]]:
     """Not validated: the published form knows no toy."""
     batch = c.pipe.take()
-    return [json.loads(line) for line in batch[0].splitlines()] if batch is not None else []
+    if batch is None:
+        return []
+    assert isinstance(batch[0], bytes)
+    return [json.loads(line) for line in batch[0].splitlines()]
 
 
 def test_its_records_come_out_with_its_name() -> None:
