@@ -339,8 +339,8 @@ cdef class Pipeline:
         return conn
 
     cdef inline bint of_our_source(self, conn_t* conn, event_header* h) noexcept:
-        """Bytes of another source than the one that the positions count. What a library has in clear counts, whatever was seen of
-        the socket before; bytes of a socket whose plaintext is captured are ciphertext, and nobody's."""
+        """Bytes of another source than the one that the positions count. What a library has in clear counts, whatever was
+        seen of the socket before; bytes of a socket whose plaintext is captured are ciphertext, and nobody's."""
         if h.source != SOURCE_SYSCALL and conn.source == SOURCE_SYSCALL:
             self.change_source(conn, h.source)
             conn.flags |= CONN_JOINED | CONN_TLS        # its OPEN was lost

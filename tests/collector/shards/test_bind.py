@@ -42,7 +42,8 @@ def test_its_ends_are_those_of_the_socket_from_then_on(when: int) -> None:
 
 
 def test_the_sockets_positions_count_ciphertext_and_say_nothing() -> None:
-    c = bind(tls_object(), role=abi.SERVER, local=LOCAL, remote=REMOTE).request(GET).response(b"HTTP/1.1 200 OK\r\n\r\nuntil the end")
+    c = bind(tls_object(), role=abi.SERVER, local=LOCAL, remote=REMOTE)
+    c.request(GET).response(b"HTTP/1.1 200 OK\r\n\r\nuntil the end")
     c.feed(abi.pack_data(SOCKET, abi.IN, 5_000, b"\x17\x03\x03", ts_ns=c.now))
     c.feed(abi.pack_eof(SOCKET, abi.IN, 100_000, ts_ns=c.now))
     assert c.records() == [] and c.counters()["other_source_bytes"] == 3

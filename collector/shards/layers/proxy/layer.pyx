@@ -1,8 +1,8 @@
 """The preamble of the PROXY protocol in front of another one: a claim for all records of the connection.
 
-A receiver must be told to expect a preamble; who only overhears cannot know, so what begins like one waits until it is one, or
-cannot become one any more. It stands at position 0 of the client's direction only: a connection that was joined in the middle
-has none. What a receiver has to refuse is marked, and what stands behind it is read all the same.
+A receiver must be told to expect a preamble; who only overhears cannot know. So what begins like one waits until it is one,
+or cannot become one any more. It stands at position 0 of the client's direction only: a connection that was joined in
+the middle has none. What a receiver has to refuse is marked, and what stands behind it is read all the same.
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
@@ -20,7 +20,8 @@ cdef enum:
 
 
 cdef int64_t tolerated_line(const uint8_t* p, size_t n) noexcept nogil:
-    """A line of version 1 that the specification refuses, and some servers accept: a port with leading zeros, a blank too much.
+    """A line of version 1 that the specification refuses, and some servers accept: a port with leading zeros, a blank too
+    much.
     Its length with CRLF; 0: more bytes are needed; -1: none. What ends like a request line is one."""
     cdef size_t i = LINE_START
     if n < LINE_START:

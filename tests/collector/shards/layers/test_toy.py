@@ -2,45 +2,22 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import os
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from collector.shards.layers.table import layer_names
+from tests.collector.shards import compiling
 from tests.events import GET, OK, Conversation, ident, pipeline
-
-ROOT = Path(__file__).resolve().parents[4]
-BUILD = """
-import sys
-from Cython.Build import cythonize
-from setuptools import Extension, setup
-setup(name="toy", script_args=["-q", "build_ext", "--inplace"], ext_modules=cythonize(
-    [Extension("toy", ["toy.pyx"], include_dirs=[sys.argv[1] + "/bpf/abi", sys.argv[1] + "/collector/shards"])],
-    include_path=[sys.argv[1]], compiler_directives={"language_level": 3, "cdivision": True, "wraparound": False}))
-"""
 
 
 @pytest.fixture(scope="module", autouse=True)
 def toy(tmp_path_factory: pytest.TempPathFactory) -> None:
     """The toy, in the table of layers from now on: it takes nothing but what begins with its own greeting."""
-    if "toy" in layer_names():
-        return
-    folder = tmp_path_factory.mktemp("toy")
-    shutil.copy(Path(__file__).parent / "toy" / "toy.pyx", folder)
-    done = subprocess.run([sys.executable, "-c", BUILD, str(ROOT)], cwd=folder, capture_output=True, text=True,
-                          env={**os.environ, "PYTHONPATH": str(ROOT)})
-    assert done.returncode == 0, done.stdout + done.stderr
-    (library,) = folder.glob("toy*.so")
-    spec = importlib.util.spec_from_file_location("toy", library)
-    assert spec is not None and spec.loader is not None
-    spec.loader.exec_module(importlib.util.module_from_spec(spec))
+    if "toy" not in layer_names():
+        compiling.load(Path(__file__).parent / "toy" / "toy.pyx", tmp_path_factory.mktemp("toy"))
     assert layer_names()[0] == "toy" and layer_names()[-1] == "http1"
 
 
