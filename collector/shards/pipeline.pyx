@@ -430,6 +430,7 @@ cdef class Pipeline:
         What is known of the socket - its ends, its role - is known of it; bytes of the socket itself are ciphertext."""
         cdef ctx_t* ctx = &self.ctx
         cdef conn_t* socket
+        cdef size_t held
         if b.socket == 0 or b.socket == conn.id or conn.socket == b.socket:
             return
         socket = table_find(&self.table, b.socket)
@@ -444,7 +445,9 @@ cdef class Pipeline:
             memcpy(conn.client, socket.client, 16)
             conn.client_port = socket.client_port
             if socket.socket == 0:
+                held = ctx.pool.bytes - ctx.free_bytes
                 table_close(ctx, &self.table, socket, 0)
+                conn.held += held - (ctx.pool.bytes - ctx.free_bytes)   # what it held was not this one's (account)
             else:
                 table_bind(&self.table, socket, 0)      # it was another object's: the newer one has it
         if b.role:

@@ -23,6 +23,8 @@ string is a valid script: an unknown verb is taken modulo their number. Verbs ar
     B     another byte budget
     K     the records are taken (argument: the slot they lay in is given back at once, or some time later)
     S     connections to skip (argument: how many)
+    L     from here on the connection's bytes are a library's (argument: which, new positions, an OPEN)
+    b     it is the socket of another one: BIND (argument: which, ends, role)
 """
 
 from __future__ import annotations
@@ -86,7 +88,8 @@ def settings_of(header: bytes) -> tuple[ShardSettings, Filters]:
         input_bytes_per_minute=20_000 if tight else 0, output_bytes_per_minute=20_000 if tight else 0,
         response_bodies=not a & 1, want_details=bool(a & 2), ignore_ip_hosts=bool(a & 4),
         ignore_metadata=bool(a & 4), disable_egress=bool(a & 8), ignore_ports=(443,) if a & 16 else (),
-        only_ports=(80, 8080) if a & 32 else (), record_prefix="fuzz-", daemonset_id="d")
+        only_ports=(80, 8080) if a & 32 else (), record_prefix="fuzz-", daemonset_id="d",
+        real_ip_header="X-Forwarded-For", trusted_networks="10.0.0.0/8,2001:db8::/32")
     return chosen, rules
 
 
@@ -100,11 +103,12 @@ def steps(script: bytes) -> Iterator[tuple[int, int, bytes]]:
 class Connection:
     """What the traced side knows of one connection."""
 
-    __slots__ = ("conn", "positions")
+    __slots__ = ("conn", "positions", "source")
 
     def __init__(self, conn: tuple[int, int, int]) -> None:
         self.conn = conn
         self.positions = [0, 0]
+        self.source = 0
 
 
 class Runner:
@@ -178,7 +182,7 @@ class Runner:
         here = self.here
         length = len(text) if length is None else length
         self.event(abi.pack_data(here.conn, direction, here.positions[direction], text, ts_ns=self.now, len_true=length,
-                                 flags=flags))
+                                 flags=flags, source=here.source))
         here.positions[direction] += length
 
     # -- steps --
@@ -378,6 +382,21 @@ class Runner:
         known = [c.conn[0] for c in self.connections.values()]
         self.pipe.skip(known[: argument & 3])
 
+    def library(self, argument: int, text: bytes) -> None:
+        self.here.source = argument & 3
+        if argument & 4:
+            self.here.positions = [0, 0]
+        if argument & 8:
+            self.event(abi.pack_open(self.here.conn, ts_ns=self.now, role=(argument >> 4) % 3, start=argument >> 6,
+                                     positions=(self.here.positions[0], self.here.positions[1]), source=self.here.source))
+
+    def bind(self, argument: int, text: bytes) -> None:
+        other = self.connections.get(argument & 7)
+        socket = other.conn[0] if other is not None else argument
+        local, remote = (ADDRESSES[0], ADDRESSES[1]) if argument & 8 else (ADDRESSES[2], ADDRESSES[2])
+        self.event(abi.pack_bind(self.here.conn, socket, ts_ns=self.now, role=(argument >> 4) % 3, local=local,
+                                 remote=remote, source=self.here.source))
+
     def finish(self) -> None:
         """Everything that waits is recorded; nothing is left behind, not a byte."""
         self.flush()
@@ -405,6 +424,7 @@ _NAMED: dict[str, Callable[..., Any]] = {
     "M": Runner.many,
     "P": Runner.open_again, "A": Runner.address, "E": Runner.eof, "C": Runner.close, "X": Runner.exit, "T": Runner.time,
     "H": Runner.tampered, "D": Runner.discarded, "B": Runner.set_budget, "K": Runner.take, "S": Runner.skip,
+    "L": Runner.library, "b": Runner.bind,
 }
 _VERBS = {ord(letter): method for letter, method in _NAMED.items()}
 _LETTERS = list(_VERBS)

@@ -72,7 +72,7 @@ def test_a_socket_that_was_there_becomes_one_with_the_object(preamble: bytes) ->
     (r,) = c.records()
     assert (r["ip"], r["direction"], r["tls"], r.get("clientIp")) == (
         "10.0.0.2:40000", "1", "true", "192.0.2.10:51000" if preamble else None)
-    assert c.counters()["connections"] == 1
+    assert c.counters()["connections"] == 1 and c.counters()["evicted_connection_bytes"] == 0
     s.close()
     assert c.counters()["connections"] == 0
 
