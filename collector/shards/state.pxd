@@ -90,7 +90,7 @@ cdef struct layer_t:
     int (*open)(ctx_t* ctx, flow_t* flow) noexcept
     # `n` bytes, all of one event, at the expected position. Unless FEED_ALL, `used` are used.
     feed_t (*data)(ctx_t* ctx, flow_t* flow, uint32_t d, const uint8_t* p, size_t n, uint64_t ts, size_t* used) noexcept
-    # `n` bytes are missing: lost on the way, or never copied. FEED_ALL or FEED_NOT_MINE.
+    # `n` bytes are missing: lost on the way, or never copied. What stands before them may end in a switch.
     feed_t (*hole)(ctx_t* ctx, flow_t* flow, uint32_t d, uint64_t n, bint lost, uint64_t ts) noexcept
     # No more bytes in this direction.
     void (*end)(ctx_t* ctx, flow_t* flow, uint32_t d) noexcept
@@ -100,6 +100,7 @@ cdef struct layer_t:
     uint64_t (*idle)(ctx_t* ctx, flow_t* flow, uint64_t now) noexcept
     # Up to which position only the lengths matter, `pos` being reached; 0: all bytes may matter.
     uint64_t (*unwanted)(ctx_t* ctx, flow_t* flow, uint32_t d, uint64_t pos) noexcept nogil
+    # A fact that is no byte.
     void (*told)(ctx_t* ctx, flow_t* flow, fact_t fact) noexcept
     # Could it be closed and opened again without a loss, and with what word in hand? NOT_AT_REST: no.
     uint64_t (*rest)(const flow_t* flow) noexcept nogil
@@ -132,7 +133,8 @@ cdef enum:  # conn_flag
     CONN_AHEAD = 64
 
 
-# Why records that are complete wait (conn_t.holds). What still waits when a connection ends is no record: it is counted.
+# Why records that are complete wait (conn_t.holds). What still waits at the connection's end, or when neither side has sent
+# a byte for `unanswered_ns`, is no record: it is counted.
 #
 #     hold      until                                                       counter
 #     SOCKET    the loader has found that its descriptor is a socket        C_UNCONFIRMED

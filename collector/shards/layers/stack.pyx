@@ -29,6 +29,8 @@ cdef bint open_layer(ctx_t* ctx, flow_t* flow, uint32_t d, const uint8_t* p, siz
         elif (n and layer.detect(p, n) and (d == conn.dir_request or conn.dir_request == DIR_UNKNOWN)):
             break
         i += 1
+    if i >= LAYER_COUNT:
+        i = LAYER_COUNT - 1     # there is none behind the last
     flow.passed = <uint8_t>i
     if LAYERS[i].open(ctx, flow) < 0:
         ctx.counters[C_SKIPPED_BYTES] += n

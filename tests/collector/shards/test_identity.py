@@ -196,3 +196,12 @@ def test_a_wrong_word_costs_bytes_and_never_framing() -> None:
         c.request(SECOND).response(OK).close()
         for r in c.records():
             assert r["mark"] or r["responsePayload"] == "hi"
+
+
+def test_what_is_held_back_has_a_deadline() -> None:
+    c = Conversation(start=abi.UNCONFIRMED).request(GET).response(OK).wait(61)
+    assert c.records() == [] and c.counters()["unconfirmed_exchanges"] == 1
+    c.feed(abi.pack_open(c.conn, ts_ns=c.now, type=abi.ADDRESS, local=("10.0.0.1", 80), remote=("10.0.0.2", 1)))
+    assert c.request(GET).response(OK).records()[0]["destIp"] == "10.0.0.1:80"
+    counters = c.counters()
+    assert (counters["unconfirmed_exchanges"], counters["timed_out"], counters["unanswered"]) == (1, 0, 0)

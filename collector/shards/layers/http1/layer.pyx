@@ -246,8 +246,6 @@ cdef uint64_t http1_idle(ctx_t* ctx, flow_t* flow, uint64_t now) noexcept:
     cdef bint waiting = c.half[0].part.bytes.len != 0 or c.half[1].part.bytes.len != 0
     cdef uint64_t quiet = now - c.conn.seen_ns if now > c.conn.seen_ns else 0
     cdef uint32_t i
-    if c.conn.holds:
-        return now + ctx.unanswered_ns if c.first != NULL else 0
     while ex != NULL and not waiting:
         waiting = not ex.flags & EX_EMITTED
         ex = ex.next
@@ -264,7 +262,8 @@ cdef uint64_t http1_idle(ctx_t* ctx, flow_t* flow, uint64_t now) noexcept:
     ex = c.first
     while ex != NULL:
         if not ex.flags & EX_EMITTED:
-            ctx.counters[C_UNANSWERED if ex.req.done and not ex.resp.started else C_TIMED_OUT] += 1
+            if not c.conn.holds:        # else it is counted as what was held
+                ctx.counters[C_UNANSWERED if ex.req.done and not ex.resp.started else C_TIMED_OUT] += 1
             mark_incomplete(ex)
             http1_emit(ctx, c, ex)
             exchange_recorded(ctx, ex)
