@@ -11,7 +11,7 @@ Time is event time (CLOCK_MONOTONIC of the capturing host, ns), so recorded traf
 cimport cython
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcmp, memcpy, memset
+from libc.string cimport memcpy, memset
 
 from collector.abi cimport *
 from collector.shards.connections.table cimport *
@@ -19,6 +19,7 @@ from collector.shards.http.clients cimport cidr_of, cidr_t, kind_of_header
 from collector.shards.layers.stack cimport *
 from collector.shards.marks cimport MARK_END_UNSEEN, MARK_EVICTED
 from collector.shards.memory cimport buf_free
+from collector.shards.names cimport told_process
 from collector.shards.packing cimport Packer
 from collector.shards.state cimport *
 
@@ -47,27 +48,6 @@ _NAMES = {
 }
 assert sorted(_NAMES) == list(range(COUNTERS))
 COUNTER_NAMES = tuple(_NAMES[i] for i in range(COUNTERS))     # collector/metrics.py CORE_NAMES, which a test compares
-
-
-cdef void told_process(ctx_t* ctx, event_process* p) noexcept nogil:
-    """Keep the name of a process; the one told longest ago of those that share a place gives way."""
-    cdef uint32_t at = (p.h.tgid * <uint32_t>2654435761) >> 17
-    cdef int i
-    cdef name_t* entry
-    cdef name_t* place = NULL
-    for i in range(NAME_PROBES):
-        entry = &ctx.names[(at + <uint32_t>i) & (NAMES - 1)]
-        if entry.tgid == p.h.tgid or entry.tgid == 0:
-            place = entry
-            break
-        if place == NULL or entry.used < place.used:
-            place = entry
-    if place.tgid == p.h.tgid and memcmp(place.comm, p.comm, 16) != 0:
-        ctx.names_version += 1
-    ctx.names_told += 1
-    place.tgid = p.h.tgid
-    place.used = ctx.names_told
-    memcpy(place.comm, p.comm, 16)
 
 
 cdef inline bint socket_known(conn_t* conn) noexcept nogil:

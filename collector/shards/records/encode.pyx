@@ -9,6 +9,7 @@ from libc.string cimport memcpy
 
 from collector.abi cimport DIR_IN
 from collector.shards.memory cimport buf_append, buf_free, buf_reserve
+from collector.shards.names cimport process_name
 from collector.shards.packing cimport batch_add, batch_reserve, batch_t
 from collector.shards.records.bodies cimport put_body
 from collector.shards.records.marks cimport put_marks, shown_t
@@ -17,20 +18,6 @@ from collector.shards.records.text cimport (
 from collector.shards.http.message cimport exchange_t
 from collector.shards.marks cimport *
 from collector.shards.state cimport *
-
-
-cdef const char* process_name(ctx_t* ctx, uint32_t tgid) noexcept nogil:
-    """16 bytes, NUL padded; empty when the process was never told. Who is asked for stays."""
-    cdef uint32_t at = (tgid * <uint32_t>2654435761) >> 17
-    cdef int i
-    cdef name_t* entry
-    for i in range(NAME_PROBES):
-        entry = &ctx.names[(at + <uint32_t>i) & (NAMES - 1)]
-        if entry.tgid == tgid:
-            ctx.names_told += 1
-            entry.used = ctx.names_told
-            return entry.comm
-    return b"\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"
 
 
 cdef int build_constant(ctx_t* ctx, flow_t* flow, uint32_t tgid) noexcept:
