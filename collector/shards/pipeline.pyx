@@ -575,24 +575,21 @@ cdef class Pipeline:
         table_limit(&self.ctx, &self.table)
         self.ctx.counters[G_BUFFER_BYTES] = self.ctx.pool.bytes
 
+    # ---- the packer's methods (packing.pyx), for who has the pipeline
+
     def pending(self):
-        """As Packer.pending."""
         return self.packer.pending()
 
     def take(self):
-        """As Packer.take."""
         return self.packer.take()
 
     def use_slots(self, unsigned char[::1] memory not None, uint32_t count, uint32_t batch_bytes):
-        """As Packer.use_slots."""
         self.packer.use_slots(memory, count, batch_bytes)
 
     def release(self, uint32_t slot):
-        """As Packer.release."""
         self.packer.release(slot)
 
     def free_slots(self):
-        """As Packer.free_slots."""
         return self.packer.free_slots()
 
     def statistics(self):
