@@ -32,6 +32,8 @@
 #include "capture.h"
 #include "descriptors.h"
 #include "connections.h"
+#include "gate.h"
+#include "traffic.h"
 #include "syscalls.h"
 #include "sockets.h"
 #include "lifetimes.h"
