@@ -103,7 +103,7 @@ static __always_inline void end_connection(u64 name, struct conn *c, u32 reason)
     if (p && p->connections)
         p->connections -= 1;
     count(STAT_ENTRIES_ENDED, 1);
-    if (c->opened)
+    if (c->opened || c->bound)
         send_close(c, reason);
 #ifdef IDENTITY_SOCKET
     u64 sk = c->sk;

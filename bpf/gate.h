@@ -11,7 +11,7 @@ static __always_inline u64 first_bytes(struct scratch *s, u64 base, u64 buffers,
         asm volatile("" : "+r"(m));
         if (m > SNIFF_BYTES)
             m = SNIFF_BYTES;
-        return bpf_probe_read_user(s->sniffed, m, (void *)base) ? 0 : m;
+        return bpf_probe_read_user(s->sniff.bytes, m, (void *)base) ? 0 : m;
     }
     s->fill = 0;
     s->left = n;
@@ -34,7 +34,7 @@ static __always_inline u64 first_bytes(struct scratch *s, u64 base, u64 buffers,
             continue;
         fill &= SNIFF_BYTES - 1;
         asm volatile("" : "+r"(m));
-        if (m > SNIFF_BYTES || bpf_probe_read_user(&s->sniffed[fill], m, (void *)v.base))
+        if (m > SNIFF_BYTES || bpf_probe_read_user(&s->sniff.bytes[fill], m, (void *)v.base))
             break;
         s->fill += m;
         s->left -= m;
@@ -43,9 +43,9 @@ static __always_inline u64 first_bytes(struct scratch *s, u64 base, u64 buffers,
 }
 
 /* The first bytes of a connection whose opening was seen. May the data be captured? */
-static __always_inline bool decide(struct conn *c, struct scratch *s, u64 m, u64 n, u32 dir)
+static __always_inline bool decide(struct conn *c, struct sniff *s, u64 m, u64 n, u32 dir)
 {
-    u8 *b = s->sniffed;
+    u8 *b = s->bytes;
     u32 first = c->role == ROLE_CLIENT ? DIR_OUT : DIR_IN;
     if (!m) {
         count(STAT_FAULTS, 1); /* a hole that the shard sees at the next event */
@@ -61,10 +61,10 @@ static __always_inline bool decide(struct conn *c, struct scratch *s, u64 m, u64
         return false;
     }
     /* the state stays in the entry: in registers it would multiply the verifier's states by the loop's turns */
-    s->fill = m;
+    s->count = m;
 #pragma clang loop unroll(disable)
     for (int i = 0; i < SNIFF_BYTES; i++) {
-        if (i >= s->fill)
+        if (i >= s->count)
             break;
         u8 token = c->token;
         u32 first4 = c->first4;
@@ -91,8 +91,8 @@ static __always_inline bool decide(struct conn *c, struct scratch *s, u64 m, u64
     return true;
 }
 
-static __always_inline bool starts_usually(struct scratch *s, u64 m)
+static __always_inline bool starts_usually(struct sniff *s, u64 m)
 {
-    u8 *b = s->sniffed;
+    u8 *b = s->bytes;
     return m >= 8 && usual_start((u32)b[0] | (u32)b[1] << 8 | (u32)b[2] << 16 | (u32)b[3] << 24);
 }

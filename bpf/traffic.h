@@ -133,7 +133,7 @@ static __always_inline u32 meet_call(void)
             return DONE;
     } else {
         /* nothing is stored on a miss: files, pipes and eventfds never fill the map */
-        if (!starts_usually(s, first_bytes(s, base, buffers, n)))
+        if (!starts_usually(&s->sniff, first_bytes(s, base, buffers, n)))
             return DONE;
         struct conn *fresh = &s->fresh;
         __builtin_memset(fresh, 0, sizeof(*fresh));
@@ -151,12 +151,12 @@ static __always_inline u32 meet_call(void)
     if (at == UNPLACED)
         return DONE;
     if (c->state == CONN_WAITING) {
-        if (!starts_usually(s, first_bytes(s, base, buffers, n)))
+        if (!starts_usually(&s->sniff, first_bytes(s, base, buffers, n)))
             return DONE;
         c->state = CONN_HTTP;
     } else if (c->state == CONN_UNDECIDED) {
         u64 m = first_bytes(s, base, buffers, n);
-        if (!decide(c, s, m, n, k.dir))
+        if (!decide(c, &s->sniff, m, n, k.dir))
             return DONE;
     } else if (c->state != CONN_HTTP) {
         return DONE;

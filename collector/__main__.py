@@ -10,7 +10,8 @@ import stat
 import sys
 import tempfile
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from collector import __version__, config, errors, files, logs
 from collector.errors import CollectorError, ConfigError
@@ -129,8 +130,10 @@ def _seconds(text: str) -> float:
 MOST_NAMES_BYTES = 100_000  # they go to the loader in one message
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Returns the exit code."""
+def main(arguments: Sequence[str] | None = None, loader: Mapping[str, Any] | None = None) -> int:
+    """Returns the exit code. ``loader``: fields of the loader's start message for `run`, which only code can set: further
+    probe sources (collector.loader.probes.sources).
+    """
     closed = logs.keep_standard_descriptors()
     options = parser().parse_args(arguments)
     try:
@@ -156,7 +159,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         logs.set_up_supervisor(settings["AKTO_LOG_LEVEL"], settings["COLLECTOR_LOG_FORMAT"])
         for warning in settings.warnings:
             logging.getLogger("config").warning(warning)
-        return run(settings, options) if options.command == "run" else replay(settings, options)
+        return run(settings, options, loader) if options.command == "run" else replay(settings, options)
     except CollectorError as error:
         logs.say(f"collector: {error}")
         return error.exit_code
@@ -247,8 +250,8 @@ def _process(number: int) -> int:
     return tgid
 
 
-def run(settings: config.Config, options: argparse.Namespace) -> int:
-    """`collector run`."""
+def run(settings: config.Config, options: argparse.Namespace, loader: Mapping[str, Any] | None = None) -> int:
+    """`collector run`. ``loader``: as in `main`."""
     from collector.loader import capturefile, preflight
     from collector.router import partition
     from collector.supervisor.lock import NodeLock, within
@@ -268,7 +271,7 @@ def run(settings: config.Config, options: argparse.Namespace) -> int:
             "header_bytes": settings["COLLECTOR_HEADER_BYTES"], "pids": pids,
             "ports": options.port, "unix": settings["COLLECTOR_UNIX_SOCKETS"], "record": bool(options.record),
             "record_limit": capturefile.DEFAULT_LIMIT_BYTES,
-            "announce": _announcement(settings, options, kind, pids),
+            "announce": _announcement(settings, options, kind, pids), **(loader or {}),
         }
         fds = []
         if options.record:

@@ -86,7 +86,8 @@ def layout():
 
 
 def pack_known(conn, const unsigned char[::1] local not None, const unsigned char[::1] remote not None, *,
-               uint64_t ts_ns, int role, uint16_t local_port, uint16_t remote_port, uint16_t ring=0):
+               uint64_t ts_ns, int role, uint16_t local_port, uint16_t remote_port, uint16_t ring=0,
+               uint8_t source=0):
     """An EVENT_OPEN with START_REJOIN from 16-byte addresses, as the kernel's table has them."""
     cdef event_open o
     if local.shape[0] != 16 or remote.shape[0] != 16:
@@ -100,6 +101,7 @@ def pack_known(conn, const unsigned char[::1] local not None, const unsigned cha
     o.role = <uint8_t>role
     o.start = START_REJOIN
     o.h.ring = ring
+    o.h.source = source
     return _ring_record(&o, sizeof(o), NULL, 0)
 
 
@@ -232,6 +234,7 @@ def walk(const unsigned char[::1] span not None):
     cdef event_header* h
     cdef event_open* o
     cdef event_close* c
+    cdef event_bind* b
     out = []
     while off < end:
         if end - off < RING_HEADER_BYTES:
@@ -262,6 +265,10 @@ def walk(const unsigned char[::1] span not None):
             elif h.type == EVENT_CLOSE:
                 c = <event_close*>h
                 event["final"] = (c.final_pos[0], c.final_pos[1])
+            elif h.type == EVENT_BIND:
+                b = <event_bind*>h
+                event.update(socket=b.socket, role=b.role, family=b.family, local=(bytes(b.local[:16]), b.local_port),
+                             remote=(bytes(b.remote[:16]), b.remote_port))
             out.append(event)
         off += ring_advance(length)
     return out

@@ -11,6 +11,7 @@ import os
 import socket
 from dataclasses import dataclass
 
+from collector import abi
 from collector.loader import kernel
 
 PER_SECOND = 500
@@ -32,6 +33,12 @@ def process_name(pid: int) -> bytes:
             return file.read().strip()[:15]
     except OSError:
         return b""
+
+
+def process_event(pid: int, ring: int, now_ns: int) -> bytes:
+    """The event that tells a ring's shard the process's name, empty when it is gone."""
+    name = process_name(pid)
+    return abi.pack_process(pid, name, ts_ns=now_ns, ring=ring) if name else b""
 
 
 def is_socket(pid: int, fd: int) -> bool | None:

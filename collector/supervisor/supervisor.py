@@ -32,6 +32,7 @@ from collector.router.slots import BATCH_BYTES
 from collector.shards.pipeline import COUNTER_NAMES
 from collector.supervisor import identity, memory, policy
 from collector.supervisor.child import ChildProcess
+from collector.supervisor.handover import KINDS, Handover
 from collector.supervisor.health import Health
 
 log = logging.getLogger("supervisor")
@@ -103,8 +104,7 @@ class Supervisor:
         self._stop_reason = ""
         self._failed = ""
         self._slots: dict[int, tuple[int, int]] = {}  # shard -> (life, memory of its batches)
-        self._adopted: tuple[dict[str, Any], list[int]] | None = None
-        self._attached_line = ""
+        self._handover = Handover()
         self._announced = False
         self._unseen: list[tuple[str, str, int]] = []  # metrics.unseen
         self._unseen_logged: set[tuple[str, str]] = set()
@@ -126,7 +126,7 @@ class Supervisor:
             self._health = Health(config["COLLECTOR_HEALTH_ADDRESS"], plan.health_directory, self._memory,
                                   list(COUNTER_NAMES))
         self.everyone = [*self.children, *([self._health.child] if self._health is not None else [])]
-        self._identity = identity.choose(2)  # one for the stages, one for the health child
+        self._identity = identity.choose(3)  # for the stages, the health child, and who reads libraries for the loader
         if self._identity.why:
             log.log(logging.WARNING if plan.live else logging.INFO, "%s", self._identity.why)
         self._soft, self._hard = memory.thresholds(
@@ -186,13 +186,11 @@ class Supervisor:
             self._health.start({"log_level": plan.config["AKTO_LOG_LEVEL"],
                                 "uid": self._identity.ids[1] if self._identity.ids else None}, self._state())
         else:
-            message = {**self._common(), **plan.loader_message, "adopt": None, "spare": len(plan.loader_fds),
-                       "ours": self.pids(), "known": sorted(self._known_pids)}
-            fds = [self._memory.fd, *plan.loader_fds]
-            if self._adopted is not None:
-                message["adopt"] = self._adopted[0]
-                fds += self._adopted[1]
-            child.start(message, fds, plan.directory)
+            message = {**self._common(), **plan.loader_message, "adopt": self._handover.offer(), "ours": self.pids(),
+                       "known": sorted(self._known_pids),
+                       "reader_uid": self._identity.ids[2] if self._identity.ids else None}
+            child.start(message, [self._memory.fd, *plan.loader_fds], plan.directory)
+            self._handover.turn(child)
         self._known_pids.update(self.pids())
         if child.role == "shard" and child.lives > 1:
             self.loader.tell({"kind": "new_shard", "number": child.block})
@@ -218,18 +216,13 @@ class Supervisor:
         return {"rings": True, "ring_bytes": ring_size(plan["ring_bytes"]), "memfd": bool(plan.get("test_rings"))}
 
     def _ring_fds(self) -> list[int]:
-        """The descriptors of the rings, and behind those of the kernel the words that it reads (bpf/maps.h unwanted), for
-        shards: they map them and close them at once (the kernel does not map a read-only descriptor, but a read-only mapping
-        cannot be made writable later).
+        """The descriptors of the rings, and behind those of the kernel the words that it reads (Handover.rings), for shards:
+        they map them and close them at once (the kernel does not map a read-only descriptor, but a read-only mapping cannot
+        be made writable later).
         """
         if self._plan.loader_message.get("test_rings"):
             return self._plan.loader_fds
-        if self._adopted is None:
-            return []
-        names = self._adopted[0]["names"]
-        first = len(names["programs"]) + len(names["maps"])
-        unwanted = self._adopted[1][len(names["programs"]) + names["maps"].index("unwanted")]
-        return [*self._adopted[1][first : first + len(names["rings"])], unwanted]
+        return self._handover.rings()
 
     def _budget(self) -> int:
         base = self._base_bytes or 110 * memory.MIB
@@ -289,7 +282,7 @@ class Supervisor:
             for child in self.everyone:
                 while child.pid is not None and not child.reap():
                     time.sleep(0.005)
-            self._release()
+            self._handover.release()
             for _life, fd in self._slots.values():
                 os.close(fd)
             self._slots.clear()
@@ -316,7 +309,7 @@ class Supervisor:
         if self._signals > 1:
             for child in self.everyone:
                 child.kill()
-            self._release()
+            self._handover.release()
             if self._plan.directory:
                 shutil.rmtree(self._plan.directory, ignore_errors=True)
             os._exit(128 + number)
@@ -400,6 +393,7 @@ class Supervisor:
             for message, fds in child.said():
                 self._heard(child, message, fds)
             self._watch(child, now)
+        self._handover.turn(self.loader)
         self._watch_memory(now)
         self._tell_health(now)
 
@@ -435,16 +429,17 @@ class Supervisor:
             if child is self.loader and not self._captures_since:
                 self._captures_since = time.monotonic()
             self._announce()
-        elif (child is not self.loader and kind in ("attached", "fatal")
+        elif (child is not self.loader and kind in (*KINDS, "fatal")
               or child is not self.sink and kind == "destination_gone"):
             log.error("%s says what is not its business: killed", child.name)
             child.kill()
-        elif kind == "attached":
-            self._release()
-            self._adopted = (message, fds)
-            self._attached_line = message.get("line", "")
-            fds = []
-            for shard in self.shard_children:
+        elif kind in KINDS:
+            try:
+                self._handover.heard(message, fds)
+            except (ValueError, KeyError) as error:
+                log.error("%s sent a malformed hand-over (%s); killing it", child.name, error)
+                child.kill()
+            for shard in self.shard_children if kind == "attached" else ():
                 shard.tell({"kind": "rings", **self._rings_message()}, self._ring_fds())
         elif kind == "unseen" and child is self.loader:
             self._heard_unseen(message["rows"])
@@ -475,13 +470,7 @@ class Supervisor:
         self._announced = True
         line = self._plan.loader_message.get("announce", "")
         if line and self._plan.config["AKTO_LOG_LEVEL"] != "OFF":
-            logs.say(line.format(attached=self._attached_line))
-
-    def _release(self) -> None:
-        """Let go of what the kernel gave the loader."""
-        adopted, self._adopted = self._adopted, None
-        for fd in adopted[1] if adopted is not None else ():
-            os.close(fd)
+            logs.say(line.format(attached=self._handover.line))
 
     def _watch(self, child: ChildProcess, now: float) -> None:
         """One idempotent step for one child: reap, then make it so."""
@@ -587,11 +576,13 @@ class Supervisor:
                     self._start(child)
                 except OSError as error:
                     log.error("cannot start %s: %s", child.name, error)
-        if self.loader.pid is not None and not self.loader.ready and self._adopted is None:
+        if self.loader.pid is not None and not self.loader.ready and self._handover.state is None:
             self.loader.kill()  # it had not begun: there is nothing to drain
             self._not_begun = True
-        self._release()  # the probes go with the loader's own descriptors
-        self._end_stage([self.loader], STOP_LOADER_SECONDS)
+        self._handover.finish(self.loader)
+        closing = self._handover.closing_seconds()
+        self._handover.release()  # the probes go with the loader's own descriptors
+        self._end_stage([self.loader], STOP_LOADER_SECONDS + closing)
         self._end_stage(self.shard_children, STOP_SHARDS_SECONDS)
         self._end_stage([self.sink], (STOP_SINK_SECONDS if self._signals else self._plan.stop_sink_seconds) + 2.0)
 
