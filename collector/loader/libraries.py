@@ -149,7 +149,7 @@ class Libraries:
             try:
                 self._job = locate.Job(source.name, self._modules, fd, self._uid)
             except OSError as error:
-                log.warning("not attached: %s: cannot start a child to read it: %s", target.name, error)
+                log.warning("not attached: %r: cannot start a child to read it: %s", target.name, error)
                 self._waiting.popleft()
                 os.close(fd)
             return
@@ -161,7 +161,7 @@ class Libraries:
         probes = self._probes[source.name]
         found = locate.read_answer(data, list(probes), os.fstat(fd).st_size)
         if isinstance(found, Unsupported):
-            log.warning("not attached: %s: %s", target.name, found.why)
+            log.warning("not attached: %r: %s", target.name, found.why)
             os.close(fd)
             return
         for program, probe in probes.items():
@@ -177,12 +177,12 @@ class Libraries:
         probe, target, fd, offsets = self._work.popleft()
         if probe is None:
             os.close(fd)
-            log.info("attached: library %s (%s)", target.name, target.key)
+            log.info("attached: library %r (%s)", target.name, target.key)
             return
         try:
             self._attachments.attach(probe, target, offsets)
         except OSError as error:
-            log.warning("not attached: %s in library %s (%s): %s", probe.program, target.name, probe.without, error)
+            log.warning("not attached: %s in library %r (%s): %s", probe.program, target.name, probe.without, error)
 
     def close(self) -> None:
         """End the child, if there is one."""

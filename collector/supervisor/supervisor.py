@@ -580,9 +580,8 @@ class Supervisor:
             self.loader.kill()  # it had not begun: there is nothing to drain
             self._not_begun = True
         self._handover.finish(self.loader)
-        closing = self._handover.closing_seconds()
-        self._handover.release()  # the probes go with the loader's own descriptors
-        self._end_stage([self.loader], STOP_LOADER_SECONDS + closing)
+        self._handover.stop()  # the probes go with the loader's own descriptors
+        self._end_stage([self.loader], STOP_LOADER_SECONDS)
         self._end_stage(self.shard_children, STOP_SHARDS_SECONDS)
         self._end_stage([self.sink], (STOP_SINK_SECONDS if self._signals else self._plan.stop_sink_seconds) + 2.0)
 

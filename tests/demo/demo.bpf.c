@@ -69,6 +69,8 @@ int demo_bound(struct pt_regs *ctx)
 
 int demo_freed(struct pt_regs *ctx)
 {
-    end_object(bpf_get_current_pid_tgid(), PT_REGS_PARM1(ctx), CLOSE_NORMAL);
+    u64 id = bpf_get_current_pid_tgid();
+    if (traced(id >> 32))
+        end_object(id, PT_REGS_PARM1(ctx), CLOSE_NORMAL);
     return 0;
 }

@@ -147,7 +147,7 @@ class Attachments:
             yield names, fds, []
 
     def close_kernel(self) -> None:
-        """Detach the tracepoints. What is attached to libraries ends with the process, which would have to wait for each."""
+        """Detach the tracepoints. Probes of libraries end with the supervisor's duplicates, when nothing waits."""
         for name in [name for name in self._held if name.startswith(KERNEL + "/")]:
             os.close(self._held.pop(name))
 

@@ -74,7 +74,8 @@ def test_a_new_loader_gets_300_probes_in_bounded_messages_and_takes_them_up() ->
     loaded = Loaded.adopt(STATE, loader.named)
     assert list(loaded.programs) == ["a"] and set(loaded.maps) == {"conns", "unwanted"} and len(loaded.rings) == 2
     assert handover.rings() == [loader.named["rings/0"], loader.named["rings/1"], loader.named["maps/unwanted"]]
-    assert handover.closing_seconds() == pytest.approx(45)
+    handover.stop()
+    assert count_fds() == before + 300  # the probes of the library stay until all is delivered
     handover.release()
     assert count_fds() == before and handover.rings() == [] and handover.offer() is None
 
