@@ -162,6 +162,7 @@ static __always_inline void bind_object(struct object *o, u64 id, s32 fd)
     }
     o->socket = s->conn_id;
     s->state = CONN_IGNORED;
+    s->told = id >> 32; /* whose name the object brings: the socket's end is an event of that process */
     s->bound = 1;
 }
 
