@@ -229,19 +229,20 @@ def test_300_probes_survive_a_killed_loader(uprobes: str, tmp_path: Path) -> Non
     assert code == 0 and covered(library) == 0, collector.log()
 
 
-@pytest.mark.skip(reason="the shards do not act upon BIND and the source of the bytes yet")
-@pytest.mark.parametrize("scenario", ["known", "late", "never", "memory", "killed"])
+@pytest.mark.parametrize("scenario", [
+    "known", "never", "memory", "killed",
+    pytest.param("late", marks=pytest.mark.xfail(reason="the shards do not act upon BIND yet", strict=True))])
 def test_records_of_the_library(played: dict[str, list[Any]], scenario: str) -> None:
     records = [record for record in played["records"] if f"/{scenario}?" in record["path"]]
     sides = ("1",) if scenario == "memory" else ("1", "2")
     assert sorted((record["direction"], record["path"]) for record in records) == [
         (side, f"/{scenario}?n={number}") for side in sides for number in range(len(SIZES))]
     for record in records:
-        size = SIZES[int(record["path"].rpartition("=")[2])]
-        assert record["requestPayload"] == "q" * size and record["responsePayload"] == "a" * size
-        assert scenario in ("never", "memory") or not record["mark"]
-    if scenario in ("known", "late", "killed"):
-        server_host, server_port, client_host, client_port = played[f"ends {scenario}"]
-        bound = [record for record in records if scenario != "late" or record["path"].endswith("n=2")]
-        assert {(record["ip"], record["destIp"]) for record in bound} == {
-            (f"{client_host}:{client_port}", f"{server_host}:{server_port}")}
+        number = int(record["path"].rpartition("=")[2])
+        assert record["requestPayload"] == "q" * SIZES[number] and record["responsePayload"] == "a" * SIZES[number]
+        if scenario in ("never", "memory") or scenario == "late" and number < 2:  # before it is bound
+            assert record["mark"] == ["peer_unknown"]
+        else:
+            server_host, server_port, client_host, client_port = played[f"ends {scenario}"]
+            assert not record["mark"]
+            assert (record["ip"], record["destIp"]) == (f"{client_host}:{client_port}", f"{server_host}:{server_port}")
