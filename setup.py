@@ -1,11 +1,15 @@
 """Only the list of Cython modules and how to compile them; everything else is in pyproject.toml.
 
-COLLECTOR_DEBUG=1 builds with bounds, overflow and address checks; COLLECTOR_DEBUG=fuzz with coverage for libFuzzer too
-(clang only; scripts/fuzz does it). Give such a build directories of its own (`setup.py build --build-base`, and
-COLLECTOR_BUILD for the C files): it can only be loaded into a program that brings the sanitizers' runtime.
+COLLECTOR_DEBUG=1 builds with bounds, overflow and address checks (`make debug-build` does it); COLLECTOR_DEBUG=fuzz with
+coverage for libFuzzer too (clang only; scripts/fuzz does it). Such a build has directories of its own (`setup.py build
+--build-base`, and COLLECTOR_BUILD for the C files): it can only be loaded into a program that brings the sanitizers'
+runtime. COLLECTOR_EXTENSIONS=0 leaves the extensions out: scripts/setup compiles them in place itself.
+
+A module is compiled again when its .pyx, a .pxd that it cimports or a header that one of these names has changed.
 """
 
 import os
+import sys
 from pathlib import Path
 
 from Cython.Build import cythonize
@@ -14,6 +18,9 @@ from setuptools import Extension, find_packages, setup
 DEBUG = os.environ.get("COLLECTOR_DEBUG") in ("1", "fuzz")
 FUZZ = os.environ.get("COLLECTOR_DEBUG") == "fuzz"
 HERE = Path(__file__).parent
+
+if DEBUG and ("--inplace" in sys.argv or "-i" in sys.argv):
+    raise SystemExit("an ordinary Python cannot import a debug build, so it is not made in place: see make debug-build")
 
 flags = ["-std=c11", "-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-cast-function-type",
          "-Wno-missing-field-initializers"]
@@ -40,6 +47,8 @@ extensions = [
 
 if not extensions:
     raise SystemExit("no .pyx files: not a whole source tree")
+if os.environ.get("COLLECTOR_EXTENSIONS") == "0":
+    extensions = []
 
 setup(
     # bpf/ stays at the top of the repository and travels inside the package (compiler.py looks in both places)

@@ -3,7 +3,9 @@
  * First bytes -> is it HTTP/1? No helpers, no maps: also compiled natively by the tests.
  *
  * A connection whose opening was seen is judged by grammar (any method token, a blank, something like a target), with
- * "undecided" for senders that write byte by byte. A descriptor we know nothing of is judged by a list of usual starts.
+ * "undecided" for senders that write byte by byte. One that begins with a preamble of the PROXY protocol is let through
+ * as soon as that is certain: what follows the preamble is for the shard to judge. A descriptor we know nothing of is
+ * judged by a list of usual starts; a preamble is none of them, for it only stands at the beginning of a connection.
  */
 
 enum verdict { VERDICT_NO = 0, VERDICT_YES = 1, VERDICT_MORE = 2, VERDICT_TLS = 3, VERDICT_HTTP2 = 4 };
@@ -40,7 +42,11 @@ static __always_inline bool is_tchar(u8 c)
 
 /*
  * One byte of the request side. `token` is the number of method bytes so far (TOKEN_BLANK once its blank was seen),
- * `first4` the first four bytes.
+ * `first4` the first four bytes of the method; before it, the last four line breaks.
+ *
+ * Preambles of the PROXY protocol: version 1 is known by `PROXY ` and version 2 by CR LF CR LF NUL, for no request
+ * has a NUL behind empty lines. Some more is let through (`PROX` and anything up to a blank; more line breaks), because
+ * each comparison here costs the verifier 10,000 instructions and more: the shard reads the preamble by the letter.
  */
 static __always_inline u32 judge_byte(u8 c, u8 *token, u32 *first4)
 {
@@ -52,16 +58,21 @@ static __always_inline u32 judge_byte(u8 c, u8 *token, u32 *first4)
         return VERDICT_NO;
     }
     if (*token == 0) {
-        if (c == '\r' || c == '\n') /* empty lines before a request are to be ignored (RFC 9112 section 2.2) */
+        if (c == '\r' || c == '\n') { /* empty lines before a request are to be ignored (RFC 9112 section 2.2) */
+            *first4 = *first4 << 8 | c;
             return VERDICT_MORE;
+        }
+        if (c == 0 && *first4 == FOUR('\n', '\r', '\n', '\r'))
+            return VERDICT_YES;
         if (c == 0x16)
             return VERDICT_TLS;
+        *first4 = 0;
     }
     if (*token < 4)
         *first4 |= (u32)c << (*token * 8);
     if (c == ' ' && *token > 0) {
         *token = TOKEN_BLANK;
-        return VERDICT_MORE;
+        return *first4 == FOUR('P', 'R', 'O', 'X') ? VERDICT_YES : VERDICT_MORE;
     }
     if (!is_tchar(c) || *token >= TOKEN_LIMIT)
         return VERDICT_NO;

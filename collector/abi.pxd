@@ -29,6 +29,7 @@ cdef extern from "event.h" nogil:
         EVENT_F_SIZE_ONLY
         EVENT_F_FAULT
         SOURCE_SYSCALL
+        SOURCE_OPENSSL
         CLOSE_NORMAL
         CLOSE_NOT_HTTP
         CLOSE_RESET

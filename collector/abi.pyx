@@ -130,13 +130,14 @@ cdef void _fill_header(event_header* h, conn, int type_, uint64_t ts_ns) except 
 
 
 def pack_data(conn, int direction, uint64_t pos, const unsigned char[::1] data not None, *, uint64_t ts_ns=0,
-              len_true=None, int flags=0):
+              len_true=None, int flags=0, int source=SOURCE_SYSCALL):
     """One EVENT_DATA record. ``conn`` is (conn_id, tgid, fd); ``len_true`` (bytes) defaults to len(data)."""
     cdef event_header h
     _fill_header(&h, conn, EVENT_DATA, ts_ns)
     h.dir = <uint8_t>direction
     h.pos = pos
     h.flags = <uint8_t>flags
+    h.source = <uint8_t>source
     h.len_cap = <uint32_t>data.shape[0]
     h.len_true = h.len_cap if len_true is None else <uint32_t>len_true
     return _ring_record(&h, sizeof(h), &data[0] if data.shape[0] else NULL, <size_t>data.shape[0])
@@ -208,13 +209,32 @@ def pack_ahead(conn, *, uint64_t ts_ns=0):
     return _ring_record(&h, sizeof(h), NULL, 0)
 
 
-def pack_eof(conn, int direction, uint64_t pos, *, uint64_t ts_ns=0):
+def pack_eof(conn, int direction, uint64_t pos, *, uint64_t ts_ns=0, int source=SOURCE_SYSCALL):
     """One EVENT_EOF record: ``direction`` ended at position ``pos`` (bytes)."""
     cdef event_header h
     _fill_header(&h, conn, EVENT_EOF, ts_ns)
     h.dir = <uint8_t>direction
     h.pos = pos
+    h.source = <uint8_t>source
     return _ring_record(&h, sizeof(h), NULL, 0)
+
+
+def pack_bind(conn, uint64_t socket_id, *, uint64_t ts_ns=0, int role=ROLE_UNKNOWN, local=("", 0), remote=("", 0),
+              int source=SOURCE_OPENSSL):
+    """One EVENT_BIND record: the object ``conn`` is the socket whose conn_id is ``socket_id``; its ends as in pack_open."""
+    cdef event_bind b
+    cdef bytes here = address16(local[0])
+    cdef bytes there = address16(remote[0])
+    memset(&b, 0, sizeof(b))
+    _fill_header(&b.h, conn, EVENT_BIND, ts_ns)
+    b.h.source = <uint8_t>source
+    b.socket = socket_id
+    memcpy(b.local, <const char*>here, 16)
+    memcpy(b.remote, <const char*>there, 16)
+    b.local_port = local[1]
+    b.remote_port = remote[1]
+    b.role = <uint8_t>role
+    return _ring_record(&b, sizeof(b), NULL, 0)
 
 
 def pack_exit(uint32_t tgid, *, uint64_t ts_ns=0, uint16_t ring=0):

@@ -1,19 +1,8 @@
-"""Time, as an argument: processes get a Clock, dissectors know only event time, nobody else asks the system."""
+"""The clocks of events and of records. Below shards/process.py there is none: time is the time of the events."""
 
 from __future__ import annotations
 
 import time
-from typing import Protocol
-
-
-class Clock(Protocol):
-    """What a process may ask about time."""
-
-    def monotonic_ns(self) -> int:
-        """CLOCK_MONOTONIC, ns: the clock of the kernel's events."""
-
-    def wall_offset_ns(self) -> int:
-        """CLOCK_REALTIME - CLOCK_MONOTONIC, ns."""
 
 
 class SystemClock:

@@ -1,20 +1,20 @@
 """Counters in shared memory: one block per child process, that child the only writer, the supervisor the reader.
 
 They outlive the process that writes them, so what a killed process had taken in and not given out is known.
-A block is 128 unsigned 64-bit numbers. The first 64 belong to the compiled core (shards/pipeline.pyx), the others to
+A block is 128 unsigned 64-bit numbers. The first 64 belong to the compiled core (shards/state.pxd), the others to
 the Python around it; the names are in metrics.py.
 """
 
 from __future__ import annotations
 
-import fcntl
 import mmap
 import os
 from collections.abc import Sequence
 
+from collector import memfd
+
 BLOCK = 128
 CORE = 64
-_F_ADD_SEALS, _F_SEAL_SHRINK, _F_SEAL_GROW = 1033, 2, 4
 
 
 class CounterMemory:
@@ -23,11 +23,7 @@ class CounterMemory:
     def __init__(self, blocks: int, fd: int | None = None, *, read_only: bool = False) -> None:
         self.blocks = blocks
         if fd is None:
-            fd = os.memfd_create("collector-counters", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-            os.fchmod(fd, 0o600)  # a child with a read-only descriptor must not open it again to write
-            os.ftruncate(fd, max(mmap.PAGESIZE, blocks * BLOCK * 8))
-            # a child that made it shorter would end the supervisor with SIGBUS
-            fcntl.fcntl(fd, _F_ADD_SEALS, _F_SEAL_SHRINK | _F_SEAL_GROW)
+            fd = memfd.create("collector-counters", max(mmap.PAGESIZE, blocks * BLOCK * 8))
         self.fd = fd
         self._map = mmap.mmap(fd, 0, prot=mmap.PROT_READ if read_only else mmap.PROT_READ | mmap.PROT_WRITE)
         self._numbers = memoryview(self._map).cast("Q")

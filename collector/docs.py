@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from collector import config, metrics
+from collector import config_pages, metrics
 
 
 def main(directory: str) -> None:
     """Write configuration.md and metrics.md into ``directory``."""
-    (Path(directory) / "configuration.md").write_text(config.markdown())
+    (Path(directory) / "configuration.md").write_text(config_pages.markdown())
     (Path(directory) / "metrics.md").write_text(metrics.markdown())
 
 

@@ -7,7 +7,7 @@ Help says what is counted and what an operator should conclude.
 from __future__ import annotations
 
 import collections
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,18 @@ from collector.counters import CounterMemory, Counters
 
 COUNTER, GAUGE = "counter", "gauge"
 
+# The numbers of the compiled core, in the order of their places in a shard's block (shards/state.pxd; a test compares).
+CORE_NAMES = (
+    "events", "event_bytes", "bad_events", "connections_opened", "connections_closed", "connections_not_http",
+    "records", "records_marked", "record_bytes", "records_dropped_size", "orphan_responses",
+    "filtered_rule", "filtered_ip_host", "filtered_metadata", "filtered_egress", "filtered_port",
+    "holes", "hole_bytes", "uncaptured_bytes", "overlaps", "resyncs", "skipped_bytes", "interim_responses",
+    "upgraded", "undecoded_bodies", "evicted_connections", "evicted_budget", "timed_out", "unanswered",
+    "suspect_events", "callback_errors", "unconfirmed_exchanges",
+    "evicted_connection_bytes", "sampled_out_exchanges", "records_dropped_bandwidth", "evicted_active_connections",
+    "refused_bodies", "other_source_bytes",
+    "connections", "queued_exchanges", "buffer_bytes", "current_connection", "input_bytes", "buffer_peak_bytes",
+)
 # Python-side numbers of each role, in the order of their place in the block (collector/counters.py, offset CORE).
 COMMON = ("heartbeat_ns", "cpu_ns", "log_lines_dropped", "ready")
 LOADER_NAMES = (*COMMON, "spans", "span_bytes", "spans_announced_again", "record_file_bytes",
@@ -56,7 +68,6 @@ class Metric:
     key: str
     help: str
     labels: tuple[tuple[str, str], ...] = ()
-    scale: float = 1.0
 
 
 def _core(name: str, key: str, help_: str, *labels: tuple[str, str], kind: str = COUNTER) -> Metric:
@@ -94,6 +105,8 @@ METRICS: tuple[Metric, ...] = (
     _core("collector_hole_bytes", "hole_bytes", "Bytes missing in those places."),
     _core("collector_uncaptured_bytes", "uncaptured_bytes",
           "Bytes that were counted and not copied: beyond the limit of one call, sendfile, splice."),
+    _core("collector_other_source_bytes", "other_source_bytes",
+          "Bytes of a socket whose plaintext is captured at a library, or of one that was read in two ways: left out."),
     _core("collector_overlaps", "overlaps", "Events for bytes that were there already: two threads on one connection."),
     _core("collector_resyncs", "resyncs", "Times that a direction found a message start again after a hole."),
     _core("collector_skipped_bytes", "skipped_bytes", "Bytes that belong to no recorded message."),
@@ -167,20 +180,21 @@ METRICS: tuple[Metric, ...] = (
     Metric("collector_io_uring_setups", COUNTER, "loader", "io_uring_setups",
            "io_uring instances made. Their traffic cannot be seen: above zero, some traffic may be missing."),
     Metric("collector_ring_high_water_bytes", GAUGE, "loader", "ring_high_water_bytes",
-           "Fullest that a ring was found. Near COLLECTOR_RING_BYTES: enlarge it."),
+           "Highest fill level of any ring. Near COLLECTOR_RING_BYTES: enlarge the rings."),
     Metric("collector_probes", GAUGE, "loader", "probes", "Kernel programs attached."),
     Metric("collector_addresses_resolved", COUNTER, "loader", "addresses_resolved",
-           "Addresses of connections that were older than the collector, found afterwards."),
-    Metric("collector_addresses_failed", COUNTER, "loader", "addresses_failed", "The same, not found."),
+           "Address lookups, for connections that are older than the collector, that succeeded."),
+    Metric("collector_addresses_failed", COUNTER, "loader", "addresses_failed", "Address lookups that failed."),
     Metric("collector_record_file_bytes", COUNTER, "loader", "record_file_bytes", "Bytes written by --record."),
     Metric("collector_record_file_skipped_bytes", COUNTER, "loader", "record_file_skipped_bytes",
            "Bytes not written by --record because its limit was reached or the file could not be written."),
     Metric("collector_log_lines_dropped", COUNTER, "shard", "log_lines_dropped",
            "Log lines of a shard that could not be handed over in time."),
     Metric("collector_refused_messages", COUNTER, "shard", "refused_messages",
-           "Messages between our processes that were refused: another life's, or a stranger's."),
+           "Messages between the processes that were refused: meant for an earlier process, or not from this collector."),
     Metric("collector_batches", COUNTER, "shard", "batches", "Batches of records sent to the sink."),
-    Metric("collector_batches_resent", COUNTER, "shard", "batches_resent", "Batches sent again to a new sink."),
+    Metric("collector_batches_resent", COUNTER, "shard", "batches_resent",
+           "Batches sent again: to a new sink, or because a link broke."),
     Metric("collector_in_flight_bytes", GAUGE, "shard", "in_flight_bytes", "Bytes of records not acknowledged yet."),
     Metric("collector_batches_without_slot", COUNTER, "shard", "batches_without_slot",
            "Batches that went through a socket: the destination was slow, so no shared memory was free, or a "
@@ -191,20 +205,20 @@ METRICS: tuple[Metric, ...] = (
     Metric("collector_failed_records", COUNTER, "sink", "failed_records",
            "Records that the destination refused for good."),
     Metric("collector_dropped_records", COUNTER, "sink", "dropped_records",
-           "Records dropped, oldest first, while the destination was away. Above zero: data is missing."),
+           "Records dropped, oldest first, while the destination was unavailable. Above zero: data is missing."),
     Metric("collector_sink_unreadable_batches", COUNTER, "sink", "unreadable_batches",
            "Batches lost because their memory was gone (a shard died twice while they waited); their records "
            "are among the failed ones."),
     Metric("collector_write_errors", COUNTER, "sink", "write_errors", "Failed attempts to deliver."),
     Metric("collector_sink_queue_bytes", GAUGE, "sink", "queue_bytes", "Bytes that wait for the destination."),
     Metric("collector_destination_up", GAUGE, "sink", "destination_up", "1 while the destination takes records."),
-    Metric("collector_restarts", COUNTER, "supervisor", "restarts_loader", "Children started again.",
+    Metric("collector_restarts", COUNTER, "supervisor", "restarts_loader", "Child processes restarted.",
            (("child", "loader"),)),
-    Metric("collector_restarts", COUNTER, "supervisor", "restarts_shard", "Children started again.",
+    Metric("collector_restarts", COUNTER, "supervisor", "restarts_shard", "Child processes restarted.",
            (("child", "shard"),)),
-    Metric("collector_restarts", COUNTER, "supervisor", "restarts_sink", "Children started again.",
+    Metric("collector_restarts", COUNTER, "supervisor", "restarts_sink", "Child processes restarted.",
            (("child", "sink"),)),
-    Metric("collector_restarts", COUNTER, "supervisor", "restarts_health", "Children started again.",
+    Metric("collector_restarts", COUNTER, "supervisor", "restarts_health", "Child processes restarted.",
            (("child", "health"),)),
     Metric("collector_health_requests", COUNTER, "health", "requests", "Requests for the health pages that were answered."),
     Metric("collector_health_refused", COUNTER, "health", "pushed_out", _HEALTH_REFUSED, (("reason", "full"),)),
@@ -212,11 +226,11 @@ METRICS: tuple[Metric, ...] = (
     Metric("collector_health_refused", COUNTER, "health", "bad_requests", _HEALTH_REFUSED, (("reason", "bad_request"),)),
     Metric("collector_memory_pss_bytes", GAUGE, "supervisor", "memory_pss_bytes",
            "Proportional set size of all processes; compared with TRAFFIC_BUFFER_THRESHOLD and AKTO_MEM_THRESH_RESTART."),
-    Metric("collector_shed", COUNTER, "supervisor", "shed", "Times that shards were told to give state up."),
+    Metric("collector_shed", COUNTER, "supervisor", "shed", "Times that the shards were told to shed connection state."),
     Metric("collector_lost_exchanges", COUNTER, "supervisor", "lost_exchanges",
            "Exchanges that a shard had begun when it died."),
     Metric("collector_lost_records", COUNTER, "supervisor", "lost_records",
-           "Records that a shard had made and the sink had not acknowledged when the shard died (at most so many)."),
+           "Records that a shard had made and the sink had not acknowledged when the shard died (upper bound)."),
     Metric("collector_lost_state_bytes", COUNTER, "supervisor", "lost_state_bytes",
            "Bytes of connection state that a shard held when it died."),
 )
@@ -225,14 +239,14 @@ METRICS: tuple[Metric, ...] = (
 Reading = tuple[str, dict[str, str], dict[str, int]]  # role, labels, values by key
 
 
-def readings(memory: CounterMemory, core_names: Sequence[str]) -> list[Reading]:
+def readings(memory: CounterMemory) -> list[Reading]:
     """Everybody's numbers. The blocks: the shards, then loader, sink and supervisor."""
     shards = memory.blocks - 3
     out: list[Reading] = []
     for i in range(shards):
         block = memory.block(i)
         out.append(("shard", {"shard": str(i)}, {**Counters(block, SHARD_NAMES).snapshot(),
-                                                 **Counters(block, core_names, 0).snapshot()}))
+                                                 **Counters(block, CORE_NAMES, 0).snapshot()}))
     for i, (role, names) in enumerate((("loader", LOADER_NAMES), ("sink", SINK_NAMES), ("supervisor", SUPERVISOR_NAMES))):
         out.append((role, {}, Counters(memory.block(shards + i), names).snapshot()))
     return out

@@ -1,8 +1,10 @@
 """What every child process does first: control channel, logs, counters, signals, privileges.
 
-    child = Child.begin(NAMES)     # reads the start message
-    child.drop_privileges()        # shards and sink
+    child = Child.begin(ShardStart, NAMES)     # reads the start message
+    child.drop_privileges()                    # shards, sink and health
     while not child.stopping: ...; child.beat()
+
+`run_process` is the whole of a process's `main`.
 """
 
 from __future__ import annotations
@@ -17,15 +19,18 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, Protocol, TypeVar
 
 from collector import control, logs
 from collector.counters import CounterMemory, Counters
+from collector.settings import Start
 
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 1, 4, 24, 38
 _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
 _LAST_CAPABILITY = 63
+
+S = TypeVar("S", bound=Start)
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -74,23 +79,25 @@ def drop_privileges(uid: int | None) -> None:
     prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # changing the user cleared it
 
 
-class Child:
+class Child(Generic[S]):
     """The process itself, as its supervisor sees it. ``start`` is the start message, ``fds`` its descriptors."""
 
-    def __init__(self, channel: socket.socket, start: dict[str, Any], fds: list[int], names: Sequence[str]) -> None:
+    def __init__(self, channel: socket.socket, start: S, fds: list[int], names: Sequence[str]) -> None:
         self.channel = channel
         self.start = start
         self.fds = fds
         self.stopping = False
-        memory = CounterMemory(start["blocks"], fds[0])
-        self.block = memory.block(start["block"])
+        memory = CounterMemory(start.blocks, fds[0])
+        self.block = memory.block(start.block)
         self.counters = Counters(self.block, names)
         channel.setblocking(False)
         self.beat()
 
     @classmethod
-    def begin(cls, names: Sequence[str]) -> Child:
-        """Read the start message from the channel in argv; ends the process when there is no supervisor."""
+    def begin(cls, kind: type[S], names: Sequence[str]) -> Child[S]:
+        """Read the start message from the channel in argv; ends the process when there is no supervisor. Raises
+        ProtocolError when it is not of this kind.
+        """
         prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         # Ctrl-C, timeout(1) and systemd signal the whole group: the order of the end is the supervisor's business
@@ -100,12 +107,14 @@ class Child:
         received = control.receive(channel)
         if received is None:
             sys.exit(0)
-        start, fds = received
-        logs.set_up_child(start["log_level"])
+        message, fds = received
+        message.pop("kind", None)
+        start = kind.from_message(message)
+        logs.set_up_child(start.log_level)
         return cls(channel, start, fds, names)
 
     def beat(self) -> None:
-        """Tell the supervisor that the loop goes round, and what it has cost."""
+        """Tell the supervisor that the main loop runs, and what it has cost."""
         self.counters["heartbeat_ns"] = time.monotonic_ns()
         self.counters["cpu_ns"] = time.process_time_ns()
         self.counters["log_lines_dropped"] = logs.dropped_lines()
@@ -147,4 +156,23 @@ class Child:
 
     def drop_privileges(self) -> None:
         """Become the user of the start message, for good: see the function of that name."""
-        drop_privileges(self.start["uid"])
+        drop_privileges(self.start.uid)
+
+
+class Process(Protocol):
+    """What a process's module makes of its Child."""
+
+    def run(self) -> int:
+        """Until told to stop; the exit code."""
+
+    def close(self) -> None:
+        """Let go of sockets."""
+
+
+def run_process(kind: type[S], names: Sequence[str], make: Callable[[Child[S]], Process]) -> int:
+    """The life of a child process; returns its exit code."""
+    process = make(Child.begin(kind, names))
+    try:
+        return process.run()
+    finally:
+        process.close()

@@ -7,7 +7,12 @@ import os
 import shutil
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+# No test is about how long it takes: a machine may be busy, a build may have sanitizers.
+hypothesis.settings.register_profile("collector", deadline=None)
+hypothesis.settings.load_profile("collector")
 
 ROOT = Path(__file__).resolve().parents[1]
 REQUIRE = bool(os.environ.get("COLLECTOR_REQUIRE_LIVE"))

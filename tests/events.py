@@ -11,14 +11,15 @@
 from __future__ import annotations
 
 import array
+import dataclasses
 import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import jsonschema
 
-from collector import abi
+from collector import abi, config
+from collector.settings import ShardSettings
 from collector.shards.filters import Filters
 from collector.shards.filters.rules import parse_rules
 from collector.shards.pipeline import Pipeline
@@ -43,18 +44,14 @@ def validate(record: dict[str, Any]) -> dict[str, Any]:
             "mark": marks, "words": {mark.partition(":")[0] for mark in marks}}
 
 
-def settings(**changes: Any) -> SimpleNamespace:
-    """Pipeline settings, the product's defaults."""
-    values: dict[str, Any] = {
-        "header_bytes": 65536, "body_bytes": 65536, "record_bytes": 1_000_000, "max_connections": 4096,
-        "buffer_bytes": 1 << 28, "connection_bytes": 10 << 20,
-        "input_bytes_per_minute": 0, "output_bytes_per_minute": 0, "inactive_seconds": 3.0,
-        "unanswered_seconds": 60.0, "response_bodies": True,
-        "disable_egress": False, "ignore_ip_hosts": False, "ignore_metadata": False, "want_details": False,
-        "ignore_ports": [], "only_ports": [], "record_prefix": "test-", "daemonset_id": "d"}
-    assert changes.keys() <= values.keys()
-    values.update(changes)
-    return SimpleNamespace(**values)
+DEFAULTS = dataclasses.replace(
+    ShardSettings.of(config.load({}), record_prefix="test-", daemonset_id="d"), max_connections=4096, buffer_bytes=1 << 28,
+    ignore_ports=())
+
+
+def settings(**changes: Any) -> ShardSettings:
+    """Pipeline settings, the product's defaults with room for everything, and these changes."""
+    return dataclasses.replace(DEFAULTS, **changes)
 
 
 def pipeline(rules: str | None = "[]", **changes: Any) -> Pipeline:
@@ -77,15 +74,18 @@ class Conversation:
 
     def __init__(self, pipe: Pipeline | None = None, *, conn: tuple[int, int, int] = ident(100, 5), role: int = abi.SERVER,
                  start: int = abi.SEEN, opened: bool = True, local: tuple[str, int] = ("10.0.0.1", 80),
-                 remote: tuple[str, int] = ("10.0.0.2", 40000), rules: str | None = "[]", **changes: Any) -> None:
+                 remote: tuple[str, int] = ("10.0.0.2", 40000), rules: str | None = "[]", source: int = 0,
+                 **changes: Any) -> None:
         self.pipe = pipe if pipe is not None else pipeline(rules, **changes)
         self.conn = conn
         self.now = 1_000_000_000
         self.positions = [0, 0]
+        self.source = source
         self.requests = abi.OUT if role == abi.CLIENT else abi.IN
         if opened:
             self.feed(abi.pack_process(conn[1], b"server", ts_ns=self.now))
-            self.feed(abi.pack_open(conn, ts_ns=self.now, role=role, start=start, local=local, remote=remote))
+            self.feed(abi.pack_open(conn, ts_ns=self.now, role=role, start=start, local=local, remote=remote,
+                                    source=source))
 
     def feed(self, events: bytes) -> None:
         """Ring records, as they are."""
@@ -98,7 +98,7 @@ class Conversation:
         size = len(data) if true_length is None else true_length
         if not lose:
             self.feed(abi.pack_data(self.conn, direction, self.positions[direction], data, ts_ns=self.now,
-                                    len_true=size, flags=flags))
+                                    len_true=size, flags=flags, source=self.source))
         self.positions[direction] += size
         return self
 
@@ -117,13 +117,14 @@ class Conversation:
 
     def eof(self, direction: int) -> Conversation:
         """The peer ended that direction."""
-        self.feed(abi.pack_eof(self.conn, direction, self.positions[direction], ts_ns=self.now))
+        self.feed(abi.pack_eof(self.conn, direction, self.positions[direction], ts_ns=self.now, source=self.source))
         return self
 
     def close(self) -> Conversation:
         """The descriptor was closed."""
         self.now += MS
-        self.feed(abi.pack_close(self.conn, ts_ns=self.now, final_in=self.positions[0], final_out=self.positions[1]))
+        self.feed(abi.pack_close(self.conn, ts_ns=self.now, final_in=self.positions[0], final_out=self.positions[1],
+                                 source=self.source))
         return self
 
     def wait(self, seconds: float) -> Conversation:

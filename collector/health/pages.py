@@ -1,6 +1,6 @@
 """What the health pages say: /healthz, /readyz, /metrics, and /status for `collector status`.
 
-Live fails only when the supervisor's own repair failed, or when it gives no sign of life; ready means that probes are
+Live fails only when the supervisor's own repair failed, or when it sends no heartbeat; ready means that probes are
 attached and every child works.
 """
 
@@ -19,7 +19,7 @@ from collector import metrics
 from collector.counters import CounterMemory, Counters
 from collector.health.http import Answer
 
-SILENT_SECONDS = 10.0  # without a turn of the supervisor's loop, which otherwise goes round ten times a second
+SILENT_SECONDS = 10.0  # without a turn of the supervisor's loop, of which there are ten a second
 METRICS_AGE = 0.1  # seconds that a page of /metrics serves all who ask
 
 
@@ -28,9 +28,8 @@ class Pages:
 
     PUBLIC = "/healthz, /readyz, /metrics"
 
-    def __init__(self, memory: CounterMemory, core_names: list[str], own: Counters, state: dict[str, Any]) -> None:
+    def __init__(self, memory: CounterMemory, own: Counters, state: dict[str, Any]) -> None:
         self._memory = memory
-        self._core_names = core_names
         self._own = own
         self._supervisor = Counters(memory.block(memory.blocks - 1), metrics.SUPERVISOR_NAMES)
         self.state = state
@@ -59,13 +58,13 @@ class Pages:
     def _said(self, what: str) -> tuple[bool, str]:
         silent = (time.monotonic_ns() - self._supervisor["heartbeat_ns"]) / 1e9
         if silent > SILENT_SECONDS and time.monotonic() > self._excused_until:
-            return False, f"the supervisor has given no sign of life for {silent:.0f} s"
+            return False, f"the supervisor has sent no heartbeat for {silent:.0f} s"
         good, words = self.state[what]
         return bool(good), str(words)
 
     def readings(self) -> list[metrics.Reading]:
         """Everybody's numbers and our own."""
-        return [*metrics.readings(self._memory, self._core_names), ("health", {}, self._own.snapshot())]
+        return [*metrics.readings(self._memory), ("health", {}, self._own.snapshot())]
 
     def status(self) -> dict[str, Any]:
         """Everything in one object (docs/troubleshooting.md)."""

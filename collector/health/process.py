@@ -22,7 +22,8 @@ from collector.counters import CounterMemory
 from collector.health.http import Answer, Conversation
 from collector.health.pages import Pages
 from collector.metrics import HEALTH_NAMES
-from collector.runtime import Child
+from collector.runtime import Child, run_process
+from collector.settings import HealthStart
 
 log = logging.getLogger("health")
 
@@ -64,12 +65,12 @@ class Listener:
 class Health:
     """The process; ``run`` returns its exit code."""
 
-    def __init__(self, child: Child) -> None:
+    def __init__(self, child: Child[HealthStart]) -> None:
         self._child = child
         self._counters = child.counters
         start = child.start
-        memory = CounterMemory(start["all_blocks"], child.fds[1], read_only=True)
-        self._pages = Pages(memory, start["core_names"], child.counters, start["state"])
+        memory = CounterMemory(start.all_blocks, child.fds[1], read_only=True)
+        self._pages = Pages(memory, child.counters, start.state)
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         files = MAX_CONNECTIONS + MAX_LOCAL_CONNECTIONS + 64
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(files, hard), min(files, hard)) if hard >= 0 else (files, files))
@@ -100,6 +101,9 @@ class Health:
             self._child.beat()
             time.sleep(min(MAX_PAUSE_SECONDS, 2 * (time.process_time() - cost)))
         return 0
+
+    def close(self) -> None:
+        """The sockets end with the process."""
 
     def _hear(self) -> None:
         for message in self._child.hear():
@@ -209,7 +213,7 @@ class Health:
 
 def main() -> int:
     """Entry of the child process."""
-    return Health(Child.begin(HEALTH_NAMES)).run()
+    return run_process(HealthStart, HEALTH_NAMES, Health)
 
 
 if __name__ == "__main__":

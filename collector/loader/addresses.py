@@ -11,7 +11,6 @@ import os
 import socket
 from dataclasses import dataclass
 
-from collector import abi
 from collector.loader import kernel
 
 PER_SECOND = 500
@@ -24,21 +23,6 @@ class Ends:
     family: int
     local: tuple[str, int]
     remote: tuple[str, int]
-
-
-def process_name(pid: int) -> bytes:
-    """The process's name, empty when it is gone."""
-    try:
-        with open(f"/proc/{pid}/comm", "rb") as file:
-            return file.read().strip()[:15]
-    except OSError:
-        return b""
-
-
-def process_event(pid: int, ring: int, now_ns: int) -> bytes:
-    """The event that tells a ring's shard the process's name, empty when it is gone."""
-    name = process_name(pid)
-    return abi.pack_process(pid, name, ts_ns=now_ns, ring=ring) if name else b""
 
 
 def is_socket(pid: int, fd: int) -> bool | None:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from collector.loader import addresses, entries
+from collector.attribution.owners import Provider
+from collector.loader import entries
 from collector.router import partition
 
 EVENTS = 4096  # in one message
 _Portion = tuple[list[bytes], int]
 
 
-def introductions(maps: Mapping[str, int], shard: int, shards: int, *, names: bool, now_ns: int) -> Iterator[_Portion]:
+def introductions(maps: Mapping[str, int], shard: int, shards: int, *, provider: Provider | None,
+                  now_ns: int) -> Iterator[_Portion]:
     """Portions of (events for one message, connections in them) about the open connections of a shard. ``maps``: the
-    kernel's, by name; ``names``: may the names of processes be looked up here? Else the kernel tells them, with the next
-    connection of each. Raises OSError.
+    kernel's, by name; ``provider`` answers for the processes; None when process ids here are not the kernel's: then the
+    kernel tells the names, with the next connection of each. Raises OSError.
     """
     named: set[int] = set()  # a shard keeps one name of a process, whatever ring it came by
     events: list[bytes] = []
@@ -22,10 +24,10 @@ def introductions(maps: Mapping[str, int], shard: int, shards: int, *, names: bo
     for entry in entries.connections(maps):
         if partition.shard_of_ring(entry.ring, shards) != shard:
             continue
-        for pid in {entry.tgid, entry.told} - named if names else ():
+        for pid in {entry.tgid, entry.told} - named if provider is not None else ():
             named.add(pid)
-            event = addresses.process_event(pid, entry.ring, now_ns)
-            events += (event,) if event else ()
+            owner = provider.owner(pid) if provider is not None else None
+            events += (owner.event(ts_ns=now_ns, ring=entry.ring),) if owner is not None else ()
         events.append(entry.introduction(now_ns))
         told += 1
         if len(events) >= EVENTS:

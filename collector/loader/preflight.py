@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from collector import config, errors
+from collector import cgroups, config, errors
 from collector.loader import kernel, offsets
 
 _CAPABILITIES = {"CAP_SYS_ADMIN": 21, "CAP_SYS_PTRACE": 19, "CAP_SYS_RESOURCE": 24, "CAP_IPC_LOCK": 14,
@@ -95,7 +95,7 @@ def _hooks() -> Row:
 
 def _identity() -> Row:
     """What a connection will be known by (COLLECTOR_IDENTITY, docs/decisions/0010)."""
-    wanted = config.load()["COLLECTOR_IDENTITY"]
+    wanted = config.load().COLLECTOR_IDENTITY
     need = "identity of connections"
     if wanted == "descriptor":
         return Row(need, NOTE, "descriptor: as COLLECTOR_IDENTITY says", _WITHOUT_SOCKETS)
@@ -161,7 +161,7 @@ def _bcc() -> Row:
 
 
 def _memory() -> Row:
-    limit = config.memory_limit()
+    limit = cgroups.memory_limit()
     if limit is None:
         return Row("memory limit", FOUND, "none")
     state = FOUND if limit >= 256 << 20 else NOTE

@@ -20,6 +20,7 @@ from typing import Any
 import zmq
 
 from collector import control, errors
+from collector.attribution import owners
 from collector.clock import SystemClock
 from collector.loader import capturefile, compiler, entries, kernel, preflight
 from collector.loader.introductions import introductions
@@ -35,7 +36,8 @@ from collector.loader.statistics import Statistics
 from collector.metrics import LOADER_NAMES
 from collector.router import endpoints, messages, partition
 from collector.router.channel import Sender
-from collector.runtime import Child
+from collector.runtime import Child, run_process
+from collector.settings import LoaderStart
 
 log = logging.getLogger("loader")
 
@@ -74,17 +76,17 @@ def attach_sources(sources: Sequence[Source], loaded: Loaded, attachments: Attac
 class Loader:
     """The process; ``run`` returns its exit code."""
 
-    def __init__(self, child: Child) -> None:
+    def __init__(self, child: Child[LoaderStart]) -> None:
         start = child.start
         self._child = child
         self._counters = child.counters
         self._start = start
+        self._settings = settings = start.settings
         self._clock = SystemClock()
-        token = bytes.fromhex(start["token"])
+        token = bytes.fromhex(start.token)
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
-        self._senders = [Sender(self.context, endpoints.shard(i), token, retain=True,
-                                on_peer=functools.partial(self._introduce, i)) for i in range(start["shards"])]
-        self._modules: list[str] = start.get("sources", [])  # set by code alone: see collector.loader.probes.sources
+        self._senders = [Sender(self.context, endpoints.shard(i), token,
+                                on_peer=functools.partial(self._introduce, i)) for i in range(start.shards)]
         self._sources: Sequence[Source] = ()
         self._loaded = Loaded()
         self._attachments = Attachments({}, "", multi=False)
@@ -95,6 +97,7 @@ class Loader:
         self._rings: list[Ring] = []
         # (ring, its producer position when the answer was found, event): it must not overtake the OPEN it is about
         self._injected: collections.deque[tuple[int, int, bytes]] = collections.deque()
+        self._owners: owners.Provider = owners.ProcessProvider()
         self._calm = self._pressing = select.epoll()
         self._nested = preflight.own_pid_namespace()  # then the kernel's process ids are not those of our /proc
         self._next_stats = 0.0
@@ -102,11 +105,11 @@ class Loader:
         self._stopped = False  # nothing is attached any more
         self._unheard: list[dict[str, Any]] = []  # messages that came while we waited for others
         self._wall = self._clock.wall_offset_ns()
-        record = child.fds[1] if start.get("record") else None
+        record = child.fds[1] if settings.record else None
         self._writer: capturefile.Writer | None = None
         self._record_failed = False
         if record is not None:
-            self._writer = capturefile.Writer(record, start["rings"], start["record_limit"],
+            self._writer = capturefile.Writer(record, settings.rings, settings.record_limit,
                                               self._counters["record_file_bytes"])
             self._writer.skipped_bytes = self._counters["record_file_skipped_bytes"]
 
@@ -114,13 +117,13 @@ class Loader:
         """Tell a new shard the roles and ends of the connections that it now joins in the middle, before the spans that its
         last life did not acknowledge. A new loader cannot know whether a shard is new, too.
         """
-        if not self._loaded.maps or not (again or self._start.get("adopt")):
+        if not self._loaded.maps or not (again or self._start.adopt):
             return
         self._forget_names(shard)
         told = 0
-        for events, count in introductions(self._loaded.maps, shard, len(self._senders),
-                                           names=self._nested is None, now_ns=self._clock.monotonic_ns()):
-            self._senders[shard].introduce((b"".join(events),), self._wall)
+        for events, count in introductions(self._loaded.maps, shard, len(self._senders), now_ns=self._clock.monotonic_ns(),
+                                           provider=self._owners if self._nested is None else None):
+            self._senders[shard].introduce((b"".join(events),), wall_offset_ns=self._wall)
             told += count
             self._child.beat()
         log.warning("shard %d may be new: %d open connections re-announced", shard, told)
@@ -130,14 +133,18 @@ class Loader:
         entries.forget_names(self._loaded.maps["processes"], sum(
             1 << ring for ring in range(len(self._rings)) if partition.shard_of_ring(ring, len(self._senders)) == shard))
 
+    def close(self) -> None:
+        """Close the sockets at once."""
+        self.context.destroy(0)
+
     # ---- start
 
     def run(self) -> int:
         """Until told to stop and everything is drained."""
         try:
-            if self._start.get("test_rings"):
+            if self._settings.test_rings:
                 self._use_test_rings()
-            elif self._start.get("adopt"):
+            elif self._start.adopt:
                 self._adopt()
             else:
                 self._set_up()
@@ -150,7 +157,7 @@ class Loader:
         self._watch_descriptors()
         self._child.ready()
         delay, last = IDLE_SECONDS, time.monotonic()
-        quarter = self._start["ring_bytes"] * len(self._rings) / 4
+        quarter = self._settings.ring_bytes * len(self._rings) / 4
         while not self._child.stopping:
             moved = self._turn()
             now = time.monotonic()
@@ -177,7 +184,7 @@ class Loader:
             self._pressing.register(int(sender.socket.getsockopt(zmq.FD)), select.EPOLLIN)
 
     def _sleep(self, delay: float) -> None:
-        most = self._start["ring_bytes"] // WAKE_PART
+        most = self._settings.ring_bytes // WAKE_PART
         if any(ring.pending() > most for ring in self._rings):
             found = self._pressing.poll(min(delay, PRESSING_SECONDS))
         else:
@@ -186,46 +193,46 @@ class Loader:
         self._heard = self._heard or any(fd == channel for fd, _events in found)
 
     def _use_test_rings(self) -> None:
-        size = self._start["ring_bytes"]
+        size = self._settings.ring_bytes
         fds = self._child.fds[1:]
         self._rings = [Ring(fd, size, memfd=True) for fd in fds]
 
     def _defines(self) -> dict[str, int]:
-        start = self._start
-        size = start["ring_bytes"]
+        settings = self._settings
+        size = settings.ring_bytes
         # what one connection may always fill: a body that is kept whole, with its head if the ring is not too small for that
-        body, chunk = start["body_bytes"], compiler.DEFAULTS["CHUNK"]
-        run = min(body + start["header_bytes"] + chunk, max(body + chunk, size // 16))
-        defines = {**compiler.DEFAULTS, "RINGS": start["rings"], "CPUS": kernel.possible_cpus(),
+        body, chunk = settings.body_bytes, compiler.DEFAULTS["CHUNK"]
+        run = min(body + settings.header_bytes + chunk, max(body + chunk, size // 16))
+        defines = {**compiler.DEFAULTS, "RINGS": settings.rings, "CPUS": kernel.possible_cpus(),
                    "WAKE_BYTES": size // WAKE_PART, "RUN_BYTES": run, "WINDOW_BYTES": max(chunk, size // WINDOW_PART)}
-        if start["unix"]:
+        if settings.unix:
             defines["UNIX_SOCKETS"] = 1
         if self._nested is not None:
             defines["PIDNS_DEV"], defines["PIDNS_INO"] = self._nested
         if tuple(int(n) for n in os.uname().release.split("-")[0].split(".")[:2]) < (5, 10):
             # inner maps must then be exactly as large as the template
-            defines["RING_TEMPLATE_PAGES"] = start["ring_bytes"] // 4096
+            defines["RING_TEMPLATE_PAGES"] = settings.ring_bytes // 4096
         return defines
 
     def _set_up(self) -> None:
-        start = self._start
+        settings = self._settings
         tracefs = kernel.find_tracefs()
         if tracefs is None:
             raise errors.PreflightError("tracefs is not mounted and may not be mounted (see `collector check`)")
-        variants = start.get("variants") or compiler.default_variants()
-        self._loaded = loaded = compile_programs(self._defines(), variants, start["identity"], self._modules,
-                                                 start.get("uprobes", ""))
-        if loaded.why and start["identity"] == compiler.AUTO:
+        variants = list(settings.variants) or compiler.default_variants()
+        self._loaded = loaded = compile_programs(self._defines(), variants, settings.identity, settings.sources,
+                                                 settings.uprobes)
+        if loaded.why and settings.identity == compiler.AUTO:
             log.warning("connections are known by descriptor: %s", loaded.why)
-        size = start["ring_bytes"]
-        for i in range(start["rings"]):
+        size = settings.ring_bytes
+        for i in range(settings.rings):
             fd = kernel.create_ring(size)
             loaded.rings.append(fd)
             kernel.map_update(loaded.maps["rings"], struct.pack("=I", i), struct.pack("=I", fd))
         self._use(tracefs)
         assert self._selection is not None
         self._selection.begin()
-        self._selection.update(start["ours"])
+        self._selection.update(self._start.ours)
         for what in attach_sources(self._sources, loaded, self._attachments):
             log.warning("not attached: %s", what)
         for names, fds in control.batches(loaded.named()):
@@ -233,7 +240,8 @@ class Loader:
         self._tell_attached()
         line = (f"hooks {loaded.variant}, identity {loaded.identity}, {len(self._attachments)} probes, "
                 f"{len(loaded.rings)} rings of {size >> 10} KiB")
-        self._child.say({"kind": "attached", "line": line, "state": loaded.state(), "verified": loaded.verified})
+        self._child.say({"kind": "attached", "line": line, "state": loaded.state().to_message(),
+                         "verified": loaded.verified})
         log.info("attached: %s", line)
 
     def _tell_attached(self) -> None:
@@ -247,36 +255,37 @@ class Loader:
 
     def _adopt(self) -> None:
         """Go on with what the loader before us had; its descriptors come in messages behind the start message."""
-        wanted, named = self._start["adopt"]["descriptors"], dict[str, int]()
+        adopt, named = self._start.adopt, dict[str, int]()
+        assert adopt is not None
         deadline = time.monotonic() + ADOPT_SECONDS
-        while len(named) < wanted:
+        while len(named) < adopt.descriptors:
             if not select.select([self._child.channel], [], [], 0.1)[0] and time.monotonic() > deadline:
-                raise errors.ChildError(f"{len(named)} of {wanted} descriptors came")
+                raise errors.ChildError(f"{len(named)} of {adopt.descriptors} descriptors came")
             for message in self._child.hear():
                 if message.get("kind") == "held":
                     named.update(zip(message["names"], message["fds"], strict=True))
                 else:
                     self._unheard.append(message)
             self._child.beat()
-        self._loaded = Loaded.adopt(self._start["adopt"]["state"], named)
+        self._loaded = Loaded.adopt(adopt.state, named)
         self._use(kernel.find_tracefs() or "", {
             name.removeprefix("probes/"): fd for name, fd in named.items() if name.startswith("probes/")})
         assert self._selection is not None
         # the bits that the loader before us had set: those of processes that are gone must be cleared
-        self._selection.adopt(self._start["known"])
-        self._selection.update(self._start["ours"])
+        self._selection.adopt(self._start.known)
+        self._selection.update(self._start.ours)
         self._counters["probes"] = len(self._attachments)
 
     def _use(self, tracefs: str, probes: Mapping[str, int] | None = None) -> None:
         """Everything that works with what was loaded; ``probes``: those that are attached already."""
-        start, loaded = self._start, self._loaded
-        self._sources = probe_sources(self._modules)
+        settings, loaded = self._settings, self._loaded
+        self._sources = probe_sources(settings.sources)
         self._attachments = Attachments(loaded.programs, tracefs, multi=loaded.uprobes == MULTI)
         self._attachments.adopt(probes or {})
-        self._libraries = Libraries(self._sources, self._modules, loaded.build, self._attachments, start["reader_uid"])
-        self._selection = Selection(loaded.maps["pid_bits"], start["pids"])
-        self._rings = [Ring(fd, start["ring_bytes"]) for fd in loaded.rings]
-        self._questions = Questions(loaded.maps, self._counters, proc=self._nested is None, unix=start["unix"])
+        self._libraries = Libraries(self._sources, settings.sources, loaded.build, self._attachments, self._start.reader_uid)
+        self._selection = Selection(loaded.maps["pid_bits"], settings.pids)
+        self._rings = [Ring(fd, settings.ring_bytes) for fd in loaded.rings]
+        self._questions = Questions(loaded.maps, self._counters, self._owners, proc=self._nested is None, unix=settings.unix)
         self._statistics = Statistics(loaded, self._counters)
 
     # ---- the loop
@@ -308,8 +317,8 @@ class Loader:
                 continue
             position, length = span
             moved += length
-            sender.send((messages.pack_span(number, position, length),), self._wall, kind=messages.SPAN, size=length,
-                        done=functools.partial(ring.release, position + length))
+            sender.send((messages.pack_span(number, position, length),), kind=messages.SPAN, size=length,
+                        wall_offset_ns=self._wall, done=functools.partial(ring.release, position + length))
             self._counters.add("spans")
             self._counters.add("span_bytes", length)
             if self._writer is not None:
@@ -340,7 +349,7 @@ class Loader:
                 self._writer.skipped_bytes += len(span)
         if self._writer.full and not full:
             log.warning("--record: the limit of %d bytes is reached: later events are counted, not written",
-                        self._start["record_limit"])
+                        self._settings.record_limit)
         self._counters["record_file_bytes"] = self._writer.written_bytes
         self._counters["record_file_skipped_bytes"] = self._writer.skipped_bytes
 
@@ -356,7 +365,7 @@ class Loader:
             if self._rings[ring].announced < position or sender.room() < len(event):
                 self._injected.append((ring, position, event))
                 continue
-            sender.send((event,), wall)
+            sender.send((event,), wall_offset_ns=wall)
             if self._writer is not None:
                 self._record(ring, event, wall)
 
@@ -427,11 +436,7 @@ class Loader:
 
 def main() -> int:
     """Entry of the child process."""
-    child = Child.begin(LOADER_NAMES)
-    loader = Loader(child)
-    code = loader.run()
-    loader.context.destroy(0)
-    return code
+    return run_process(LoaderStart, LOADER_NAMES, Loader)
 
 
 if __name__ == "__main__":

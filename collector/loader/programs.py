@@ -7,11 +7,11 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from collector import control, errors
 from collector.loader.compiler import MULTI, PERF
 from collector.loader.probes.probe import Build
+from collector.settings import KernelState
 
 __all__ = ["MULTI", "PERF", "Loaded", "compile_programs"]
 
@@ -35,9 +35,9 @@ class Loaded:
         """As the sources ask for it."""
         return Build(self.variant, self.identity)
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> KernelState:
         """What a later loader must know beside the descriptors."""
-        return {"variant": self.variant, "identity": self.identity, "uprobes": self.uprobes}
+        return KernelState(variant=self.variant, identity=self.identity, uprobes=self.uprobes)
 
     def named(self) -> dict[str, int]:
         """Every descriptor by a name that says what it is, for the hand-over."""
@@ -46,7 +46,7 @@ class Loaded:
                 **{f"rings/{number}": fd for number, fd in enumerate(self.rings)}}
 
     @classmethod
-    def adopt(cls, state: Mapping[str, Any], named: Mapping[str, int]) -> Loaded:
+    def adopt(cls, state: KernelState, named: Mapping[str, int]) -> Loaded:
         """The reverse of `state` and `named`; other names are left alone."""
         groups: dict[str, dict[str, int]] = {"programs": {}, "maps": {}, "rings": {}}
         for name, fd in named.items():
@@ -54,7 +54,7 @@ class Loaded:
             if group in groups:
                 groups[group][rest] = fd
         rings = groups["rings"]
-        return cls(state["variant"], state["identity"], state["uprobes"], programs=groups["programs"], maps=groups["maps"],
+        return cls(state.variant, state.identity, state.uprobes, programs=groups["programs"], maps=groups["maps"],
                    rings=[rings[str(number)] for number in range(len(rings))])
 
 
@@ -84,6 +84,6 @@ def compile_programs(defines: Mapping[str, int], variants: Sequence[str], identi
         detail = noise.decode("utf-8", "replace").strip()[-1500:]
         raise errors.PreflightError(f"cannot load the kernel programs: {why}\n{detail}")
     answer = received[0]
-    out = Loaded.adopt(answer, named)
+    out = Loaded.adopt(KernelState(variant=answer["variant"], identity=answer["identity"], uprobes=answer["uprobes"]), named)
     out.why, out.verified = answer["why"], answer["verified"]
     return out

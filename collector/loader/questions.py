@@ -10,6 +10,7 @@ import struct
 from collections.abc import Iterator
 
 from collector import abi
+from collector.attribution.owners import Provider
 from collector.counters import Counters
 from collector.loader import addresses, compiler, kernel
 from collector.loader.ringbuffer import Ring
@@ -22,14 +23,15 @@ _STEP = (_QUESTION["sizeof"] + 8 + 7) & ~7  # a record of the ring: the kernel's
 
 
 class Questions:
-    """``maps``: the kernel's, by name; ``proc``: are the kernel's process ids those of our /proc? ``unix``: are Unix sockets
-    wanted? Counts addresses_resolved and addresses_failed.
+    """``maps``: the kernel's, by name; ``owners`` answers for processes; ``proc``: are the kernel's process ids those of our
+    /proc? ``unix``: are Unix sockets wanted? Counts addresses_resolved and addresses_failed.
     """
 
-    def __init__(self, maps: dict[str, int], counters: Counters, *, proc: bool, unix: bool) -> None:
+    def __init__(self, maps: dict[str, int], counters: Counters, owners: Provider, *, proc: bool, unix: bool) -> None:
         self._ring = Ring(maps["questions"], RING_BYTES)
         self._conns = maps["conns"]
         self._counters = counters
+        self._owners = owners
         self._proc = proc
         self._unix = unix
         self._limiter = addresses.Limiter()
@@ -44,7 +46,8 @@ class Questions:
             if conn_id:
                 event = self._look_at((conn_id, tgid, fd), ring, now_ns)
             else:  # the kernel knew the name of a thread
-                event = addresses.process_event(tgid, ring, now_ns) if self._proc else b""
+                owner = self._owners.owner(tgid) if self._proc else None
+                event = owner.event(ts_ns=now_ns, ring=ring) if owner is not None else b""
             if event:
                 yield ring, event
 

@@ -13,7 +13,8 @@ from collector.loader import capturefile, streams
 from collector.metrics import LOADER_NAMES
 from collector.router import endpoints, messages, partition
 from collector.router.channel import Sender
-from collector.runtime import Child
+from collector.runtime import Child, run_process
+from collector.settings import ReplayStart
 
 log = logging.getLogger("replay")
 
@@ -27,22 +28,32 @@ class _Stopped(Exception):
 class Replay:
     """The process; ``run`` returns its exit code: 0, or 65 when a file was damaged."""
 
-    def __init__(self, child: Child) -> None:
+    def __init__(self, child: Child[ReplayStart]) -> None:
         start = child.start
         self._child = child
         self._counters = child.counters
-        token = bytes.fromhex(start["token"])
+        token = bytes.fromhex(start.token)
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
-        self._rings = partition.ring_count(start["shards"], 64)
-        self._senders = [Sender(self.context, endpoints.shard(i), token, retain=True)
-                         for i in range(start["shards"])]
-        self._files: list[str] = start["files"]
+        self._rings = partition.ring_count(start.shards, 64)
+        self._senders = [Sender(self.context, endpoints.shard(i), token)
+                         for i in range(start.shards)]
+        self._files = start.settings.files
         self._spans: list[bytearray] = [bytearray() for _ in self._senders]
         self._wall = 0
         self._any_damage = False
 
+    def close(self) -> None:
+        """Close the sockets at once."""
+        self.context.destroy(0)
+
     def run(self) -> int:
         """All files in order, then the end to every shard."""
+        try:
+            return self._run()
+        except _Stopped:
+            return 0
+
+    def _run(self) -> int:
         self._child.ready()
         threading.Thread(target=self._keep_beating, daemon=True).start()
         for number, path in enumerate(self._files, 1):
@@ -79,7 +90,7 @@ class Replay:
         """
         for sender in self._senders:
             self._wait(sender, 0)
-            sender.send((prefix.encode("ascii"),), number, kind=messages.FILE)
+            sender.send((prefix.encode("ascii"),), kind=messages.FILE, file=number)
 
     def _capture(self, path: str, number: int) -> None:
         recording = capturefile.Recording(path)
@@ -118,7 +129,7 @@ class Replay:
     def _send(self, shard: int, span: bytes, wall_offset_ns: int) -> None:
         sender = self._senders[shard]
         self._wait(sender, len(span))
-        sender.send((span,), wall_offset_ns)
+        sender.send((span,), wall_offset_ns=wall_offset_ns)
         self._counters.add("spans")
         self._counters.add("span_bytes", len(span))
         if self._counters["spans"] % 64 == 0:
@@ -146,14 +157,7 @@ class Replay:
 
 def main() -> int:
     """Entry of the child process."""
-    child = Child.begin(LOADER_NAMES)
-    replay = Replay(child)
-    try:
-        code = replay.run()
-    except _Stopped:
-        code = 0
-    replay.context.destroy(0)
-    return code
+    return run_process(ReplayStart, LOADER_NAMES, Replay)
 
 
 if __name__ == "__main__":

@@ -15,12 +15,12 @@ last in, first out, and the shard gives the pages of those back that it has not 
 
 from __future__ import annotations
 
-import fcntl
 import mmap
 import os
 import struct
 import time
 
+from collector import memfd
 from collector.errors import ProtocolError
 
 ALL_SLOTS, LEAST_SLOTS = 32, 4
@@ -41,14 +41,7 @@ def create(count: int) -> int:
     """A descriptor of fresh memory with so many slots, for one life of a shard; its size is sealed. The caller closes
     it. Raises OSError.
     """
-    fd = os.memfd_create("batches", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    try:
-        os.ftruncate(fd, count * SLOT_BYTES)
-        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
-    except OSError:
-        os.close(fd)
-        raise
-    return fd
+    return memfd.create("batches", count * SLOT_BYTES)
 
 
 class Writer:

@@ -1,6 +1,6 @@
 """One shard, without process, socket or clock: spans of events in, batches of records out.
 
-    Pipeline.feed(span)      every event of a span, in order (walk -> connection -> dissector -> record)
+    Pipeline.feed(span)      every event of a span, in order (walk -> connection -> layers -> record)
     Pipeline.tick(now_ns)    timers, when no event moves the time
     Pipeline.take()          the records that are ready
     Pipeline.close_all()     the end: everything that waits is recorded as it stands
@@ -8,78 +8,53 @@
 Time is event time (CLOCK_MONOTONIC of the capturing host, ns), so recorded traffic gives the same records as live.
 """
 
-from cpython.bytes cimport PyBytes_FromStringAndSize
+cimport cython
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcmp, memcpy, memset
+from libc.string cimport memcpy, memset
 
 from collector.abi cimport *
 from collector.shards.connections.table cimport *
-from collector.shards.dissectors.http1.messages cimport (
-    http1_data, http1_end, http1_hole, http1_idle, http1_quiet, http1_reset, http1_unwanted,
-    http1_was_reset, pop_done)
+from collector.shards.http.clients cimport cidr_of, cidr_t, kind_of_header
+from collector.shards.layers.stack cimport *
+from collector.shards.marks cimport MARK_END_UNSEEN, MARK_EVICTED
+from collector.shards.memory cimport buf_free
+from collector.shards.names cimport tell_process
+from collector.shards.packing cimport Packer
 from collector.shards.state cimport *
 
 cdef enum:
-    DIR_UNKNOWN = 2
     UNWANTED_LEAST = 16384  # bytes: less is not worth telling the kernel
     UNWANTED_ALL = 0xFFFFFFFFFFFF
-    OUT_KEEP = 8 << 20      # capacity of the outgoing batch that is kept
-    MAX_SLOTS = 64
     MINUTE_NS = 60000000000
 
-COUNTER_NAMES = (
-    "events", "event_bytes", "bad_events", "connections_opened", "connections_closed", "connections_not_http",
-    "records", "records_marked", "record_bytes", "records_dropped_size", "orphan_responses",
-    "filtered_rule", "filtered_ip_host", "filtered_metadata", "filtered_egress", "filtered_port",
-    "holes", "hole_bytes", "uncaptured_bytes", "overlaps", "resyncs", "skipped_bytes", "interim_responses",
-    "upgraded", "undecoded_bodies", "evicted_connections", "evicted_budget", "timed_out", "unanswered",
-    "suspect_events", "callback_errors", "unconfirmed_exchanges",
-    "evicted_connection_bytes", "sampled_out_exchanges", "records_dropped_bandwidth", "evicted_active_connections",
-    "refused_bodies",
-    "connections", "queued_exchanges", "buffer_bytes", "current_connection", "input_bytes", "buffer_peak_bytes",
-)
-assert len(COUNTER_NAMES) == COUNTERS
-
-INDEX_FORMAT = "=IIQQQ"      # struct out_index_t
-
-
-cdef void told_process(ctx_t* ctx, event_process* p) noexcept nogil:
-    """Keep the name of a process; the one told longest ago of those that share a place gives way."""
-    cdef uint32_t at = (p.h.tgid * <uint32_t>2654435761) >> 17
-    cdef int i
-    cdef name_t* entry
-    cdef name_t* place = NULL
-    for i in range(NAME_PROBES):
-        entry = &ctx.names[(at + <uint32_t>i) & (NAMES - 1)]
-        if entry.tgid == p.h.tgid or entry.tgid == 0:
-            place = entry
-            break
-        if place == NULL or entry.used < place.used:
-            place = entry
-    if place.tgid == p.h.tgid and memcmp(place.comm, p.comm, 16) != 0:
-        ctx.names_version += 1
-    ctx.names_told += 1
-    place.tgid = p.h.tgid
-    place.used = ctx.names_told
-    memcpy(place.comm, p.comm, 16)
+_NAMES = {
+    C_EVENTS: "events", C_EVENT_BYTES: "event_bytes", C_BAD_EVENTS: "bad_events", C_OPENED: "connections_opened",
+    C_CLOSED: "connections_closed", C_NOT_HTTP: "connections_not_http", C_RECORDS: "records",
+    C_RECORDS_MARKED: "records_marked", C_RECORD_BYTES: "record_bytes",
+    C_RECORDS_DROPPED_SIZE: "records_dropped_size", C_ORPHAN_RESPONSES: "orphan_responses",
+    C_FILTERED_RULE: "filtered_rule", C_FILTERED_IP: "filtered_ip_host", C_FILTERED_METADATA: "filtered_metadata",
+    C_FILTERED_EGRESS: "filtered_egress", C_FILTERED_PORT: "filtered_port", C_HOLES: "holes",
+    C_HOLE_BYTES: "hole_bytes", C_UNCAPTURED_BYTES: "uncaptured_bytes", C_OVERLAPS: "overlaps", C_RESYNCS: "resyncs",
+    C_SKIPPED_BYTES: "skipped_bytes", C_INTERIM: "interim_responses", C_UPGRADED: "upgraded",
+    C_UNDECODED: "undecoded_bodies", C_EVICTED_CONNECTIONS: "evicted_connections", C_EVICTED_BUDGET: "evicted_budget",
+    C_TIMED_OUT: "timed_out", C_UNANSWERED: "unanswered", C_SUSPECT_EVENTS: "suspect_events",
+    C_CALLBACK_ERRORS: "callback_errors", C_UNCONFIRMED: "unconfirmed_exchanges",
+    C_EVICTED_HELD: "evicted_connection_bytes", C_SAMPLED_OUT: "sampled_out_exchanges",
+    C_BANDWIDTH: "records_dropped_bandwidth", C_EVICTED_ACTIVE: "evicted_active_connections",
+    C_REFUSED_BODIES: "refused_bodies", C_OTHER_SOURCE_BYTES: "other_source_bytes", G_CONNECTIONS: "connections",
+    G_QUEUED: "queued_exchanges", G_BUFFER_BYTES: "buffer_bytes", G_CURRENT_CONN: "current_connection",
+    G_INPUT_BYTES: "input_bytes", G_BUFFER_PEAK: "buffer_peak_bytes",
+}
+assert sorted(_NAMES) == list(range(COUNTERS))
+COUNTER_NAMES = tuple(_NAMES[i] for i in range(COUNTERS))     # collector/metrics.py CORE_NAMES, which a test compares
 
 
-cdef inline void join(conn_t* conn) noexcept nogil:
-    """Bytes went by that nobody saw: search for a message in both directions, and doubt what is found."""
-    conn.flags |= CONN_JOINED
-    conn.doubt = DOUBT_ALL
-    conn.half[0].state = H_RESYNC
-    conn.half[1].state = H_RESYNC
-
-
+@cython.final
 cdef class Pipeline:
     """See the module. Not thread-safe.
 
-    settings: an object with header_bytes, body_bytes, record_bytes, max_connections, buffer_bytes, connection_bytes,
-    input_bytes_per_minute, output_bytes_per_minute (all int; 0 for no limit a minute),
-    inactive_seconds, unanswered_seconds (float), response_bodies, disable_egress, ignore_ip_hosts, ignore_metadata,
-    want_details (bool), ignore_ports, only_ports (iterables of int), record_prefix, daemonset_id (str, ASCII).
+    settings: collector.settings.ShardSettings, or an object with its attributes.
     filters: collector.shards.filters.Filters. content: collector.shards.records.content.Decoder.
     counters: a writable buffer of at least len(COUNTER_NAMES) unsigned 64-bit numbers.
     Raises MemoryError, and ValueError for settings that do not fit.
@@ -89,9 +64,7 @@ cdef class Pipeline:
     cdef table_t table
     cdef object filters
     cdef object content
-    cdef unsigned char[::1] slots
-    cdef uint32_t batch_bytes
-    cdef uint64_t slots_out            # announced and not given back
+    cdef Packer packer
     cdef uint64_t[::1] shared
     cdef uint64_t[16] suspects
     cdef uint32_t suspect_count
@@ -108,9 +81,8 @@ cdef class Pipeline:
             raise ValueError("counters: too small")
         memset(&self.ctx, 0, sizeof(ctx_t))
         memset(self.port_rule, 0, 65536)
-        self.ctx.out_slot = -1
-        self.batch_bytes = 4 << 20
-        self.ctx.out_most = <size_t>self.batch_bytes * 8
+        self.packer = Packer()
+        self.ctx.batch = &self.packer.batch
         self.shared = counters
         self.ctx.counters = &counters[0]
         for i in range(G_CONNECTIONS, COUNTERS):
@@ -159,32 +131,36 @@ cdef class Pipeline:
             rule.name_len = <uint32_t>len(text)
             rule.reject_absent = entry.reject_absent
         self.ctx.rule_count = <uint32_t>len(filters.rules)
+        text = settings.real_ip_header.lower().encode("ascii")
+        if len(text) > 63:
+            raise ValueError("COLLECTOR_REAL_IP_HEADER: longer than 63 bytes")
+        memcpy(self.ctx.real_ip_name, <const char*>text, len(text))
+        self.ctx.real_ip_len = <uint32_t>len(text)
+        self.ctx.real_ip_kind = kind_of_header(<const uint8_t*>self.ctx.real_ip_name, self.ctx.real_ip_len)
+        networks = [network for network in settings.trusted_networks.split(",") if network] if text else []
+        if networks:
+            self.ctx.trusted = <cidr_t*>calloc(len(networks), sizeof(cidr_t))
+            if self.ctx.trusted == NULL:
+                raise MemoryError
+            for i, network in enumerate(networks):
+                self.ctx.trusted[i] = cidr_of(network)
+            self.ctx.trusted_count = <uint32_t>len(networks)
         self.ctx.names = <name_t*>calloc(NAMES, sizeof(name_t))         # pages that are not used are not there
         self.ctx.ghosts = <ghost_t*>calloc(GHOSTS, sizeof(ghost_t))
-        if self.ctx.names == NULL or self.ctx.ghosts == NULL or table_init(&self.table, settings.max_connections, settings.buffer_bytes) < 0:
+        if (self.ctx.names == NULL or self.ctx.ghosts == NULL
+                or table_init(&self.table, settings.max_connections, settings.buffer_bytes) < 0):
             raise MemoryError
 
     def __dealloc__(self):
-        cdef conn_t* conn
-        cdef exchange_t* ex
         if self.table.buckets != NULL:
-            conn = self.table.lru_first
-            while conn != NULL:         # nothing is recorded any more: the filters and the decoder may be gone
-                ex = conn.first
-                while ex != NULL:
-                    ex.flags |= EX_DROP
-                    ex = ex.next
-                conn = conn.lru_next
+            self.ctx.silent = 1         # the filters and the decoder may be gone
             self.ctx.rule_count = 0
             self.ctx.ignore_ip_hosts = 0
             self.ctx.ignore_metadata = 0
             self.ctx.content = NULL
             table_clear(&self.ctx, &self.table, 0)
-        if self.ctx.out_slot < 0:
-            buf_free(&self.ctx.out_pool, &self.ctx.out)
-        buf_free(&self.ctx.out_pool, &self.ctx.out_index)
-        buf_free(&self.ctx.out_pool, &self.ctx.out_details)
-        buf_free(&self.ctx.out_pool, &self.ctx.scratch)
+        buf_free(&self.ctx.batch.pool, &self.ctx.scratch)
+        free(self.ctx.trusted)
         free(self.ctx.names)
         free(self.ctx.ghosts)
 
@@ -232,7 +208,7 @@ cdef class Pipeline:
                     else:
                         self.event(h, sample)
             off += ring_advance(length)
-            if ctx.out.len > self.batch_bytes:
+            if ctx.batch.records.len > ctx.batch.complete:
                 break
         else:
             off = end
@@ -255,11 +231,10 @@ cdef class Pipeline:
             ctx.output_used = 0
 
     cdef void event(self, event_header* h, uint32_t sample) noexcept:
+        """One event: to the connection that it names."""
         cdef ctx_t* ctx = &self.ctx
         cdef conn_t* conn
-        cdef half_t* half
         cdef uint32_t i
-        cdef uint64_t gap
         cdef size_t before
         ctx.counters[C_EVENTS] += 1
         self.advance(h.ts_ns)
@@ -267,13 +242,13 @@ cdef class Pipeline:
             ctx.counters[C_BAD_EVENTS] += 1
             return
         if h.type == EVENT_PROCESS:
-            told_process(ctx, <event_process*>h)
+            tell_process(ctx, <event_process*>h)
             return
         if h.type == EVENT_EXIT:
             table_exit(ctx, &self.table, h.tgid, h.ring)
             return
-        if h.type == EVENT_BIND or h.type == EVENT_OWNER:
-            return      # of sources and providers that are not here yet
+        if h.type == EVENT_OWNER:
+            return      # of providers that are not here yet
         if self.suspect_count:
             for i in range(self.suspect_count):
                 if self.suspects[i] == h.conn_id:
@@ -283,103 +258,199 @@ cdef class Pipeline:
         ctx.tgid = h.tgid
         conn = table_find(&self.table, h.conn_id)
         if conn == NULL:
-            if h.type != EVENT_DATA and h.type != EVENT_OPEN:
-                return
-            conn = table_add(ctx, &self.table, h.conn_id, h.tgid, h.ring)
+            conn = self.first_event(h)
             if conn == NULL:
-                ctx.counters[C_BAD_EVENTS] += 1
                 return
-            conn.fd = h.fd
-            conn.seen_ns = h.ts_ns
-            if self.table.count > self.table.max_connections:
-                table_limit(ctx, &self.table)       # never the newest one
-            if h.type == EVENT_DATA or (<event_open*>h).start == START_REJOIN:
-                # its OPEN was lost, or it was given up: join in the middle, unless nothing of it was missed
-                if not table_recall(ctx, conn):
-                    if h.type == EVENT_DATA and h.pos == 0:
-                        for i in range(2):      # its OPEN was lost, and nothing before this; what else was, is a hole
-                            conn.half[i].known = 1
-                    else:
-                        join(conn)
-                if h.type == EVENT_DATA:
-                    self.choose(conn)
         before = ctx.pool.bytes - ctx.free_bytes
         if h.type == EVENT_DATA:
-            half = &conn.half[h.dir]
             if conn.flags & CONN_IGNORED:
-                table_touch(&self.table, conn, h.ts_ns)
-                if not half.known:
-                    half.known = 1
-                    half.pos = h.pos
-                self.publish(conn, h.dir, h.pos + h.len_true)
+                self.pass_over(conn, h)
                 return
-            if h.ts_ns > conn.seen_ns + ctx.unanswered_ns:
-                http1_idle(ctx, conn, h.ts_ns)
-            if conn.doubt and h.dir == conn.dir_request and h.ts_ns > conn.seen_ns:
-                http1_quiet(ctx, conn, h.ts_ns - conn.seen_ns)
-            table_touch(&self.table, conn, h.ts_ns)
-            if not half.known:
-                half.known = 1
-                half.pos = h.pos
-            ctx.input_used += h.len_cap
-            if h.pos != half.pos:
-                if h.pos < half.pos:
-                    # Two threads in one call each, or a repeated event: whose bytes these are is not known.
-                    ctx.counters[C_OVERLAPS] += 1
-                    if h.pos + h.len_true > half.pos:
-                        gap = h.pos + h.len_true - half.pos
-                        half.pos += gap
-                        http1_hole(ctx, conn, h.dir, gap, True)
-                        table_arm(ctx, &self.table, conn, h.ts_ns)
-                        self.account(conn, before)
-                    return
-                gap = h.pos - half.pos
-                ctx.counters[C_HOLES] += 1
-                ctx.counters[C_HOLE_BYTES] += gap
-                http1_hole(ctx, conn, h.dir, gap, True)
-            half.pos = h.pos + h.len_true
-            half.end = h.pos + h.len_cap
-            if h.len_cap:
-                if conn.dir_request == DIR_UNKNOWN or conn.half[h.dir].state != H_OPAQUE:
-                    http1_data(ctx, conn, h.dir, <const uint8_t*>h + sizeof(event_header), h.len_cap, h.ts_ns)
-            if h.len_true > h.len_cap:
-                gap = h.len_true - h.len_cap
-                ctx.counters[C_UNCAPTURED_BYTES] += gap
-                http1_hole(ctx, conn, h.dir, gap, h.flags & EVENT_F_FAULT)
-            if ctx.unwanted != NULL and h.len_true >= UNWANTED_LEAST:
-                self.publish(conn, h.dir, half.pos)
-            table_arm(ctx, &self.table, conn, h.ts_ns)
+            if h.source != conn.source and not self.of_our_source(conn, h):
+                return
+            self.data(conn, h)
         elif h.type == EVENT_OPEN or h.type == EVENT_ADDRESS:
             self.opened(conn, <event_open*>h)
         elif h.type == EVENT_EOF:
-            self.reached(conn, h.dir, h.pos)
-            if conn.dir_request != DIR_UNKNOWN:
-                http1_end(ctx, conn, h.dir)
+            if h.source == conn.source:
+                self.reached(conn, h.dir, h.pos, h.ts_ns)
+                flow_end(ctx, &conn.flow, h.dir)
+        elif h.type == EVENT_BIND:
+            self.bound(conn, <event_bind*>h)
         elif h.type == EVENT_AHEAD:
-            conn.ahead = 1
+            flow_told(ctx, &conn.flow, FACT_AHEAD)
             return
         elif h.type == EVENT_CLOSE:
-            if h.reason == CLOSE_NOT_HTTP:
-                # no socket, or no HTTP after all: nothing of it is a record
-                ctx.counters[C_NOT_HTTP] += 1
-                conn.flags |= CONN_DROP
-            else:
-                self.reached(conn, 0, (<event_close*>h).final_pos[0])
-                self.reached(conn, 1, (<event_close*>h).final_pos[1])
-                if h.reason == CLOSE_RESET:
-                    http1_was_reset(conn)
-            table_close(ctx, &self.table, conn, MARK_END_UNSEEN if h.reason == CLOSE_SWEPT or h.reason == CLOSE_REPLACED else 0)
+            self.closed(conn, <event_close*>h)
             return
         self.account(conn, before)
 
+    cdef conn_t* first_event(self, event_header* h) noexcept:
+        """A connection that is not in the table: enter it, if the event can begin one."""
+        cdef ctx_t* ctx = &self.ctx
+        cdef conn_t* conn
+        cdef uint32_t i
+        if h.type != EVENT_DATA and h.type != EVENT_OPEN and h.type != EVENT_BIND:
+            return NULL
+        conn = table_add(ctx, &self.table, h.conn_id, h.tgid, h.ring)
+        if conn == NULL:
+            ctx.counters[C_BAD_EVENTS] += 1
+            return NULL
+        conn.fd = h.fd
+        conn.source = h.source
+        conn.seen_ns = h.ts_ns
+        if self.table.count > self.table.max_connections:
+            table_limit(ctx, &self.table)       # never the newest one
+        if h.type == EVENT_DATA or (h.type == EVENT_OPEN and (<event_open*>h).start == START_REJOIN):
+            # its OPEN was lost, or it was given up: join in the middle, unless nothing of it was missed
+            if not table_recall(ctx, conn):
+                if h.type == EVENT_DATA and h.pos == 0:
+                    for i in range(2):      # its OPEN was lost, and nothing before this; what else was, is a hole
+                        conn.stream[i].known = 1
+                else:
+                    conn.flags |= CONN_JOINED
+            if h.type == EVENT_DATA:
+                self.choose(conn)
+        return conn
+
+    cdef inline bint of_our_source(self, conn_t* conn, event_header* h) noexcept:
+        """Bytes of another source than the one that the positions count. What a library has in clear counts, whatever was
+        seen of the socket before; bytes of a socket whose plaintext is captured are ciphertext, and nobody's."""
+        if h.source != SOURCE_SYSCALL and conn.source == SOURCE_SYSCALL:
+            self.change_source(conn, h.source)
+            conn.flags |= CONN_JOINED | CONN_TLS        # its OPEN was lost
+            return True
+        self.ctx.counters[C_OTHER_SOURCE_BYTES] += h.len_true
+        return False
+
+    cdef void change_source(self, conn_t* conn, uint8_t source) noexcept:
+        """From here on the plaintext of a library is captured: what was read of the socket is over, and new positions count.
+        What a preamble of the PROXY protocol has claimed in front of the ciphertext stays."""
+        cdef uint32_t i
+        flow_close(&self.ctx, &conn.flow, 0)
+        conn.flow.passed = 0
+        conn.source = source
+        conn.flags &= ~(CONN_OPENED | CONN_JOINED) & 0xFF
+        for i in range(2):
+            conn.stream[i].known = 0
+            conn.stream[i].unwanted = 0
+
+    cdef void pass_over(self, conn_t* conn, event_header* h) noexcept:
+        """Bytes of a connection that a filter leaves out: only its position goes on."""
+        cdef stream_t* stream = &conn.stream[h.dir]
+        table_touch(&self.table, conn, h.ts_ns)
+        if not stream.known:
+            stream.known = 1
+            stream.pos = h.pos
+        self.publish(conn, h.dir, h.pos + h.len_true)
+
+    cdef void data(self, conn_t* conn, event_header* h) noexcept:
+        """Bytes at a position: what is missing before them is a hole, what is there twice is not read twice."""
+        cdef ctx_t* ctx = &self.ctx
+        cdef stream_t* stream = &conn.stream[h.dir]
+        cdef uint64_t gap
+        if h.ts_ns > conn.seen_ns + ctx.unanswered_ns:
+            flow_idle(ctx, &conn.flow, h.ts_ns)
+        if not stream.known:
+            stream.known = 1
+            stream.pos = h.pos
+        ctx.input_used += h.len_cap
+        if h.pos < stream.pos:
+            # Two threads in one call each, or a repeated event: whose bytes these are is not known.
+            ctx.counters[C_OVERLAPS] += 1
+            if h.pos + h.len_true > stream.pos:
+                gap = h.pos + h.len_true - stream.pos
+                stream.pos += gap
+                flow_hole(ctx, &conn.flow, h.dir, gap, True, h.ts_ns)
+        else:
+            if h.pos > stream.pos:
+                gap = h.pos - stream.pos
+                ctx.counters[C_HOLES] += 1
+                ctx.counters[C_HOLE_BYTES] += gap
+                flow_hole(ctx, &conn.flow, h.dir, gap, True, h.ts_ns)
+            stream.pos = h.pos + h.len_true
+            if h.len_cap:
+                stream.end = h.pos + h.len_cap
+                stream.last_ns = h.ts_ns
+                stream.tgid = h.tgid
+                flow_data(ctx, &conn.flow, h.dir, <const uint8_t*>h + sizeof(event_header), h.len_cap, h.ts_ns)
+            if h.len_true > h.len_cap:
+                gap = h.len_true - h.len_cap
+                ctx.counters[C_UNCAPTURED_BYTES] += gap
+                flow_hole(ctx, &conn.flow, h.dir, gap, h.flags & EVENT_F_FAULT, h.ts_ns)
+            if ctx.unwanted != NULL and h.len_true >= UNWANTED_LEAST:
+                self.publish(conn, h.dir, stream.pos)
+        table_touch(&self.table, conn, h.ts_ns)
+        table_arm(ctx, &self.table, conn, h.ts_ns)
+
+    cdef void closed(self, conn_t* conn, event_close* e) noexcept:
+        """The connection is over."""
+        cdef ctx_t* ctx = &self.ctx
+        cdef uint32_t i
+        if e.h.reason == CLOSE_NOT_HTTP:
+            # no socket, or no HTTP after all: nothing of it is a record
+            ctx.counters[C_NOT_HTTP] += 1
+            conn.flags |= CONN_DROP
+        else:
+            if e.h.source == conn.source:       # else they count other bytes than those that were captured
+                for i in range(2):
+                    self.reached(conn, i, e.final_pos[i], e.h.ts_ns)
+            if e.h.reason == CLOSE_RESET:
+                flow_told(ctx, &conn.flow, FACT_RESET)
+        table_close(ctx, &self.table, conn,
+                    MARK_END_UNSEEN if e.h.reason == CLOSE_SWEPT or e.h.reason == CLOSE_REPLACED else 0)
+
+    cdef void bound(self, conn_t* conn, event_bind* b) noexcept:
+        """The connection, which is an object of a TLS library, is that socket: both names are one connection from now on.
+        What is known of the socket - its ends, its role - is known of it; bytes of the socket itself are ciphertext."""
+        cdef ctx_t* ctx = &self.ctx
+        cdef conn_t* socket
+        cdef size_t held
+        if b.socket == 0 or b.socket == conn.id or conn.socket == b.socket:
+            return
+        socket = table_find(&self.table, b.socket)
+        if socket == conn:
+            return
+        if socket != NULL:
+            if socket.role and not conn.role:
+                conn.role = socket.role
+            if not socket_known(conn) and socket_known(socket):
+                self.ends(conn, socket.local, socket.remote, socket.local_port, socket.remote_port)
+            conn.client_source = socket.client_source       # a preamble stands in front of the ciphertext
+            memcpy(conn.client, socket.client, 16)
+            conn.client_port = socket.client_port
+            if socket.socket == 0:
+                held = ctx.pool.bytes - ctx.free_bytes
+                table_close(ctx, &self.table, socket, 0)
+                conn.held += held - (ctx.pool.bytes - ctx.free_bytes)   # what it held was not this one's (account)
+            else:
+                table_bind(&self.table, socket, 0)      # it was another object's: the newer one has it
+        if b.role:
+            conn.role = b.role
+        if b.local_port or b.remote_port:
+            self.ends(conn, b.local, b.remote, b.local_port, b.remote_port)
+        if conn.flow.layer == NULL and conn.role:
+            conn.dir_request = DIR_IN if conn.role == ROLE_SERVER else DIR_OUT
+        table_bind(&self.table, conn, b.socket)
+        conn.flags |= CONN_TLS
+        buf_free(&ctx.pool, &conn.constant)
+        self.choose(conn)
+
+    cdef inline void ends(self, conn_t* conn, const uint8_t* local, const uint8_t* remote, uint16_t local_port,
+                          uint16_t remote_port) noexcept:
+        memcpy(conn.local, local, 16)
+        memcpy(conn.remote, remote, 16)
+        conn.local_port = local_port
+        conn.remote_port = remote_port
+
     cdef void publish(self, conn_t* conn, uint32_t d, uint64_t pos) noexcept:
         """Tell the kernel up to where it needs to copy no more bytes of this direction, if that is known and far."""
-        cdef uint64_t until = http1_unwanted(&self.ctx, conn, d, pos)
+        cdef uint64_t until = UNWANTED_ALL if conn.flags & CONN_IGNORED else flow_unwanted(&self.ctx, &conn.flow, d, pos)
         cdef uint64_t h
-        cdef half_t* half = &conn.half[d]
-        if self.ctx.unwanted == NULL or until <= pos + UNWANTED_LEAST or until == half.unwanted:
+        cdef stream_t* stream = &conn.stream[d]
+        if self.ctx.unwanted == NULL or until <= pos + UNWANTED_LEAST or until == stream.unwanted:
             return
-        half.unwanted = until
+        stream.unwanted = until
         h = ((conn.id >> 12) ^ (conn.id << 52)) * 0x9E3779B97F4A7C15ULL
         # one aligned store: the kernel reads it whole
         self.ctx.unwanted[((h >> 20) & (self.ctx.unwanted_words // 2 - 1)) * 2 + d] = ((h >> 4) & 0xFFFF) << 48 | (
@@ -394,54 +465,52 @@ cdef class Pipeline:
         if conn.held > ctx.conn_bytes:
             ctx.counters[C_EVICTED_HELD] += 1
             before = ctx.pool.bytes - ctx.free_bytes
-            http1_reset(ctx, conn, MARK_EVICTED)
+            flow_rejoin(ctx, &conn.flow, MARK_EVICTED)
             conn.held += ctx.pool.bytes - ctx.free_bytes - before
         if ctx.pool.bytes > self.table.max_bytes:
             table_limit(ctx, &self.table)
 
-    cdef void reached(self, conn_t* conn, uint32_t d, uint64_t pos) noexcept:
+    cdef void reached(self, conn_t* conn, uint32_t d, uint64_t pos, uint64_t ts) noexcept:
         """The stream is known to have gone on to `pos`: what is missing was lost."""
-        cdef half_t* half = &conn.half[d]
+        cdef stream_t* stream = &conn.stream[d]
         cdef uint64_t gap
-        if half.known and pos > half.pos and not conn.flags & CONN_IGNORED:
-            gap = pos - half.pos
+        if stream.known and pos > stream.pos and not conn.flags & CONN_IGNORED:
+            gap = pos - stream.pos
             self.ctx.counters[C_HOLES] += 1
             self.ctx.counters[C_HOLE_BYTES] += gap
-            half.pos = pos
-            http1_hole(&self.ctx, conn, d, gap, True)
+            stream.pos = pos
+            flow_hole(&self.ctx, &conn.flow, d, gap, True, ts)
 
     cdef void opened(self, conn_t* conn, event_open* o) noexcept:
+        """Ends, role and first positions are known."""
         cdef ctx_t* ctx = &self.ctx
         cdef uint32_t i
         if o.role:
             conn.role = o.role
             i = DIR_IN if o.role == ROLE_SERVER else DIR_OUT
             if conn.dir_request != DIR_UNKNOWN and conn.dir_request != i:
-                http1_reset(ctx, conn, 0)       # it had been guessed from bytes of a body
+                flow_rejoin(ctx, &conn.flow, 0)     # it had been guessed from bytes of a body
                 conn.dir_request = <uint8_t>i
-        memcpy(conn.local, o.local, 16)
-        memcpy(conn.remote, o.remote, 16)
-        conn.local_port = o.local_port
-        conn.remote_port = o.remote_port
+        self.ends(conn, o.local, o.remote, o.local_port, o.remote_port)
         if o.h.source != SOURCE_SYSCALL:
             conn.flags |= CONN_TLS
+            if o.h.type == EVENT_OPEN and conn.source == SOURCE_SYSCALL:
+                self.change_source(conn, o.h.source)
         if (o.h.type == EVENT_OPEN and o.start != START_REJOIN and not conn.flags & CONN_OPENED
-                and not conn.half[0].known and not conn.half[1].known):
+                and not conn.stream[0].known and not conn.stream[1].known):
             conn.flags |= CONN_OPENED
-            conn.flags &= ~CONN_JOINED & 0xFFFF     # this shard may have been told of it before it came to its beginning
-            conn.doubt = 0
+            conn.flags &= ~CONN_JOINED & 0xFF       # this shard may have been told of it before it came to its beginning
             for i in range(2):
-                conn.half[i].known = 1
-                conn.half[i].pos = o.pos[i]
-                conn.half[i].state = H_START
+                conn.stream[i].known = 1
+                conn.stream[i].pos = o.pos[i]
             if o.start != START_SEEN:
-                join(conn)
+                conn.flags |= CONN_JOINED
                 if o.start == START_UNCONFIRMED:
-                    conn.flags |= CONN_UNCONFIRMED
+                    conn.holds |= HOLD_SOCKET
         buf_free(&ctx.pool, &conn.constant)
-        if o.h.type == EVENT_ADDRESS and conn.flags & CONN_UNCONFIRMED:
-            conn.flags &= ~CONN_UNCONFIRMED & 0xFFFF
-            pop_done(ctx, conn)
+        if o.h.type == EVENT_ADDRESS and conn.holds & HOLD_SOCKET:
+            conn.holds &= ~HOLD_SOCKET & 0xFF
+            flow_told(ctx, &conn.flow, FACT_RELEASED)
         self.choose(conn)
 
     cdef void choose(self, conn_t* conn) noexcept:
@@ -452,13 +521,12 @@ cdef class Pipeline:
         if self.any_chosen:
             # a connection is chosen by either of its ports; one whose ports are not known yet is not
             if not (self.port_rule[conn.local_port] | self.port_rule[conn.remote_port]) & 2:
-                conn.flags |= CONN_IGNORED
+                self.ignore(conn)
             elif conn.flags & CONN_IGNORED:
-                conn.flags &= ~CONN_IGNORED & 0xFFFF
-                join(conn)
+                conn.flags &= ~CONN_IGNORED & 0xFF
+                conn.flags |= CONN_JOINED
                 for i in range(2):
-                    conn.half[i].known = 0
-                    conn.half[i].current = NULL
+                    conn.stream[i].known = 0
         if conn.flags & CONN_IGNORED:
             return
         if ctx.disable_egress and conn.role == ROLE_CLIENT:
@@ -473,11 +541,9 @@ cdef class Pipeline:
 
     cdef void ignore(self, conn_t* conn) noexcept:
         """A filter leaves the connection out, and what was already begun on it."""
-        cdef exchange_t* ex = conn.first
         conn.flags |= CONN_IGNORED
-        while ex != NULL:
-            ex.flags |= EX_DROP
-            ex = ex.next
+        flow_close(&self.ctx, &conn.flow, 0)
+        conn.flow.passed = 0
 
     def tick(self, uint64_t now_ns):
         """Timers; `now_ns` is CLOCK_MONOTONIC."""
@@ -488,12 +554,12 @@ cdef class Pipeline:
 
     def finish_timers(self):
         """Recorded traffic is over: let every timer fire as if the silence went on."""
-        self.tick(self.ctx.now_ns + self.ctx.unanswered_ns + (self.ctx.unanswered_ns >> 3) + 2)
+        self.tick(self.ctx.now_ns + self.ctx.unanswered_ns + 2 * table_granularity_ns())
 
     def close_all(self):
         """Record everything that waits as it stands (`end_unseen`), and forget it. True when done; False when the
         records that wait have to be taken first."""
-        while self.table.lru_first != NULL and self.ctx.out.len <= self.batch_bytes:
+        while self.table.lru_first != NULL and self.ctx.batch.records.len <= self.ctx.batch.complete:
             table_close(&self.ctx, &self.table, self.table.lru_first, MARK_END_UNSEEN)
         self.ctx.counters[G_BUFFER_BYTES] = self.ctx.pool.bytes
         return self.table.lru_first == NULL
@@ -505,77 +571,24 @@ cdef class Pipeline:
         self.ctx.counters[G_BUFFER_BYTES] = self.ctx.pool.bytes
 
     def pending(self):
-        """Bytes of records that are ready."""
-        return self.ctx.out.len
+        """As Packer.pending."""
+        return self.packer.pending()
 
     def take(self):
-        """(records, index, details) and begin a new batch; None when there is nothing.
-
-        records: newline-terminated JSON, or (slot, bytes) when they lie in a slot (use_slots). index: INDEX_FORMAT per
-        record: length, details length, end (ns), conn_id, stream position of the request.
-        details: `host|method|path` of each record, back to back.
-        """
-        cdef ctx_t* ctx = &self.ctx
-        if ctx.out.len == 0:
-            return None
-        out = ((ctx.out_slot, ctx.out.len) if ctx.out_slot >= 0 else
-               PyBytes_FromStringAndSize(ctx.out.data, ctx.out.len),
-               PyBytes_FromStringAndSize(ctx.out_index.data, ctx.out_index.len),
-               PyBytes_FromStringAndSize(ctx.out_details.data, ctx.out_details.len))
-        ctx.out.len = 0
-        ctx.out_index.len = 0
-        ctx.out_details.len = 0
-        if ctx.out_slot >= 0:
-            self.slots_out |= <uint64_t>1 << ctx.out_slot
-            ctx.out_slot = -1
-            memset(&ctx.out, 0, sizeof(buf_t))
-        elif ctx.out.cap > OUT_KEEP:
-            buf_free(&ctx.out_pool, &ctx.out)
-        self.next_slot()
-        return out
+        """As Packer.take."""
+        return self.packer.take()
 
     def use_slots(self, unsigned char[::1] memory not None, uint32_t count, uint32_t batch_bytes):
-        """Write batches into ``memory``, ``count`` slots of equal size (at most 64), while any is free; a batch is
-        complete with ``batch_bytes``. Before the first event. Raises ValueError."""
-        cdef uint32_t i
-        if not 0 < count <= MAX_SLOTS or memory.shape[0] < <Py_ssize_t>count * 4096 or self.ctx.out.len:
-            raise ValueError("slots: too many, too small or too late")
-        self.slots = memory
-        self.batch_bytes = batch_bytes
-        self.ctx.out_most = <size_t>batch_bytes * 8
-        self.ctx.slots = <char*>&memory[0]
-        self.ctx.slot_bytes = <uint32_t>(memory.shape[0] // count)
-        self.ctx.free_slots = count
-        for i in range(count):
-            self.ctx.slot_stack[i] = <uint8_t>(count - 1 - i)
-        self.next_slot()
+        """As Packer.use_slots."""
+        self.packer.use_slots(memory, count, batch_bytes)
 
     def release(self, uint32_t slot):
-        """The batch in this slot is done with. Raises ValueError for a slot that is not out: it must never hold two
-        batches."""
-        if slot >= MAX_SLOTS or not self.slots_out >> slot & 1:
-            raise ValueError(f"slot {slot} is not out")
-        self.slots_out &= ~(<uint64_t>1 << slot)
-        self.ctx.slot_stack[self.ctx.free_slots] = <uint8_t>slot
-        self.ctx.free_slots += 1
-        if self.ctx.out.len == 0 and self.ctx.out_slot < 0:
-            self.next_slot()
+        """As Packer.release."""
+        self.packer.release(slot)
 
     def free_slots(self):
-        """The slots that are free, the one that was used longest ago first."""
-        return [self.ctx.slot_stack[i] for i in range(self.ctx.free_slots)]
-
-    cdef void next_slot(self) noexcept:
-        """Let an empty batch begin in a slot, if one is free: the one used last, whose memory is warm."""
-        cdef ctx_t* ctx = &self.ctx
-        if ctx.out_slot >= 0 or ctx.free_slots == 0:
-            return
-        buf_free(&ctx.out_pool, &ctx.out)
-        ctx.free_slots -= 1
-        ctx.out_slot = ctx.slot_stack[ctx.free_slots]
-        ctx.out.data = ctx.slots + <size_t>ctx.out_slot * ctx.slot_bytes
-        ctx.out.cap = ctx.slot_bytes
-        ctx.out.len = 0
+        """As Packer.free_slots."""
+        return self.packer.free_slots()
 
     def statistics(self):
         """An immutable look at the counters, for tests and debugging."""

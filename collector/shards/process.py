@@ -6,22 +6,22 @@ a single exchange leaves at once.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import logging
 import mmap
 import os
 import time
-from types import SimpleNamespace
-from typing import Any
 
 import zmq
 
 from collector.loader.ringbuffer import RingView
 from collector.metrics import SHARD_NAMES
-from collector.router import endpoints, messages, slots
+from collector.router import batches, endpoints, messages, slots
 from collector.router.channel import Delivery, Receiver, Sender
 from collector.router.slots import BATCH_BYTES
-from collector.runtime import Child
+from collector.runtime import Child, run_process
+from collector.settings import Rings, ShardStart
 from collector.shards.filters import Filters
 from collector.shards.filters.rules import parse_rules
 from collector.shards.pipeline import Pipeline
@@ -38,21 +38,19 @@ STOP_SECONDS = 8.0
 class Shard:
     """The process; ``run`` returns its exit code."""
 
-    def __init__(self, child: Child) -> None:
+    def __init__(self, child: Child[ShardStart]) -> None:
         start = child.start
         self._child = child
         self._counters = child.counters
-        self._live = start["live"]
-        self._replay_end = start["finish_timers"]
-        token = bytes.fromhex(start["token"])
+        self._live = start.live
+        token = bytes.fromhex(start.token)
         child.drop_privileges()
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
-        self._in = Receiver(self.context, endpoints.shard(start["number"]), token,
+        self._in = Receiver(self.context, endpoints.shard(start.number), token,
                             window=INPUT_WINDOW_BYTES)
-        self._out = Sender(self.context, endpoints.sink(), token, retain=True)
-        settings = SimpleNamespace(**start["settings"])
-        self._settings, self._suspects = settings, start["suspects"]
-        self._number, self._life = start["number"], start["life"]
+        self._out = Sender(self.context, endpoints.sink(), token)
+        self._settings, self._suspects = start.settings, start.suspects
+        self._number, self._life = start.number, start.life
         self._slots = slots.Writer(child.fds[1])
         self._pipeline = self._new_pipeline()
         self._file = 0  # number of the recorded file that is being fed
@@ -72,14 +70,18 @@ class Shard:
         self._unwanted: mmap.mmap | None = None
         self._done: list[int] = []  # per ring: up to where it was fed
         self._held: Delivery | None = None  # a span that came before its ring
-        if start.get("rings"):
-            self._map_rings(start, child.fds[2:])
+        if start.rings is not None:
+            self._map_rings(start.rings, child.fds[2:])
 
     def _new_pipeline(self) -> Pipeline:
         pipeline = Pipeline(self._settings, Filters(parse_rules(self._settings.rules)), Decoder(), self._child.block)
         pipeline.skip(self._suspects)
         pipeline.use_slots(self._slots.memory, self._slots.count, BATCH_BYTES)
         return pipeline
+
+    def close(self) -> None:
+        """Close the sockets at once."""
+        self.context.destroy(0)
 
     def run(self) -> int:
         """Until told to stop and everything is acknowledged."""
@@ -102,20 +104,20 @@ class Shard:
     def _hear(self) -> None:
         for message in self._child.hear():
             if message.get("kind") == "budget":
-                self._settings.buffer_bytes = message["bytes"]
+                self._settings = dataclasses.replace(self._settings, buffer_bytes=message["bytes"])
                 self._pipeline.set_budget(message["bytes"])
             elif message.get("kind") == "rings":
-                self._map_rings(message, message["fds"])
+                self._map_rings(Rings.from_message(message["rings"]), message["fds"])
 
-    def _map_rings(self, message: dict[str, Any], fds: list[int]) -> None:
+    def _map_rings(self, described: Rings, fds: list[int]) -> None:
         """Map the rings for reading; they come from the loader by way of the supervisor."""
         if not self._rings:
             rings = fds
-            if not message["memfd"]:
+            if not described.memfd:
                 *rings, words = fds
                 self._unwanted = mmap.mmap(words, 0x40000)  # bpf/maps.h UNWANTED_WORDS
                 self._pipeline.use_unwanted(memoryview(self._unwanted).cast("Q"))
-            self._rings = [RingView(fd, message["ring_bytes"], memfd=message["memfd"]) for fd in rings]
+            self._rings = [RingView(fd, described.ring_bytes, memfd=described.memfd) for fd in rings]
             self._done = [0] * len(rings)
         for fd in fds:
             os.close(fd)
@@ -128,7 +130,7 @@ class Shard:
         end = position + length
         start = max(position, self._done[ring])
         if start < end:
-            self._feed(self._rings[ring].view(start, end - start), delivery.argument)
+            self._feed(self._rings[ring].view(start, end - start), delivery.wall_offset_ns)
             self._done[ring] = end
 
     def _feed(self, data: memoryview, wall_offset_ns: int) -> None:
@@ -168,8 +170,8 @@ class Shard:
             elif delivery.kind == messages.SPAN:
                 self._feed_span(delivery)
             else:
-                for frame in delivery.frames:
-                    self._feed(frame, delivery.argument)
+                for frame in delivery.frames:  # which may begin anywhere in ZeroMQ's memory; events are aligned to words
+                    self._feed(memoryview(frame.tobytes()), delivery.wall_offset_ns)
             self._in.acknowledge(delivery)
             self._child.beat()
 
@@ -183,13 +185,13 @@ class Shard:
                 self._hear()
                 self._out.service()
                 self._child.beat()
-        self._file = delivery.argument
-        self._settings.record_prefix = bytes(delivery.frames[0]).decode("ascii")
+        self._file = delivery.file
+        self._settings = dataclasses.replace(self._settings, record_prefix=bytes(delivery.frames[0]).decode("ascii"))
         self._pipeline = self._new_pipeline()
 
     def _close_all(self) -> None:
         """Record what waits."""
-        if self._replay_end:
+        if not self._live:  # a recording is over: as if the silence went on
             self._pipeline.finish_timers()
         while not self._pipeline.close_all():
             self._flush_or_wait()
@@ -208,18 +210,18 @@ class Shard:
         batch = self._pipeline.take()
         if batch is not None:
             records, index, details = batch
-            count = len(index) // 32
+            count = batches.count(index)
             self._counters.add("batches")
             if isinstance(records, tuple):
                 slot, size = records
                 self._slots.used(slot, len(self._pipeline.free_slots()))
-                self._out.send((slots.pack(self._number, self._life, slot, size), index, details), self._file,
+                self._out.send((slots.pack(self._number, self._life, slot, size), index, details), file=self._file,
                                kind=messages.SLOT, size=size + len(index) + len(details),
                                done=functools.partial(self._acknowledged, count, slot))
             else:
                 size = len(records)
                 self._counters.add("batches_without_slot")
-                self._out.send((records, index, details), self._file,
+                self._out.send((records, index, details), file=self._file,
                                done=functools.partial(self._acknowledged, count, None))
             self._counters.add("batch_bytes", size)
             self._counters["records_acknowledged"] = self._records_done
@@ -265,11 +267,7 @@ class Shard:
 
 def main() -> int:
     """Entry of the child process."""
-    child = Child.begin(SHARD_NAMES)
-    shard = Shard(child)
-    code = shard.run()
-    shard.context.destroy(0)
-    return code
+    return run_process(ShardStart, SHARD_NAMES, Shard)
 
 
 if __name__ == "__main__":

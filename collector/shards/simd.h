@@ -11,9 +11,9 @@
 
 /* What find_line_end saw on its way. */
 enum {
-    LINE_SPECIAL = 1,       /* a byte that wants care in JSON: control character, '"', '\\', 0x7F and up */
+    LINE_SPECIAL = 1, /* a byte that wants care in JSON: control character, '"', '\\', 0x7F and up */
     LINE_NUL = 2,
-    LINE_BARE_CR = 4,       /* a CR that no LF follows */
+    LINE_BARE_CR = 4, /* a CR that no LF follows */
 };
 
 /* The first byte that is no letter, digit or '-', or NULL: the colon, for the names that fields usually have. */
@@ -23,10 +23,10 @@ static inline const uint8_t *skip_usual(const uint8_t *p, const uint8_t *end)
     for (; end - p >= 16; p += 16) {
         __m128i v = _mm_loadu_si128((const __m128i *)p);
         __m128i lower = _mm_or_si128(v, _mm_set1_epi8(0x20));
-        __m128i letter = _mm_and_si128(_mm_cmpgt_epi8(lower, _mm_set1_epi8('a' - 1)),
-                                       _mm_cmplt_epi8(lower, _mm_set1_epi8('z' + 1)));
-        __m128i digit = _mm_and_si128(_mm_cmpgt_epi8(v, _mm_set1_epi8('0' - 1)),
-                                      _mm_cmplt_epi8(v, _mm_set1_epi8('9' + 1)));
+        __m128i letter =
+            _mm_and_si128(_mm_cmpgt_epi8(lower, _mm_set1_epi8('a' - 1)), _mm_cmplt_epi8(lower, _mm_set1_epi8('z' + 1)));
+        __m128i digit =
+            _mm_and_si128(_mm_cmpgt_epi8(v, _mm_set1_epi8('0' - 1)), _mm_cmplt_epi8(v, _mm_set1_epi8('9' + 1)));
         unsigned usual = (unsigned)_mm_movemask_epi8(
             _mm_or_si128(_mm_or_si128(letter, digit), _mm_cmpeq_epi8(v, _mm_set1_epi8('-'))));
         if (usual != 0xffff)
@@ -44,7 +44,7 @@ static inline const uint8_t *skip_usual(const uint8_t *p, const uint8_t *end)
 /* The LF that ends the line, or NULL; `facts` gets what lies before it, a CR right before it aside. */
 static inline const uint8_t *find_line_end(const uint8_t *p, const uint8_t *end, unsigned *facts)
 {
-    unsigned carry = 0;     /* the byte before p is a CR */
+    unsigned carry = 0; /* the byte before p is a CR */
 #if defined(__SSE2__)
     for (; end - p >= 16; p += 16) {
         __m128i v = _mm_loadu_si128((const __m128i *)p);
@@ -56,8 +56,8 @@ static inline const uint8_t *find_line_end(const uint8_t *p, const uint8_t *end,
             continue;
         lf = (unsigned)_mm_movemask_epi8(_mm_cmpeq_epi8(v, _mm_set1_epi8('\n')));
         cr = (unsigned)_mm_movemask_epi8(_mm_cmpeq_epi8(v, _mm_set1_epi8('\r')));
-        before = lf ? (lf & (0 - lf)) - 1 : 0xffff;     /* the bytes of this line */
-        last = lf ? (before + 1) >> 1 : 0x8000;         /* the one whose CR is no bare one, or not yet known to be one */
+        before = lf ? (lf & (0 - lf)) - 1 : 0xffff; /* the bytes of this line */
+        last = lf ? (before + 1) >> 1 : 0x8000;     /* the one whose CR is no bare one, or not yet known to be one */
         if (carry && !(lf & 1))
             *facts |= LINE_BARE_CR | LINE_SPECIAL;
         carry = !lf && cr & 0x8000;

@@ -1,132 +1,20 @@
 """The state of one shard, as C structs: who owns what, and how long it lives.
 
-    pool        counts every byte held for connections; the byte budget is compared with it
     conn        one connection, from its first event to its CLOSE, EXIT, eviction or successor; owned by the table
-    half        one direction of a connection: stream position and message state; part of its conn
-    exchange    one request and its response; owned by its conn's queue until both are done, emitted or given up
-    ctx         everything of one shard; handed as the first argument through all layers
+    stream      one direction of a connection: where it stands, and when it moved last; part of its conn
+    flow        what a layer runs on: a connection, or a stream inside one; part of its conn, or of the layer that made it
+    ctx         everything of one shard; handed as the first argument through all stages
 
-Nothing here is shared between processes or threads, so nothing is locked.
+A connection is named, bounded and timed here; what its bytes mean is its layer's business (layers/table.pyx). Nothing here
+is shared between processes or threads, so nothing is locked.
 """
 
 from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport free, realloc
-from libc.string cimport memcpy
 
-
-cdef struct pool_t:
-    size_t bytes
-
-
-# A growable byte buffer whose capacity is counted in a pool.
-cdef struct buf_t:
-    char* data
-    uint32_t len
-    uint32_t cap
-
-
-cdef inline int buf_reserve(pool_t* pool, buf_t* b, size_t more) noexcept nogil:
-    """Room for `more` further bytes. 0, or -1 when memory is out or the buffer would pass 1 GiB."""
-    cdef size_t need = <size_t>b.len + more
-    cdef size_t cap = b.cap
-    cdef char* p
-    if need <= cap:
-        return 0
-    if need > 0x40000000:
-        return -1
-    if cap < 256:
-        cap = 256
-    while cap < need:
-        cap += cap >> 1
-    cap = (cap + 63) & ~<size_t>63
-    p = <char*>realloc(b.data, cap)
-    if p == NULL:
-        return -1
-    pool.bytes += cap - b.cap
-    b.data = p
-    b.cap = <uint32_t>cap
-    return 0
-
-
-cdef inline int buf_append(pool_t* pool, buf_t* b, const void* p, size_t n) noexcept nogil:
-    if buf_reserve(pool, b, n) < 0:
-        return -1
-    memcpy(b.data + b.len, p, n)
-    b.len += <uint32_t>n
-    return 0
-
-
-cdef inline void buf_free(pool_t* pool, buf_t* b) noexcept nogil:
-    if b.data != NULL:
-        pool.bytes -= b.cap
-        free(b.data)
-        b.data = NULL
-    b.len = 0
-    b.cap = 0
-
-
-# What is missing from, or doubtful about, an exchange. Names and counts are printed by records/encode.pyx.
-cdef enum:  # mark_bit
-    MARK_REQUEST_CUT = 1 << 0            # body longer than the cap, or bytes the kernel did not copy
-    MARK_RESPONSE_CUT = 1 << 1
-    MARK_REQUEST_LOST = 1 << 2           # a hole: bytes were dropped on the way to us
-    MARK_RESPONSE_LOST = 1 << 3
-    MARK_REQUEST_INCOMPLETE = 1 << 4     # its end was not seen (idle, evicted, closed before)
-    MARK_RESPONSE_INCOMPLETE = 1 << 5
-    MARK_JOINED = 1 << 6                 # the connection was joined in the middle
-    MARK_NO_RESPONSE = 1 << 7
-    MARK_END_UNSEEN = 1 << 8             # the connection's end was not seen
-    MARK_HEADERS_UNCERTAIN = 1 << 9      # more header fields than we list, or bytes that are not text
-    MARK_PEER_UNKNOWN = 1 << 10          # an address is 0.0.0.0:0
-    MARK_AMBIGUOUS = 1 << 11             # see ambiguity bits
-    MARK_PAIRING = 1 << 12               # after a hole of unknown framing: request and response may not belong together
-    MARK_REQUEST_OMITTED = 1 << 13       # a binary media type, left out
-    MARK_RESPONSE_OMITTED = 1 << 14
-    MARK_REQUEST_UNDECODED = 1 << 15     # content coding unknown or broken: body as on the wire
-    MARK_RESPONSE_UNDECODED = 1 << 16
-    MARK_HEADERS_CUT = 1 << 17           # header block longer than COLLECTOR_HEADER_BYTES
-    MARK_EVICTED = 1 << 18               # flushed to stay within a limit
-    MARK_REQUEST_TRAILING = 1 << 19      # bytes behind the end of a content coding
-    MARK_RESPONSE_TRAILING = 1 << 20
-    MARK_REQUEST_REFUSED = 1 << 21       # why it is undecoded: it would cost too much
-    MARK_RESPONSE_REFUSED = 1 << 22
-    MARK_REQUEST_FRAMING = 1 << 23       # found by searching, or behind one of unknown length: see enum doubt
-    MARK_RESPONSE_FRAMING = 1 << 24
-
-# Why framing is ambiguous: what a smuggling attempt looks like from outside (RFC 9112 section 11.2).
-cdef enum:  # ambiguity_bit
-    AMB_CL_AND_TE = 1 << 0
-    AMB_CL_CONFLICT = 1 << 1
-    AMB_CL_INVALID = 1 << 2
-    AMB_TE_NOT_CHUNKED = 1 << 3
-    AMB_TE_HTTP10 = 1 << 4
-    AMB_BARE_LF = 1 << 5
-    AMB_OBS_FOLD = 1 << 6
-    AMB_SPACE_BEFORE_COLON = 1 << 7
-    AMB_BAD_HEADER_LINE = 1 << 8
-    AMB_START_LINE = 1 << 9
-    AMB_BAD_CHUNK = 1 << 10
-    AMB_NUL = 1 << 11
-    AMB_MULTIPLE_HOST = 1 << 12
-    AMB_TE_OBFUSCATED = 1 << 13
-    AMB_CL_REPEATED = 1 << 14
-    AMB_BARE_CR = 1 << 15
-    AMB_CONTROL = 1 << 16        # a control character in a value or reason phrase
-    AMB_NO_BODY_ALLOWED = 1 << 17    # Content-Length or Transfer-Encoding in an interim answer or a 204
-
-cdef enum:  # coding
-    CODING_NONE = 0
-    CODING_GZIP = 1
-    CODING_DEFLATE = 2
-    CODING_BR = 3
-    CODING_ZSTD = 4
-    CODING_UNKNOWN = 5
-
-cdef enum:  # media
-    MEDIA_ABSENT = 0
-    MEDIA_JSON = 1       # exactly application/json
-    MEDIA_OTHER = 2
-    MEDIA_BINARY = 3     # listed: left out of the record
+from collector.shards.http.clients cimport cidr_t, claim_kind
+from collector.shards.http.message cimport exchange_t
+from collector.shards.memory cimport buf_t, pool_t
+from collector.shards.packing cimport batch_t
 
 
 # What may be spent on decoding: units of WORK (records/codings.pyx), which come back with event time.
@@ -135,138 +23,155 @@ cdef struct budget_t:
     uint64_t seen_ns     # the newest time it was asked at; 0: never
 
 
-# The content side of one message: what the encoder must know about its body.
-cdef struct message_t:
-    buf_t head           # JSON fragment, ready for the record
-    buf_t body           # after transfer coding, before content coding; at most body_bytes
-    uint64_t first_ns    # event time of its first and last byte
-    uint64_t last_ns
-    uint64_t size        # true body bytes on the wire, transfer coding removed
-    uint64_t lost        # bytes in holes
-    uint64_t uncaptured  # bytes that the kernel counted without copying
-    uint8_t codings[4]   # enum coding, in the order they were applied; 0 ends
-    uint8_t media        # enum media
-    uint8_t charset      # index into the shard's charset table; 0 = none or UTF-8
-    uint8_t started
-    uint8_t done
-    uint8_t body_stopped # a hole: later bytes are counted, not collected
-
-
-cdef enum:  # exchange_flag
-    EX_HEAD = 1          # the method was HEAD: the answer has no body
-    EX_CONNECT = 2
-    EX_DROP = 4          # filtered: followed, never recorded
-    EX_EMITTED = 8       # already recorded; kept to swallow its late answer
-    EX_EXPECT = 16       # Expect: 100-continue
-    EX_UPGRADE = 32      # Upgrade header present
-    EX_DOUBT = 64        # whose answer it gets is in doubt
-    EX_CONTINUED = 128   # it got 100 (Continue)
-    EX_BEHIND = 256      # a CONNECT or upgrade before it waits for its answer: this may be bytes of a tunnel
-    EX_BODY = 512        # its body looks like a request, and nobody has asked for a body yet
-
-
-cdef struct exchange_t:
-    exchange_t* next
-    message_t req
-    message_t resp
-    uint32_t index       # on its connection, from 0
-    uint32_t tgid        # the process that served it, or that called
-    uint64_t pos         # stream position of the request's first byte
-    uint32_t marks
-    uint32_t ambiguity
-    uint32_t details_len # bytes of "host|method|path" at the start of `details`
-    uint16_t status
-    uint16_t flags
-    buf_t details        # only filled for Kafka
-
-
-cdef enum:  # half_state
-    H_START = 0          # between messages, or inside a head that is not whole yet
-    H_BODY = 1           # `remaining` bytes of a Content-Length body to come
-    H_CHUNK_SIZE = 2
-    H_CHUNK_DATA = 3     # `remaining` bytes of this chunk to come
-    H_CHUNK_END = 4      # the CRLF behind a chunk
-    H_TRAILER = 5
-    H_UNTIL_CLOSE = 6
-    H_RESYNC = 7         # framing lost: skip until an event starts like a message
-    H_OPAQUE = 8         # after 101 or CONNECT, or not HTTP: counted, not read
-    H_HEAD_SKIP = 9      # past the header limit: looking for the empty line
-
-
-cdef struct half_t:
-    uint64_t pos         # next expected stream position
-    uint64_t end         # stream position behind the captured bytes of the event that is being read
-    uint64_t head_pos    # stream position of the first byte of the head that is being read
+cdef struct stream_t:
+    uint64_t pos         # of the next byte that is expected
+    uint64_t end         # behind the bytes that are being read: those at p, n bytes, begin at end - n
     uint64_t unwanted    # up to where the kernel was told to send lengths only
-    uint64_t remaining
-    uint64_t last_ns
-    buf_t part           # a head or chunk line that is not whole yet
-    uint32_t scan        # bytes of `part` already searched for its end
-    uint32_t part_len_parsed # bytes of `part` that an over-long head was parsed from
-    uint32_t line_bytes  # length so far of a chunk-size or trailer line
-    uint32_t tgid        # process of its newest bytes
-    uint8_t state        # enum half_state
-    uint8_t ended
+    uint64_t last_ns     # when its newest bytes came
+    uint32_t tgid        # the process that moved them
     uint8_t known        # pos is valid
-    uint8_t parked       # bytes wait in `part` for the other direction
-    uint8_t body_begins  # its next byte is a body's first, if the answer is not one to HEAD
-    uint64_t part_first_ns
-    exchange_t* current  # the exchange this half is filling, or NULL
 
 
-# What is not known of a connection's messages, from here on, until it was provably quiet (docs/decisions/0011).
-cdef enum:  # doubt
-    DOUBT_REQUESTS = 1        # there may be requests that nobody saw: the next answer may be theirs
-    DOUBT_ANSWERS = 2         # there may be answers that nobody saw
-    DOUBT_REQUEST_FRAMING = 4     # what looks like a request may be part of a body, and a body hold requests
-    DOUBT_ANSWER_FRAMING = 8
-    DOUBT_PAIRING = 3
-    DOUBT_ALL = 15
+cdef enum:
+    DIR_UNKNOWN = 2      # beside DIR_IN and DIR_OUT
 
 
+cdef enum feed_t:
+    FEED_ALL             # all bytes are used, or kept
+    FEED_SWITCH          # the rest of them is another layer's: ctx.handoff says whose
+    FEED_NOT_MINE        # the layer was opened in vain: all bytes that it kept are in ctx.handoff.kept
+
+
+# What a layer knows that hands a flow on.
+cdef struct handoff_t:
+    const char* protocol # name of the layer that it is for; NULL: whichever finds its beginning in what follows
+    buf_t kept           # bytes that were taken and not read, and their direction
+    uint8_t kept_dir
+    uint64_t kept_ns     # when the first of them came
+
+
+cdef enum:  # client_source: where the claimed client stands
+    CLIENT_NONE = 0
+    CLIENT_PROXY_V1 = 1
+    CLIENT_PROXY_V2 = 2
+    CLIENT_HEADER = 3    # of one request only
+    CLIENT_INVALID = 4   # in a preamble that is to be refused: no claim
+
+
+cdef enum fact_t:        # what may become known of a connection that is no byte of it
+    FACT_AHEAD           # bytes of the client are on their way whose event comes behind that of the answer
+    FACT_RESET           # the peer has reset the connection
+    FACT_RELEASED        # nothing holds its records back any more
+
+
+cdef struct flow_t
+cdef struct layer_t
+cdef struct conn_t
+cdef struct ctx_t
+
+
+cdef struct flow_t:
+    conn_t* conn
+    const layer_t* layer # NULL: nothing was read yet
+    void* state          # the layer's
+    uint32_t stream_id   # of a stream inside a connection; 0 for the connection itself
+    uint8_t passed       # entries of the table of layers that need not be asked any more
+
+
+# What a protocol is to the rest of the shard: one constant each, listed in layers/table.pyx. `d` is a direction as the
+# traced process sees it, `ts` and `now` are event time (ns). Nothing of it raises, blocks or asks for the time.
+cdef struct layer_t:
+    const char* name             # `protocol` in the record
+    const char* const* reasons   # names of the bits of exchange_t.reasons, NULL at the end; or NULL
+    uint8_t joins                # can begin in the middle of a connection
+    # Is this how it begins? On a NULL layer, with the first bytes of the client. What may become a beginning is one.
+    bint (*detect)(const uint8_t* p, size_t n) noexcept nogil
+    # Makes flow.state; CONN_JOINED: bytes went by that nobody saw. 0, or -1 when memory is out.
+    int (*open)(ctx_t* ctx, flow_t* flow) noexcept
+    # `n` bytes, all of one event, at the expected position. Unless FEED_ALL, `used` are used.
+    feed_t (*data)(ctx_t* ctx, flow_t* flow, uint32_t d, const uint8_t* p, size_t n, uint64_t ts, size_t* used) noexcept
+    # `n` bytes are missing: lost on the way, or never copied. FEED_ALL or FEED_NOT_MINE.
+    feed_t (*hole)(ctx_t* ctx, flow_t* flow, uint32_t d, uint64_t n, bint lost, uint64_t ts) noexcept
+    # No more bytes in this direction.
+    void (*end)(ctx_t* ctx, flow_t* flow, uint32_t d) noexcept
+    # It holds too much, or was misled about the direction: record what waits, with `marks`, and begin anew in the middle.
+    void (*rejoin)(ctx_t* ctx, flow_t* flow, uint32_t marks) noexcept
+    # Do what is due. When to look again, 0: not before the next byte.
+    uint64_t (*idle)(ctx_t* ctx, flow_t* flow, uint64_t now) noexcept
+    # Up to which position only the lengths matter, `pos` being reached; 0: all bytes may matter.
+    uint64_t (*unwanted)(ctx_t* ctx, flow_t* flow, uint32_t d, uint64_t pos) noexcept nogil
+    void (*told)(ctx_t* ctx, flow_t* flow, fact_t fact) noexcept
+    # Could it be closed and opened again without a loss, and with what word in hand? NOT_AT_REST: no.
+    uint64_t (*rest)(const flow_t* flow) noexcept nogil
+    # Open it again where it rested. 0, or -1 when memory is out.
+    int (*resume)(ctx_t* ctx, flow_t* flow, uint64_t word) noexcept
+    # Records what waits as it stands, with `marks`, and frees the state.
+    void (*close)(ctx_t* ctx, flow_t* flow, uint32_t marks) noexcept
+
+cdef enum:
+    NOT_AT_REST = -1
+
+
+# Who may set and clear a flag: P pipeline.pyx, T connections/table.pyx, L the connection's layer.
+#
+#     flag        set   cleared   while it is set
+#     IGNORED     P     P         nothing is read; positions go on
+#     TIMED       T     T         it is in the wheel of timers
+#     JOINED      P L   P L       its layer begins in the middle; the first record says so
+#     OPENED      P     -         an OPEN was seen: a second one only tells ends
+#     TLS         P T   -         its bytes are plaintext of a TLS library
+#     DROP        P     -         nothing of it becomes a record: it ends as no HTTP
+#     AHEAD       P     L         FACT_AHEAD came before there was a layer
 cdef enum:  # conn_flag
-    CONN_NOT_HTTP = 1
-    CONN_IGNORED = 2     # port or egress filter
-    CONN_TIMED = 4       # in the timer list
-    CONN_JOINED = 8
-    CONN_OPENED = 64     # an OPEN was seen
-    CONN_TLS = 128
-    CONN_DROP = 512      # it was no HTTP, or no socket, after all: nothing of it is a record
-    CONN_UNCONFIRMED = 256  # perhaps no socket at all: nothing is recorded before the loader has looked
+    CONN_IGNORED = 1     # port or egress filter
+    CONN_TIMED = 2
+    CONN_JOINED = 4
+    CONN_OPENED = 8
+    CONN_TLS = 16
+    CONN_DROP = 32
+    CONN_AHEAD = 64
+
+
+# Why records that are complete wait (conn_t.holds). What still waits when a connection ends is no record: it is counted.
+#
+#     hold      until                                                       counter
+#     SOCKET    the loader has found that its descriptor is a socket        C_UNCONFIRMED
+cdef enum:  # hold
+    HOLD_SOCKET = 1
 
 
 cdef struct conn_t:
     uint64_t id          # conn_id of the events
+    uint64_t socket      # EVENT_BIND: the second name that it goes by; 0: none
     uint32_t tgid        # process of its first event
     int32_t fd           # and its descriptor
     uint16_t ring
     uint8_t role         # enum event_role
-    uint16_t flags
-    uint8_t doubt        # enum doubt
-    uint8_t answers      # since the doubt was raised last, at most 255
-    uint8_t pauses       # of these, before how many requests it was quiet for much longer than any answer took
-    uint8_t ahead        # a request is on its way whose event comes behind that of its answer
-    uint8_t dir_request  # which direction carries requests; 2 = not known yet
+    uint8_t source       # enum event_source: whose bytes its positions count
+    uint8_t flags        # enum conn_flag
+    uint8_t holds        # enum hold
+    uint8_t dir_request  # the direction of the client's bytes; 2 = not known yet
+    uint8_t client_source    # enum client_source, of a PROXY preamble
     uint32_t lru         # when it was last moved in the LRU list, in units of 2^LRU_SHIFT ns
-    half_t half[2]       # by enum event_dir
-    exchange_t* first    # the queue, oldest first
-    exchange_t* last
-    uint32_t queued
-    uint32_t next_index
+    stream_t stream[2]   # by enum event_dir
+    flow_t flow
     buf_t constant       # JSON fragment of the fields that are the same for all its records
     uint8_t local[16]
     uint8_t remote[16]
+    uint8_t client[16]   # what the preamble claims
     uint16_t local_port
     uint16_t remote_port
+    uint16_t client_port
     uint32_t constant_tgid # what `constant` was made for
     uint32_t constant_names
-    uint32_t longest_us  # that an answer has taken while there was doubt
+    const layer_t* constant_layer
     char comm[16]        # the name of process constant_tgid
     size_t held          # bytes of the pool that are this connection's, itself aside
     budget_t decoding
     uint64_t seen_ns     # of its newest event
     uint64_t due_ns      # timer
     conn_t* hash_next
+    conn_t* socket_next  # of those with two names, in the table of second names
     conn_t* group_prev   # connections whose process ids share a bucket
     conn_t* group_next
     conn_t* lru_prev
@@ -313,6 +218,7 @@ cdef enum:  # counter
     C_BANDWIDTH
     C_EVICTED_ACTIVE
     C_REFUSED_BODIES
+    C_OTHER_SOURCE_BYTES
     G_CONNECTIONS
     G_QUEUED
     G_BUFFER_BYTES
@@ -322,14 +228,6 @@ cdef enum:  # counter
     COUNTERS
 
 
-cdef struct out_index_t:          # one per record; read by the sink with struct format "=IIQQQ"
-    uint32_t length               # bytes of the record, its newline included
-    uint32_t details_len
-    uint64_t end_ns
-    uint64_t conn_id
-    uint64_t pos                  # of the request's first byte
-
-
 cdef enum:
     GHOSTS = 16384                # connections given up for a limit, whose ends are still known; a power of two
     GHOST_PROBES = 8
@@ -337,16 +235,21 @@ cdef enum:
 cdef struct ghost_t:
     uint64_t id                   # 0: free
     uint64_t seen_ns
+    uint64_t word                 # its layer's, when that was at rest: it goes on where it was; NOT_AT_REST: it does not
+    uint64_t pos[2]
+    const layer_t* layer
     uint8_t local[16]
     uint8_t remote[16]
+    uint8_t client[16]
     uint16_t local_port
     uint16_t remote_port
+    uint16_t client_port
+    uint8_t client_source
     uint8_t role
+    uint8_t source
     uint8_t tls
-    uint8_t unconfirmed
-    int8_t owed                   # answers outstanding, between messages: it goes on where it was; -1: it does not
-    uint8_t heads                 # which of them are to HEAD
-    uint64_t pos[2]
+    uint8_t holds
+    uint8_t dir_request
 
 
 cdef enum:
@@ -367,16 +270,8 @@ cdef struct rule_t:               # one entry of AKTO_MODULE_DISCOVERY_CONFIG; t
 
 cdef struct ctx_t:
     pool_t pool                   # what connections hold
-    pool_t out_pool               # what the outgoing batch holds
     uint64_t* counters            # in memory shared with the supervisor; this shard is the only writer
-    buf_t out                     # records, newline-terminated: on the heap, or in a slot
-    int32_t out_slot              # -1: on the heap
-    char* slots                   # memory shared with the sink, or NULL
-    uint32_t slot_bytes
-    uint32_t free_slots           # on the stack below
-    uint8_t slot_stack[64]
-    buf_t out_index
-    buf_t out_details
+    batch_t* batch                # of records, on their way out; the packer's
     buf_t scratch
     uint32_t header_bytes
     uint32_t body_bytes
@@ -385,7 +280,6 @@ cdef struct ctx_t:
     uint64_t unanswered_ns        # silence after which what waits is recorded as it stands
     size_t conn_bytes             # what one connection may hold
     size_t free_bytes             # of the pool, in exchanges kept for reuse: nobody's
-    size_t out_most               # of a batch; beyond it records go without their bodies
     uint64_t input_limit          # captured payload and records, bytes per minute of event time; 0: no limit
     uint64_t output_limit
     uint64_t input_used
@@ -399,6 +293,8 @@ cdef struct ctx_t:
     uint8_t ignore_metadata
     uint8_t want_details
     uint32_t tgid                 # of the event that is being read
+    handoff_t handoff             # from the layer that has just said so
+    uint8_t silent                # the end: nothing is recorded any more
     name_t* names                 # NAMES of them, by hash of tgid
     uint32_t names_version        # changes when a known process is told another name
     uint32_t names_told
@@ -407,6 +303,11 @@ cdef struct ctx_t:
     uint64_t unwanted_words
     exchange_t* free_exchanges
     uint32_t free_count
+    cidr_t* trusted               # proxies that are believed when they name a client in a header
+    uint32_t trusted_count
+    char real_ip_name[64]         # of that header, in lower case
+    uint32_t real_ip_len
+    claim_kind real_ip_kind
     rule_t rules[32]
     uint32_t rule_count
     void* filters                 # filters.Filters (borrowed; the Pipeline owns it)

@@ -1,185 +1,114 @@
-"""What every destination of records offers, and the bounded queue in front of it.
+"""What a destination of records is. Each is a file beside this one and a line in `destinations.py`.
 
-A batch is what a shard made: newline-terminated JSON records with an index. It is handed to a thread, because
-destinations block; the process's loop never does. A batch is acknowledged to its shard when the destination has taken
-it - or when it was dropped, counted, because the destination was away for longer than QUEUE_BYTES hold.
+A destination delivers, and says what became of each record; it has no queue, no thread and no retries of its own
+(`queue.py`, `delivery.py`, `retry.py`). docs/adding-a-destination.md tells how one is made.
 """
 
 from __future__ import annotations
 
-import collections
-import logging
-import struct
-import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, ClassVar, Protocol, Self
 
-from collector.shards.pipeline import INDEX_FORMAT
+from collector.config import Config
+from collector.sink.batch import Batch
+from collector.sink.queue import Linger
 
-log = logging.getLogger("sink")
-
-QUEUE_BYTES = 64 << 20  # less than what the shards may have on the way: the sink drops, the shards never wait for long
-_INDEX = struct.Struct(INDEX_FORMAT)
+# (batch, records delivered, records failed) -> is nothing of the batch left? May be called from any thread.
+Settled = Callable[[Batch, int, int], bool]
 
 
-@dataclass(slots=True)
-class Batch:
-    """Records of one shard. ``token`` goes back to the loop when the batch is done with."""
+class Notes(Protocol):
+    """Numbers that outlive the process (collector.counters.Counters)."""
 
-    records: bytes | memoryview
-    index: bytes | memoryview
-    details: bytes | memoryview
-    token: Any = None
+    def __getitem__(self, name: str) -> int:
+        """The value."""
 
-    @property
-    def count(self) -> int:
-        """Number of records."""
-        return len(self.index) // _INDEX.size
-
-    def __iter__(self) -> Iterator[tuple[bytes, bytes, tuple[int, int, int]]]:
-        """Each record without its newline, its details, and its place in the order (end ns, connection, stream
-        position).
-        """
-        at = detail_at = 0
-        for length, details, end_ns, conn_id, position in _INDEX.iter_unpack(self.index):
-            record = bytes(self.records[at : at + length - 1])
-            yield record, bytes(self.details[detail_at : detail_at + details]), (end_ns, conn_id, position)
-            at += length
-            detail_at += details
+    def __setitem__(self, name: str, value: int) -> None:
+        """Set it."""
 
 
-@dataclass(slots=True)
-class Totals:
-    """What happened so far, in records."""
-
-    delivered: int = 0
-    failed: int = 0
-    dropped: int = 0
-    errors: int = 0
-
-
-class Destination:
-    """A thread with a bounded queue. Subclasses implement ``deliver`` (may block, may raise) and ``finish``.
-
-    ``lossless``: never drop; the loop asks ``full`` and stops taking batches in.
-    ``wake`` is called from the thread whenever a batch is done.
+class Destination(ABC):
+    """See the module. The class methods are asked by the command line and the supervisor, before there is a sink; the
+    others by the sink, `open`, `deliver`, `give_up`, `idle` and `close` in the thread that delivers.
     """
 
-    def __init__(self, *, lossless: bool, wake: Callable[[], None]) -> None:
-        self.totals = Totals()
-        self.up = True
-        self.gone = ""  # why no record can ever be delivered again ("" while it can)
-        self._lossless = lossless
-        self._wake = wake
-        self._lock = threading.Condition()
-        self._queue: collections.deque[Batch] = collections.deque()
-        self._queued_bytes = 0
-        self._active = 0
-        self._closing = False
-        self._done: collections.deque[Batch] = collections.deque()
-        self._thread = threading.Thread(target=self._run, name="destination", daemon=True)
+    kind: ClassVar[str]
+    metavar: ClassVar[str]  # how its outputs are written, for --help
+    accepts: ClassVar[frozenset[str]]  # formats of batches (collector/router/batches.py)
+    wants_details: ClassVar[bool] = False  # are the shards to make the details of each record?
+    blocks: ClassVar[bool] = True  # may `deliver` wait? Then it gets a thread
+    up_at_start: ClassVar[bool] = True  # is it taken to work before it has taken anything?
+    linger: Linger = Linger()
 
-    def start(self) -> None:
-        """Begin to deliver."""
-        self._thread.start()
+    def __init__(self, settled: Settled) -> None:
+        self.settled = settled
 
-    @property
-    def queued_bytes(self) -> int:
-        """Bytes that wait here."""
-        return self._queued_bytes
+    # -- before there is a sink
 
-    def full(self) -> bool:
-        """Should nothing more be handed over for now? Only ever true when lossless."""
-        return self._lossless and self._queued_bytes > QUEUE_BYTES
+    @classmethod
+    @abstractmethod
+    def claims(cls, output: str) -> bool:
+        """Does this value of --output or COLLECTOR_OUTPUT mean this destination?"""
 
-    def submit(self, batch: Batch) -> None:
-        """Queue a batch; never blocks. When no record can be delivered again, they have failed at once."""
-        with self._lock:
-            if self.gone:
-                self.totals.failed += batch.count
-                self._done.append(batch)
-                return
-            self._queue.append(batch)
-            self._queued_bytes += len(batch.records)
-            while not self._lossless and self._queued_bytes > QUEUE_BYTES and len(self._queue) > 1:
-                oldest = self._queue.popleft()
-                self._queued_bytes -= len(oldest.records)
-                self.totals.dropped += oldest.count
-                self._done.append(oldest)
-            self._lock.notify()
+    @classmethod
+    def default(cls, config: Config) -> str:
+        """The output when none is named and the settings point here; "" when they do not."""
+        return ""
 
-    def done(self) -> list[Batch]:
-        """Batches that are done with since the last call."""
-        out = []
-        while self._done:
-            out.append(self._done.popleft())
-        return out
+    @classmethod
+    def check(cls, output: str, config: Config, named: str) -> None:
+        """Raise ConfigError for what cannot work; ``named`` is how the user gave the output."""
 
-    def idle(self) -> bool:
-        """Is nothing waiting and nothing under way?"""
-        with self._lock:
-            return not self._queue and not self._active
+    @classmethod
+    @abstractmethod
+    def describe(cls, output: str, config: Config) -> str:
+        """Where the records go, for the start line."""
 
-    def settled(self) -> bool:
-        """Is there nothing to wait for? Everything is delivered, or the destination is gone and has counted what waited."""
-        return self.idle() or bool(self.gone) and not self._thread.is_alive()
+    @classmethod
+    def open_output(cls, output: str, *, shared: bool) -> int | None:
+        """A descriptor to be passed to the sink, or None. Raises ConfigError."""
+        return None
 
-    def give_up(self, why: str) -> None:
-        """No record can be delivered again: what waits has failed."""
-        with self._lock:
-            self.gone = self.gone or why
-            self.up = False
-            while self._queue:
-                batch = self._queue.popleft()
-                self._queued_bytes -= len(batch.records)
-                self.totals.failed += batch.count
-                self._done.append(batch)
-        self._wake()
+    @classmethod
+    def reopens(cls, output: str) -> bool:
+        """Is `open_output` called again at SIGHUP?"""
+        return False
+
+    @classmethod
+    def options(cls, config: Config) -> dict[str, Any]:
+        """Its part of the sink's start message: what `make` gets."""
+        return {}
+
+    # -- in the sink
+
+    @classmethod
+    @abstractmethod
+    def make(cls, options: dict[str, Any], *, fd: int | None, notes: Notes, settled: Settled) -> Self:
+        """The destination at work, before the process drops its privileges. ``fd`` is what `open_output` opened; it stays
+        the caller's. Raises ProtocolError for options that are not those of `options`.
+        """
+
+    def open(self) -> None:
+        """The thread begins."""
+
+    @abstractmethod
+    def deliver(self, batch: Batch) -> None:
+        """Deliver a batch, going on from ``batch.at``. Each record is settled when the destination's own acknowledgement
+        has it, before this returns or later. Raises DestinationError when it has to be called again, or never again.
+        """
+
+    def give_up(self, batch: Batch) -> None:
+        """`deliver` raised, and is not called again: settle the records that are still with us. They have failed."""
+        self.settled(batch, 0, batch.left)
+
+    def idle(self) -> None:
+        """There is nothing to deliver now; called a few times a second."""
+
+    def reopen(self, fd: int) -> None:
+        """Go on with this descriptor, which is ours now. May be called from any thread."""
+        os.close(fd)
 
     def close(self) -> None:
-        """Deliver what waits without further delay, then end the thread."""
-        with self._lock:
-            self._closing = True
-            self._lock.notify()
-
-    def _take(self, seconds: float) -> Batch | None:
-        """The next batch, waiting that long for one."""
-        with self._lock:
-            if not self._queue and not self._closing:
-                self._lock.wait(seconds)
-            if not self._queue:
-                return None
-            batch = self._queue.popleft()
-            self._active += 1
-            return batch
-
-    def _finished(self, batch: Batch) -> None:
-        with self._lock:
-            self._queued_bytes -= len(batch.records)
-            self._active -= 1
-        self._done.append(batch)
-        self._wake()
-
-    def _run(self) -> None:
-        try:
-            self.deliver_forever()
-        except Exception as error:
-            log.exception("the destination's thread failed")
-            self.give_up(str(error) or type(error).__name__)
-
-    def deliver_forever(self) -> None:
-        """The thread: until closing and empty, or ``gone``."""
-        raise NotImplementedError
-
-
-class NullDestination(Destination):
-    """Takes everything, keeps nothing: for benchmarks. Never blocks, so it needs no thread."""
-
-    def start(self) -> None:
-        """Nothing to start."""
-
-    def submit(self, batch: Batch) -> None:
-        """Done with at once."""
-        self.totals.delivered += batch.count
-        self._done.append(batch)
+        """The thread ends; everything is settled, or given up."""

@@ -11,31 +11,27 @@ import contextlib
 import errno
 import logging
 import os
+import re
 import select
 import stat
-import time
-from collections.abc import Callable
-from typing import Protocol
+import threading
+from typing import Any, Self
 
-from collector.sink.destination import Batch, Destination
+from collector import files
+from collector.config import Config
+from collector.errors import ConfigError, DestinationError
+from collector.router import batches
+from collector.sink.batch import Batch
+from collector.sink.destination import Destination, Notes, Settled
 
 log = logging.getLogger("sink")
 
-_POLL_SECONDS, _CLOSING_POLLS = 0.5, 10  # of a full pipe; at the end it is waited for so often
+_POLL_SECONDS, _POLLS_AT_END = 0.5, 10  # of a full pipe; once the sink is to stop it is waited for so often
 _RETRY_SECONDS = 1.0
 # What a life of the sink leaves to the next one, in shared memory: nothing was begun; the output ends with a whole line; a
 # batch is being written.
 UNTOUCHED, WHOLE, WRITING = 0, 1, 2
-
-
-class Notes(Protocol):
-    """Where the state of the output is kept (collector.counters.Counters)."""
-
-    def __getitem__(self, name: str) -> int:
-        """The value."""
-
-    def __setitem__(self, name: str, value: int) -> None:
-        """Set it."""
+_STANDARD_OUTPUT = ("-", "/dev/stdout")
 
 
 def _to_read(fd: int) -> int:
@@ -73,78 +69,111 @@ def torn(fd: int) -> bool:
 
 
 class JsonLines(Destination):
-    """Writes to ``fd``, which stays the caller's, until `reopen` names another file."""
+    """Writes to ``fd``, which stays the caller's, until `reopen` names another file. ``batch.at`` counts bytes."""
 
-    def __init__(self, fd: int, *, lossless: bool, wake: Callable[[], None], notes: Notes) -> None:
-        super().__init__(lossless=lossless, wake=wake)
+    kind = "jsonlines"
+    metavar = "-|FILE"
+    accepts = frozenset({batches.JSON_LINES})
+
+    def __init__(self, fd: int, *, notes: Notes, settled: Settled) -> None:
+        super().__init__(settled)
         self._fd = fd
         self._read_fd = _to_read(fd)
         self._notes = notes
-        self._next_fd = -1
+        self._lock = threading.Lock()
+        self._next_fd = -1  # what `reopen` named
+        self._begun: Batch | None = None  # the batch whose first byte may have been written
         if notes["output_state"] == WRITING and self._cut_off():
             notes["output_state"] = WHOLE
+
+    @classmethod
+    def claims(cls, output: str) -> bool:
+        """Whatever is no other destination's name is a file's."""
+        return True
+
+    @classmethod
+    def default(cls, config: Config) -> str:
+        """Standard output, when nothing else is set."""
+        return "-"
+
+    @classmethod
+    def check(cls, output: str, config: Config, named: str) -> None:
+        """A file's name must not look like an address."""
+        scheme = re.match(r"[a-z][a-z0-9+.-]*://", output, re.IGNORECASE)
+        if scheme:
+            raise ConfigError(f"output {output!r}: not a file" + (
+                "; brokers are named by AKTO_KAFKA_BROKER_MAL=HOST:PORT[,HOST:PORT...], the topic by "
+                "COLLECTOR_KAFKA_TOPIC, and the output is then `kafka`" if scheme[0].lower().startswith("kafka") else
+                f"; a file of that name: ./{output}"))
+
+    @classmethod
+    def describe(cls, output: str, config: Config) -> str:
+        """For the start line."""
+        return "standard output" if output in _STANDARD_OUTPUT else f"file {output}"
+
+    @classmethod
+    def open_output(cls, output: str, *, shared: bool) -> int | None:
+        """The file, or a duplicate of standard output. Raises ConfigError."""
+        return files.open_for_records(output, os.O_RDWR | os.O_APPEND, "output", shared=shared)
+
+    @classmethod
+    def reopens(cls, output: str) -> bool:
+        """A file may have been renamed (log rotation)."""
+        return output not in _STANDARD_OUTPUT
+
+    @classmethod
+    def make(cls, options: dict[str, Any], *, fd: int | None, notes: Notes, settled: Settled) -> Self:
+        """See the base class."""
+        assert fd is not None
+        return cls(fd, notes=notes, settled=settled)
 
     def reopen(self, fd: int) -> None:
         """Go on in another file, from the next batch on; the descriptor is ours from now on."""
         with self._lock:
             old, self._next_fd = self._next_fd, fd
-            self._lock.notify()
         if old >= 0:
             os.close(old)
 
-    def deliver_forever(self) -> None:
-        """Write batch by batch; what cannot be written is tried again, unless nobody reads."""
-        while not (self._closing and self.idle()) and not self.gone:
-            batch = self._take(0.2)
-            self._change_over()
-            if batch is None:
-                continue
-            written, why = self._write(batch)
-            self.totals.delivered += written
-            self.totals.failed += batch.count - written
-            self.gone = self.gone or why  # before the batch is done with: who finds us idle must know
-            self._finished(batch)
-            if why:
-                self.give_up(why)
+    def deliver(self, batch: Batch) -> None:
+        """One write call, or more when the output takes less. What an error leaves half-written is gone on with."""
+        self._change_over()
+        data = memoryview(batch.records)
+        try:
+            if self._begun is not batch:
+                self._begin()
+                self._begun = batch
+            while batch.at < len(data):
+                try:
+                    batch.at += os.write(self._fd, data[batch.at :])
+                except BlockingIOError as error:
+                    # a pipe that somebody has made non-blocking is full: its reader takes its time, as with any other
+                    if not select.select([], [self._fd], [], _POLL_SECONDS)[1]:
+                        raise DestinationError(f"output not read by its reader ({error.strerror})", retriable=True,
+                                               retry_seconds=0, attempts_at_end=_POLLS_AT_END, busy=True) from None
+        except OSError as error:
+            if error.errno in (errno.EPIPE, errno.EBADF):
+                raise DestinationError(f"output closed by its reader ({error.strerror})", retriable=False) from None
+            raise DestinationError(f"cannot write the output: {error.strerror}", retriable=True,
+                                   retry_seconds=_RETRY_SECONDS) from None
+        self._notes["output_state"] = WHOLE
+        self._begun = None
+        self.settled(batch, batch.count, 0)
+
+    def give_up(self, batch: Batch) -> None:
+        """Whole lines were delivered; one that was begun is taken back, where that can be done."""
+        written = self._whole_lines(batch)
+        self._begun = None
+        self.settled(batch, written, batch.left - written)
+
+    def idle(self) -> None:
+        """Let go of a file that was renamed, even when nothing comes."""
+        self._change_over()
+
+    def close(self) -> None:
+        """The descriptors that are ours."""
+        self._change_over()
         if self._read_fd != self._fd:
             os.close(self._read_fd)
-
-    def _write(self, batch: Batch) -> tuple[int, str]:
-        """(records that were written, why it ended): all and "", unless the output is gone."""
-        data = memoryview(batch.records)
-        at, begun, blocked = 0, False, 0
-        while at < len(data):
-            try:
-                if not begun:
-                    self._begin()
-                    begun = True
-                at += os.write(self._fd, data[at:])
-                self.up, blocked = True, 0
-            except BlockingIOError as error:
-                # a pipe that somebody has made non-blocking is full: its reader takes its time, as with any other
-                blocked += 1
-                if self._closing and blocked > _CLOSING_POLLS:
-                    whole = bytes(data[:at]).rfind(b"\n") + 1
-                    return bytes(data[:whole]).count(b"\n"), f"nobody reads the output ({error.strerror})"
-                select.select([], [self._fd], [], _POLL_SECONDS)
-            except OSError as error:
-                self.totals.errors += 1
-                self.up = False
-                why = str(error.strerror)
-                whole = bytes(data[:at]).rfind(b"\n") + 1
-                if error.errno in (errno.EPIPE, errno.EBADF):
-                    why = f"nobody reads the output ({why})"
-                elif not self._closing:
-                    log.warning("cannot write the output: %s; trying again", why)
-                    time.sleep(_RETRY_SECONDS)
-                    if self._change_over(torn=whole < at):
-                        at, begun = whole, False  # a line is never in two files
-                    continue
-                if whole < at:
-                    self._cut_off()
-                return bytes(data[:whole]).count(b"\n"), why
-        self._notes["output_state"] = WHOLE
-        return batch.count, ""
 
     def _begin(self) -> None:
         """Before the first byte of a batch: the output must not stand in the middle of a line. Raises OSError."""
@@ -158,6 +187,15 @@ class JsonLines(Destination):
             return torn(self._read_fd)
         return False
 
+    def _whole_lines(self, batch: Batch) -> int:
+        """Go back to the end of the last whole line that was written of a batch; returns their number."""
+        written = bytes(memoryview(batch.records)[: batch.at])
+        whole = written.rfind(b"\n") + 1
+        if whole < batch.at:
+            self._cut_off()
+        batch.at = whole
+        return min(written.count(b"\n"), batch.left)
+
     def _cut_off(self) -> bool:
         """Take back the bytes of a line that was not written to its end. False where that cannot be done."""
         with contextlib.suppress(OSError):
@@ -165,18 +203,18 @@ class JsonLines(Destination):
             return stat.S_ISREG(os.fstat(self._fd).st_mode)
         return False
 
-    def _change_over(self, *, torn: bool = False) -> bool:
-        """Begin to write to the file that `reopen` named, if it did; a ``torn`` line is cut off the old one."""
+    def _change_over(self) -> None:
+        """Begin to write to the file that `reopen` named, if it did. A line is never in two files."""
         with self._lock:
             fd, self._next_fd = self._next_fd, -1
         if fd < 0:
-            return False
-        if torn:
-            self._cut_off()
+            return
+        if self._begun is not None:
+            self._whole_lines(self._begun)
+            self._begun = None
         os.dup2(fd, self._fd, inheritable=False)
         if self._read_fd != self._fd:
             os.dup2(fd, self._read_fd, inheritable=False)
         os.close(fd)
         self._notes["output_state"] = UNTOUCHED
-        log.info("the output was opened again")
-        return True
+        log.info("output reopened")

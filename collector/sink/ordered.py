@@ -18,8 +18,8 @@ from typing import IO
 
 import zstandard
 
-from collector.shards.pipeline import INDEX_FORMAT
-from collector.sink.destination import Batch
+from collector.router import batches
+from collector.sink.batch import Batch
 
 MEMORY_BYTES = 32 << 20
 FAN_IN = 16
@@ -72,7 +72,10 @@ class Ordered:
         self.count = 0
 
     def add(self, batch: Batch, file: int = 0) -> None:
-        """Keep the records of a batch, which belong to that recorded file. Raises OSError when the disk refuses."""
+        """Keep the records of a batch, which belong to that recorded file. Raises OSError when the disk refuses,
+        ProtocolError when the batch is malformed: then none of it is kept.
+        """
+        batches.check(batch.records, batch.index, batch.details)
         self.count += batch.count
         for record, details, place in batch:
             self._records.append(((file, *place), record, details))
@@ -106,7 +109,7 @@ class Ordered:
             for (_file, end_ns, conn_id, position), record, detail in heapq.merge(*map(_read, runs), held):
                 records += record + b"\n"
                 details += detail
-                index += struct.pack(INDEX_FORMAT, len(record) + 1, len(detail), end_ns, conn_id, position)
+                index += batches.pack(len(record) + 1, len(detail), (end_ns, conn_id, position))
                 if len(records) > _PIECE_BYTES:
                     yield Batch(bytes(records), bytes(index), bytes(details))
                     records, index, details = bytearray(), bytearray(), bytearray()

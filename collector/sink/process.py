@@ -12,11 +12,13 @@ import zmq
 
 from collector.errors import ProtocolError
 from collector.metrics import SINK_NAMES
-from collector.router import endpoints, messages, slots
-from collector.router.channel import Delivery, Receiver
-from collector.runtime import Child
-from collector.sink.destination import Batch, Destination, NullDestination
-from collector.sink.jsonlines import JsonLines
+from collector.router import batches, channel, endpoints, messages, slots
+from collector.router.channel import Receiver
+from collector.runtime import Child, run_process
+from collector.settings import SinkStart
+from collector.sink import destinations
+from collector.sink.batch import Batch
+from collector.sink.delivery import Delivery
 from collector.sink.ordered import Ordered
 
 log = logging.getLogger("sink")
@@ -30,18 +32,22 @@ INPUT_WINDOW_BYTES = 96 << 20  # more than the destination's queue: what does no
 class Sink:
     """The process; ``run`` returns its exit code."""
 
-    def __init__(self, child: Child) -> None:
-        start = child.start
+    def __init__(self, child: Child[SinkStart]) -> None:
+        start, settings = child.start, child.start.settings
         self._child = child
         self._counters = child.counters
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self._stop_seconds = float(start["stop_seconds"])
-        self._ordered = Ordered(beat=child.beat) if start["ordered"] else None
+        self._stop_seconds = settings.stop_seconds
+        self._ordered = Ordered(beat=child.beat) if settings.ordered else None
         self._base = child.counters.snapshot()  # another life may have counted before us
-        self._destination = self._make(start)
+        destination = destinations.by_kind(settings.kind)
+        self._delivery = Delivery(
+            lambda settled: destination.make(settings.options, fd=child.fds[1] if start.output else None,
+                                             notes=child.counters, settled=settled),
+            lossless=settings.lossless, wake=self._wake)
         child.drop_privileges()
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
-        self._in = Receiver(self.context, endpoints.sink(), bytes.fromhex(start["token"]),
+        self._in = Receiver(self.context, endpoints.sink(), bytes.fromhex(start.token),
                             window=INPUT_WINDOW_BYTES)
         self._poller = zmq.Poller()
         self._poller.register(self._in.socket, zmq.POLLIN)
@@ -53,73 +59,63 @@ class Sink:
         self._said_gone = False
         self._slots = slots.Reader()
         self._unreadable_records = self._not_submitted = 0
-        first = len(child.fds) - len(start["slots"])
-        for (shard, life), fd in zip(start["slots"], child.fds[first:], strict=True):
+        for (shard, life), fd in zip(start.slots, child.fds[1 + start.output :], strict=True):
             self._slots.add(shard, life, fd)
-
-    def _make(self, start: dict[str, object]) -> Destination:
-        lossless = bool(start["lossless"])
-        output = start["output"]
-        if output == "null":
-            return NullDestination(lossless=lossless, wake=self._wake)
-        if output == "kafka":
-            from collector.sink.kafka import Kafka
-
-            kafka = start["kafka"]
-            assert isinstance(kafka, dict)
-            return Kafka(kafka, lossless=lossless, wake=self._wake)
-        return JsonLines(self._child.fds[1], lossless=lossless, wake=self._wake, notes=self._counters)
 
     def _wake(self) -> None:
         with contextlib.suppress(BlockingIOError):  # it is awake already
             os.write(self._wake_write, b"x")
 
+    def close(self) -> None:
+        """Close the sockets at once."""
+        self.context.destroy(0)
+
     def run(self) -> int:
         """Until told to stop and everything is delivered, or the time to stop is over."""
-        self._destination.start()
+        self._delivery.start()
         self._child.ready()
         while not self._child.stopping:
-            (self._full_poller if self._destination.full() else self._poller).poll(100)
+            (self._full_poller if self._delivery.queue.full() else self._poller).poll(100)
             if self._turn() >= PAUSE_BYTES:
                 time.sleep(PAUSE_SECONDS)
         deadline = time.monotonic() + self._stop_seconds
         self._turn()
         if self._ordered is not None:
             self._deliver_in_order(self._ordered, deadline)
-        self._destination.close()
-        while not self._destination.settled() and time.monotonic() < deadline:
+        self._delivery.close()
+        while not self._delivery.settled() and time.monotonic() < deadline:
             self._poller.poll(20)
             self._turn()
         self._turn()
-        left = 0 if self._destination.idle() else 1
+        left = 0 if self._delivery.queue.idle() else 1
         if left:
-            log.error("stopped with %d bytes not taken by the destination", self._destination.queued_bytes)
-        return 1 if left or self._destination.gone else 0
+            log.error("stopped with %d bytes not taken by the destination", self._delivery.queue.bytes)
+        return 1 if left or self._delivery.gone else 0
 
     def _deliver_in_order(self, ordered: Ordered, deadline: float) -> None:
         """All that a replay has made, at the pace of the destination."""
         left = ordered.count
-        if self._destination.gone:
+        if self._delivery.gone:
             ordered.close()
             self._not_submitted += left
             return
         try:
             for batch in ordered.batches():
                 self._turn()  # lets go of what was delivered
-                while self._destination.full() and not self._destination.gone and time.monotonic() < deadline:
+                while self._delivery.queue.full() and not self._delivery.gone and time.monotonic() < deadline:
                     self._full_poller.poll(20)
                     self._turn()
-                if self._destination.gone or time.monotonic() >= deadline:
+                if self._delivery.gone or time.monotonic() >= deadline:
                     break
                 left -= batch.count
-                self._destination.submit(batch)
+                self._delivery.submit(batch)
         except OSError as error:
             self._cannot_order(error)
         self._not_submitted += left
 
     def _cannot_order(self, error: OSError) -> None:
         """The temporary files cannot be written or read: what a replay has made cannot be brought into order."""
-        self._destination.give_up(f"cannot bring the records into order in {tempfile.gettempdir()}: {error.strerror}; "
+        self._delivery.give_up(f"cannot bring the records into order in {tempfile.gettempdir()}: {error.strerror}; "
                                   "TMPDIR names another directory")
 
     def _turn(self) -> int:
@@ -128,10 +124,10 @@ class Sink:
         before = self._counters["record_bytes"]
         more = False
         for _ in range(TURN_BATCHES):
-            delivery = None if self._destination.full() else self._in.receive()
-            if delivery is None:
+            arrived = None if self._delivery.queue.full() else self._in.receive()
+            if arrived is None:
                 break
-            self._take(delivery)
+            self._take(arrived)
         else:
             more = True
         try:
@@ -139,13 +135,13 @@ class Sink:
                 pass
         except BlockingIOError:
             pass
-        for batch in self._destination.done():
+        for batch in self._delivery.done():
             if batch.token is not None:
                 self._in.note_done(batch.token)
         self._in.reply()
-        if self._destination.gone and not self._said_gone:
+        if self._delivery.gone and not self._said_gone:
             self._said_gone = True
-            self._child.say({"kind": "destination_gone", "why": self._destination.gone})
+            self._child.say({"kind": "destination_gone", "why": self._delivery.gone})
         self._count()
         self._child.beat()
         return 0 if more else self._counters["record_bytes"] - before
@@ -154,58 +150,61 @@ class Sink:
         for message in self._child.hear():
             if message.get("kind") == "slots":
                 self._slots.add(message["shard"], message["life"], message["fds"][0])
-            elif message.get("kind") == "output" and isinstance(self._destination, JsonLines):
-                self._destination.reopen(message["fds"][0])
+            elif message.get("kind") == "output":
+                self._delivery.reopen(message["fds"][0])
 
-    def _take(self, delivery: Delivery) -> None:
-        if len(delivery.frames) != 3:
-            self._in.note_done(delivery)  # END
+    def _take(self, arrived: channel.Delivery) -> None:
+        if len(arrived.frames) != 3:
+            self._in.note_done(arrived)  # END
             return
-        records, index, details = delivery.frames
-        if delivery.kind == messages.SLOT:
-            if not self._slots.knows(records):
-                self._hear()  # the supervisor sent it before it started that shard
-            try:
+        records, index, details = arrived.frames
+        try:
+            if arrived.kind == messages.SLOT:
+                if not self._slots.knows(records):
+                    self._hear()  # the supervisor sent it before it started that shard
                 records = self._slots.records(records)
-            except ProtocolError as error:
-                log.error("a batch is lost: %s", error)
-                self._counters.add("unreadable_batches")
-                self._unreadable_records += Batch(b"", index, details).count
-                self._in.note_done(delivery)
-                return
-        batch = Batch(records, index, details, delivery)
+            batch = Batch(records, index, details, arrived)
+        except ProtocolError as error:
+            self._cannot_read(arrived, index, error)
+            return
         self._counters.add("batches")
         self._counters.add("records", batch.count)
         self._counters.add("record_bytes", len(batch.records))
-        if self._ordered is not None and not self._destination.gone:
+        if self._ordered is not None and not self._delivery.gone:
             try:
-                self._ordered.add(batch, delivery.argument)
+                self._ordered.add(batch, arrived.file)
             except OSError as error:
                 self._cannot_order(error)
-            self._in.note_done(delivery)
+            except ProtocolError as error:
+                self._cannot_read(arrived, index, error)
+                return
+            self._in.note_done(arrived)
         else:
-            self._destination.submit(batch)
+            self._delivery.submit(batch)
+
+    def _cannot_read(self, arrived: channel.Delivery, index: memoryview, error: ProtocolError) -> None:
+        """A batch whose memory is gone, or that is malformed."""
+        log.error("a batch is lost: %s", error)
+        self._counters.add("unreadable_batches")
+        self._unreadable_records += len(index) // batches.ENTRY_BYTES
+        self._in.note_done(arrived)
 
     def _count(self) -> None:
-        totals, base = self._destination.totals, self._base
+        totals, base = self._delivery.totals, self._base
         self._counters["delivered_records"] = base["delivered_records"] + totals.delivered
         self._counters["failed_records"] = base["failed_records"] + totals.failed + self._unreadable_records + (
             self._not_submitted)
         self._counters["dropped_records"] = base["dropped_records"] + totals.dropped
         self._counters["write_errors"] = base["write_errors"] + totals.errors
-        self._counters["queue_bytes"] = self._destination.queued_bytes
-        self._counters["destination_up"] = int(self._destination.up and not self._destination.gone)
+        self._counters["queue_bytes"] = self._delivery.queue.bytes
+        self._counters["destination_up"] = int(self._delivery.up and not self._delivery.gone)
         self._counters["refused_messages"] = self._in.refused
         self._slots.forget_old()
 
 
 def main() -> int:
     """Entry of the child process."""
-    child = Child.begin(SINK_NAMES)
-    sink = Sink(child)
-    code = sink.run()
-    sink.context.destroy(0)
-    return code
+    return run_process(SinkStart, SINK_NAMES, Sink)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from typing import Any
 from collector import control
 from collector.counters import Counters
 from collector.logs import ChildLines
+from collector.settings import Start
 from collector.supervisor.policy import History
 
 log = logging.getLogger("supervisor")
@@ -63,7 +64,7 @@ class ChildProcess:
         """Its process id while it lives."""
         return self._process.pid if self._process is not None else None
 
-    def start(self, message: dict[str, Any], fds: Sequence[int], directory: str = "") -> None:
+    def start(self, message: Start, fds: Sequence[int], directory: str = "") -> None:
         """Start a life: exec in ``directory``, then hand over the start message with descriptors. Raises OSError."""
         ours, theirs = control.pair()
         read, write = os.pipe2(os.O_CLOEXEC)
@@ -95,17 +96,17 @@ class ChildProcess:
         self.started_at = time.monotonic()
         self.counters["heartbeat_ns"] = time.monotonic_ns()
         self.counters["ready"] = 0
-        control.send(ours, {"kind": "start", "block": self.block, **message}, fds)
+        control.send(ours, {"kind": "start", **message.to_message()}, fds)
         ours.setblocking(False)
 
     def tell(self, message: dict[str, Any], fds: Sequence[int] = ()) -> bool:
-        """Send it a message; one that is gone or does not listen hears nothing. Was it sent?"""
+        """Send it a message, if it can be reached. Was it sent?"""
         if self.channel is not None:
             try:
                 control.send(self.channel, message, fds)
                 return True
             except OSError:
-                log.debug("%s does not listen", self.name)
+                log.debug("cannot reach the control channel of %s", self.name)
         return False
 
     def said(self) -> list[tuple[dict[str, Any], list[int]]]:
@@ -119,7 +120,7 @@ class ChildProcess:
             except OSError:
                 received = None
             except (ValueError, RecursionError):
-                log.error("%s says nonsense: killed", self.name)
+                log.error("%s sent a malformed control message; killing it", self.name)
                 self.kill()
                 break
             if received is None:

@@ -17,6 +17,7 @@ from collections import deque
 from typing import Any
 
 from collector import control
+from collector.settings import Adoption, KernelState
 from collector.supervisor.child import ChildProcess
 
 log = logging.getLogger("supervisor")
@@ -29,7 +30,7 @@ class Handover:
     """Nothing is held at first. ``state``: what a loader must know beside the descriptors; None until all are there."""
 
     def __init__(self) -> None:
-        self.state: dict[str, Any] | None = None
+        self.state: KernelState | None = None
         self.line = ""  # what is attached, for the start line
         self._held: dict[str, int] = {}
         self._offered: deque[tuple[dict[str, Any], list[int]]] = deque()
@@ -39,7 +40,9 @@ class Handover:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
     def heard(self, message: dict[str, Any], fds: list[int]) -> None:
-        """Take over what the loader says, descriptors included. Raises ValueError when that makes no sense."""
+        """Take over what the loader says, descriptors included. Raises ValueError, KeyError or ProtocolError when that makes
+        no sense.
+        """
         kind = message["kind"]
         if kind == "held":
             if len(message["names"]) != len(fds):
@@ -51,7 +54,7 @@ class Handover:
         elif kind == "released":
             self._close(message["names"])
         else:
-            self.state, self.line = message["state"], message["line"]
+            self.state, self.line = KernelState.from_message(message["state"]), message["line"]
 
     def _close(self, names: list[str]) -> None:
         for name in names:
@@ -59,14 +62,14 @@ class Handover:
             if fd is not None:
                 os.close(fd)
 
-    def offer(self) -> dict[str, Any] | None:
+    def offer(self) -> Adoption | None:
         """For the start message of a new loader: what it is going to get; None when it has to begin anew."""
         self._offered.clear()
         if self.state is None:
             self.release()
             return None
         self._offered.extend(({"kind": "held", "names": names}, fds) for names, fds in control.batches(self._held))
-        return {"state": self.state, "descriptors": len(self._held)}
+        return Adoption(state=self.state, descriptors=len(self._held))
 
     def turn(self, loader: ChildProcess) -> None:
         """Send the loader what was offered, as far as it takes it now."""

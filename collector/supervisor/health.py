@@ -15,6 +15,7 @@ from collector import __version__
 from collector.counters import CounterMemory, Counters
 from collector.errors import ConfigError
 from collector.metrics import HEALTH_NAMES
+from collector.settings import HealthStart
 from collector.supervisor.child import ChildProcess
 from collector.supervisor.lock import STATUS_SOCKET, within
 
@@ -60,8 +61,8 @@ class Port:
             if error.errno != errno.EADDRINUSE:
                 raise self._unusable(error) from None
             self._next = now + TRY_AGAIN_SECONDS
-            log.warning("health pages: %s is in use by another program: we go on without it and try again every %.0f s "
-                        "(`collector status` answers all the same)", self._text, TRY_AGAIN_SECONDS)
+            log.warning("health pages: %s is in use by another program; starting without them, retrying every %.0f s "
+                        "(`collector status` works all the same)", self._text, TRY_AGAIN_SECONDS)
 
     def again(self, now: float) -> bool:
         """Is there a new socket now? A child can have spoilt the old one; somebody else may have given the port back."""
@@ -76,7 +77,7 @@ class Port:
             self._bind()
         except OSError:
             return False
-        log.info("health pages: served at %s now", self.shown)
+        log.info("health pages: now served at %s", self.shown)
         return True
 
     def _bind(self) -> None:
@@ -88,7 +89,7 @@ class Port:
         except OSError as error:
             sock.close()
             why = "in use by another program" if error.errno == errno.EADDRINUSE else error.strerror
-            self.problem = f"{why}; tried again every {TRY_AGAIN_SECONDS:.0f} s"
+            self.problem = f"{why}; retrying every {TRY_AGAIN_SECONDS:.0f} s"
             raise
         self.sock = sock
         self.problem = ""
@@ -103,11 +104,10 @@ class Port:
 class Health:
     """``directory`` is a descriptor of the directory for the status socket; ``memory`` holds everybody's counters."""
 
-    def __init__(self, address: str, directory: int, memory: CounterMemory, core_names: list[str]) -> None:
+    def __init__(self, address: str, directory: int, memory: CounterMemory) -> None:
         self._own = CounterMemory(1)  # the child can write nobody else's
         self._memory = memory
         self._read_only = memory.read_only_fd()
-        self._core_names = core_names
         self._directory = directory
         self.child = ChildProcess("health", "health", "collector.health.process", 0,
                                   Counters(self._own.block(0), HEALTH_NAMES))
@@ -126,14 +126,14 @@ class Health:
             local.listen(BACKLOG)
             self._local = local
         except OSError as error:
-            log.error("`collector status` will have no answer: %s: %s", STATUS_SOCKET, error.strerror)
+            log.error("`collector status` will not work: %s: %s", STATUS_SOCKET, error.strerror)
             local.close()
 
-    def start(self, common: dict[str, Any], state: dict[str, Any]) -> None:
-        """A life of the child. Raises OSError."""
+    def start(self, log_level: str, uid: int | None, state: dict[str, Any]) -> None:
+        """A life of the child, which becomes user ``uid`` (None: stays who it is). Raises OSError."""
         self._told = self._with_address(state)
-        self.child.start({**common, "blocks": 1, "all_blocks": self._memory.blocks, "core_names": self._core_names,
-                          "state": self._told}, [self._own.fd, self._read_only], "/")
+        self.child.start(HealthStart(log_level=log_level, block=0, blocks=1, uid=uid, all_blocks=self._memory.blocks,
+                                     state=self._told), [self._own.fd, self._read_only], "/")
 
     def serves(self) -> None:
         """The child is ready: give it the sockets. Not at its start: by now the loader knows to leave it alone."""

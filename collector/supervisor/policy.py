@@ -35,7 +35,7 @@ def restart_delay(history: History) -> float | None:
 
 
 def hangs(*, ready: bool, silent_seconds: float, lived_seconds: float) -> bool:
-    """Has the child stopped going round its loop?"""
+    """Has the child's main loop stalled, or has it been starting for too long?"""
     return silent_seconds > HANG_SECONDS if ready else lived_seconds > START_SECONDS
 
 

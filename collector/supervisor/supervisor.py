@@ -1,6 +1,6 @@
 """Over all: starts the children, watches them, repairs, stops them in the order of the data.
 
-    start   sink, shards, loader          (who receives is there before who sends)
+    start   sink, shards, loader          (receivers start before senders)
     stop    loader, shards, sink          (each drains into the next, then ends)
 
 A child that ends is noticed at once and started again; one that hangs, within seconds. The supervisor keeps
@@ -14,33 +14,28 @@ import contextlib
 import json
 import logging
 import os
-import secrets
 import selectors
 import shutil
 import signal
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
-from collector import errors, logs, metrics
-from collector.config import Config, memory_limit
+from collector import cgroups, errors, logs, metrics
 from collector.counters import CounterMemory, Counters
-from collector.errors import ChildError, CollectorError
+from collector.errors import ChildError, CollectorError, ProtocolError
 from collector.router import slots
 from collector.router.slots import BATCH_BYTES
-from collector.shards.pipeline import COUNTER_NAMES
-from collector.supervisor import identity, memory, policy
+from collector.settings import STOP_SINK_SECONDS, Rings
+from collector.supervisor import identity, memory, policy, starting
 from collector.supervisor.child import ChildProcess
 from collector.supervisor.handover import KINDS, Handover
 from collector.supervisor.health import Health
+from collector.supervisor.starting import Plan
 
 log = logging.getLogger("supervisor")
 
-RECORD_BYTES = 1_000_000  # a record stays below Kafka's default message limit of 1,048,588 with room for the batch
-PSS_SECONDS = 10.0
 _HELD = (signal.SIGHUP, signal.SIGUSR1)
-STOP_LOADER_SECONDS, STOP_SHARDS_SECONDS, STOP_SINK_SECONDS = 10.0, 10.0, 8.0
+STOP_LOADER_SECONDS, STOP_SHARDS_SECONDS = 10.0, 10.0
 
 
 def hold_signals() -> None:
@@ -50,53 +45,16 @@ def hold_signals() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)
 
 
-def ring_size(wanted: int) -> int:
-    """The next power of two, at least a page: what a ring of so many bytes is made with."""
-    return 1 << max(12, (wanted - 1).bit_length())
-
-
-def per_minute(mib: int, shards: int) -> int:
-    """A shard's part of a limit in MiB a minute: bytes; 0 for no limit (-1 in the settings)."""
-    return 0 if mib < 0 else max(1, mib * memory.MIB // shards)
-
-
-@dataclass
-class Plan:
-    """What one run does. ``loader`` is (module, start message, descriptors) of the first stage: the live loader, a
-    replay or a benchmark's ring.
-    """
-
-    config: Config
-    output: str
-    loader_module: str
-    loader_message: dict[str, Any] = field(default_factory=dict)
-    loader_fds: list[int] = field(default_factory=list)
-    output_fd: int | None = None
-    reopen: Callable[[], int | None] | None = None  # opens the output file again; raises CollectorError
-    live: bool = True
-    lossless: bool = False
-    ordered: bool = False
-    ends_by_itself: bool = False
-    duration_seconds: float | None = None
-    directory: str = ""
-    directory_exists: bool = False
-    record_prefix: str = ""
-    daemonset_id: str = ""
-    health_directory: int | None = None  # a descriptor: where the status socket is made; None for no health pages
-    stop_sink_seconds: float = STOP_SINK_SECONDS
-
-
 class Supervisor:
     """See the module. ``run`` blocks until everything has ended and returns the exit code."""
 
     def __init__(self, plan: Plan) -> None:
-        self.plan = self._plan = plan
-        config = plan.config
-        self.shards = config.shards
-        self._token = secrets.token_hex(8)
+        self._plan = plan
+        self._output_fd = plan.output_fd
+        self.shards = plan.supervisor.shards
         self._memory = CounterMemory(self.shards + 3)
         self.own = Counters(self._memory.block(self.shards + 2), metrics.SUPERVISOR_NAMES)
-        self._core = [Counters(self._memory.block(i), COUNTER_NAMES, 0) for i in range(self.shards)]
+        self._core = [Counters(self._memory.block(i), metrics.CORE_NAMES, 0) for i in range(self.shards)]
         self._deaths_while_fed: dict[int, int] = {}
         self._known_pids: set[int] = set()  # all that the kernel programs were ever told to leave alone
         self._signals = 0
@@ -109,87 +67,49 @@ class Supervisor:
         self._unseen: list[tuple[str, str, int]] = []  # metrics.unseen
         self._unseen_logged: set[tuple[str, str]] = set()
         self.problems: list[str] = []
-        self._next_memory = 0.0
         self._last_turn = time.monotonic()
-        self._next_pss = 0.0
-        self._base_bytes = 0
-        self.sink = ChildProcess("sink", "sink", "collector.sink.process", self.shards + 1,
+        self.sink = ChildProcess("sink", "sink", starting.SINK, self.shards + 1,
                                  Counters(self._memory.block(self.shards + 1), metrics.SINK_NAMES))
         self.shard_children = [
-            ChildProcess(f"shard-{i}", "shard", "collector.shards.process", i,
+            ChildProcess(f"shard-{i}", "shard", starting.SHARD, i,
                          Counters(self._memory.block(i), metrics.SHARD_NAMES)) for i in range(self.shards)]
-        self.loader = ChildProcess("loader", "loader", plan.loader_module, self.shards,
+        self.loader = ChildProcess("loader", "loader", starting.FIRST_STAGE[type(plan.loader)], self.shards,
                                    Counters(self._memory.block(self.shards), metrics.LOADER_NAMES))
         self.children = [self.sink, *self.shard_children, self.loader]  # the stages of the data
         self._health: Health | None = None
         if plan.health_directory is not None:
-            self._health = Health(config["COLLECTOR_HEALTH_ADDRESS"], plan.health_directory, self._memory,
-                                  list(COUNTER_NAMES))
+            self._health = Health(plan.supervisor.health_address, plan.health_directory, self._memory)
         self.everyone = [*self.children, *([self._health.child] if self._health is not None else [])]
         self._identity = identity.choose(3)  # for the stages, the health child, and who reads libraries for the loader
         if self._identity.why:
-            log.log(logging.WARNING if plan.live else logging.INFO, "%s", self._identity.why)
-        self._soft, self._hard = memory.thresholds(
-            config["TRAFFIC_BUFFER_THRESHOLD"], config["AKTO_MEM_THRESH_RESTART"], memory_limit())
+            log.log(logging.WARNING if plan.supervisor.live else logging.INFO, "%s", self._identity.why)
+        self._messages = starting.Messages(plan, self._memory.blocks, next(iter(self._identity.ids), None))
+        self._guard = memory.Guard(
+            *memory.thresholds(plan.supervisor.soft_bytes, plan.supervisor.hard_bytes, cgroups.memory_limit()),
+            plan.supervisor.memory_check_seconds)
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
-    # ---- start messages
-
-    def _common(self) -> dict[str, Any]:
-        return {"log_level": self._plan.config["AKTO_LOG_LEVEL"], "blocks": self._memory.blocks,
-                "token": self._token, "uid": next(iter(self._identity.ids), None), "shards": self.shards}
-
-    def _shard_message(self, number: int) -> dict[str, Any]:
-        config, plan = self._plan.config, self._plan
-        ports: list[int] = []
-        if config["TRAFFIC_IGNORE_DEFAULT_PORTS"]:
-            from collector.config import IGNORED_PORTS
-
-            ports.extend(IGNORED_PORTS)
-        settings = {
-            "header_bytes": config["COLLECTOR_HEADER_BYTES"], "body_bytes": config["COLLECTOR_BODY_BYTES"],
-            "record_bytes": RECORD_BYTES,
-            "max_connections": max(1, -(-config["TRAFFIC_MAX_ACTIVE_CONN"] * 5 // (4 * self.shards))),
-            "buffer_bytes": self._budget(), "connection_bytes": config["SOCKET_DATA_EVENT_BYTES_THRESHOLD"],
-            "input_bytes_per_minute": per_minute(config["TRAFFIC_SAMPLE_BUFFER_PER_MINUTE"], self.shards),
-            "output_bytes_per_minute": per_minute(config["OUTPUT_BANDWIDTH_LIMIT"], self.shards),
-            "inactive_seconds": config["TRAFFIC_INACTIVITY_THRESHOLD"],
-            "unanswered_seconds": config["COLLECTOR_UNANSWERED_SECS"],
-            "response_bodies": config["COLLECTOR_RESPONSE_BODIES"],
-            "disable_egress": config["TRAFFIC_DISABLE_EGRESS"], "ignore_ip_hosts": config["AKTO_IGNORE_IP_TRAFFIC"],
-            "ignore_metadata": config["AKTO_IGNORE_CLOUD_METADATA_CALLS"], "want_details": plan.output == "kafka",
-            "ignore_ports": ports,
-            "only_ports": plan.loader_message.get("ports", []), "rules": config["AKTO_MODULE_DISCOVERY_CONFIG"],
-            "record_prefix": plan.record_prefix, "daemonset_id": plan.daemonset_id,
-        }
-        return {**self._common(), "number": number, "settings": settings, "live": plan.live,
-                "finish_timers": not plan.live, "suspects": policy.suspects(self._deaths_while_fed)}
+    # ---- starts
 
     def _start(self, child: ChildProcess) -> None:
-        plan = self._plan
+        directory = self._plan.directory
         if child.role == "shard":
-            message = {**self._shard_message(child.block), **self._rings_message(), "life": child.lives}
             self._new_slots(child.block, child.lives)
-            child.start(message, [self._memory.fd, self._slots[child.block][1], *self._ring_fds()], plan.directory)
+            child.start(self._messages.shard(
+                child.block, child.lives, buffer_bytes=self._budget(), suspects=policy.suspects(self._deaths_while_fed),
+                rings=self._rings()), [self._memory.fd, self._slots[child.block][1], *self._ring_fds()], directory)
         elif child.role == "sink":
-            fds = [self._memory.fd] + ([plan.output_fd] if plan.output_fd is not None else [])
-            config = plan.config
-            fds += [fd for _life, fd in self._slots.values()]
-            child.start({**self._common(), "slots": [(shard, life) for shard, (life, _fd) in self._slots.items()],
-                         "output": plan.output, "lossless": plan.lossless, "ordered": plan.ordered,
-                         "stop_seconds": plan.stop_sink_seconds,
-                         "kafka": {"brokers": config.brokers, "topic": config["COLLECTOR_KAFKA_TOPIC"],
-                                   "compression": config["COLLECTOR_COMPRESSION"],
-                                   "batch_records": config["AKTO_TRAFFIC_BATCH_SIZE"],
-                                   "batch_seconds": config["AKTO_TRAFFIC_BATCH_TIME_SECS"]}}, fds, plan.directory)
+            output = [self._output_fd] if self._output_fd is not None else []
+            child.start(self._messages.sink([(shard, life) for shard, (life, _fd) in self._slots.items()]),
+                        [self._memory.fd, *output, *(fd for _life, fd in self._slots.values())], directory)
         elif self._health is not None and child is self._health.child:
-            self._health.start({"log_level": plan.config["AKTO_LOG_LEVEL"],
-                                "uid": self._identity.ids[1] if self._identity.ids else None}, self._state())
+            self._health.start(self._plan.supervisor.log_level, self._identity.ids[1] if self._identity.ids else None,
+                               self._state())
         else:
-            message = {**self._common(), **plan.loader_message, "adopt": self._handover.offer(), "ours": self.pids(),
-                       "known": sorted(self._known_pids),
-                       "reader_uid": self._identity.ids[2] if self._identity.ids else None}
-            child.start(message, [self._memory.fd, *plan.loader_fds], plan.directory)
+            child.start(self._messages.first_stage(
+                ours=self.pids(), known=sorted(self._known_pids), adopt=self._handover.offer(),
+                reader_uid=self._identity.ids[2] if self._identity.ids else None),
+                [self._memory.fd, *self._plan.loader_fds], directory)
             self._handover.turn(child)
         self._known_pids.update(self.pids())
         if child.role == "shard" and child.lives > 1:
@@ -203,31 +123,33 @@ class Supervisor:
         if old is not None:
             os.close(old[1])
         self._slots[shard] = (life, slots.create(slots.count_for(self.shards)))
-        told = self.sink.tell({"kind": "slots", "shard": shard, "life": life}, [self._slots[shard][1]])
-        if not told and self.sink.pid is not None:
-            log.error("the sink does not listen: killed")  # its next life is told of all slots at its start
+        self._tell_sink({"kind": "slots", "shard": shard, "life": life}, self._slots[shard][1])
+
+    def _tell_sink(self, message: dict[str, Any], fd: int) -> None:
+        """Send the sink what it must know. When that fails it is killed: its next life gets everything at its start."""
+        if not self.sink.tell(message, [fd]) and self.sink.pid is not None:
+            log.error("cannot reach the sink's control channel; killing it")
             self.sink.kill()
 
-    def _rings_message(self) -> dict[str, Any]:
+    def _rings(self) -> Rings | None:
         """What a shard must know to map the rings; without rings (yet) nothing."""
-        if not self._ring_fds():
-            return {}
-        plan = self._plan.loader_message
-        return {"rings": True, "ring_bytes": ring_size(plan["ring_bytes"]), "memfd": bool(plan.get("test_rings"))}
+        settings = self._plan.rings
+        if settings is None or not self._ring_fds():
+            return None
+        return Rings(ring_bytes=settings.ring_bytes, memfd=settings.test_rings)
 
     def _ring_fds(self) -> list[int]:
         """The descriptors of the rings, and behind those of the kernel the words that it reads (Handover.rings), for shards:
         they map them and close them at once (the kernel does not map a read-only descriptor, but a read-only mapping cannot
         be made writable later).
         """
-        if self._plan.loader_message.get("test_rings"):
-            return self._plan.loader_fds
+        if self._plan.rings is not None and self._plan.rings.test_rings:
+            return list(self._plan.loader_fds)
         return self._handover.rings()
 
     def _budget(self) -> int:
-        base = self._base_bytes or 110 * memory.MIB
         batches = slots.count_for(self.shards) * self.shards * BATCH_BYTES  # not touched yet when the base was measured
-        return memory.shard_budget(self._soft, base + batches, self.shards)
+        return self._guard.budget(batches, self.shards)
 
     # ---- the health pages
 
@@ -251,7 +173,7 @@ class Supervisor:
 
     def totals(self) -> dict[str, int]:
         """Sums over the shards, and the other children's numbers by `role_key`."""
-        return metrics.totals(metrics.readings(self._memory, COUNTER_NAMES))
+        return metrics.totals(metrics.readings(self._memory))
 
     def pids(self) -> list[int]:
         """Of the whole tree, this process first."""
@@ -272,7 +194,7 @@ class Supervisor:
             started = time.monotonic()
             while not self._stop_reason:
                 self._turn(0.1)
-                duration = self._plan.duration_seconds
+                duration = self._plan.supervisor.duration_seconds
                 if duration is not None and self.loader.ready and time.monotonic() - self._ready_since(started) > duration:
                     self._stop("duration is over")
             self._shut_down()
@@ -356,19 +278,17 @@ class Supervisor:
 
     def _reopen(self) -> None:
         if self._plan.reopen is None:
-            log.info("SIGHUP: the output is no file; nothing to do")
+            log.info("SIGHUP: the output is not a file; nothing to reopen")
             return
         try:
             fd = self._plan.reopen()
         except CollectorError as error:
-            log.error("SIGHUP: %s; going on with the file that is open", error)
+            log.error("SIGHUP: %s; continuing with the open file", error)
             return
         if fd is None:
             return
-        old, self._plan.output_fd = self._plan.output_fd, fd
-        if not self.sink.tell({"kind": "output"}, [fd]) and self.sink.pid is not None:
-            log.error("the sink does not listen: killed")  # its next life gets the new file at its start
-            self.sink.kill()
+        old, self._output_fd = self._output_fd, fd
+        self._tell_sink({"kind": "output"}, fd)
         if old is not None:
             os.close(old)
 
@@ -422,34 +342,31 @@ class Supervisor:
                 child.ready = True
                 self._health.serves()
             else:
-                log.error("%s says what is not its business: killed", child.name)
+                log.error("%s sent a message that its role may not send; killing it", child.name)
                 child.kill()
         elif kind == "ready":
             child.ready = True
             if child is self.loader and not self._captures_since:
                 self._captures_since = time.monotonic()
             self._announce()
-        elif (child is not self.loader and kind in (*KINDS, "fatal")
-              or child is not self.sink and kind == "destination_gone"):
-            log.error("%s says what is not its business: killed", child.name)
+        elif (kind in KINDS and (child is not self.loader or self._plan.rings is None)
+              or kind == "destination_gone" and child is not self.sink):
+            log.error("%s sent a message that its role may not send; killing it", child.name)
             child.kill()
         elif kind in KINDS:
             try:
                 self._handover.heard(message, fds)
-            except (ValueError, KeyError) as error:
+            except (ValueError, KeyError, ProtocolError) as error:
                 log.error("%s sent a malformed hand-over (%s); killing it", child.name, error)
                 child.kill()
             for shard in self.shard_children if kind == "attached" else ():
-                shard.tell({"kind": "rings", **self._rings_message()}, self._ring_fds())
+                if (rings := self._rings()) is not None:
+                    shard.tell({"kind": "rings", "rings": rings.to_message()}, self._ring_fds())
         elif kind == "unseen" and child is self.loader:
             self._heard_unseen(message["rows"])
         elif kind == "problem":
             self.problems.append(message["text"])
             log.error("%s", message["text"])
-        elif kind == "fatal":
-            self.problems.append(message["text"])
-            self._exit_code = int(message["code"])
-            self._stop_reason = "cannot capture"
         elif kind == "destination_gone":
             self.problems.append(f"output: {message['why']}")
             self._stop(f"the output is gone: {message['why']}", errors.EXIT_FAILURE)
@@ -468,8 +385,8 @@ class Supervisor:
         if self._announced or not all(child.ready for child in self.children):
             return
         self._announced = True
-        line = self._plan.loader_message.get("announce", "")
-        if line and self._plan.config["AKTO_LOG_LEVEL"] != "OFF":
+        line = self._plan.supervisor.announcement
+        if line and self._plan.supervisor.log_level != "OFF":
             logs.say(line.format(attached=self._handover.line))
 
     def _watch(self, child: ChildProcess, now: float) -> None:
@@ -477,7 +394,7 @@ class Supervisor:
         if child.pid is not None and not child.expected_to_end:
             silent = (time.monotonic_ns() - child.counters["heartbeat_ns"]) / 1e9
             if policy.hangs(ready=child.ready, silent_seconds=silent, lived_seconds=now - child.started_at):
-                log.error("%s hangs (no sign of life for %.1f s): killed", child.name, silent)
+                log.error("%s is unresponsive (no heartbeat for %.1f s); killing it", child.name, silent)
                 child.kill()
         if child.reap():
             self._ended(child, now)
@@ -509,11 +426,11 @@ class Supervisor:
                 self._deaths_while_fed[fed] = self._deaths_while_fed.get(fed, 0) + 1
         if child.expected_to_end or self._stop_reason:
             return
-        if child is self.loader and self._plan.ends_by_itself and child.counters["done"]:
+        if child is self.loader and self._plan.supervisor.ends_by_itself and child.counters["done"]:
             self._stop("done", child.exit_code or 0)
             return
         log.error("%s ended with %s", child.name, child.exit_code)
-        if self._plan.ends_by_itself:
+        if self._plan.supervisor.ends_by_itself:
             # what a dead stage of a replay had taken in cannot be had again in order
             self._failed = f"{child.name} ended with {child.exit_code}; the replay is not complete"
             self._stop(self._failed, errors.EXIT_CHILD)
@@ -537,30 +454,27 @@ class Supervisor:
         child.restart_at = now + delay
 
     def _watch_memory(self, now: float) -> None:
-        if now < self._next_memory:
+        guard = self._guard
+        used = guard.turn(now, self.pids)
+        if used is None:
             return
-        self._next_memory = now + self._plan.config["MODULE_MEM_CHECK_INTERVAL"] / 1000
         self.own.add("memory_checks")
-        used = memory.rss_bytes(self.pids())
-        if used >= self._soft or now >= self._next_pss:
-            self._next_pss = now + PSS_SECONDS
-            used = memory.pss_bytes(self.pids())
-            self.own["memory_pss_bytes"] = used
-        if not self._base_bytes and self._announced:
-            rings = self._plan.loader_message.get("ring_bytes", 0) * self._plan.loader_message.get("rings", 0)
-            self._base_bytes = memory.pss_bytes(self.pids()) + rings
+        self.own["memory_pss_bytes"] = guard.pss
+        if not guard.base and self._announced:
+            settings = self._plan.rings
+            guard.measure_base(self.pids(), settings.ring_bytes * settings.rings if settings is not None else 0)
             for child in self.shard_children:
                 child.tell({"kind": "budget", "bytes": self._budget()})
-        decision = memory.decide(used, self._soft, self._hard) if self._plan.live else memory.OK
+        decision = guard.decide(used) if self._plan.supervisor.live else memory.OK
         if decision == memory.RESTART:
             log.error("memory: %d MiB in use, above AKTO_MEM_THRESH_RESTART (%d MiB): draining for a restart",
-                      used >> 20, self._hard >> 20)
+                      used >> 20, guard.hard >> 20)
             self._stop("memory", errors.EXIT_MEMORY)
         elif decision == memory.SHED:
             self.own.add("shed")
-            log.warning("memory: %d MiB in use, above TRAFFIC_BUFFER_THRESHOLD (%d MiB): giving state up",
-                        used >> 20, self._soft >> 20)
-            over = used - self._soft
+            log.warning("memory: %d MiB in use, above TRAFFIC_BUFFER_THRESHOLD (%d MiB): shedding connection state",
+                        used >> 20, guard.soft >> 20)
+            over = used - guard.soft
             for i, child in enumerate(self.shard_children):
                 held = self._core[i]["buffer_bytes"]
                 child.tell({"kind": "budget", "bytes": max(0, held - over // self.shards - memory.MIB)})
@@ -583,7 +497,7 @@ class Supervisor:
         self._handover.stop()  # the probes go with the loader's own descriptors
         self._end_stage([self.loader], STOP_LOADER_SECONDS)
         self._end_stage(self.shard_children, STOP_SHARDS_SECONDS)
-        self._end_stage([self.sink], (STOP_SINK_SECONDS if self._signals else self._plan.stop_sink_seconds) + 2.0)
+        self._end_stage([self.sink], (STOP_SINK_SECONDS if self._signals else self._plan.sink.stop_seconds) + 2.0)
 
     def _end_stage(self, children: list[ChildProcess], seconds: float) -> None:
         deadline = time.monotonic() + seconds
@@ -612,5 +526,5 @@ class Supervisor:
             if time.monotonic() > deadline:
                 for child in children:
                     if child.pid is not None:
-                        log.error("%s did not stop within %.0f s: killed", child.name, seconds)
+                        log.error("%s did not stop within %.0f s; killing it", child.name, seconds)
                         child.kill()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import array
+import dataclasses
 import json
 import os
 import re
@@ -16,33 +17,25 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from types import SimpleNamespace
+from typing import Any
 
-from collector import abi
+from collector import abi, config
 from collector.router.slots import BATCH_BYTES, SLOT_BYTES
+from collector.settings import ShardSettings
 from collector.shards.filters import Filters
 from collector.shards.filters.rules import parse_rules
 from collector.shards.pipeline import Pipeline
 from collector.shards.records.content import Decoder
 from tests.bench import traffic
 
-
-def settings(**changes: object) -> SimpleNamespace:
-    """Pipeline settings with the product's defaults."""
-    values: dict[str, object] = {
-        "header_bytes": 65536, "body_bytes": 65536, "record_bytes": 1_000_000, "max_connections": 1_000_000,
-        "buffer_bytes": 1 << 31, "connection_bytes": 10 << 20,
-        "input_bytes_per_minute": 0, "output_bytes_per_minute": 0, "inactive_seconds": 3.0,
-        "unanswered_seconds": 60.0, "response_bodies": True,
-        "disable_egress": False, "ignore_ip_hosts": False, "ignore_metadata": False, "want_details": False,
-        "ignore_ports": [9092, 6379], "only_ports": [], "record_prefix": "bench-", "daemonset_id": "bench"}
-    values.update(changes)
-    return SimpleNamespace(**values)
+SETTINGS = dataclasses.replace(
+    ShardSettings.of(config.load({}), record_prefix="bench-", daemonset_id="bench"), max_connections=1_000_000,
+    buffer_bytes=1 << 31, ignore_ports=(9092, 6379))
 
 
-def pipeline(**changes: object) -> Pipeline:
+def pipeline(**changes: Any) -> Pipeline:
     """A pipeline with its counters and slots in ordinary memory."""
-    pipe = Pipeline(settings(**changes), Filters(parse_rules(None)), Decoder(),
+    pipe = Pipeline(dataclasses.replace(SETTINGS, **changes), Filters(parse_rules(None)), Decoder(),
                     memoryview(array.array("Q", [0] * 128)))
     pipe.use_slots(bytearray(4 * SLOT_BYTES), 4, BATCH_BYTES)
     return pipe

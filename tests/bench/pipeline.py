@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import subprocess
@@ -14,8 +15,11 @@ from typing import Any
 
 from collector import config
 from collector.loader.ringbuffer import memfd_ring
+from collector.settings import LoaderSettings, ShardSettings, SupervisorSettings
+from collector.sink import destinations
 from collector.supervisor import memory
-from collector.supervisor.supervisor import Plan, Supervisor
+from collector.supervisor.starting import Plan
+from collector.supervisor.supervisor import Supervisor
 
 WARM_UP_SHARE = 0.1
 
@@ -44,15 +48,20 @@ def run_once(options: argparse.Namespace) -> dict[str, Any]:
         environment["AKTO_TRAFFIC_BATCH_TIME_SECS"] = "0.1"
     settings = config.load(environment)
     rings = [memfd_ring(options.ring_bytes) for _ in range(options.shards)]
-    fd, path = None, ""
+    path = ""
     if options.output == "jsonl":
-        fd, path = tempfile.mkstemp(prefix="bench-", suffix=".jsonl")
+        file, path = tempfile.mkstemp(prefix="bench-", suffix=".jsonl")
+        os.close(file)
+    output = destinations.chosen(settings, path or options.output)
     supervisor = Supervisor(Plan(
-        settings, {"jsonl": "file"}.get(options.output, options.output), "collector.loader.process",
-        {"test_rings": True, "ring_bytes": options.ring_bytes, "rings": len(rings), "pids": [], "unix": False,
-         "record": False}, rings, output_fd=fd, live=False, lossless=not options.rate,
-        directory=tempfile.mkdtemp(prefix="bench-"), directory_exists=True, record_prefix="bench-", daemonset_id="bench",
-        stop_sink_seconds=60.0))
+        supervisor=SupervisorSettings.of(settings, live=False),
+        shard=ShardSettings.of(settings, shards=settings.shards, want_details=output.destination.wants_details,
+                               record_prefix="bench-", daemonset_id="bench"),
+        loader=dataclasses.replace(LoaderSettings.of(settings, rings=len(rings)), ring_bytes=options.ring_bytes,
+                                   test_rings=True),
+        sink=output.settings(settings, lossless=not options.rate, stop_seconds=60.0),
+        loader_fds=rings, output_fd=output.open(shared=False), directory=tempfile.mkdtemp(prefix="bench-"),
+        directory_exists=True))
     reference = reference_seconds()
     result: dict[str, Any] = {}
     measured = threading.Thread(target=_measure, args=(supervisor, options, rings, result), daemon=True)

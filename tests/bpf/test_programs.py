@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import random
+import re
 import subprocess
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from collector.loader import compiler, kernel
 from collector.loader.probes import probe
@@ -107,14 +111,18 @@ typedef uint8_t u8; typedef uint16_t u16; typedef uint32_t u32; typedef int32_t 
 {scatter}
 {ring_of}
 u32 native_ring(u64 conn_id, u32 rings) {{ return ring_of(conn_id, rings); }}
-u32 native_judge(const u8 *p, u32 n)
+u32 native_judge_on(const u8 *p, u32 n, u8 *token, u32 *first4)
 {{
-    u8 token = 0; u32 first4 = 0;
     for (u32 i = 0; i < n; i++) {{
-        u32 v = judge_byte(p[i], &token, &first4);
+        u32 v = judge_byte(p[i], token, first4);
         if (v != VERDICT_MORE) return v;
     }}
     return VERDICT_MORE;
+}}
+u32 native_judge(const u8 *p, u32 n)
+{{
+    u8 token = 0; u32 first4 = 0;
+    return native_judge_on(p, n, &token, &first4);
 }}
 bool native_tchar(u8 c) {{ return is_tchar(c); }}
 bool native_usual(u32 w) {{ return usual_start(w); }}
@@ -139,6 +147,11 @@ NO, YES, MORE, TLS, HTTP2 = range(5)
     (b"GET ", MORE), (b"\x16\x03\x01\x02\x00", TLS), (b"PRI * HTTP/2.0\r\n", HTTP2),
     (b"SSH-2.0-OpenSSH_9.2 Debian", NO), (b"220 smtp ESMTP", NO), (b"EHLO me", NO), (b"*1\r\n$4\r\nPING", NO),
     (b"\x00\x00\x00\x01", NO), (b"GET\t/", NO), (b"X" * 40, NO), (b"get key\r\n", NO),
+    (b"PROXY ", YES), (b"PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r\nGET / ", YES), (b"PROXY UNKNOWN\r\n", YES), (b"PROXY", MORE),
+    (b"PROXY\0", NO), (b"PROXY\r\n", NO), (b"PROXYS /x", YES), (b"PROX", MORE), (b"PRO TCP4", NO), (b"proxy TCP4", NO),
+    (b"\r\n\r\n\0\r\nQUIT\n", YES), (b"\r\n\r\n\0", YES), (b"\r\n\r\n", MORE), (b"\r\n\r\nGET / ", YES),
+    (b"\r\n\r\nP", MORE), (b"\r\n\n\n\0", NO), (b"\n\r\n\r\0", NO), (b"\r\n\0", NO), (b"\0", NO), (b"\r\n\r\n\1", NO),
+    (b"\r\n\r\n\x16", TLS), (b"\r\n\r\nPRI * ", HTTP2), (b"\r\nPOST /", YES), (b"PUT /", YES), (b"PATCH /", YES),
 ])
 def test_recognition_by_grammar(native: ctypes.CDLL, data: bytes, verdict: int) -> None:
     assert native.native_judge(data, len(data)) == verdict
@@ -147,10 +160,73 @@ def test_recognition_by_grammar(native: ctypes.CDLL, data: bytes, verdict: int) 
         assert part in (MORE, verdict)
 
 
+USUAL = (b"GET ", b"POST", b"PUT ", b"HEAD", b"DELE", b"OPTI", b"PATC", b"CONN", b"TRAC", b"PROP")
+METHOD = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]*")
+PROXY_V2 = b"\r\n\r\n\0"        # how version 2 begins; no request has a NUL there
+
+
+def verdict_of(data: bytes) -> int:
+    """What recognition says, in words: preambles of the PROXY protocol on top of the grammar of a request's start."""
+    rest = data.lstrip(b"\r\n")
+    if not rest:
+        return MORE
+    if data[: len(data) - len(rest) + 1].endswith(PROXY_V2):
+        return YES
+    found = METHOD.match(rest)
+    assert found
+    method, rest = found[0], rest[found.end() :]
+    if not method:
+        return TLS if rest[:1] == b"\x16" else NO
+    if len(method) > 32 or (rest and rest[:1] != b" "):
+        return NO
+    if method.startswith(b"PROX") and rest:
+        return YES
+    if len(rest) < 2:
+        return MORE
+    first4 = (method + b" ")[:4]
+    if first4 == b"PRI ":
+        return HTTP2
+    return YES if first4 in USUAL or rest[1:2] in (b"/", b"*", b"h", b"H") else NO
+
+
+beginnings = st.lists(st.one_of(
+    st.sampled_from([b"\r\n", b"\r", b"\n", b"\0", b" ", b"P", b"PR", b"PROXY", b"Y", b"PROP", b"PRI", b"FIND", b"T", b"/",
+                     b"\x16", PROXY_V2, b"OST", b"UT", b"GET ", b"TCP4 "]), st.binary(max_size=2)), max_size=6).map(b"".join)
+
+
+@given(beginnings, st.lists(st.integers(1, 8), max_size=12))
+def test_the_verdict_is_the_same_however_the_bytes_are_cut(native: ctypes.CDLL, data: bytes, steps: list[int]) -> None:
+    """The state between two calls is what an entry of the kernel's table keeps: `token` and `first4`."""
+    token, first4 = ctypes.c_uint8(0), ctypes.c_uint32(0)
+    verdict, at = MORE, 0
+    for step in [*steps, len(data)]:
+        piece = data[at : at + step]
+        verdict = native.native_judge_on(piece, len(piece), ctypes.byref(token), ctypes.byref(first4))
+        at += len(piece)
+        if verdict != MORE:
+            break
+    assert verdict == native.native_judge(data, len(data)) == verdict_of(data)
+    assert verdict == MORE or verdict_of(data[:at]) == verdict
+
+
+def test_every_preamble_is_let_through(native: ctypes.CDLL, corpora: Path) -> None:
+    """And what only shares its first bytes is judged as before."""
+    vectors = json.loads((corpora / "proxy-protocol" / "vectors.json").read_text())["vectors"]
+    assert len(vectors) == 123
+    for vector in vectors:
+        data, result = bytes.fromhex(vector["bytes_hex"]), vector["expect"]["result"]
+        verdict = native.native_judge(data, len(data))
+        assert verdict == verdict_of(data), vector["name"]
+        if result in ("proxied", "unknown", "local"):
+            assert verdict == YES, vector["name"]
+        elif result == "incomplete":
+            assert verdict in (YES, MORE), vector["name"]
+
+
 def test_unknown_descriptors_are_judged_by_usual_starts(native: ctypes.CDLL) -> None:
     native.native_usual.restype = ctypes.c_bool
     for text, known in ((b"GET ", True), (b"POST", True), (b"HTTP", True), (b"PROP", True), (b"\x7fELF", False),
-                        (b"#!/b", False)):
+                        (b"#!/b", False), (b"PROX", False), (b"\r\n\r\n", False)):
         assert native.native_usual(int.from_bytes(text, "little")) is known
 
 

@@ -176,7 +176,7 @@ def test_what_is_there_of_a_cut_head_is_judged_like_a_whole_one(rest: bytes, exp
     b"GET /simple\r\n",  # HTTP/0.9: nothing says that this is HTTP, and its answer has no head
     b"HELLO\r\n\r\n", b"GET / RTSP/1.0\r\nCSeq: 1\r\n\r\n", b"GET HTTP/1.1\r\n\r\n", b"GET\x00 / HTTP/1.1\r\n\r\n",
     b"GET: / HTTP/1.1\r\n\r\n", b"GET / HTTP/1.1\rHost: h\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\n",
-    b"SSH-2.0-OpenSSH_9.2\r\n", b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n",
+    b"SSH-2.0-OpenSSH_9.2\r\n", b"PROXY TCP5 192.0.2.1 192.0.2.2 1 2\r\n",
 ])
 def test_what_is_no_http1_is_counted_and_never_recorded(data: bytes, step: int) -> None:
     c = Conversation()

@@ -7,4 +7,4 @@ import sys
 from collector.__main__ import main
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[3:], {"sources": sys.argv[1].split(","), "uprobes": sys.argv[2].strip("-")}))
+    raise SystemExit(main(sys.argv[3:], {"sources": tuple(sys.argv[1].split(",")), "uprobes": sys.argv[2].strip("-")}))

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import json
 import re
-import struct
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-from collector.shards.pipeline import INDEX_FORMAT
+from collector.router import batches
+from collector.settings import ShardSettings
 
 _SCHEMA = json.loads((Path(__file__).resolve().parents[2] / "docs" / "records.schema.json").read_text())
 _REQUIRED = frozenset(_SCHEMA["required"])
@@ -54,13 +53,12 @@ def check_record(line: bytes) -> dict[str, Any]:
     return record
 
 
-def check_batch(batch: tuple[bytes, bytes, bytes], settings: SimpleNamespace) -> list[dict[str, Any]]:
+def check_batch(batch: tuple[bytes, bytes, bytes], settings: ShardSettings) -> list[dict[str, Any]]:
     """A batch and its index, which must speak of the same records."""
     records, index, details = batch
     lines = records.split(b"\n")
     assert lines.pop() == b"", "no newline at the end"
-    entries = list(struct.iter_unpack(INDEX_FORMAT, index))
-    assert [entry[0] for entry in entries] == [len(line) + 1 for line in lines], "index and records differ"
-    assert sum(entry[1] for entry in entries) == len(details)
+    indexed = [record for record, _details, _place in batches.iterate(records, index, details)]
+    assert indexed == lines, "index and records differ"
     assert all(len(line) < settings.record_bytes for line in lines), "longer than allowed"
     return [check_record(line) for line in lines[:THOROUGH]] + [json.loads(line) for line in lines[THOROUGH:]]

@@ -23,22 +23,26 @@ string is a valid script: an unknown verb is taken modulo their number. Verbs ar
     B     another byte budget
     K     the records are taken (argument: the slot they lay in is given back at once, or some time later)
     S     connections to skip (argument: how many)
+    L     from here on the connection's bytes are a library's (argument: which, new positions, an OPEN)
+    b     it is the socket of another one: BIND (argument: which, ends, role)
 """
 
 from __future__ import annotations
 
 import array
+import dataclasses
 import sys
 from collections.abc import Callable, Iterator
-from types import SimpleNamespace
 from typing import Any
 
 from collector import abi
+from collector.metrics import CORE_NAMES
+from collector.settings import ShardSettings
 from collector.shards.filters import Filters
 from collector.shards.filters.rules import parse_rules
-from collector.shards.pipeline import COUNTER_NAMES, Pipeline
+from collector.shards.pipeline import Pipeline
 from collector.shards.records.content import Decoder
-from tests.events import ident
+from tests.events import ident, settings
 from tests.fuzz.check import check_batch
 
 # A span in memory of its own, of exactly its size: reading past its end is a fault. Without the fuzzer, as it is.
@@ -61,8 +65,8 @@ NEVER = 10 << 20  # bytes that no connection can hold: they are not even fed
 SLOTS, SLOT_BYTES, BATCH_BYTES = 3, 8192, 5000
 ADDRESSES = (("10.0.0.1", 80), ("10.0.0.2", 40000), ("", 0), ("2001:db8::7", 8080), ("169.254.169.254", 80),
              ("127.0.0.1", 443))
-_BUFFER_BYTES = COUNTER_NAMES.index("buffer_bytes")
-_CONNECTIONS = COUNTER_NAMES.index("connections")
+_BUFFER_BYTES = CORE_NAMES.index("buffer_bytes")
+_CONNECTIONS = CORE_NAMES.index("connections")
 WALL_NS = 1_795_000_000 * 10**9
 
 RULES = ("[]", None, '[{"key":{"eq":"Host","ifAbsent":"reject"},"value":{"regex":"^[a-z.]+$"}},'
@@ -70,22 +74,23 @@ RULES = ("[]", None, '[{"key":{"eq":"Host","ifAbsent":"reject"},"value":{"regex"
 FILTERS = [Filters(parse_rules(text)) for text in RULES]
 
 
-def settings_of(header: bytes) -> tuple[SimpleNamespace, Filters]:
+def settings_of(header: bytes) -> tuple[ShardSettings, Filters]:
     """Two bytes of an input as the pipeline's settings: limits so small that they are reached."""
     a, b = header[1], header[3]
     rules = FILTERS[(b >> 4 & 3) % 3]
     wide = b & 12 == 12  # a table that grows
     tight = b >> 4 & 3 == 3  # what one connection may hold, and what a minute may bring
-    settings = SimpleNamespace(
+    chosen = settings(
         header_bytes=2048, body_bytes=64 if b & 2 else 20_000 if b & 64 else 2048, record_bytes=6000 if b & 1 else 100_000,
         max_connections=2000 if wide else 3 if b & 4 else 6,
-        buffer_bytes=3_000_000 if wide else 50_000 if b & 8 else 200_000, inactive_seconds=3.0,
-        unanswered_seconds=60.0, connection_bytes=12_000 if tight else NEVER,
+        buffer_bytes=3_000_000 if wide else 50_000 if b & 8 else 200_000,
+        connection_bytes=12_000 if tight else NEVER,
         input_bytes_per_minute=20_000 if tight else 0, output_bytes_per_minute=20_000 if tight else 0,
         response_bodies=not a & 1, want_details=bool(a & 2), ignore_ip_hosts=bool(a & 4),
-        ignore_metadata=bool(a & 4), disable_egress=bool(a & 8), ignore_ports=[443] if a & 16 else [],
-        only_ports=[80, 8080] if a & 32 else [], rings=3 if a & 64 else 0, record_prefix="fuzz-", daemonset_id="d")
-    return settings, rules
+        ignore_metadata=bool(a & 4), disable_egress=bool(a & 8), ignore_ports=(443,) if a & 16 else (),
+        only_ports=(80, 8080) if a & 32 else (), record_prefix="fuzz-", daemonset_id="d",
+        real_ip_header="X-Forwarded-For", trusted_networks="10.0.0.0/8,2001:db8::/32")
+    return chosen, rules
 
 
 def steps(script: bytes) -> Iterator[tuple[int, int, bytes]]:
@@ -98,19 +103,20 @@ def steps(script: bytes) -> Iterator[tuple[int, int, bytes]]:
 class Connection:
     """What the traced side knows of one connection."""
 
-    __slots__ = ("conn", "positions")
+    __slots__ = ("conn", "positions", "source")
 
     def __init__(self, conn: tuple[int, int, int]) -> None:
         self.conn = conn
         self.positions = [0, 0]
+        self.source = 0
 
 
 class Runner:
     """One pipeline, fed by a script; every fed span and every taken record is checked."""
 
     def __init__(self, header: bytes, **changes: Any) -> None:
-        self.settings, filters = settings_of(header)
-        vars(self.settings).update(changes)
+        chosen, filters = settings_of(header)
+        self.settings = dataclasses.replace(chosen, **changes)
         self.memory = array.array("Q", [0] * 128)
         self.pipe = Pipeline(self.settings, filters, Decoder(), memoryview(self.memory))
         self.budget = self.settings.buffer_bytes
@@ -176,7 +182,7 @@ class Runner:
         here = self.here
         length = len(text) if length is None else length
         self.event(abi.pack_data(here.conn, direction, here.positions[direction], text, ts_ns=self.now, len_true=length,
-                                 flags=flags))
+                                 flags=flags, source=here.source))
         here.positions[direction] += length
 
     # -- steps --
@@ -376,6 +382,21 @@ class Runner:
         known = [c.conn[0] for c in self.connections.values()]
         self.pipe.skip(known[: argument & 3])
 
+    def library(self, argument: int, text: bytes) -> None:
+        self.here.source = argument & 3
+        if argument & 4:
+            self.here.positions = [0, 0]
+        if argument & 8:
+            self.event(abi.pack_open(self.here.conn, ts_ns=self.now, role=(argument >> 4) % 3, start=argument >> 6,
+                                     positions=(self.here.positions[0], self.here.positions[1]), source=self.here.source))
+
+    def bind(self, argument: int, text: bytes) -> None:
+        other = self.connections.get(argument & 7)
+        socket = other.conn[0] if other is not None else argument
+        local, remote = (ADDRESSES[0], ADDRESSES[1]) if argument & 8 else (ADDRESSES[2], ADDRESSES[2])
+        self.event(abi.pack_bind(self.here.conn, socket, ts_ns=self.now, role=(argument >> 4) % 3, local=local,
+                                 remote=remote, source=self.here.source))
+
     def finish(self) -> None:
         """Everything that waits is recorded; nothing is left behind, not a byte."""
         self.flush()
@@ -403,6 +424,7 @@ _NAMED: dict[str, Callable[..., Any]] = {
     "M": Runner.many,
     "P": Runner.open_again, "A": Runner.address, "E": Runner.eof, "C": Runner.close, "X": Runner.exit, "T": Runner.time,
     "H": Runner.tampered, "D": Runner.discarded, "B": Runner.set_budget, "K": Runner.take, "S": Runner.skip,
+    "L": Runner.library, "b": Runner.bind,
 }
 _VERBS = {ord(letter): method for letter, method in _NAMED.items()}
 _LETTERS = list(_VERBS)

@@ -137,6 +137,18 @@ def own() -> Iterator[bytes]:
                    long(0, size, b"", b"y", b"\r\nabcd\r\n0\r\n\r\n"), ("O", 0, OK), *exchange(GET, OK))
         yield seed(("I", 0, POST + b"Transfer-Encoding: chunked\r\n\r\n4"), long(0, size, b";", b"y", b""),
                    ("I", 0, b"yyy\r\nabcd\r\n0\r\n\r\n"), ("O", 0, OK), *exchange(GET, OK))
+    for preamble in (b"PROXY TCP4 192.0.2.10 198.51.100.20 51000 443\r\n", b"PROXY UNKNOWN x\r\n", b"PROXY TCP4 bad\r\n",
+                     b"\r\n\r\n\0\r\nQUIT\n!\x11\0\x0c\xc0\0\x02\x0a\xc6\x33\x64\x14\xc7\x38\x01\xbb",
+                     b"\r\n\r\n\0\r\nQUIT\n!\x11\0\x13\xc0\0\x02\x0a\xc6\x33\x64\x14\xc7\x38\x01\xbb\x03\0\x04abcd"):
+        for cut in (0, 3, 5):
+            yield seed(("I", cut, preamble + GET), ("O", 0, OK), *exchange(GET, OK))
+        yield seed(("I", 0, preamble), ("L", 0x1D, b""), *exchange(GET, OK), ("C", 0, b""))
+        yield seed(("I", 0, preamble[:20]), ("i", 3, b""), *exchange(GET, OK), ("O", 0, OK))
+    yield seed(("I", 0, GET[:-2] + b"X-Forwarded-For: 1.2.3.4, 10.0.0.9\r\n\r\n"), ("O", 0, OK))
+    yield seed(("L", 0x1D, b""), ("b", 0x1A, b""), *exchange(GET, OK), ("c", 2, b""), *exchange(GET, OK), ("C", 0, b""))
+    yield seed(("c", 2, b""), *exchange(GET, OK), ("c", 0, b""), ("L", 0x1D, b""), ("b", 0x1A, b""), *exchange(GET, OK),
+               ("c", 3, b""), ("L", 5, b""), ("b", 0x0A, b""), *exchange(GET, OK), ("X", 0, b""))
+    yield seed(("I", 0, GET), ("O", 0, b"HTTP/1.1 101 Switching Protocols\r\n\r\n\x81\x05hello"), *exchange(GET, OK))
     yield seed(("B", 255, b""), ("I", 0, GET), ("r", 7, b""), *exchange(GET, OK))
     for limits in (0, 12):
         yield seed(("M", 5, GET), ("M", 128 | 3, GET), ("X", 0, b""), limits=limits)

@@ -12,8 +12,10 @@ import random
 import re
 
 from collector import abi
-from collector.shards.dissectors.http1.head import head_fields
-from collector.shards.records.encode import ambiguity_words, close_json_text, escape_text, mark_words
+from collector.shards.layers.http1.head import head_fields
+from collector.shards.layers.http1.layer import reason_words as ambiguity_words
+from collector.shards.records.marks import mark_words
+from collector.shards.records.text import close_json_text, escape_text
 from tests.fuzz.script import CUTS, HEADER, PLACE, RAW, STRUCTURED, TEXT, Runner, steps
 
 _WORDS = {word: number for number, word in enumerate(mark_words() + ambiguity_words())}

@@ -229,9 +229,7 @@ def test_300_probes_survive_a_killed_loader(uprobes: str, tmp_path: Path) -> Non
     assert code == 0 and covered(library) == 0, collector.log()
 
 
-@pytest.mark.parametrize("scenario", [
-    "known", "never", "memory", "killed",
-    pytest.param("late", marks=pytest.mark.xfail(reason="the shards do not act upon BIND yet", strict=True))])
+@pytest.mark.parametrize("scenario", ["known", "late", "never", "memory", "killed"])
 def test_records_of_the_library(played: dict[str, list[Any]], scenario: str) -> None:
     records = [record for record in played["records"] if f"/{scenario}?" in record["path"]]
     sides = ("1",) if scenario == "memory" else ("1", "2")
@@ -240,6 +238,7 @@ def test_records_of_the_library(played: dict[str, list[Any]], scenario: str) -> 
     for record in records:
         number = int(record["path"].rpartition("=")[2])
         assert record["requestPayload"] == "q" * SIZES[number] and record["responsePayload"] == "a" * SIZES[number]
+        assert record["tls"] == "true"
         if scenario in ("never", "memory") or scenario == "late" and number < 2:  # before it is bound
             assert record["mark"] == ["peer_unknown"]
         else:

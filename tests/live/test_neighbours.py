@@ -135,9 +135,9 @@ def test_a_supervisor_that_hangs_is_not_live(collector: Collector) -> None:
     os.kill(collector.process.pid, signal.SIGSTOP)
     try:
         for page in ("healthz", "readyz"):
-            wait_for(lambda: "no sign of life" in collector.page(page), 30)  # noqa: B023
+            wait_for(lambda: "no heartbeat" in collector.page(page), 30)  # noqa: B023
         done = status(collector, "--live")
-        assert done.returncode == 1 and "live      no: the supervisor has given no sign of life" in done.stdout
+        assert done.returncode == 1 and "live      no: the supervisor has sent no heartbeat" in done.stdout
     finally:
         os.kill(collector.process.pid, signal.SIGCONT)
     wait_for(functools.partial(is_ok, collector, "readyz"))
@@ -154,7 +154,7 @@ def test_capture_starts_though_somebody_has_the_port(live: None, tmp_path: Path)
             with socket.create_connection(("127.0.0.1", server.port)) as sock:
                 http(sock, b"GET /port-taken HTTP/1.1\r\nHost: h\r\n\r\n")
             collector.wait_records("/port-taken", 2)
-            assert collector.log().count("in use by another program: we go on without it") == 1
+            assert collector.log().count("in use by another program; starting without them") == 1
             done = status(collector)
             assert done.returncode == 0 and f"127.0.0.1:{port}: in use by another program" in done.stdout
         except BaseException:

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from collector import abi
 from collector.shards.records.content import DECODED, GZIP, ZSTD, Decoder
-from collector.shards.records.encode import close_json_text, escape_text
+from collector.shards.records.text import close_json_text, escape_text
 from tests.events import Conversation, validate
 from tests.properties.strategies import header_text
 

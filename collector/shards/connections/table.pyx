@@ -1,26 +1,30 @@
 """The connections of one shard: found by conn_id, bounded in number and bytes, timed.
 
-* Look-up: chained hash, doubled when full; the cost of an event does not depend on how many connections there are.
+* Look-up: chained hash, doubled when full; the cost of an event does not depend on how many connections there are. A
+  connection with a second name (EVENT_BIND) is found by both.
 * Limits: when there are too many, or their buffers hold too many bytes, the least recently active connection is
   recorded as it stands and forgotten. The order is exact to 2^LRU_SHIFT ns: a busy connection is not moved in the
   list more often than that, so the common event does not touch its neighbours' memory.
-* Timers: one list in the order of arming. A connection is looked at once per period while something waits on it;
-  the decision itself (dissectors' idle function) depends only on event times, so it does not matter when the look
-  is taken, and replay gives the same records as live capture.
+* Timers: a wheel of SLOTS slots of 2^SLOT_SHIFT ns. Deadlines may be of any length: one beyond the wheel's turn stays in
+  its slot for as many turns as it takes. A connection is looked at when its layer's deadline has passed, never before;
+  the decision itself (layer_t.idle) depends only on event times, so it does not matter when the look is taken, and
+  replay gives the same records as live capture.
 """
 
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
-from collector.shards.dissectors.http1.messages cimport http1_close, http1_idle, http1_owe, http1_rests
+from collector.shards.http.exchanges cimport exchange_trim
+from collector.shards.layers.stack cimport flow_close, flow_idle
+from collector.shards.marks cimport MARK_END_UNSEEN, MARK_EVICTED
+from collector.shards.memory cimport buf_free
 from collector.shards.state cimport *
 
 cdef enum:
     LRU_SHIFT = 30      # about a second
-    LOOK_NS = 1500000000
+    SLOT_SHIFT = 27     # 134 ms: a deadline is noticed late by no more
     FIRST_BUCKETS = 1024
-    DIR_UNKNOWN = 2
 
 
 cdef inline uint64_t mix(uint64_t key) noexcept nogil:
@@ -41,7 +45,28 @@ cdef conn_t* table_find(table_t* t, uint64_t conn_id) noexcept nogil:
     cdef conn_t* c = t.buckets[mix(conn_id) & t.mask]
     while c != NULL and c.id != conn_id:
         c = c.hash_next
+    if c == NULL and t.bound:
+        c = t.sockets[mix(conn_id) & (SOCKETS - 1)]
+        while c != NULL and c.socket != conn_id:
+            c = c.socket_next
     return c
+
+
+cdef void table_bind(table_t* t, conn_t* conn, uint64_t socket) noexcept:
+    """From now on the connection is found by `socket` too; 0: by its first name only."""
+    cdef conn_t** at
+    if conn.socket:
+        at = &t.sockets[mix(conn.socket) & (SOCKETS - 1)]
+        while at[0] != conn:
+            at = &at[0].socket_next
+        at[0] = conn.socket_next
+        t.bound -= 1
+    conn.socket = socket
+    if socket:
+        at = &t.sockets[mix(socket) & (SOCKETS - 1)]
+        conn.socket_next = at[0]
+        at[0] = conn
+        t.bound += 1
 
 
 cdef void grow(ctx_t* ctx, table_t* t) noexcept:
@@ -84,27 +109,31 @@ cdef inline void lru_append(table_t* t, conn_t* c) noexcept nogil:
     t.lru_last = c
 
 
+cdef inline conn_t** slot_of(table_t* t, uint64_t due) noexcept nogil:
+    return &t.wheel[due >> SLOT_SHIFT & (SLOTS - 1)]
+
+
 cdef inline void timer_unlink(table_t* t, conn_t* c) noexcept nogil:
     if c.timer_prev != NULL:
         c.timer_prev.timer_next = c.timer_next
     else:
-        t.timer_first = c.timer_next
+        slot_of(t, c.due_ns)[0] = c.timer_next
     if c.timer_next != NULL:
         c.timer_next.timer_prev = c.timer_prev
-    else:
-        t.timer_last = c.timer_prev
-    c.flags &= ~CONN_TIMED & 0xFFFF
+    c.flags &= ~CONN_TIMED & 0xFF
 
 
-cdef inline void timer_append(table_t* t, conn_t* c, uint64_t due) noexcept nogil:
+cdef inline void timer_link(table_t* t, conn_t* c, uint64_t due) noexcept nogil:
+    cdef conn_t** slot
+    if due >> SLOT_SHIFT < t.wheel_at:
+        due = t.wheel_at << SLOT_SHIFT      # it has passed: the next slot that is looked at
+    slot = slot_of(t, due)
     c.due_ns = due
-    c.timer_prev = t.timer_last
-    c.timer_next = NULL
-    if t.timer_last != NULL:
-        t.timer_last.timer_next = c
-    else:
-        t.timer_first = c
-    t.timer_last = c
+    c.timer_prev = NULL
+    c.timer_next = slot[0]
+    if c.timer_next != NULL:
+        c.timer_next.timer_prev = c
+    slot[0] = c
     c.flags |= CONN_TIMED
 
 
@@ -124,6 +153,7 @@ cdef conn_t* table_add(ctx_t* ctx, table_t* t, uint64_t conn_id, uint32_t tgid, 
     c.tgid = tgid
     c.ring = ring
     c.dir_request = DIR_UNKNOWN
+    c.flow.conn = c
     b = mix(conn_id) & t.mask
     c.hash_next = t.buckets[b]
     t.buckets[b] = c
@@ -140,7 +170,7 @@ cdef conn_t* table_add(ctx_t* ctx, table_t* t, uint64_t conn_id, uint32_t tgid, 
     return c
 
 
-cdef void table_remove(ctx_t* ctx, table_t* t, conn_t* conn) noexcept:
+cdef void remove(ctx_t* ctx, table_t* t, conn_t* conn) noexcept:
     cdef conn_t** at = &t.buckets[mix(conn.id) & t.mask]
     while at[0] != conn:
         at = &at[0].hash_next
@@ -154,9 +184,9 @@ cdef void table_remove(ctx_t* ctx, table_t* t, conn_t* conn) noexcept:
     lru_unlink(t, conn)
     if conn.flags & CONN_TIMED:
         timer_unlink(t, conn)
+    if conn.socket:
+        table_bind(t, conn, 0)
     buf_free(&ctx.pool, &conn.constant)
-    buf_free(&ctx.pool, &conn.half[0].part)
-    buf_free(&ctx.pool, &conn.half[1].part)
     ctx.pool.bytes -= sizeof(conn_t)
     free(conn)
     t.count -= 1
@@ -166,8 +196,8 @@ cdef void table_remove(ctx_t* ctx, table_t* t, conn_t* conn) noexcept:
 
 cdef void table_close(ctx_t* ctx, table_t* t, conn_t* conn, uint32_t marks) noexcept:
     """Record what waits on the connection, with `marks`, and forget it."""
-    http1_close(ctx, conn, marks)
-    table_remove(ctx, t, conn)
+    flow_close(ctx, &conn.flow, marks)
+    remove(ctx, t, conn)
 
 
 cdef void table_touch(table_t* t, conn_t* conn, uint64_t now) noexcept nogil:
@@ -178,34 +208,47 @@ cdef void table_touch(table_t* t, conn_t* conn, uint64_t now) noexcept nogil:
         lru_append(t, conn)
 
 
-cdef inline uint64_t look_again_ns(ctx_t* ctx) noexcept nogil:
-    """One period for all, so that the list stays in order; a record is late by no more than that."""
-    cdef uint64_t part = ctx.unanswered_ns >> 3
-    return part + 1 if part < LOOK_NS else LOOK_NS
+cdef void table_arm(ctx_t* ctx, table_t* t, conn_t* conn, uint64_t now) noexcept:
+    """Look at the connection when its layer says so, unless that is arranged already: a deadline that has moved back since
+    then is found out at the look."""
+    cdef uint64_t due
+    if not conn.flags & CONN_TIMED:
+        due = flow_idle(ctx, &conn.flow, now)
+        if due:
+            timer_link(t, conn, due)
 
 
-cdef void table_arm(ctx_t* ctx, table_t* t, conn_t* conn, uint64_t now) noexcept nogil:
-    """Look at the connection again after a while, as long as anything waits on it."""
-    if not conn.flags & CONN_TIMED and (conn.first != NULL or conn.half[0].part.len or conn.half[1].part.len):
-        timer_append(t, conn, now + look_again_ns(ctx))
+cdef uint64_t table_granularity_ns() noexcept nogil:
+    """So late a deadline may be noticed."""
+    return <uint64_t>1 << SLOT_SHIFT
 
 
 cdef void table_tick(ctx_t* ctx, table_t* t, uint64_t now) noexcept:
-    """Timers that are due at `now` (event time, ns)."""
-    cdef conn_t* c = t.timer_first
-    cdef conn_t* last = t.timer_last    # each connection once: near the end of 64 bits the next time is past already
+    """Deadlines that have passed at `now` (event time, ns), as far as their slots have passed whole."""
+    cdef uint64_t until = now >> SLOT_SHIFT
+    cdef uint64_t at = t.wheel_at
     cdef uint64_t again
     cdef size_t before
-    while c != NULL and c.due_ns <= now:
-        timer_unlink(t, c)
-        before = ctx.pool.bytes - ctx.free_bytes
-        again = http1_idle(ctx, c, now)
-        c.held += ctx.pool.bytes - ctx.free_bytes - before
-        if again:
-            timer_append(t, c, now + look_again_ns(ctx))
-        if c == last:
-            break
-        c = t.timer_first
+    cdef conn_t* c
+    cdef conn_t* following
+    if at >= until:
+        return
+    if until - at > SLOTS:
+        at = until - SLOTS      # each slot once
+    t.wheel_at = until          # what is put back goes into a slot that is still to come
+    while at < until:
+        c = t.wheel[at & (SLOTS - 1)]
+        while c != NULL:
+            following = c.timer_next
+            if c.due_ns < until << SLOT_SHIFT:
+                timer_unlink(t, c)
+                before = ctx.pool.bytes - ctx.free_bytes
+                again = flow_idle(ctx, &c.flow, now)
+                c.held += ctx.pool.bytes - ctx.free_bytes - before
+                if again:
+                    timer_link(t, c, again)
+            c = following
+        at += 1
 
 
 cdef void keep_ghost(ctx_t* ctx, conn_t* conn) noexcept nogil:
@@ -215,8 +258,7 @@ cdef void keep_ghost(ctx_t* ctx, conn_t* conn) noexcept nogil:
     cdef int i
     cdef ghost_t* entry
     cdef ghost_t* place = NULL
-    cdef uint8_t heads = 0
-    if not conn.role and not conn.local_port and not conn.remote_port and not conn.flags & CONN_UNCONFIRMED:
+    if not conn.role and not conn.local_port and not conn.remote_port and not conn.holds:
         return
     for i in range(GHOST_PROBES):
         entry = &ctx.ghosts[(at + <uint64_t>i) & (GHOSTS - 1)]
@@ -229,45 +271,58 @@ cdef void keep_ghost(ctx_t* ctx, conn_t* conn) noexcept nogil:
     place.seen_ns = conn.seen_ns
     memcpy(place.local, conn.local, 16)
     memcpy(place.remote, conn.remote, 16)
+    memcpy(place.client, conn.client, 16)
     place.local_port = conn.local_port
     place.remote_port = conn.remote_port
+    place.client_port = conn.client_port
+    place.client_source = conn.client_source
     place.role = conn.role
+    place.source = conn.source
     place.tls = conn.flags & CONN_TLS != 0
-    place.unconfirmed = conn.flags & CONN_UNCONFIRMED != 0
-    place.owed = <int8_t>http1_rests(conn, &heads) if conn.half[0].known and conn.half[1].known else -1
-    place.heads = heads
-    place.pos[0] = conn.half[0].pos
-    place.pos[1] = conn.half[1].pos
+    place.holds = conn.holds
+    place.dir_request = conn.dir_request
+    place.layer = conn.flow.layer
+    place.word = <uint64_t>NOT_AT_REST
+    if conn.stream[0].known and conn.stream[1].known and place.layer != NULL:
+        place.word = place.layer.rest(&conn.flow)
+    place.pos[0] = conn.stream[0].pos
+    place.pos[1] = conn.stream[1].pos
 
 
 cdef bint table_recall(ctx_t* ctx, conn_t* conn) noexcept:
     """Role and ends of a connection that was given up and goes on, if they are still known. True when it had stood between
     messages: then its positions are known too, and it goes on as if it had never been away."""
     cdef uint64_t at = mix(conn.id)
-    cdef int i
+    cdef int i, d
     cdef ghost_t* entry
-    cdef int owed
+    cdef uint64_t word
     for i in range(GHOST_PROBES):
         entry = &ctx.ghosts[(at + <uint64_t>i) & (GHOSTS - 1)]
         if entry.id == conn.id:
             memcpy(conn.local, entry.local, 16)
             memcpy(conn.remote, entry.remote, 16)
+            memcpy(conn.client, entry.client, 16)
             conn.local_port = entry.local_port
             conn.remote_port = entry.remote_port
+            conn.client_port = entry.client_port
+            conn.client_source = entry.client_source
             conn.role = entry.role
+            conn.source = entry.source
             if entry.tls:
                 conn.flags |= CONN_TLS
-            if entry.unconfirmed:
-                conn.flags |= CONN_UNCONFIRMED
+            conn.holds = entry.holds
             entry.seen_ns = 0       # the next one may have its place
-            owed = entry.owed
-            entry.owed = -1         # once: what comes now is not known to a later reader of the entry
-            if owed < 0 or not http1_owe(ctx, conn, <uint32_t>owed, entry.heads):
+            word = entry.word
+            entry.word = <uint64_t>NOT_AT_REST      # once: what comes now is not known to a later reader of the entry
+            if word == <uint64_t>NOT_AT_REST:
                 return False
-            conn.half[0].known = 1
-            conn.half[0].pos = entry.pos[0]
-            conn.half[1].known = 1
-            conn.half[1].pos = entry.pos[1]
+            conn.dir_request = entry.dir_request
+            if entry.layer.resume(ctx, &conn.flow, word) < 0:
+                return False
+            conn.flow.layer = entry.layer
+            for d in range(2):
+                conn.stream[d].known = 1
+                conn.stream[d].pos = entry.pos[d]
             return True
     return False
 
@@ -281,31 +336,14 @@ cdef void table_limit(ctx_t* ctx, table_t* t) noexcept:
         keep_ghost(ctx, t.lru_first)
         table_close(ctx, t, t.lru_first, MARK_EVICTED | MARK_END_UNSEEN)
     if ctx.pool.bytes > t.max_bytes:
-        trim(ctx)           # what is only kept for reuse goes first: no connection is given up for it
+        exchange_trim(ctx)  # what is only kept for reuse goes first: no connection is given up for it
     while ctx.pool.bytes > t.max_bytes and t.lru_first != NULL:
         ctx.counters[C_EVICTED_BUDGET] += 1
         if ctx.now_ns - t.lru_first.seen_ns < ctx.inactive_ns:
             ctx.counters[C_EVICTED_ACTIVE] += 1
         keep_ghost(ctx, t.lru_first)
         table_close(ctx, t, t.lru_first, MARK_EVICTED | MARK_END_UNSEEN)
-        trim(ctx)
-
-
-cdef void trim(ctx_t* ctx) noexcept:
-    """Give the exchanges kept for reuse back."""
-    cdef exchange_t* ex
-    while ctx.free_exchanges != NULL:
-        ex = ctx.free_exchanges
-        ctx.free_exchanges = ex.next
-        buf_free(&ctx.pool, &ex.req.head)
-        buf_free(&ctx.pool, &ex.req.body)
-        buf_free(&ctx.pool, &ex.resp.head)
-        buf_free(&ctx.pool, &ex.resp.body)
-        buf_free(&ctx.pool, &ex.details)
-        ctx.pool.bytes -= sizeof(exchange_t)
-        free(ex)
-    ctx.free_count = 0
-    ctx.free_bytes = 0
+        exchange_trim(ctx)
 
 
 cdef void table_exit(ctx_t* ctx, table_t* t, uint32_t tgid, uint32_t ring) noexcept:
@@ -326,6 +364,6 @@ cdef void table_clear(ctx_t* ctx, table_t* t, uint32_t marks) noexcept:
     """Record and forget everything, least recently active first."""
     while t.lru_first != NULL:
         table_close(ctx, t, t.lru_first, marks)
-    trim(ctx)
+    exchange_trim(ctx)
     free(t.buckets)
     t.buckets = NULL

@@ -1,4 +1,4 @@
-"""Which exchanges are recorded. Compiled once; asked per request head by dissectors/http1/messages.pyx."""
+"""Which exchanges are recorded. Compiled once; asked per request head by http/filtering.pyx."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ import zstandard
 from collector.shards.records.codings import BROKEN, CUT, ENDED, LONGER, OVER, Inflater, zstd_frames
 
 GZIP, DEFLATE, BR, ZSTD, UNKNOWN = 1, 2, 3, 4, 5  # enum coding of shards/state.pxd
-UNDECODED, DECODED, REFUSED = 0, 1, 2  # enum of records/encode.pyx
+UNDECODED, DECODED, REFUSED = 0, 1, 2  # enum of records/bodies.pyx
 
 # Prices in units of WORK, beside those of codings.pyx (docs/decisions/0013).
 WORK_LAYER = 1500  # a call, its objects

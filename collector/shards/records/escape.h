@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * JSON string escaping (RFC 8259 section 7), the vector part. records/encode.pyx has the loops around it and the cases
+ * JSON string escaping (RFC 8259 section 7), the vector part. records/text.pyx has the loops around it and the cases
  * that are rare.
  *
  * A byte needs care when it is a control character (0x7F is one), '"', '\\' or from 0x80 on (UTF-8 to be checked; and
@@ -76,7 +76,10 @@ static inline int copy_tail(void *out, const void *in, size_t n)
     return 0;
 }
 
-static inline unsigned ctz32(unsigned x) { return (unsigned)__builtin_ctz(x); }
+static inline unsigned ctz32(unsigned x)
+{
+    return (unsigned)__builtin_ctz(x);
+}
 
 /* ---- x86-64 with SSSE3: whole texts -------------------------------------------------------------------------------
  *
@@ -101,7 +104,7 @@ static inline void prepare_escape(void)
         memset(escape_shuffle[mask], 0, 16);
         for (unsigned i = 0; i < 8; i++) {
             if (mask >> i & 1)
-                escape_shuffle[mask][to++] = 0x80;  /* pshufb gives 0 here: room for the backslash */
+                escape_shuffle[mask][to++] = 0x80; /* pshufb gives 0 here: room for the backslash */
             escape_shuffle[mask][to++] = (uint8_t)i;
         }
     }
@@ -145,18 +148,19 @@ SSSE3 static inline char *escape_ssse3(char *out, const uint8_t **at, const uint
 {
     /* \b \t \n \f \r by their low four bits */
     const __m128i letters = _mm_setr_epi8(0, 0, 0, 0, 0, 0, 0, 0, 'b', 't', 'n', 0, 'f', 'r', 0, 0);
-    const __m128i one = _mm_set1_epi8(1), limit = _mm_set1_epi8(0x21), quote = _mm_set1_epi8('"'), slash = _mm_set1_epi8('\\');
+    const __m128i one = _mm_set1_epi8(1), limit = _mm_set1_epi8(0x21), quote = _mm_set1_epi8('"'),
+                  slash = _mm_set1_epi8('\\');
     const uint8_t *p = *at;
     while (p < end) {
         size_t left = (size_t)(end - p);
         __m128i v = load_up_to_16(p, left);
-        __m128i control = _mm_cmplt_epi8(_mm_add_epi8(v, one), limit);     /* and 0x80 and up */
+        __m128i control = _mm_cmplt_epi8(_mm_add_epi8(v, one), limit); /* and 0x80 and up */
         __m128i special = _mm_or_si128(_mm_cmpeq_epi8(v, quote), _mm_cmpeq_epi8(v, slash));
         unsigned mask;
         if (high) {
             unsigned c2 = (unsigned)_mm_movemask_epi8(_mm_cmpeq_epi8(v, _mm_set1_epi8((char)0xc2)));
             control = _mm_andnot_si128(_mm_cmplt_epi8(v, _mm_setzero_si128()), control);
-            if (c2) {   /* U+0080 to U+009F, or only U+00A0 to U+00BF? (whole sequences: the text is UTF-8) */
+            if (c2) { /* U+0080 to U+009F, or only U+00A0 to U+00BF? (whole sequences: the text is UTF-8) */
                 unsigned low = (unsigned)_mm_movemask_epi8(_mm_cmplt_epi8(v, _mm_set1_epi8((char)0xa0)));
                 if (left > 16)
                     low |= (unsigned)(p[16] >= 0x80 && p[16] < 0xa0) << 16;
@@ -182,7 +186,7 @@ SSSE3 static inline char *escape_ssse3(char *out, const uint8_t **at, const uint
             out = put8_escaped(out, _mm_srli_si128(v, 8), mask >> 8);
         } else {
             put8_escaped(put8_escaped(out, v, mask & 0xff), _mm_srli_si128(v, 8), mask >> 8);
-            out += left + (unsigned)__builtin_popcount(mask);   /* an 'x' is not special */
+            out += left + (unsigned)__builtin_popcount(mask); /* an 'x' is not special */
         }
         p += left < 16 ? left : 16;
     }
@@ -207,38 +211,50 @@ SSSE3 static char *escape_utf8_ssse3(char *out, const uint8_t **at, const uint8_
  */
 SSSE3 static int utf8_valid_ssse3(const uint8_t *p, const uint8_t *end)
 {
-    enum { SHORT = 1, LONG = 2, OVER3 = 4, SURROGATE = 16, OVER2 = 32, CONTS = 128, LARGE = 8, LARGE1000 = 64, OVER4 = 64,
-           CARRY = SHORT | LONG | CONTS };
-    const __m128i high1 = _mm_setr_epi8(LONG, LONG, LONG, LONG, LONG, LONG, LONG, LONG, (char)CONTS, (char)CONTS,
-        (char)CONTS, (char)CONTS, SHORT | OVER2, SHORT, SHORT | OVER3 | SURROGATE, SHORT | LARGE | LARGE1000 | OVER4);
-    const __m128i low1 = _mm_setr_epi8((char)(CARRY | OVER3 | OVER2 | OVER4), (char)(CARRY | OVER2), (char)CARRY, (char)CARRY,
-        (char)(CARRY | LARGE), (char)(CARRY | LARGE | LARGE1000), (char)(CARRY | LARGE | LARGE1000),
-        (char)(CARRY | LARGE | LARGE1000), (char)(CARRY | LARGE | LARGE1000), (char)(CARRY | LARGE | LARGE1000),
-        (char)(CARRY | LARGE | LARGE1000), (char)(CARRY | LARGE | LARGE1000), (char)(CARRY | LARGE | LARGE1000),
-        (char)(CARRY | LARGE | LARGE1000 | SURROGATE), (char)(CARRY | LARGE | LARGE1000),
-        (char)(CARRY | LARGE | LARGE1000));
-    const __m128i high2 = _mm_setr_epi8(SHORT, SHORT, SHORT, SHORT, SHORT, SHORT, SHORT, SHORT,
-        (char)(LONG | OVER2 | CONTS | OVER3 | LARGE1000 | OVER4), (char)(LONG | OVER2 | CONTS | OVER3 | LARGE),
-        (char)(LONG | OVER2 | CONTS | SURROGATE | LARGE), (char)(LONG | OVER2 | CONTS | SURROGATE | LARGE),
-        SHORT, SHORT, SHORT, SHORT);
+    enum {
+        SHORT = 1,
+        LONG = 2,
+        OVER3 = 4,
+        SURROGATE = 16,
+        OVER2 = 32,
+        CONTS = 128,
+        LARGE = 8,
+        LARGE1000 = 64,
+        OVER4 = 64,
+        CARRY = SHORT | LONG | CONTS
+    };
+    const __m128i high1 =
+        _mm_setr_epi8(LONG, LONG, LONG, LONG, LONG, LONG, LONG, LONG, (char)CONTS, (char)CONTS, (char)CONTS,
+                      (char)CONTS, SHORT | OVER2, SHORT, SHORT | OVER3 | SURROGATE, SHORT | LARGE | LARGE1000 | OVER4);
+    const __m128i low1 = _mm_setr_epi8((char)(CARRY | OVER3 | OVER2 | OVER4), (char)(CARRY | OVER2), (char)CARRY,
+                                       (char)CARRY, (char)(CARRY | LARGE), (char)(CARRY | LARGE | LARGE1000),
+                                       (char)(CARRY | LARGE | LARGE1000), (char)(CARRY | LARGE | LARGE1000),
+                                       (char)(CARRY | LARGE | LARGE1000), (char)(CARRY | LARGE | LARGE1000),
+                                       (char)(CARRY | LARGE | LARGE1000), (char)(CARRY | LARGE | LARGE1000),
+                                       (char)(CARRY | LARGE | LARGE1000), (char)(CARRY | LARGE | LARGE1000 | SURROGATE),
+                                       (char)(CARRY | LARGE | LARGE1000), (char)(CARRY | LARGE | LARGE1000));
+    const __m128i high2 =
+        _mm_setr_epi8(SHORT, SHORT, SHORT, SHORT, SHORT, SHORT, SHORT, SHORT,
+                      (char)(LONG | OVER2 | CONTS | OVER3 | LARGE1000 | OVER4),
+                      (char)(LONG | OVER2 | CONTS | OVER3 | LARGE), (char)(LONG | OVER2 | CONTS | SURROGATE | LARGE),
+                      (char)(LONG | OVER2 | CONTS | SURROGATE | LARGE), SHORT, SHORT, SHORT, SHORT);
     const __m128i nibble = _mm_set1_epi8(0x0f), top = _mm_set1_epi8((char)0x80);
     __m128i before = _mm_setzero_si128(), error = _mm_setzero_si128();
     int more = 1;
     while (more) {
         size_t left = (size_t)(end - p);
         __m128i v, prev1, prev2, prev3, special, must23;
-        more = left >= 16;      /* the last round has at least one 'x' behind the end: an unfinished sequence is an error */
+        more = left >= 16; /* the last round has at least one 'x' behind the end: an unfinished sequence is an error */
         v = load_up_to_16(p, left);
         p += more ? 16 : left;
         if (_mm_movemask_epi8(_mm_or_si128(v, before)) == 0)
-            continue;           /* (an ASCII block behind an ASCII block; `before` need not change) */
+            continue; /* (an ASCII block behind an ASCII block; `before` need not change) */
         prev1 = _mm_alignr_epi8(v, before, 15);
         prev2 = _mm_alignr_epi8(v, before, 14);
         prev3 = _mm_alignr_epi8(v, before, 13);
-        special = _mm_and_si128(_mm_and_si128(
-            _mm_shuffle_epi8(high1, _mm_and_si128(_mm_srli_epi16(prev1, 4), nibble)),
-            _mm_shuffle_epi8(low1, _mm_and_si128(prev1, nibble))),
-            _mm_shuffle_epi8(high2, _mm_and_si128(_mm_srli_epi16(v, 4), nibble)));
+        special = _mm_and_si128(_mm_and_si128(_mm_shuffle_epi8(high1, _mm_and_si128(_mm_srli_epi16(prev1, 4), nibble)),
+                                              _mm_shuffle_epi8(low1, _mm_and_si128(prev1, nibble))),
+                                _mm_shuffle_epi8(high2, _mm_and_si128(_mm_srli_epi16(v, 4), nibble)));
         must23 = _mm_or_si128(_mm_subs_epu8(prev2, _mm_set1_epi8((char)(0xe0 - 0x80))),
                               _mm_subs_epu8(prev3, _mm_set1_epi8((char)(0xf0 - 0x80))));
         error = _mm_or_si128(error, _mm_xor_si128(_mm_and_si128(must23, top), special));
@@ -247,8 +263,14 @@ SSSE3 static int utf8_valid_ssse3(const uint8_t *p, const uint8_t *end)
     return _mm_movemask_epi8(_mm_cmpeq_epi8(error, _mm_setzero_si128())) == 0xffff;
 }
 
-static inline int fast_texts(void) { return have_ssse3; }
-static inline void leave_fast_texts(void) { have_ssse3 = 0; }
+static inline int fast_texts(void)
+{
+    return have_ssse3;
+}
+static inline void leave_fast_texts(void)
+{
+    have_ssse3 = 0;
+}
 #else
 static inline void prepare_escape(void) {}
 static inline void leave_fast_texts(void) {}
@@ -262,7 +284,13 @@ static inline char *escape_utf8_ssse3(char *out, const uint8_t **at, const uint8
     (void)at, (void)end;
     return out;
 }
-static inline int utf8_valid_ssse3(const uint8_t *p, const uint8_t *end) { return p == end; }
-static inline int fast_texts(void) { return 0; }
+static inline int utf8_valid_ssse3(const uint8_t *p, const uint8_t *end)
+{
+    return p == end;
+}
+static inline int fast_texts(void)
+{
+    return 0;
+}
 #endif
 #endif

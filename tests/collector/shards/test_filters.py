@@ -52,6 +52,13 @@ def test_nothing_is_left_out_unless_somebody_asks_for_it(config: str | None) -> 
     assert passes(config, *(f"x-{i}: y" for i in range(600)))
 
 
+def test_rules_see_folded_fields_beyond_those_that_are_listed() -> None:
+    filler = [f"x-{i}: y" for i in range(520)]
+    config = json.dumps([rule(regex="^my shop here$")])
+    assert passes(config, *filler, "X-Ns: my", " shop", "\there")
+    assert not passes(config, *filler, "X-Ns: my", " shop", " elsewhere")
+
+
 def test_aktos_default_is_one_word_away() -> None:
     assert passes("akto-default", "X-Envoy-Peer-Metadata-Id: sidecar~10.0.0.1~a.b")
     assert not passes("akto-default", "x-envoy-peer-metadata-id: router~10.0.0.1~a.b")

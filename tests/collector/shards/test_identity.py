@@ -134,8 +134,7 @@ def test_a_connection_given_up_and_not_chosen_stays_out() -> None:
 
 @pytest.mark.parametrize("source", [1, 4])
 def test_tls_is_said_by_the_source_and_never_drops_what_waits(source: int) -> None:
-    c = Conversation(opened=False)
-    c.feed(abi.pack_open(c.conn, ts_ns=c.now, source=source))
+    c = Conversation(role=abi.UNKNOWN, source=source)
     c.request(GET)
     c.feed(abi.pack_close(c.conn, ts_ns=c.now, final_in=len(GET), source=source))
     (r,) = c.records()

@@ -13,7 +13,7 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collector.shards.records import encode
+from collector.shards.records import text as json_text
 from tests.events import Conversation
 
 TEXT = json.dumps({"name": "Zoë", "n": list(range(200))}).encode()
@@ -110,7 +110,7 @@ def test_record_stays_below_its_limit() -> None:
 
 @given(st.binary(max_size=200))
 def test_escapes_are_json_for_any_bytes(data: bytes) -> None:
-    text = encode.escape_text(data)
+    text = json_text.escape_text(data)
     try:
         expected = data.decode()
     except UnicodeDecodeError:
@@ -118,7 +118,7 @@ def test_escapes_are_json_for_any_bytes(data: bytes) -> None:
     else:
         assert text is not None
         assert json.loads(b'"' + text + b'"') == expected
-    text = encode.escape_text(b"v" + data, True)
+    text = json_text.escape_text(b"v" + data, True)
     assert text is not None
     twice = json.loads(b'"' + text + b'"')
     assert isinstance(json.loads('"' + twice + '"'), str)
@@ -132,6 +132,6 @@ JSON = st.recursive(st.none() | st.booleans() | st.floats(allow_nan=False) | st.
 def test_json_cut_anywhere_is_closed_again(value: object, data: st.DataObject) -> None:
     text = json.dumps(value, ensure_ascii=False).encode()
     cut = text[: data.draw(st.integers(1, len(text)))]
-    closed = encode.close_json_text(cut)
+    closed = json_text.close_json_text(cut)
     json.loads(closed)
     assert closed[:1] == text[:1] and closed[-1:] == {b"{": b"}", b"[": b"]"}[text[:1]]

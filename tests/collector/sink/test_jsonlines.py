@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import os
 import resource
-import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,10 +13,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from collector.shards.pipeline import INDEX_FORMAT
+from collector.router import batches
 from collector.sink import jsonlines
-from collector.sink.destination import QUEUE_BYTES, Batch
+from collector.sink.batch import Batch
+from collector.sink.delivery import Delivery
 from collector.sink.jsonlines import UNTOUCHED, WHOLE, WRITING, JsonLines, repair
+from collector.sink.queue import QUEUE_BYTES
 from tests.live.harness import wait_for
 
 Notes = dict[str, int]
@@ -30,25 +31,30 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def batch(*lines: bytes) -> Batch:
     return Batch(b"".join(line + b"\n" for line in lines),
-                 b"".join(struct.pack(INDEX_FORMAT, len(line) + 1, 0, 0, 0, n) for n, line in enumerate(lines)), b"")
+                 b"".join(batches.pack(len(line) + 1, 0, (0, 0, n)) for n, line in enumerate(lines)), b"")
 
 
 def opened(path: Path, flags: int = os.O_RDWR | os.O_APPEND) -> int:
     return os.open(path, flags | os.O_CREAT, 0o600)
 
 
+def made(fd: int, notes: Notes | None = None) -> Delivery:
+    state = {"output_state": UNTOUCHED} if notes is None else notes
+    return Delivery(lambda settled: JsonLines(fd, notes=state, settled=settled), lossless=False, wake=lambda: None)
+
+
 @contextmanager
-def sink(fd: int, notes: Notes | None = None) -> Iterator[JsonLines]:
-    """A destination at work; at the end it has delivered, or it is gone."""
-    out = JsonLines(fd, lossless=False, wake=lambda: None, notes=notes if notes is not None else {"output_state": UNTOUCHED})
+def sink(fd: int, notes: Notes | None = None) -> Iterator[Delivery]:
+    """Delivery to a descriptor; at the end everything is delivered, or the output is gone."""
+    out = made(fd, notes)
     out.start()
     try:
         yield out
     finally:
         out.close()
-        out._thread.join(20)
+        ended = out.join(20)
         os.close(fd)
-    assert not out._thread.is_alive() and out.idle()
+    assert ended and out.queue.idle()
 
 
 def fill(fd: int) -> None:
@@ -123,12 +129,12 @@ def test_nobody_reads() -> None:
     fill(write)
     with sink(write) as out:
         out.submit(batch(b"1", b"2"))
-        wait_for(lambda: not out._queue)
+        wait_for(lambda: not out.queue._waiting)
         out.submit(batch(b"3"))
         os.close(read)
         wait_for(lambda: out.gone)
         out.submit(batch(b"4", b"5", b"6"))
-    assert "nobody reads" in out.gone and (out.totals.delivered, out.totals.failed) == (0, 6)
+    assert "closed by its reader" in out.gone and (out.totals.delivered, out.totals.failed) == (0, 6)
     assert [b.count for b in out.done()] == [2, 1, 3]
 
 
@@ -139,7 +145,7 @@ def test_a_full_disk_that_has_room_again_costs_nothing(tmp_path: Path) -> None:
             out.submit(batch(b"a" * 9, b"b" * 9))
             wait_for(lambda: out.totals.errors > 2)
             assert not out.up
-        wait_for(out.idle)
+        wait_for(out.queue.idle)
     assert path.read_bytes() == b"a" * 9 + b"\n" + b"b" * 9 + b"\n"
     assert (out.totals.delivered, out.totals.failed) == (2, 0)
 
@@ -173,14 +179,14 @@ def test_reopened_between_batches(tmp_path: Path) -> None:
     path, old = tmp_path / "o", tmp_path / "o.1"
     with sink(opened(path)) as out:
         out.submit(batch(b"1"))
-        wait_for(out.idle)
+        wait_for(out.queue.idle)
         path.rename(old)
         out.submit(batch(b"2"))  # nobody said anything: to the file that is open
-        wait_for(out.idle)
+        wait_for(out.queue.idle)
         path.write_bytes(b'{"torn')
         out.reopen(opened(path))
         out.submit(batch(b"3"))
-        wait_for(out.idle)
+        wait_for(out.queue.idle)
     assert old.read_bytes() == b"1\n2\n" and path.read_bytes() == b'{"torn\n3\n'
     assert out.totals.delivered == 3
 
@@ -192,13 +198,13 @@ def test_reopened_in_the_middle_of_a_line_the_line_is_in_one_file(tmp_path: Path
         wait_for(lambda: out.totals.errors > 2)
         path.rename(old)
         out.reopen(opened(path))
-        wait_for(out.idle)
+        wait_for(out.queue.idle)
     assert old.read_bytes() == b"a" * 9 + b"\n" and path.read_bytes() == b"b" * 9 + b"\nc\n"
     assert out.totals.delivered == 3
 
 
 def test_reopened_twice_before_it_came_to_that(tmp_path: Path) -> None:
-    out = JsonLines(opened(tmp_path / "a"), lossless=False, wake=lambda: None, notes={"output_state": UNTOUCHED})
+    out = made(opened(tmp_path / "a"))
     first = opened(tmp_path / "b")
     out.reopen(first)
     out.reopen(opened(tmp_path / "c"))
@@ -207,7 +213,7 @@ def test_reopened_twice_before_it_came_to_that(tmp_path: Path) -> None:
     out.submit(batch(b"1"))
     out.close()
     out.start()
-    out._thread.join(20)
+    assert out.join(20)
     assert (tmp_path / "c").read_bytes() == b"1\n"
 
 

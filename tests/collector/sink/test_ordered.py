@@ -6,7 +6,6 @@ import os
 import random
 import resource
 import signal
-import struct
 import subprocess
 import sys
 import tracemalloc
@@ -17,9 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from collector.shards.pipeline import INDEX_FORMAT
+from collector.router import batches
 from collector.sink import ordered
-from collector.sink.destination import Batch
+from collector.sink.batch import Batch
 from collector.sink.ordered import Ordered
 
 Item = tuple[int, tuple[int, int, int], bytes, bytes]  # file, place, record, details
@@ -28,7 +27,7 @@ Item = tuple[int, tuple[int, int, int], bytes, bytes]  # file, place, record, de
 def batch(items: Iterable[Item]) -> Batch:
     items = list(items)
     return Batch(b"".join(record + b"\n" for _file, _place, record, _details in items),
-                 b"".join(struct.pack(INDEX_FORMAT, len(record) + 1, len(details), *place)
+                 b"".join(batches.pack(len(record) + 1, len(details), place)
                           for _file, place, record, details in items),
                  b"".join(details for _file, _place, _record, details in items))
 

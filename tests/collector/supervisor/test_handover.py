@@ -10,10 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from collector import control
+from collector.errors import ProtocolError
 from collector.loader.programs import Loaded
+from collector.settings import Adoption, KernelState
 from collector.supervisor.handover import Handover
 
-STATE = {"variant": "tpx", "identity": "socket", "uprobes": "multi"}
+STATE = KernelState(variant="tpx", identity="socket", uprobes="multi")
 
 
 class Loader:
@@ -62,9 +64,9 @@ def test_a_new_loader_gets_300_probes_in_bounded_messages_and_takes_them_up() ->
     give(handover, BASE)
     for first in range(0, 300, 100):
         give(handover, [f"probes/fe:01:7/p/{number:x}" for number in range(first, first + 100)])
-    handover.heard({"kind": "attached", "state": STATE, "line": "hooks"}, [])
+    handover.heard({"kind": "attached", "state": STATE.to_message(), "line": "hooks"}, [])
     offered = handover.offer()
-    assert offered == {"state": STATE, "descriptors": 305} and handover.line == "hooks"
+    assert offered == Adoption(state=STATE, descriptors=305) and handover.line == "hooks"
     loader = Loader(room=2)
     handover.turn(loader)  # type: ignore[arg-type]
     assert loader.messages == 2
@@ -83,13 +85,20 @@ def test_a_new_loader_gets_300_probes_in_bounded_messages_and_takes_them_up() ->
 def test_a_loader_that_is_gone_ends_the_waiting() -> None:
     handover = Handover()
     give(handover, BASE)
-    handover.heard({"kind": "attached", "state": STATE, "line": ""}, [])
+    handover.heard({"kind": "attached", "state": STATE.to_message(), "line": ""}, [])
     handover.offer()
     loader = Loader(room=0)
     loader.pid = None  # type: ignore[assignment]
     handover.finish(loader)  # type: ignore[arg-type]
     assert loader.messages == 0
     handover.release()
+
+
+def test_a_state_that_is_none_is_refused() -> None:
+    handover = Handover()
+    with pytest.raises(ProtocolError, match="uprobes"):
+        handover.heard({"kind": "attached", "state": {"variant": "tpx", "identity": "socket"}, "line": ""}, [])
+    assert handover.offer() is None
 
 
 def test_names_and_descriptors_that_do_not_fit_are_refused() -> None:
@@ -118,7 +127,7 @@ def test_whatever_comes_and_goes_is_what_the_next_loader_gets(steps: list[tuple[
             handover.heard({"kind": "released", "names": names}, [])
             held.difference_update(names)
         assert count_fds() == before + len(held)
-    handover.heard({"kind": "attached", "state": STATE, "line": ""}, [])
+    handover.heard({"kind": "attached", "state": STATE.to_message(), "line": ""}, [])
     loader = Loader()
     handover.offer()
     handover.turn(loader)  # type: ignore[arg-type]

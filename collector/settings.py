@@ -1,0 +1,330 @@
+"""What each process is told, as frozen dataclasses: made once from the configuration, and sent as its start message.
+
+    ShardSettings, LoaderSettings, ReplaySettings, SinkSettings, SupervisorSettings     what it is to do
+    ShardStart, LoaderStart, ReplayStart, SinkStart, HealthStart                        the start message of one life
+
+Tests, the fuzzer and the benchmarks use the same classes. A message travels as JSON; `from_message` refuses every key
+that is unknown, missing or of another type.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Self
+
+from collector.config import IGNORED_PORTS, Config
+from collector.errors import ProtocolError
+
+MIB = 1 << 20
+RECORD_BYTES = 1_000_000  # a record stays below Kafka's default message limit of 1,048,588 with room for the batch
+STOP_SINK_SECONDS = 8.0
+
+
+class Message:
+    """Base of what is sent to a process: frozen dataclasses of bool, int, float, str, tuples, None, dictionaries with
+    contents of their own (dict[str, Any]), and of each other.
+    """
+
+    __slots__ = ()
+
+    def to_message(self) -> dict[str, Any]:
+        """For the control channel."""
+        return dataclasses.asdict(self)  # type: ignore[call-overload,no-any-return]
+
+    @classmethod
+    def from_message(cls, message: dict[str, Any]) -> Self:
+        """The reverse, also after JSON made lists of tuples. Raises ProtocolError."""
+        return typing.cast(Self, _read(cls, message, cls.__name__))
+
+
+@cache
+def _fields(cls: type) -> dict[str, Any]:
+    hints = typing.get_type_hints(cls)
+    return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
+
+
+def _read(wanted: Any, value: Any, where: str) -> Any:
+    """``value`` as the type ``wanted``; ``where`` names it in the error."""
+    origin = typing.get_origin(wanted)
+    if origin is types.UnionType:
+        wanted, nothing = typing.get_args(wanted)
+        assert nothing is type(None)
+        return None if value is None else _read(wanted, value, where)
+    if origin is tuple and isinstance(value, (list, tuple)):
+        kinds = typing.get_args(wanted)
+        if kinds[-1] is Ellipsis:
+            return tuple(_read(kinds[0], one, where) for one in value)
+        if len(value) == len(kinds):
+            return tuple(_read(kind, one, where) for kind, one in zip(kinds, value, strict=True))
+    elif origin is dict and isinstance(value, dict) or wanted is type(value) and wanted in (bool, int, float, str):
+        return value
+    elif wanted is float and type(value) is int:
+        return float(value)
+    elif dataclasses.is_dataclass(wanted) and isinstance(value, dict):
+        fields = _fields(typing.cast(type, wanted))
+        if value.keys() != fields.keys():
+            differ = ", ".join(sorted(map(str, value.keys() ^ fields.keys())))
+            raise ProtocolError(f"{where}: unknown or missing: {differ}")
+        parts = {name: _read(kind, value[name], f"{where}.{name}") for name, kind in fields.items()}
+        return typing.cast(Any, wanted)(**parts)
+    raise ProtocolError(f"{where}: {value!r:.80} is no {getattr(wanted, '__name__', wanted)}")
+
+
+def ring_size(wanted: int) -> int:
+    """The next power of two, at least a page: what a ring of so many bytes is made with."""
+    return 1 << max(12, (wanted - 1).bit_length())
+
+
+def per_minute(mib: int, shards: int) -> int:
+    """A shard's part of a limit in MiB a minute: bytes; 0 for no limit (-1 in the settings)."""
+    return 0 if mib < 0 else max(1, mib * MIB // shards)
+
+
+# ---- what a process is to do -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardSettings(Message):
+    """What a pipeline goes by. Sizes in bytes, limits are this shard's part, 0 a minute is no limit.
+
+    ``record_prefix`` begins each recordId; ``only_ports``: connections without one of these are left out, unless it is
+    empty; ``rules`` is the text of AKTO_MODULE_DISCOVERY_CONFIG; ``real_ip_header`` is a field name, or empty for none, and
+    ``trusted_networks`` is CIDR[,CIDR...], or empty.
+    """
+
+    header_bytes: int
+    body_bytes: int
+    record_bytes: int
+    max_connections: int
+    buffer_bytes: int
+    connection_bytes: int
+    input_bytes_per_minute: int
+    output_bytes_per_minute: int
+    inactive_seconds: float
+    unanswered_seconds: float
+    response_bodies: bool
+    disable_egress: bool
+    ignore_ip_hosts: bool
+    ignore_metadata: bool
+    want_details: bool
+    ignore_ports: tuple[int, ...]
+    only_ports: tuple[int, ...]
+    rules: str
+    real_ip_header: str
+    trusted_networks: str
+    record_prefix: str
+    daemonset_id: str
+
+    @classmethod
+    def of(cls, config: Config, *, shards: int = 1, want_details: bool = False, only_ports: tuple[int, ...] = (),
+           record_prefix: str = "", daemonset_id: str = "") -> Self:
+        """One of so many shards. ``buffer_bytes`` is its share of the whole threshold; the supervisor takes off what the
+        processes need besides.
+        """
+        return cls(
+            header_bytes=config.COLLECTOR_HEADER_BYTES, body_bytes=config.COLLECTOR_BODY_BYTES, record_bytes=RECORD_BYTES,
+            max_connections=max(1, -(-config.TRAFFIC_MAX_ACTIVE_CONN * 5 // (4 * shards))),
+            buffer_bytes=config.TRAFFIC_BUFFER_THRESHOLD * MIB // shards,
+            connection_bytes=config.SOCKET_DATA_EVENT_BYTES_THRESHOLD,
+            input_bytes_per_minute=per_minute(config.TRAFFIC_SAMPLE_BUFFER_PER_MINUTE, shards),
+            output_bytes_per_minute=per_minute(config.OUTPUT_BANDWIDTH_LIMIT, shards),
+            inactive_seconds=config.TRAFFIC_INACTIVITY_THRESHOLD, unanswered_seconds=config.COLLECTOR_UNANSWERED_SECS,
+            response_bodies=config.COLLECTOR_RESPONSE_BODIES, disable_egress=config.TRAFFIC_DISABLE_EGRESS,
+            ignore_ip_hosts=config.AKTO_IGNORE_IP_TRAFFIC, ignore_metadata=config.AKTO_IGNORE_CLOUD_METADATA_CALLS,
+            want_details=want_details, ignore_ports=IGNORED_PORTS if config.TRAFFIC_IGNORE_DEFAULT_PORTS else (),
+            only_ports=only_ports, rules=config.AKTO_MODULE_DISCOVERY_CONFIG,
+            real_ip_header=config.COLLECTOR_REAL_IP_HEADER, trusted_networks=config.COLLECTOR_TRUSTED_CIDRS,
+            record_prefix=record_prefix, daemonset_id=daemonset_id)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoaderSettings(Message):
+    """What the loader captures. ``variants`` and ``identity`` as in loader/compiler.py, no variants: those of this
+    machine; ``pids``: these processes only, unless it is empty; ``record``: a descriptor for the raw events comes along;
+    ``test_rings``: the rings are memory that a test fills, and come along. Set by code alone, for the loader is privileged:
+    ``sources``, the modules of further probe sources (loader/probes), and ``uprobes``, how those are attached
+    (loader/compiler.py; "": the best way that the kernel has).
+    """
+
+    rings: int
+    ring_bytes: int
+    variants: tuple[str, ...] = ()
+    identity: str = "auto"
+    body_bytes: int
+    header_bytes: int
+    pids: tuple[int, ...] = ()
+    unix: bool = False
+    record: bool = False
+    record_limit: int = 0
+    test_rings: bool = False
+    sources: tuple[str, ...] = ()
+    uprobes: str = ""
+
+    @classmethod
+    def of(cls, config: Config, *, rings: int, pids: tuple[int, ...] = (), record_limit: int = 0) -> Self:
+        """``record_limit``: bytes of raw events to be recorded at most, 0 for none."""
+        return cls(
+            rings=rings, ring_bytes=ring_size(config.COLLECTOR_RING_BYTES),
+            variants=() if config.COLLECTOR_HOOKS == "auto" else (config.COLLECTOR_HOOKS,),
+            identity=config.COLLECTOR_IDENTITY, body_bytes=config.COLLECTOR_BODY_BYTES,
+            header_bytes=config.COLLECTOR_HEADER_BYTES, pids=pids, unix=config.COLLECTOR_UNIX_SOCKETS,
+            record=record_limit > 0, record_limit=record_limit)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplaySettings(Message):
+    """What stands in the loader's place in a replay: absolute paths, in their order."""
+
+    files: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SinkSettings(Message):
+    """Where records go: a destination (sink/destinations.py) with ``options`` of its own.
+
+    ``lossless``: never drop, let the shards wait; ``ordered``: hold everything until the end and deliver it in order;
+    ``stop_seconds``: how long delivery may take once the sink is to stop.
+    """
+
+    kind: str
+    options: dict[str, Any]
+    lossless: bool = False
+    ordered: bool = False
+    stop_seconds: float = STOP_SINK_SECONDS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SupervisorSettings:
+    """What the supervisor goes by; it is not sent. Thresholds are bytes, before they are compared with the
+    cgroup's limit. ``live``: this is capture, not a replay or a benchmark; ``announcement`` is the line of the start, with
+    {attached} for what the loader says.
+    """
+
+    shards: int
+    log_level: str
+    health_address: str
+    soft_bytes: int
+    hard_bytes: int
+    memory_check_seconds: float
+    live: bool = True
+    ends_by_itself: bool = False
+    duration_seconds: float | None = None
+    announcement: str = ""
+
+    @classmethod
+    def of(cls, config: Config, *, live: bool = True, ends_by_itself: bool = False, duration_seconds: float | None = None,
+           announcement: str = "") -> Self:
+        """From the configuration, and what the command is."""
+        return cls(
+            shards=config.shards, log_level=config.AKTO_LOG_LEVEL, health_address=config.COLLECTOR_HEALTH_ADDRESS,
+            soft_bytes=config.TRAFFIC_BUFFER_THRESHOLD * MIB, hard_bytes=config.AKTO_MEM_THRESH_RESTART * MIB,
+            memory_check_seconds=config.MODULE_MEM_CHECK_INTERVAL / 1000, live=live, ends_by_itself=ends_by_itself,
+            duration_seconds=duration_seconds, announcement=announcement)
+
+
+# ---- start messages ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start(Message):
+    """What every child is told: its ``block`` of the ``blocks`` in the counters' memory, which is the first descriptor;
+    the user that it becomes when it drops its privileges, None for none.
+    """
+
+    log_level: str
+    block: int
+    blocks: int
+    uid: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageStart(Start):
+    """A stage of the data. ``token`` (hexadecimal) is that of this start of the collector, in every message between
+    stages.
+    """
+
+    token: str
+    shards: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rings(Message):
+    """The rings whose descriptors come along: the size of each in bytes. ``memfd``: ordinary memory, and no words behind
+    them by which the kernel is told what nobody wants.
+    """
+
+    ring_bytes: int
+    memfd: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardStart(StageStart):
+    """Descriptors: counters, batches, rings (if there are any yet). ``suspects`` are connections to skip."""
+
+    number: int
+    life: int
+    settings: ShardSettings
+    live: bool
+    suspects: tuple[int, ...]
+    rings: Rings | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KernelState(Message):
+    """How the programs that are in the kernel were compiled (loader/compiler.py)."""
+
+    variant: str
+    identity: str
+    uprobes: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adoption(Message):
+    """What an earlier loader had in the kernel: so many ``descriptors``, which follow in messages of their own."""
+
+    state: KernelState
+    descriptors: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoaderStart(StageStart):
+    """Descriptors: counters, those of the command (--record; test rings). ``adopt``: what an earlier life had attached.
+    ``reader_uid``: the user that reads libraries for it, None for none. ``ours`` are the processes of this collector,
+    ``known`` all that it ever had.
+    """
+
+    settings: LoaderSettings
+    adopt: Adoption | None
+    reader_uid: int | None
+    ours: tuple[int, ...]
+    known: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplayStart(StageStart):
+    """Descriptors: counters."""
+
+    settings: ReplaySettings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SinkStart(StageStart):
+    """Descriptors: counters, the output if ``output`` says so, then the memory of batches of each (shard, life) of
+    ``slots``.
+    """
+
+    settings: SinkSettings
+    output: bool
+    slots: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HealthStart(Start):
+    """Descriptors: its own counters, everybody's (``all_blocks``). ``state`` is what the supervisor says of itself."""
+
+    all_blocks: int
+    state: dict[str, Any]

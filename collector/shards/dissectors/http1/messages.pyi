@@ -1,1 +1,0 @@
-"""messages.pyx has no names for Python: its functions are for Cython (messages.pxd)."""

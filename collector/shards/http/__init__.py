@@ -1,0 +1,1 @@
+"""What HTTP messages mean, whichever protocol carries them."""

@@ -1,0 +1,6 @@
+"""Types of clients.pyx: only what tests ask; the rest is for Cython (clients.pxd)."""
+
+from collections.abc import Sequence
+
+def is_trusted(networks: Sequence[str], address: bytes) -> bool: ...
+def claim(header: str, values: Sequence[bytes], networks: Sequence[str]) -> tuple[bytes, int] | None: ...

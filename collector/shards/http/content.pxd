@@ -1,0 +1,7 @@
+"""What the content of a message is; see content.pyx."""
+
+from collector.shards.http.fields cimport fields_t
+from collector.shards.http.message cimport message_t
+from collector.shards.state cimport ctx_t
+
+cdef void content_facts(ctx_t* ctx, const fields_t* fields, message_t* m) noexcept

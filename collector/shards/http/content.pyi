@@ -1,0 +1,1 @@
+"""content.pyx has no names for Python: its functions are for Cython (content.pxd)."""

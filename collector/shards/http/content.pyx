@@ -1,0 +1,126 @@
+"""Media type, charset and content codings of a message (RFC 9110 sections 8.3 and 8.4), for the encoder."""
+
+from libc.stdint cimport uint8_t, uint32_t
+
+from collector.shards.http.fields cimport field_t, fields_t, same_name, F_CONTENT_ENCODING
+from collector.shards.http.message cimport *
+from collector.shards.state cimport ctx_t, C_CALLBACK_ERRORS
+
+
+cdef inline bint starts(const uint8_t* p, uint32_t n, const char* lower, uint32_t m) noexcept nogil:
+    return n >= m and same_name(p, lower, m)
+
+
+cdef bint binary_type(const uint8_t* p, uint32_t n) noexcept nogil:
+    """Media types whose bodies are left out of records (docs/records.md lists them)."""
+    if starts(p, n, b"image/", 6):
+        return not starts(p, n, b"image/svg", 9)
+    if starts(p, n, b"audio/", 6) or starts(p, n, b"video/", 6) or starts(p, n, b"font/", 5):
+        return True
+    if not starts(p, n, b"application/", 12):
+        return False
+    p += 12
+    n -= 12
+    return (starts(p, n, b"octet-stream", 12) or starts(p, n, b"zip", 3) or starts(p, n, b"gzip", 4)
+            or starts(p, n, b"x-gzip", 6) or starts(p, n, b"x-tar", 5) or starts(p, n, b"zstd", 4)
+            or starts(p, n, b"x-bzip", 6) or starts(p, n, b"x-xz", 4) or starts(p, n, b"x-7z", 4)
+            or starts(p, n, b"x-rar", 5) or starts(p, n, b"vnd.rar", 7) or starts(p, n, b"java-archive", 12)
+            or starts(p, n, b"font-", 5) or starts(p, n, b"vnd.ms-fontobject", 17) or starts(p, n, b"pdf", 3)
+            or starts(p, n, b"wasm", 4))
+
+
+cdef inline const uint8_t* next_parameter(const uint8_t* p, const uint8_t* end) noexcept nogil:
+    """Behind the next `;` that is in no quoted string (RFC 9110 section 5.6.6), or NULL."""
+    cdef bint quoted = False
+    while p < end:
+        if p[0] == c'"':
+            quoted = not quoted
+        elif p[0] == c'\\' and quoted:
+            p += 1
+        elif p[0] == c';' and not quoted:
+            return p + 1
+        p += 1
+    return NULL
+
+
+cdef void content_facts(ctx_t* ctx, const fields_t* fields, message_t* m) noexcept:
+    """Media type, charset and content codings of a message, for the encoder."""
+    cdef const uint8_t* p
+    cdef const uint8_t* q
+    cdef const uint8_t* end
+    cdef uint32_t i, n, k = 0
+    cdef const field_t* f
+    m.media = MEDIA_ABSENT
+    m.charset = 0
+    m.codings[0] = 0
+    f = fields.content_type
+    if f != NULL and f.value_len:
+        p = f.value
+        n = f.value_len
+        if n == 16 and same_name(p, b"application/json", 16):
+            m.media = MEDIA_JSON
+        elif binary_type(p, n):
+            m.media = MEDIA_BINARY
+        else:
+            m.media = MEDIA_OTHER
+            end = p + n
+            q = next_parameter(p, end)
+            while q != NULL and end - q > 8:
+                while q < end and (q[0] == c' ' or q[0] == c'\t' or q[0] == c'\r' or q[0] == c'\n'):    # or a fold
+                    q += 1
+                if end - q > 8 and same_name(q, b"charset=", 8):
+                    q += 8
+                    m.charset = charset_index(ctx, q, end)
+                    break
+                q = next_parameter(q, end)
+    for i in range(fields.count if fields.content_encoding else 0):
+        f = &fields.items[i]
+        if f.id != F_CONTENT_ENCODING:
+            continue
+        p = f.value
+        end = p + f.value_len
+        while p < end:
+            while p < end and (p[0] <= c' ' or p[0] == c','):      # blanks, and what a fold is made of
+                p += 1
+            q = p
+            while q < end and q[0] != c',' and q[0] > c' ':
+                q += 1
+            n = <uint32_t>(q - p)
+            if n == 0:
+                break
+            if n == 8 and same_name(p, b"identity", 8):
+                pass
+            elif k == 4:
+                m.codings[3] = CODING_UNKNOWN
+            else:
+                if (n == 4 and same_name(p, b"gzip", 4)) or (n == 6 and same_name(p, b"x-gzip", 6)):
+                    m.codings[k] = CODING_GZIP
+                elif n == 7 and same_name(p, b"deflate", 7):
+                    m.codings[k] = CODING_DEFLATE
+                elif n == 2 and same_name(p, b"br", 2):
+                    m.codings[k] = CODING_BR
+                elif n == 4 and same_name(p, b"zstd", 4):
+                    m.codings[k] = CODING_ZSTD
+                else:
+                    m.codings[k] = CODING_UNKNOWN
+                k += 1
+                if k < 4:
+                    m.codings[k] = 0
+            p = q
+
+
+cdef uint8_t charset_index(ctx_t* ctx, const uint8_t* p, const uint8_t* end) noexcept:
+    """0 for UTF-8, US-ASCII and what we do not know; else the decoder's number for the charset."""
+    if p < end and p[0] == c'"':
+        p += 1
+    if end - p >= 5 and (same_name(p, b"utf-8", 5) or (end - p >= 4 and same_name(p, b"utf8", 4))):
+        return 0
+    if end - p >= 8 and same_name(p, b"us-ascii", 8):
+        return 0
+    if ctx.content == NULL:
+        return 0
+    try:
+        return (<object>ctx.content).charset_number((<const char*>p)[:end - p])
+    except Exception:
+        ctx.counters[C_CALLBACK_ERRORS] += 1
+        return 0

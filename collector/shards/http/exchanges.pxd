@@ -1,0 +1,60 @@
+"""The life of an exchange, from its first byte to its record; see exchanges.pyx."""
+
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+
+from collector.shards.http.fields cimport fields_t, request_t, response_t, unlisted_t
+from collector.shards.http.message cimport exchange_t, message_t
+from collector.shards.marks cimport *
+from collector.shards.state cimport conn_t, ctx_t, flow_t
+
+
+cdef enum side_t:
+    REQUEST = 1
+    RESPONSE = 0
+
+cdef exchange_t* exchange_open(ctx_t* ctx, flow_t* flow) noexcept
+cdef void exchange_request(ctx_t* ctx, flow_t* flow, exchange_t* ex, const request_t* request, const fields_t* fields,
+                           unlisted_t unlisted) noexcept
+cdef void exchange_response(ctx_t* ctx, flow_t* flow, exchange_t* ex, const response_t* response,
+                            const fields_t* fields) noexcept
+cdef void exchange_expect(ctx_t* ctx, exchange_t* ex, side_t side, uint64_t length) noexcept
+cdef void exchange_body(ctx_t* ctx, exchange_t* ex, side_t side, const uint8_t* p, size_t n, uint64_t ts) noexcept
+cdef void exchange_emit(ctx_t* ctx, flow_t* flow, exchange_t* ex) noexcept
+cdef void exchange_recorded(ctx_t* ctx, exchange_t* ex) noexcept
+cdef void exchange_free(ctx_t* ctx, exchange_t* ex) noexcept
+cdef void exchange_trim(ctx_t* ctx) noexcept
+
+
+cdef inline message_t* message_of(exchange_t* ex, side_t side) noexcept nogil:
+    return &ex.req if side == REQUEST else &ex.resp
+
+
+cdef inline uint32_t mark_of(side_t side, uint32_t of_request, uint32_t of_response) noexcept nogil:
+    return of_request if side == REQUEST else of_response
+
+
+cdef inline size_t exchange_bytes(const exchange_t* ex) noexcept nogil:
+    """What it holds of the pool."""
+    return (sizeof(exchange_t) + ex.req.head.cap + ex.req.body.cap + ex.resp.head.cap + ex.resp.body.cap
+            + ex.details.cap)
+
+
+cdef inline void exchange_lost(exchange_t* ex, side_t side, uint64_t n, bint lost) noexcept nogil:
+    """`n` bytes of a body are missing: lost on the way, or never copied."""
+    cdef message_t* m = message_of(ex, side)
+    m.size += n
+    m.body_stopped = 1
+    if lost:
+        m.lost += n
+        ex.marks |= mark_of(side, MARK_REQUEST_LOST, MARK_RESPONSE_LOST)
+    else:
+        m.uncaptured += n
+        ex.marks |= mark_of(side, MARK_REQUEST_CUT, MARK_RESPONSE_CUT)
+
+
+cdef inline void mark_incomplete(exchange_t* ex) noexcept nogil:
+    """It is recorded as it stands: say what is not there to its end."""
+    if not ex.req.done:
+        ex.marks |= MARK_REQUEST_INCOMPLETE
+    if ex.resp.started and not ex.resp.done:
+        ex.marks |= MARK_RESPONSE_INCOMPLETE

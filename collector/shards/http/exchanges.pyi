@@ -1,0 +1,1 @@
+"""exchanges.pyx has no names for Python: its functions are for Cython (exchanges.pxd)."""

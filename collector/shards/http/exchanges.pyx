@@ -1,0 +1,208 @@
+"""What an exchange is, whichever protocol carried it: opened by its layer, filled with a request, an answer and their
+bodies, recorded once, freed.
+
+Which message belongs to which is the layer's business (order in HTTP/1, stream numbers in HTTP/2); what a message means -
+filters, media type, codings, charsets, details, marks - is here.
+"""
+
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy, memset
+
+from collector.abi cimport DIR_IN
+from collector.shards.http.clients cimport claim_t, read_claim, trusted
+from collector.shards.http.content cimport content_facts
+from collector.shards.http.fields cimport field_t, same_name
+from collector.shards.http.filtering cimport filtered
+from collector.shards.http.message cimport *
+from collector.shards.http.text cimport write_request, write_response
+from collector.shards.memory cimport buf_append, buf_free, buf_reserve, buf_t
+from collector.shards.records.encode cimport emit_record
+from collector.shards.state cimport *
+
+cdef enum:
+    FREE_EXCHANGES = 64           # kept for reuse, with buffers of at most FREE_BUFFER_BYTES each
+    FREE_BUFFER_BYTES = 8192
+    RESERVE_BYTES = 8192          # of an announced body; the rest as it comes
+
+
+cdef exchange_t* exchange_open(ctx_t* ctx, flow_t* flow) noexcept:
+    """A new exchange, or NULL when memory is out. Its layer fills in position, process and times."""
+    cdef exchange_t* ex = ctx.free_exchanges
+    if ex != NULL:      # its buffers are empty, and keep their memory; the rest is cleared
+        ctx.free_exchanges = ex.next
+        ctx.free_count -= 1
+        ctx.free_bytes -= exchange_bytes(ex)
+        ex.next = NULL
+        memset(&ex.req.first_ns, 0, sizeof(message_t) - 2 * sizeof(buf_t))
+        memset(&ex.resp.first_ns, 0, sizeof(message_t) - 2 * sizeof(buf_t))
+        memset(&ex.pos, 0, sizeof(exchange_t) - sizeof(exchange_t*) - 2 * sizeof(message_t) - sizeof(buf_t))
+    else:
+        ex = <exchange_t*>malloc(sizeof(exchange_t))
+        if ex == NULL:
+            return NULL
+        memset(ex, 0, sizeof(exchange_t))
+        ctx.pool.bytes += sizeof(exchange_t)
+    ctx.counters[G_QUEUED] += 1
+    return ex
+
+
+cdef void drop_buffers(ctx_t* ctx, exchange_t* ex) noexcept:
+    buf_free(&ctx.pool, &ex.req.head)
+    buf_free(&ctx.pool, &ex.req.body)
+    buf_free(&ctx.pool, &ex.resp.head)
+    buf_free(&ctx.pool, &ex.resp.body)
+    buf_free(&ctx.pool, &ex.details)
+
+
+cdef inline void empty(ctx_t* ctx, buf_t* b) noexcept nogil:
+    if b.cap > FREE_BUFFER_BYTES:
+        buf_free(&ctx.pool, b)
+    b.len = 0
+
+
+cdef void exchange_free(ctx_t* ctx, exchange_t* ex) noexcept:
+    """Forget it. It must not be in its layer's queue any more."""
+    ctx.counters[G_QUEUED] -= 1
+    if ctx.free_count < FREE_EXCHANGES:
+        empty(ctx, &ex.req.head)
+        empty(ctx, &ex.req.body)
+        empty(ctx, &ex.resp.head)
+        empty(ctx, &ex.resp.body)
+        empty(ctx, &ex.details)
+        ex.next = ctx.free_exchanges
+        ctx.free_exchanges = ex
+        ctx.free_count += 1
+        ctx.free_bytes += exchange_bytes(ex)
+        return
+    drop_buffers(ctx, ex)
+    ctx.pool.bytes -= sizeof(exchange_t)
+    free(ex)
+
+
+cdef void exchange_trim(ctx_t* ctx) noexcept:
+    """Give back what is kept for reuse."""
+    cdef exchange_t* ex
+    while ctx.free_exchanges != NULL:
+        ex = ctx.free_exchanges
+        ctx.free_exchanges = ex.next
+        drop_buffers(ctx, ex)
+        ctx.pool.bytes -= sizeof(exchange_t)
+        free(ex)
+    ctx.free_count = 0
+    ctx.free_bytes = 0
+
+
+cdef void write_details(ctx_t* ctx, const request_t* request, const fields_t* fields, exchange_t* ex) noexcept:
+    """`host|method|path` for the Kafka record header; left out when one of them is empty."""
+    ex.details.len = 0
+    if fields.host == NULL or fields.host.value_len == 0 or request.target_len == 0:
+        return
+    if buf_reserve(&ctx.pool, &ex.details,
+                   <size_t>fields.host.value_len + request.method_len + request.target_len + 2) < 0:
+        return
+    buf_append(&ctx.pool, &ex.details, fields.host.value, fields.host.value_len)
+    buf_append(&ctx.pool, &ex.details, b"|", 1)
+    buf_append(&ctx.pool, &ex.details, request.method, request.method_len)
+    buf_append(&ctx.pool, &ex.details, b"|", 1)
+    buf_append(&ctx.pool, &ex.details, request.target, request.target_len)
+
+
+cdef void claimed_client(ctx_t* ctx, conn_t* conn, exchange_t* ex, const fields_t* fields) noexcept nogil:
+    """Whom the configured header names, if it comes from a proxy that is believed."""
+    cdef const field_t* f
+    cdef claim_t claim
+    cdef uint32_t i
+    if not trusted(ctx.trusted, ctx.trusted_count, &conn.remote[0] if conn.dir_request == DIR_IN else &conn.local[0]):
+        return
+    memset(&claim, 0, sizeof(claim_t))
+    for i in range(fields.count):
+        f = &fields.items[i]
+        if f.name_len == ctx.real_ip_len and same_name(f.name, ctx.real_ip_name, f.name_len):
+            read_claim(&claim, ctx.real_ip_kind, f.value, f.value_len, ctx.trusted, ctx.trusted_count)
+    if claim.found and not fields.overflow:     # one that is not listed may say otherwise
+        ex.client_source = CLIENT_HEADER
+        memcpy(ex.client, claim.address, 16)
+        ex.client_port = claim.port
+
+
+cdef void exchange_request(ctx_t* ctx, flow_t* flow, exchange_t* ex, const request_t* request, const fields_t* fields,
+                           unlisted_t unlisted) noexcept:
+    """The head of the request: filters, facts of its content, text of the record. A filtered exchange is followed, so that
+    what comes later is right, and not recorded. `unlisted`: the fields beyond those that are listed, or NULL."""
+    if ctx.input_limit and ctx.input_used > ctx.input_limit:
+        ex.flags |= EX_DROP         # over the minute's allowance
+        ctx.counters[C_SAMPLED_OUT] += 1
+        return
+    if ((ctx.rule_count or ctx.ignore_ip_hosts or ctx.ignore_metadata)
+            and filtered(ctx, flow.conn, fields, unlisted)):
+        ex.flags |= EX_DROP
+        return
+    if flow.conn.client_source == CLIENT_INVALID:
+        ex.marks |= MARK_PROXY_INVALID
+    if ctx.trusted_count and flow.conn.client_source not in (CLIENT_PROXY_V1, CLIENT_PROXY_V2):
+        claimed_client(ctx, flow.conn, ex, fields)
+    content_facts(ctx, fields, &ex.req)
+    if write_request(ctx, request, fields, &ex.req) < 0:
+        ex.flags |= EX_DROP
+        ctx.counters[C_RECORDS_DROPPED_SIZE] += 1
+    if ctx.want_details:
+        write_details(ctx, request, fields, ex)
+
+
+cdef void exchange_response(ctx_t* ctx, flow_t* flow, exchange_t* ex, const response_t* response,
+                            const fields_t* fields) noexcept:
+    """The head of the final answer."""
+    if ex.flags & (EX_DROP | EX_EMITTED):
+        return
+    content_facts(ctx, fields, &ex.resp)
+    if write_response(ctx, response, fields, &ex.resp) < 0:
+        ex.flags |= EX_DROP
+        ctx.counters[C_RECORDS_DROPPED_SIZE] += 1
+
+
+cdef void exchange_expect(ctx_t* ctx, exchange_t* ex, side_t side, uint64_t length) noexcept:
+    """A body of `length` bytes was announced: make room for its beginning."""
+    if length <= ctx.body_bytes and not ex.flags & (EX_DROP | EX_EMITTED) and (side == REQUEST or ctx.response_bodies):
+        buf_reserve(&ctx.pool, &message_of(ex, side).body, <size_t>length if length < RESERVE_BYTES else RESERVE_BYTES)
+
+
+cdef void exchange_body(ctx_t* ctx, exchange_t* ex, side_t side, const uint8_t* p, size_t n, uint64_t ts) noexcept:
+    """Bytes of a body: counted, and kept up to the cap."""
+    cdef message_t* m = message_of(ex, side)
+    cdef size_t room
+    m.size += n
+    m.last_ns = ts
+    if ex.flags & (EX_DROP | EX_EMITTED) or m.body_stopped or (side == RESPONSE and not ctx.response_bodies):
+        return
+    room = ctx.body_bytes - m.body.len
+    if n > room:
+        ex.marks |= mark_of(side, MARK_REQUEST_CUT, MARK_RESPONSE_CUT)
+        m.body_stopped = 1
+        n = room
+    if n and buf_append(&ctx.pool, &m.body, p, n) < 0:
+        ex.marks |= mark_of(side, MARK_REQUEST_CUT, MARK_RESPONSE_CUT)
+        m.body_stopped = 1
+
+
+cdef void exchange_emit(ctx_t* ctx, flow_t* flow, exchange_t* ex) noexcept:
+    """Record it, unless it was recorded, filtered or held back."""
+    cdef conn_t* conn = flow.conn
+    cdef uint64_t end = ex.req.last_ns
+    if ex.flags & (EX_EMITTED | EX_DROP) or conn.flags & (CONN_DROP | CONN_IGNORED) or ctx.silent:
+        return
+    if conn.holds:                          # nobody could say that this is a socket: no record
+        ctx.counters[C_UNCONFIRMED] += 1
+        return
+    if ex.resp.last_ns > end:
+        end = ex.resp.last_ns
+    if not ex.resp.started:
+        ex.marks |= MARK_NO_RESPONSE
+    emit_record(ctx, flow, ex, end)
+
+
+cdef void exchange_recorded(ctx_t* ctx, exchange_t* ex) noexcept:
+    """It was recorded as it stood. It stays in its layer's queue without bytes, and swallows its late answer, so that this
+    cannot be taken for another one's."""
+    ex.flags |= EX_EMITTED
+    drop_buffers(ctx, ex)

@@ -1,0 +1,1 @@
+"""filtering.pyx has no names for Python: its functions are for Cython (filtering.pxd)."""

@@ -1,0 +1,62 @@
+"""One HTTP exchange as the record will show it, whichever protocol carried it: what exchanges.pyx fills in.
+
+    message     the content side of a request or an answer: its head as JSON text, its body, its times
+    exchange    one request and its answer; its layer owns it until it is recorded or given up
+"""
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+
+from collector.shards.memory cimport buf_t
+
+cdef enum:  # coding
+    CODING_NONE = 0
+    CODING_GZIP = 1
+    CODING_DEFLATE = 2
+    CODING_BR = 3
+    CODING_ZSTD = 4
+    CODING_UNKNOWN = 5
+
+cdef enum:  # media
+    MEDIA_ABSENT = 0
+    MEDIA_JSON = 1       # exactly application/json
+    MEDIA_OTHER = 2
+    MEDIA_BINARY = 3     # listed: left out of the record
+
+
+# exchange_open relies on the order: buffers first, then what is cleared.
+cdef struct message_t:
+    buf_t head           # JSON fragment, ready for the record
+    buf_t body           # after transfer coding, before content coding; at most body_bytes
+    uint64_t first_ns    # event time of its first and last byte
+    uint64_t last_ns
+    uint64_t size        # true body bytes on the wire, transfer coding removed
+    uint64_t lost        # bytes in holes
+    uint64_t uncaptured  # bytes that the kernel counted without copying
+    uint8_t codings[4]   # enum coding, in the order they were applied; 0 ends
+    uint8_t media        # enum media
+    uint8_t charset      # index into the shard's charset table; 0 = none or UTF-8
+    uint8_t started
+    uint8_t done
+    uint8_t body_stopped # a hole: later bytes are counted, not collected
+
+
+cdef enum:  # exchange_flag
+    EX_DROP = 1          # filtered: followed, never recorded
+    EX_EMITTED = 2       # already recorded; kept to swallow its late answer
+
+
+cdef struct exchange_t:
+    exchange_t* next     # in its layer's queue
+    message_t req
+    message_t resp
+    buf_t details        # "host|method|path", where the destination wants it
+    uint64_t pos         # stream position of the request's first byte
+    uint32_t tgid        # the process that served it, or that called
+    uint32_t marks       # enum mark (marks.pxd)
+    uint32_t reasons     # why MARK_AMBIGUOUS: bits that its layer names (layer_t.reasons)
+    uint16_t status
+    uint16_t flags       # enum exchange_flag
+    uint16_t notes       # its layer's
+    uint16_t client_port # the client that a header claims, when client_source says so
+    uint8_t client_source
+    uint8_t client[16]

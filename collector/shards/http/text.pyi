@@ -1,0 +1,1 @@
+"""text.pyx has no names for Python: its functions are for Cython (text.pxd)."""

@@ -1,0 +1,3 @@
+"""Types of chunked.pyx: only what tests ask."""
+
+def chunk_line(line: bytes) -> tuple[int, int]: ...

@@ -1,0 +1,1 @@
+"""framing.pyx has no names for Python: its functions are for Cython (framing.pxd)."""

@@ -1,0 +1,1 @@
+"""pairing.pyx has no names for Python: its functions are for Cython (pairing.pxd)."""

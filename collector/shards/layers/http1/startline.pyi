@@ -1,0 +1,1 @@
+"""startline.pyx has no names for Python: its functions are for Cython (startline.pxd)."""

@@ -1,0 +1,1 @@
+"""layer.pyx has no names for Python: its function is for Cython (layer.pxd)."""

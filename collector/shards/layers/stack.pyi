@@ -1,0 +1,1 @@
+"""stack.pyx has no names for Python: its functions are for Cython (stack.pxd)."""

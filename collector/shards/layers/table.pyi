@@ -1,0 +1,3 @@
+"""Types of table.pyx: only what tests and documentation ask."""
+
+def layer_names() -> list[str]: ...

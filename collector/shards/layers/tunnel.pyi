@@ -1,0 +1,1 @@
+"""tunnel.pyx has no names for Python: its function is for Cython (tunnel.pxd)."""

@@ -1,0 +1,51 @@
+"""The outgoing batch; see packing.pyx."""
+
+cimport cython
+from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
+
+from collector.shards.memory cimport buf_reserve, buf_t, pool_t
+
+
+cdef enum:
+    MAX_SLOTS = 64
+
+
+cdef struct batch_entry_t:        # one per record: collector/router/batches.py
+    uint32_t length               # bytes of the record, its newline included
+    uint32_t details_len
+    uint64_t end_ns
+    uint64_t conn_id
+    uint64_t pos                  # of the request's first byte
+
+
+cdef struct batch_t:
+    pool_t pool                   # what the batch holds on the heap
+    buf_t records                 # newline-terminated: on the heap, or in a slot
+    buf_t index                   # a batch_entry_t for each
+    buf_t details
+    int32_t slot                  # -1: on the heap
+    char* slots                   # memory shared with the sink, or NULL
+    uint32_t slot_bytes
+    uint32_t free_slots           # on the stack below
+    uint8_t slot_stack[64]
+    uint64_t slots_out            # announced and not given back
+    size_t complete               # a batch is complete with so many bytes
+    size_t most                   # beyond it records go without their bodies
+
+cdef int batch_grow(batch_t* batch, size_t more) noexcept
+cdef int batch_add(batch_t* batch, uint32_t start, uint64_t end_ns, uint64_t conn_id, uint64_t pos,
+                   const buf_t* details) noexcept
+
+
+cdef inline int batch_reserve(batch_t* batch, size_t more) noexcept:
+    """Room for `more` further bytes of records. 0, or -1 when memory is out."""
+    if batch.records.len + more <= batch.records.cap:
+        return 0
+    return batch_grow(batch, more)
+
+
+@cython.final
+cdef class Packer:
+    cdef batch_t batch
+    cdef unsigned char[::1] memory
+    cdef void next_slot(self) noexcept

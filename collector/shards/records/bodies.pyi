@@ -1,0 +1,1 @@
+"""bodies.pyx has no names for Python: its function is for Cython (bodies.pxd)."""

@@ -1,0 +1,187 @@
+"""The body of one message as JSON text: decoded where that is possible and affordable (docs/decisions/0013), cut where it
+must be.
+
+Only content codings, foreign charsets and binary bodies go through Python objects.
+"""
+
+import binascii
+
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memcpy
+
+from collector.shards.http.message cimport *
+from collector.shards.marks cimport *
+from collector.shards.packing cimport batch_reserve, batch_t
+from collector.shards.records.marks cimport shown_t
+from collector.shards.records.text cimport close_json, escape_json, escaped_prefix, put_text, utf8_length, TEXT_STRICT
+from collector.shards.state cimport *
+
+cdef enum:  # what content.Decoder says
+    BODY_UNDECODED = 0
+    BODY_DECODED = 1
+    BODY_REFUSED = 2
+
+cdef enum:
+    # Units of WORK (records/codings.pyx), at worst about a nanosecond each: what decoding may take. A body is begun while
+    # the budgets of its shard and connection are above zero, and takes what it takes, up to its own bound.
+    WORK_BODY_BYTE = 300        # for each byte of COLLECTOR_BODY_BYTES
+    WORK_BODY_LEAST = 65536     # of them
+    WORK_ESCAPED = 10           # a byte of a decoded body that escaping adds (content.WORK_EXPANDED)
+    WORK_SHIFT_SHARD = 1        # the half of a core
+    WORK_SHIFT_CONNECTION = 2   # a quarter
+    SECOND_NS = 1000000000
+    FAR_BACK_NS = 3600000000000
+    MAX_CODINGS = 2
+
+
+cdef int put_body(ctx_t* ctx, conn_t* conn, message_t* m, bint is_request, uint32_t* marks, shown_t* shown, size_t limit,
+                  uint64_t now) noexcept:
+    """Append `,"requestPayload":"..."` (and its encoding) to the batch; 0, or -1 when memory is out.
+
+    `limit` bounds the body bytes used; twice that (or twice body_bytes) bounds what they become when they are escaped, the
+    brackets of a closed JSON text aside. `now`: event time, for the budget of decoding.
+    """
+    cdef const uint8_t* p = <const uint8_t*>m.body.data
+    cdef const uint8_t* q
+    cdef size_t n = m.body.len
+    cdef size_t k, most = 2 * (<size_t>ctx.body_bytes if ctx.body_bytes < limit else limit)
+    cdef char* out
+    cdef char* done
+    cdef bint cut = (marks[0] & ((MARK_REQUEST_CUT | MARK_REQUEST_LOST | MARK_REQUEST_INCOMPLETE) if is_request else
+                                 (MARK_RESPONSE_CUT | MARK_RESPONSE_LOST | MARK_RESPONSE_INCOMPLETE))) != 0
+    cdef bint binary = False
+    cdef bint decoded = False
+    cdef bytes plain = None
+    cdef bytes text
+    cdef const uint8_t* back
+    cdef batch_t* batch = ctx.batch
+    shown.behind = 0
+    if n > limit:
+        n = limit
+        cut = True
+        marks[0] |= MARK_REQUEST_CUT if is_request else MARK_RESPONSE_CUT
+    shown.wire = n
+    if n and m.media == MEDIA_BINARY:
+        marks[0] |= MARK_REQUEST_OMITTED if is_request else MARK_RESPONSE_OMITTED
+        n = 0
+    elif n and (m.codings[0] or m.charset):
+        plain, state, shorter, behind, outer = decode_body(ctx, conn, p, n, m, cut, limit, now)
+        decoded = state == BODY_DECODED
+        if not decoded:
+            marks[0] |= MARK_REQUEST_UNDECODED if is_request else MARK_RESPONSE_UNDECODED
+            if state == BODY_REFUSED:
+                marks[0] |= MARK_REQUEST_REFUSED if is_request else MARK_RESPONSE_REFUSED
+            binary = True
+        if shorter:
+            cut = True
+            marks[0] |= MARK_REQUEST_CUT if is_request else MARK_RESPONSE_CUT
+        if behind:
+            marks[0] |= MARK_REQUEST_TRAILING if is_request else MARK_RESPONSE_TRAILING
+            shown.behind = <uint64_t>behind + (m.size - n if outer and m.size > n else 0)
+        if plain is not None:
+            p = <const uint8_t*><const char*>plain
+            n = <size_t>len(plain)
+    while True:
+        q = p
+        k = n
+        if not binary and cut and k:
+            # a cut inside a UTF-8 sequence is not "not UTF-8": drop the incomplete tail
+            back = p + k
+            while back > p and back > p + k - 4 and ((back - 1)[0] & 0xC0) == 0x80:
+                back -= 1
+            if back > p and (back - 1)[0] >= 0xC0 and utf8_length(back - 1, p + k) == -1:
+                k = <size_t>(back - 1 - p)
+            if is_request and m.media <= MEDIA_JSON and k and (p[0] == c'{' or p[0] == c'['):
+                text = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>k + 520)
+                k = close_json(<char*>text, p, p + k)
+                q = <const uint8_t*><const char*>text
+                if k == 0:
+                    shown.wire = 0
+        if batch_reserve(batch, k * 6 + 96) < 0:
+            return -1
+        out = batch.records.data + batch.records.len
+        out = put_text(out, b',"requestPayload":"' if is_request else b',"responsePayload":"')
+        if k == 0:
+            out[0] = c'"'
+            batch.records.len = <uint32_t>(out + 1 - batch.records.data)
+            return 0
+        done = NULL if binary else escape_json(out, q, q + k, TEXT_STRICT)
+        if done == NULL:
+            break
+        if <size_t>(done - out) > most and escaped_prefix(p, n, most) < n:
+            n = escaped_prefix(p, n, most)
+            cut = True
+            marks[0] |= MARK_REQUEST_CUT if is_request else MARK_RESPONSE_CUT
+            if not decoded:
+                shown.wire = n
+            continue
+        if decoded and <size_t>(done - out) > n:
+            # beyond what the decoder has counted already
+            spend(ctx, conn, (<int64_t>(done - out) - <int64_t>n) * WORK_ESCAPED)
+        done[0] = c'"'
+        batch.records.len = <uint32_t>(done + 1 - batch.records.data)
+        return 0
+    text = binascii.b2a_base64(PyBytes_FromStringAndSize(<const char*>q, <Py_ssize_t>k), newline=False)
+    memcpy(out, <const char*>text, len(text))
+    out += len(text)
+    out = put_text(out, b'","requestPayloadEncoding":"base64"' if is_request else
+                   b'","responsePayloadEncoding":"base64"')
+    batch.records.len = <uint32_t>(out - batch.records.data)
+    return 0
+
+
+cdef inline void come_back(budget_t* budget, uint64_t now, int shift) noexcept nogil:
+    """What time has brought back of a budget: a half, a quarter... of a unit for each nanosecond; at most that of half a
+    second, because so long nobody else may be served.
+
+    `now` is when an exchange ended. Those that were waited for in vain are recorded long after others, and bring nothing:
+    otherwise everyone could have a full budget by leaving requests unanswered.
+    """
+    cdef int64_t whole = <int64_t>SECOND_NS >> shift + 1
+    cdef uint64_t passed = now - budget.seen_ns
+    if budget.seen_ns == 0:
+        budget.left = whole
+    elif now > budget.seen_ns:
+        budget.left += <int64_t>((passed if passed < SECOND_NS else SECOND_NS) >> shift)
+        if budget.left > whole:
+            budget.left = whole
+    elif now + FAR_BACK_NS > budget.seen_ns:
+        return
+    budget.seen_ns = now | 1    # (far back: the time of an event was wrong)
+
+
+cdef inline void spend(ctx_t* ctx, conn_t* conn, int64_t work) noexcept nogil:
+    ctx.decoding.left -= work
+    conn.decoding.left -= work
+
+
+cdef tuple decode_body(ctx_t* ctx, conn_t* conn, const uint8_t* p, size_t n, message_t* m, bint cut, size_t limit,
+                       uint64_t now):
+    """As Decoder.decode, without the work, and with None for bytes that stay what they are."""
+    cdef bytes raw
+    cdef int i
+    cdef int64_t most = WORK_BODY_BYTE * <int64_t>(ctx.body_bytes if ctx.body_bytes > WORK_BODY_LEAST else WORK_BODY_LEAST)
+    if ctx.content == NULL:
+        return None, BODY_UNDECODED, False, 0, False
+    for i in range(4):
+        if m.codings[i] == CODING_UNKNOWN:
+            return None, BODY_UNDECODED, False, 0, False
+    # Servers send one coding; two when a proxy compresses what is compressed. More, or twice one that packs everything
+    # into nothing, comes from those who count on it.
+    if m.codings[0] and m.codings[1] and (m.codings[MAX_CODINGS] or (
+            m.codings[0] == m.codings[1] and m.codings[0] >= CODING_BR)):
+        return None, BODY_REFUSED, False, 0, False
+    come_back(&ctx.decoding, now, WORK_SHIFT_SHARD)
+    come_back(&conn.decoding, now, WORK_SHIFT_CONNECTION)
+    if ctx.decoding.left <= 0 or conn.decoding.left <= 0:
+        return None, BODY_REFUSED, False, 0, False
+    raw = PyBytes_FromStringAndSize(<const char*>p, <Py_ssize_t>n)
+    try:
+        text, state, shorter, behind, outer, work = (<object>ctx.content).decode(
+            raw, bytes(m.codings[:4]), m.charset, cut, ctx.body_bytes if ctx.body_bytes < limit else limit, most)
+    except Exception:
+        ctx.counters[C_CALLBACK_ERRORS] += 1
+        return None, BODY_UNDECODED, False, 0, False
+    spend(ctx, conn, work)
+    return text, state, shorter, behind, outer

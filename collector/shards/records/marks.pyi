@@ -1,0 +1,3 @@
+"""Types of marks.pyx: only what tests and documentation ask; the rest is for Cython (marks.pxd)."""
+
+def mark_words() -> list[str]: ...

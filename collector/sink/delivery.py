@@ -1,0 +1,187 @@
+"""Delivery: a thread that takes batches from the queue and has the destination deliver them, again and again if need be.
+
+The process's loop hands batches in with `submit` and asks `done` for those that are settled: delivered, dropped because
+the destination was away for longer than the queue could hold, or failed. Only then they are acknowledged to their shard.
+"""
+
+from __future__ import annotations
+
+import collections
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from collector.errors import DestinationError, ProtocolError
+from collector.sink import retry
+from collector.sink.batch import Batch
+from collector.sink.destination import Destination, Settled
+from collector.sink.queue import QUEUE_BYTES, BatchQueue
+
+log = logging.getLogger("sink")
+
+_IDLE_SECONDS = 0.2
+
+
+@dataclass(slots=True)
+class Totals:
+    """What happened so far, in records; ``errors`` in attempts to deliver that failed."""
+
+    delivered: int = 0
+    failed: int = 0
+    dropped: int = 0
+    errors: int = 0
+
+
+class Delivery:
+    """See the module. ``make`` gets the function to settle records with. ``wake`` is called from the thread whenever a
+    batch is done. ``up``: does the destination take records? ``gone``: why it never will again ("" while it can).
+    """
+
+    def __init__(self, make: Callable[[Settled], Destination], *, lossless: bool, wake: Callable[[], None],
+                 queue_bytes: int = QUEUE_BYTES) -> None:
+        self.destination = make(self._settled)
+        self.queue = BatchQueue(lossless=lossless, limit_bytes=queue_bytes, linger=self.destination.linger)
+        self.totals = Totals()
+        self.up = self.destination.up_at_start
+        self.gone = ""
+        self._wake = wake
+        self._lock = threading.Lock()  # of the totals, and of the records left of each batch
+        self._done: collections.deque[Batch] = collections.deque()
+        self._hurry = threading.Event()  # ends the wait for the next attempt
+        self._thread = threading.Thread(target=self._run, name="delivery", daemon=True)
+
+    def start(self) -> None:
+        """Begin to deliver."""
+        if self.destination.blocks:
+            self._thread.start()
+
+    def submit(self, batch: Batch) -> None:
+        """Take a batch over; never blocks. When the destination is gone, its records have failed at once."""
+        if batch.format not in self.destination.accepts:
+            self._fail(batch, f"the {self.destination.kind} destination does not take batches in format {batch.format!r}")
+        elif self.gone or not batch.count:
+            self._settle_rest(batch)
+        elif not self.destination.blocks:
+            self.destination.deliver(batch)
+        else:
+            for oldest in self.queue.put(batch):
+                with self._lock:
+                    self.totals.dropped += oldest.left
+                    oldest.left = 0
+                self._done.append(oldest)
+            if self.gone:  # since we asked: nobody takes from the queue any more
+                self._fail_waiting()
+
+    def done(self) -> list[Batch]:
+        """Batches that are done with since the last call."""
+        out = []
+        while self._done:
+            out.append(self._done.popleft())
+        return out
+
+    def settled(self) -> bool:
+        """Is there nothing to wait for? Everything is settled, or the destination is gone and its thread has ended."""
+        return self.queue.idle() or bool(self.gone) and not self._thread.is_alive()
+
+    def reopen(self, fd: int) -> None:
+        """Let the destination go on with another descriptor, which is its own from now on."""
+        self.destination.reopen(fd)
+        self._hurry.set()
+
+    def give_up(self, why: str) -> None:
+        """No record can be delivered again: what waits has failed."""
+        self.gone = self.gone or why
+        self.up = False
+        self._fail_waiting()
+        self._wake()
+
+    def close(self) -> None:
+        """Deliver what waits without further delay, then end the thread."""
+        self.queue.close()
+        self._hurry.set()
+
+    def join(self, seconds: float) -> bool:
+        """Wait for the thread; has it ended?"""
+        if self._thread.ident is not None:
+            self._thread.join(seconds)
+        return not self._thread.is_alive()
+
+    # -- records
+
+    def _settled(self, batch: Batch, delivered: int, failed: int) -> bool:
+        with self._lock:
+            self.totals.delivered += delivered
+            self.totals.failed += failed
+            batch.left -= delivered + failed
+            if delivered:
+                self.up = True
+            if batch.left:
+                return False
+        self._done.append(batch)
+        if self.destination.blocks:  # otherwise it never was in the queue, and the loop is awake
+            self.queue.done(batch)
+            self._wake()
+        return True
+
+    def _fail_waiting(self) -> None:
+        for batch in self.queue.clear():
+            self._settle_rest(batch)
+
+    def _settle_rest(self, batch: Batch) -> None:
+        """What is left of a batch that is not in the queue has failed."""
+        with self._lock:
+            self.totals.failed += batch.left
+            batch.left = 0
+        self._done.append(batch)
+
+    def _fail(self, batch: Batch, why: str) -> None:
+        log.error("a batch of %d records is lost: %s", batch.count, why)
+        self._settle_rest(batch)
+
+    # -- the thread
+
+    def _run(self) -> None:
+        try:
+            self.destination.open()
+            while not (self.queue.closing and self.queue.idle()) and not self.gone:
+                batch = self.queue.take(_IDLE_SECONDS)
+                if batch is None:
+                    self.destination.idle()
+                else:
+                    self._deliver(batch)
+            self.destination.close()
+        except Exception as error:
+            log.exception("delivery failed")
+            self.give_up(str(error) or type(error).__name__)
+
+    def _deliver(self, batch: Batch) -> None:
+        """Until the destination has the batch, or is given up."""
+        failures_at_end = 0
+        while True:
+            at = batch.at
+            self._hurry.clear()
+            try:
+                self.destination.deliver(batch)
+                return
+            except ProtocolError as error:
+                log.error("a batch of %d records is lost: %s", batch.count, error)
+                self.destination.give_up(batch)
+                return
+            except DestinationError as error:
+                if not error.busy:
+                    self.totals.errors += 1
+                    self.up = False
+                if batch.at != at:
+                    failures_at_end = 0
+                if self.queue.closing:
+                    failures_at_end += 1
+                delay = retry.delay(error, failures_at_end)
+                if delay is None or self.gone:
+                    self.gone = self.gone or str(error)  # before the batch is done with: who finds us idle must know
+                    self.destination.give_up(batch)
+                    self.give_up(str(error))
+                    return
+                if not error.busy:
+                    log.warning("%s; retrying", error)
+                self._hurry.wait(delay)

@@ -1,0 +1,67 @@
+"""The destinations that there are: one line each. Nobody else spells their kinds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from collector.config import Config
+from collector.settings import STOP_SINK_SECONDS, SinkSettings
+from collector.sink.destination import Destination
+from collector.sink.jsonlines import JsonLines
+from collector.sink.kafka import Kafka
+from collector.sink.null import Null
+
+# Asked in this order, whether an output is theirs: the last one takes every name for a file's.
+DESTINATIONS: tuple[type[Destination], ...] = (
+    Kafka,
+    Null,
+    JsonLines,
+)
+
+METAVAR = "|".join(one.metavar for one in reversed(DESTINATIONS))
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where the records of a run go: a destination, and what the user called it."""
+
+    destination: type[Destination]
+    name: str
+
+    def describe(self, config: Config) -> str:
+        """For the start line."""
+        return self.destination.describe(self.name, config)
+
+    def open(self, *, shared: bool) -> int | None:
+        """What is passed to the sink: a descriptor, or None. Raises ConfigError. ``shared``: see --shared-files."""
+        return self.destination.open_output(self.name, shared=shared)
+
+    def reopen(self, *, shared: bool) -> Callable[[], int | None] | None:
+        """What SIGHUP does, if it does anything."""
+        return (lambda: self.open(shared=shared)) if self.destination.reopens(self.name) else None
+
+    def settings(self, config: Config, *, lossless: bool = False, ordered: bool = False,
+                 stop_seconds: float = STOP_SINK_SECONDS) -> SinkSettings:
+        """What the sink is told."""
+        return SinkSettings(kind=self.destination.kind, options=self.destination.options(config), lossless=lossless,
+                            ordered=ordered, stop_seconds=stop_seconds)
+
+
+def chosen(config: Config, option: str | None = None) -> Output:
+    """The output that --output (``option``) or else COLLECTOR_OUTPUT names, or else the first whose settings are there.
+    Raises ConfigError.
+    """
+    configured = config.COLLECTOR_OUTPUT
+    name = option or configured or next(default for one in DESTINATIONS if (default := one.default(config)))
+    destination = next(one for one in DESTINATIONS if one.claims(name))
+    destination.check(name, config, f"--output {name}" if option else f"COLLECTOR_OUTPUT={name!r}")
+    return Output(destination, name)
+
+
+def by_kind(kind: str) -> type[Destination]:
+    """The destination of a kind. Raises ValueError."""
+    for one in DESTINATIONS:
+        if one.kind == kind:
+            return one
+    raise ValueError(f"there is no {kind!r} destination")

@@ -1,0 +1,85 @@
+"""What one run of the collector is, and the start message of each of its children."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from collector.settings import (
+    Adoption,
+    LoaderSettings,
+    LoaderStart,
+    ReplaySettings,
+    ReplayStart,
+    Rings,
+    ShardSettings,
+    ShardStart,
+    SinkSettings,
+    SinkStart,
+    SupervisorSettings,
+)
+
+SHARD, SINK = "collector.shards.process", "collector.sink.process"
+FIRST_STAGE: dict[type, str] = {LoaderSettings: "collector.loader.process", ReplaySettings: "collector.loader.replay"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """One run. ``loader`` is what the first stage is told: the live loader, a replay in its place.
+
+    ``loader_fds`` go to the first stage at each start, ``output_fd`` to the sink; they stay open during the run.
+    ``reopen`` opens the output again (raises CollectorError), where that is possible. ``directory`` holds the sockets
+    between the processes. ``health_directory`` is a descriptor: where the status socket is made; None for no health pages.
+    """
+
+    supervisor: SupervisorSettings
+    shard: ShardSettings
+    loader: LoaderSettings | ReplaySettings
+    sink: SinkSettings
+    directory: str
+    directory_exists: bool = False
+    loader_fds: Sequence[int] = ()
+    output_fd: int | None = None
+    reopen: Callable[[], int | None] | None = None
+    health_directory: int | None = None
+
+    @property
+    def rings(self) -> LoaderSettings | None:
+        """The settings of the rings, when there are rings."""
+        return self.loader if isinstance(self.loader, LoaderSettings) else None
+
+
+class Messages:
+    """Makes start messages. ``blocks`` of the counters' memory: the shards', then loader, sink and supervisor; ``uid`` is
+    the user that the stages without privilege become, None for none.
+    """
+
+    def __init__(self, plan: Plan, blocks: int, uid: int | None) -> None:
+        self._plan = plan
+        self._shards = plan.supervisor.shards
+        self._common: dict[str, Any] = {
+            "log_level": plan.supervisor.log_level, "blocks": blocks, "uid": uid, "token": secrets.token_hex(8),
+            "shards": self._shards}
+
+    def shard(self, number: int, life: int, *, buffer_bytes: int, suspects: Sequence[int],
+              rings: Rings | None) -> ShardStart:
+        """For one life of a shard. ``buffer_bytes`` is its budget now, ``rings`` what it maps, if there are any yet."""
+        return ShardStart(
+            **self._common, block=number, number=number, life=life, live=self._plan.supervisor.live,
+            settings=replace(self._plan.shard, buffer_bytes=buffer_bytes), suspects=tuple(suspects), rings=rings)
+
+    def first_stage(self, *, ours: Sequence[int], known: Sequence[int], adopt: Adoption | None = None,
+                    reader_uid: int | None = None) -> LoaderStart | ReplayStart:
+        """For the loader (LoaderStart says what the arguments are), or what stands in its place."""
+        settings = self._plan.loader
+        if isinstance(settings, ReplaySettings):
+            return ReplayStart(**self._common, block=self._shards, settings=settings)
+        return LoaderStart(**self._common, block=self._shards, settings=settings, adopt=adopt,
+                           reader_uid=reader_uid, ours=tuple(ours), known=tuple(known))
+
+    def sink(self, slots: Sequence[tuple[int, int]]) -> SinkStart:
+        """For the sink, with the (shard, life) of the memory that comes along."""
+        return SinkStart(**self._common, block=self._shards + 1, settings=self._plan.sink,
+                         output=self._plan.output_fd is not None, slots=tuple(slots))

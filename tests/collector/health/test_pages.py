@@ -1,0 +1,87 @@
+"""What the health pages say of the counters and of the supervisor's words."""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from collector import metrics
+from collector.counters import CounterMemory, Counters
+from collector.health import pages
+from collector.health.pages import Pages
+
+STATE = {"kind": "state", "fds": [], "live": [True, "ok"], "ready": [False, "not ready: loader"],
+         "unseen": [["nginx", "io_uring", 2]], "pid": 7, "children": [], "notes": []}
+
+
+def made() -> tuple[Pages, CounterMemory]:
+    memory = CounterMemory(2 + 3)
+    own = CounterMemory(1)
+    Counters(memory.block(4), metrics.SUPERVISOR_NAMES)["heartbeat_ns"] = time.monotonic_ns()
+    return Pages(memory, Counters(own.block(0), metrics.HEALTH_NAMES), dict(STATE)), memory
+
+
+def test_words_and_codes() -> None:
+    health, _memory = made()
+    answers = {path: health.public(path) for path in ("/healthz", "/readyz", "/metrics", "/status", "/")}
+    assert answers["/healthz"] is not None and answers["/healthz"].status == 200 and answers["/healthz"].body == b"ok\n"
+    assert answers["/readyz"] is not None and answers["/readyz"].status == 503
+    assert answers["/readyz"].body == b"not ready: loader\n"
+    assert answers["/status"] is answers["/"] is None  # those are not for everybody
+    status = health.private("/status")
+    assert status is not None and json.loads(status.body)["ready_words"] == "not ready: loader"
+
+
+def test_a_silent_supervisor_is_neither_live_nor_ready_unless_we_were_stopped_too() -> None:
+    health, memory = made()
+    supervisor = Counters(memory.block(4), metrics.SUPERVISOR_NAMES)
+    supervisor["heartbeat_ns"] = time.monotonic_ns() - int((pages.SILENT_SECONDS + 5) * 1e9)
+    for path in ("/healthz", "/readyz"):
+        answer = health.public(path)
+        assert answer is not None and answer.status == 503 and b"no heartbeat for 15 s" in answer.body
+    assert not health.status()["live"] and not health.status()["ready"]
+    health.was_stopped()
+    assert health.status()["live"]
+    health = made()[0]
+    assert health.status()["live"]
+
+
+def test_every_declared_metric_is_there() -> None:
+    health, memory = made()
+    Counters(memory.block(1), metrics.CORE_NAMES, 0)["records"] = 5
+    answer = health.public("/metrics")
+    assert answer is not None
+    text = answer.body.decode()
+    assert 'collector_records_total{shard="0"} 0.0' in text and 'collector_records_total{shard="1"} 5.0' in text
+    assert 'collector_unseen_processes{process="nginx",reason="io_uring"} 2.0' in text
+    for name in {metric.name for metric in metrics.METRICS if metric.role != "core"}:
+        assert f"\n{name}" in text, name
+    assert health.public("/metrics") is not None and health.status()["totals"]["records"] == 5
+
+
+def test_names_of_processes_can_be_anything() -> None:
+    rows = [{"name": name, "operations": 1, "compat": 0} for name in ("\ud800", 'a"\n\\', "", *map(str, range(100)))]
+    health = made()[0]
+    health.state["unseen"] = metrics.unseen(rows)
+    assert len(health.state["unseen"]) == metrics.UNSEEN_NAMES + 1
+    answer = health.public("/metrics")
+    assert answer is not None and b'process="?"' in answer.body and b'process="other",reason="io_uring"} 39.0' in answer.body
+
+
+def test_what_is_given_to_read_cannot_be_written() -> None:
+    memory = CounterMemory(1)
+    fd = memory.read_only_fd()
+    reader = CounterMemory(1, fd, read_only=True)
+    memory.block(0)[3] = 4
+    assert reader.block(0)[3] == 4
+    with pytest.raises(TypeError):
+        reader.block(0)[3] = 5
+    with pytest.raises(PermissionError):
+        mmap.mmap(fd, 0)
+    assert Path(f"/proc/self/fd/{fd}").stat().st_mode & 0o777 == 0o600  # nor opened again by another user
+    os.close(fd)

@@ -1,0 +1,155 @@
+"""The queue: bounded in bytes, the oldest gives way, a lossless one never; what lingers is due in time."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from collector.router import batches
+from collector.sink.batch import Batch
+from collector.sink.queue import BatchQueue, Linger
+
+
+class Clock:
+    """Time that stands until it is moved."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def batch(size: int = 10, records: int = 1) -> Batch:
+    return Batch(b"x" * (size - 1) + b"\n", batches.pack(size, 0, (0, 0, 0)) * records, b"")
+
+
+def taken(queue: BatchQueue) -> list[Batch]:
+    out = []
+    while (one := queue.take(0)) is not None:
+        out.append(one)
+    return out
+
+
+def test_what_is_put_in_comes_out_in_order_and_counts_until_it_is_done() -> None:
+    queue = BatchQueue(lossless=False)
+    given = [batch(), batch(20)]
+    for one in given:
+        assert queue.put(one) == []
+    assert queue.bytes == 30 and not queue.idle()
+    assert taken(queue) == given
+    assert queue.bytes == 30 and not queue.idle()
+    queue.done(given[0])
+    assert queue.bytes == 20
+    queue.done(given[1])
+    assert queue.bytes == 0 and queue.idle()
+
+
+def test_the_oldest_gives_way_and_the_last_one_never() -> None:
+    queue = BatchQueue(lossless=False, limit_bytes=100)
+    a, b, c, large = batch(60), batch(40), batch(40), batch(1000)
+    assert queue.put(a) == queue.put(b) == []
+    assert queue.put(c) == [a]
+    assert queue.put(large) == [b, c]
+    assert taken(queue) == [large] and not queue.full()
+
+
+def test_what_is_under_way_does_not_give_way() -> None:
+    queue = BatchQueue(lossless=False, limit_bytes=100)
+    a, b, c = batch(90), batch(40), batch(40)
+    queue.put(a)
+    assert queue.take(0) is a
+    assert queue.put(b) == [] and queue.put(c) == [b]
+
+
+def test_a_lossless_queue_is_full_instead() -> None:
+    queue = BatchQueue(lossless=True, limit_bytes=100)
+    a, b = batch(60), batch(60)
+    assert queue.put(a) == [] and not queue.full()
+    assert queue.put(b) == [] and queue.full()
+    assert queue.take(0) is a and queue.full()
+    queue.done(a)
+    assert not queue.full()
+
+
+@pytest.mark.parametrize("cause", ["records", "seconds", "bytes", "closing"])
+def test_what_lingers_is_due_at_so_many_records_or_seconds_or_before_it_would_be_dropped(cause: str) -> None:
+    clock = Clock()
+    queue = BatchQueue(lossless=False, limit_bytes=1000, linger=Linger(5, 10.0), clock=clock)
+    first, second = batch(records=2), batch(records=2)
+    queue.put(first)
+    clock.now += 9
+    queue.put(second)
+    assert taken(queue) == []
+    more = []
+    if cause == "records":
+        more = [batch()]
+    elif cause == "bytes":
+        more = [batch(240)]
+    elif cause == "seconds":
+        clock.now += 1.5
+    else:
+        queue.close()
+    for one in more:
+        queue.put(one)
+    assert taken(queue) == [first, second, *more]
+    late = batch()
+    queue.put(late)
+    assert taken(queue) == ([late] if cause == "closing" else [])  # it waits for its own company
+
+
+def test_clear_takes_what_waits_and_leaves_what_is_under_way() -> None:
+    queue = BatchQueue(lossless=False)
+    a, b, c = batch(), batch(), batch()
+    for one in (a, b, c):
+        queue.put(one)
+    assert queue.take(0) is a
+    assert queue.clear() == [b, c] and queue.take(0) is None and not queue.idle()
+    queue.done(a)
+    assert queue.idle()
+
+
+def test_a_batch_ends_the_wait_for_one() -> None:
+    queue = BatchQueue(lossless=False)
+    found: list[Batch | None] = []
+    thread = threading.Thread(target=lambda: found.append(queue.take(60)))
+    thread.start()
+    one = batch()
+    queue.put(one)
+    thread.join(30)
+    assert found == [one]
+
+
+@given(steps=st.lists(st.one_of(st.tuples(st.just("put"), st.integers(1, 60)), st.tuples(st.just("take"), st.just(0)),
+                                st.tuples(st.just("done"), st.just(0)), st.tuples(st.just("wait"), st.integers(0, 5)))),
+       lossless=st.booleans(), linger=st.sampled_from([Linger(), Linger(3, 4.0), Linger(1000, 1000.0)]))
+def test_nothing_is_lost_twice_or_forgotten_in_any_order_of_steps(
+        steps: list[tuple[str, int]], lossless: bool, linger: Linger) -> None:
+    clock = Clock()
+    queue = BatchQueue(lossless=lossless, limit_bytes=100, linger=linger, clock=clock)
+    put: list[Batch] = []
+    out: list[Batch] = []
+    gave_way: list[Batch] = []
+    under_way: list[Batch] = []
+    for step, number in steps:
+        if step == "put":
+            put.append(batch(number))
+            gave_way += queue.put(put[-1])
+        elif step == "take" and (one := queue.take(0)) is not None:
+            out.append(one)
+            under_way.append(one)
+        elif step == "done" and under_way:
+            queue.done(under_way.pop())
+        elif step == "wait":
+            clock.now += number
+        waiting = [one for one in put if one not in out and one not in gave_way]
+        assert queue.bytes == sum(len(one.records) for one in waiting + under_way)
+        assert lossless or queue.bytes <= 100 or len(waiting) <= 1
+    queue.close()
+    out += taken(queue)
+    assert not (lossless and gave_way)
+    assert sorted(map(id, out + gave_way)) == sorted(map(id, put))
+    assert [one for one in put if one in out] == out and [one for one in put if one in gave_way] == gave_way
