@@ -18,11 +18,12 @@ static __always_inline u16 ring_of(u64 conn_id)
     return (u16)((scatter(conn_id) >> 48) % RINGS);
 }
 
-/* Never used twice in one boot: the time of its making on this CPU, moved on when the clock has not. */
+/* Never used twice in one boot: the time of its making on this CPU, moved on when the clock has not. Numbers with bit
+ * 11 are those of objects (objects.h). */
 static __always_inline u64 next_conn_id(void)
 {
     u32 zero = 0;
-    u64 cpu = bpf_get_smp_processor_id() & 0xfff;
+    u64 cpu = bpf_get_smp_processor_id() & 0x7ff;
     u64 id = (bpf_ktime_get_ns() & ~0xfffULL) | cpu;
     u64 *last = last_ids.lookup(&zero);
     if (!last)
@@ -67,7 +68,7 @@ static __always_inline void header(struct event_header *h, struct conn *c, u32 t
     h->type = type;
     h->dir = 0;
     h->flags = 0;
-    h->source = SOURCE_SYSCALL;
+    h->source = c->source;
     h->reason = 0;
     h->call = CALL_NONE;
     h->ring = c->ring;
@@ -237,6 +238,7 @@ static __always_inline bool too_much(struct conn *c, u32 dir, u64 n)
 #define ROOM_SMALL (256 - sizeof(struct event_header))
 #define ROOM_MEDIUM (1088 - sizeof(struct event_header))
 #define ROOM_LARGE (2112 - sizeof(struct event_header))
+#define ROOM_RECORD 16384 /* the plaintext of a whole TLS record (RFC 8446 section 5.1) */
 
 /* At most `room` bytes, without a copy in between. */
 static __always_inline void capture_here(struct conn *c, const struct call *k, u64 pos, u64 base, u64 n, const u64 room)
@@ -355,6 +357,48 @@ static __always_inline void capture(struct conn *c, const struct call *k, u64 po
         return;
     send_size(c, k, pos + most, n - most - EDGE, EVENT_F_CUT);
     capture_here(c, k, pos + n - EDGE, base + n - EDGE, EDGE, ROOM_SMALL);
+}
+
+/*
+ * As capture(), for programs that can be interrupted in favour of others on their CPU (uprobes): everything is made in
+ * the ring, nothing in scratch memory.
+ */
+static __always_inline void capture_reserved(struct conn *c, const struct call *k, u64 pos, u64 base, u64 n)
+{
+    u64 skip = not_wanted(c, k->dir, pos, n);
+    if (skip) {
+        count(STAT_UNWANTED_BYTES, skip);
+        send_size(c, k, pos, skip, EVENT_F_SIZE_ONLY);
+        pos += skip;
+        base += skip;
+        n -= skip;
+    }
+    if (!n)
+        return;
+    if (too_much(c, k->dir, n)) {
+        count(STAT_BOUNDED_BYTES, n);
+        send_size(c, k, pos, n, EVENT_F_SIZE_ONLY);
+        return;
+    }
+#pragma clang loop unroll(disable)
+    for (int i = 0; i < CHUNKS && n >= ROOM_RECORD; i++) {
+        capture_here(c, k, pos, base, ROOM_RECORD, ROOM_RECORD);
+        pos += ROOM_RECORD;
+        base += ROOM_RECORD;
+        n -= ROOM_RECORD;
+    }
+    if (n > ROOM_RECORD) {
+        send_size(c, k, pos, n, EVENT_F_CUT);
+        return;
+    }
+    if (!n)
+        return;
+    if (n <= ROOM_SMALL)
+        capture_here(c, k, pos, base, n, ROOM_SMALL);
+    else if (n <= ROOM_LARGE)
+        capture_here(c, k, pos, base, n, ROOM_LARGE);
+    else
+        capture_here(c, k, pos, base, n, ROOM_RECORD);
 }
 
 /* ---- vectored calls --------------------------------------------------------------------------------------------- */

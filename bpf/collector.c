@@ -8,7 +8,7 @@
  *   WAKE_BYTES           of a ring: the loader is waked when it holds as many
  *   RUN_BYTES, WINDOW_BYTES, UNWANTED_WORDS    what is copied of one connection (capture.h)
  *   MAX_CONNS, MAX_SHARED, MAX_PIDS, CPUS, EXIT_FDS, CLOSE_RANGE_FDS, RING_TEMPLATE_PAGES
- *   SELECT_PIDS          only chosen processes
+ *   LIBRARIES            there are programs of libraries
  *   UNIX_SOCKETS         Unix stream sockets too
  *   HOOKS_RAW            one raw sys_exit tracepoint instead of one tracepoint a call
  */
@@ -32,9 +32,12 @@
 #include "capture.h"
 #include "descriptors.h"
 #include "connections.h"
+#include "gate.h"
+#include "traffic.h"
 #include "syscalls.h"
 #include "sockets.h"
 #include "lifetimes.h"
+#include "objects.h"
 
 struct tp_exit {
     u64 common;

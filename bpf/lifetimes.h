@@ -15,7 +15,7 @@ static __always_inline void forget(u64 key, u32 reason)
             if (s->refs > 1) {
                 s->refs -= 1;
             } else {
-                if (s->opened)
+                if (s->opened || s->bound)
                     send_close(s, reason);
                 shared.delete(&id);
             }

@@ -38,7 +38,9 @@ struct conn {
     u8 run_dir;
     u8 ended;     /* 1: the peer's FIN was read; 2: our side was shut down; 4: and its FIN counted */
     u8 held_back; /* it had too much that was not drained, and the loader was waked for it */
-    u8 pad[3];
+    u8 source;    /* enum event_source of its events */
+    u8 bound;     /* a library's object stands for it (objects.h): its own bytes are not captured, its end is told */
+    u8 pad;
     u32 early[2]; /* bytes counted at a change of state, by calls that had not returned */
     u8 local[16];
     u8 remote[16];
@@ -58,8 +60,9 @@ BPF_TABLE("lru_hash", u64, u64, names, MAX_CONNS);
 BPF_TABLE("lru_hash", u64, struct conn, shared, MAX_SHARED);
 #endif
 
-/* pid / 64 -> one bit a process. SELECT_PIDS: set = capture it; else: set = leave it alone. Written by the loader
- * (our own processes, --pid). An array, because the verifier inlines its look-up: it is asked at every call. */
+/* pid / 64 -> one bit a process: set = leave it alone. Bit 0 of the first word: all processes outside our pid namespace
+ * (selection.h). Written by the loader before anything is attached (our own processes, or all but those of --pid), and
+ * at the end (all). An array, because the verifier inlines its look-up: it is asked at every call. */
 BPF_ARRAY(pid_bits, u64, MAX_PIDS / 64);
 
 /* tgid -> what is known of a process with a connection. Made with its first connection; deleted at its exit. */
@@ -136,7 +139,7 @@ struct question {
 };
 BPF_RINGBUF_OUTPUT(questions, 16);
 
-/* What went wrong or was left out; read by the loader (collector/loader/process.py). */
+/* What went wrong or was left out; read by the loader (collector/loader/compiler.py STATS). */
 enum stat {
     STAT_DROPPED_EVENTS = 0, /* no room in the ring */
     STAT_DROPPED_BYTES = 1,
@@ -156,6 +159,7 @@ enum stat {
     STAT_SWEPT = 15,          /* of these, found by a sweep */
     STAT_STALE = 16,          /* of these, a name that belonged to another socket already */
     STAT_UNPLACED_BYTES = 17, /* of calls of which nobody can say where their bytes stand */
+    STATS_IN_USE,
     STATS = 24
 };
 BPF_PERCPU_ARRAY(stats, u64, STATS);
@@ -170,6 +174,12 @@ struct call {
     u64 fd;
     u32 dir;  /* enum event_dir */
     u32 call; /* enum call_id */
+};
+
+/* The first bytes of a call, for the gate. */
+struct sniff {
+    u8 bytes[2 * SNIFF_BYTES];
+    u64 count;
 };
 
 struct scratch {
@@ -192,13 +202,46 @@ struct scratch {
     u64 call_buffers;
     u64 call_bytes;
     struct conn fresh;
-    u8 sniffed[2 * SNIFF_BYTES];
+    struct sniff sniff;
 };
 BPF_ARRAY(scratches, struct scratch, CPUS);
 
+#ifdef LIBRARIES
+/* What a library knows a connection by: the address of its object, in its process. */
+struct object_key {
+    u64 address;
+    u64 tgid;
+};
+
+/* One object of a library; its positions are those of the plaintext. */
+struct object {
+    struct conn c;
+    u64 socket; /* conn_id of the socket that carries its bytes, 0 as long as that is not known */
+    struct sniff sniff;
+};
+
+/* Made when the library makes the object, or at its first call; deleted when the library frees it. */
+BPF_TABLE("lru_hash", struct object_key, struct object, objects, MAX_CONNS);
+
+/* All zero: what an entry of `objects` begins with, for it is too large for the stack. Nobody writes it. */
+BPF_ARRAY(no_object, struct object, 1);
+
+/* conn_id -> nothing: numbers that were given to objects just now (objects.h next_object_id). */
+BPF_TABLE("lru_hash", u64, u8, object_ids, 4096);
+
+/* thread -> the arguments of a library's function, between its entry and its return. */
+struct parked {
+    u64 object;
+    u64 base;
+    u64 bytes;
+};
+BPF_TABLE("lru_hash", u64, struct parked, parked_calls, 16384);
+#endif
+
+/* Programs of libraries can be interrupted in favour of others on their CPU: so the sum is the processor's business. */
 static __always_inline void count(u32 what, u64 n)
 {
     u64 *v = stats.lookup(&what);
     if (v)
-        *v += n;
+        lock_xadd(v, n);
 }

@@ -9,8 +9,9 @@ import stat
 import sys
 import tempfile
 import uuid
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from collector import __version__, config, config_pages, errors, files, logs
 from collector.errors import CollectorError, ConfigError
@@ -137,8 +138,10 @@ def _seconds(text: str) -> float:
 MOST_NAMES_BYTES = 100_000  # they go to the loader in one message
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Returns the exit code."""
+def main(arguments: Sequence[str] | None = None, loader: Mapping[str, Any] | None = None) -> int:
+    """Returns the exit code. ``loader``: changes of LoaderSettings for `run` that only code can make: further probe sources
+    (collector.loader.probes.sources).
+    """
     closed = logs.keep_standard_descriptors()
     options = parser().parse_args(arguments)
     try:
@@ -166,7 +169,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         logs.set_up_supervisor(settings.AKTO_LOG_LEVEL, settings.COLLECTOR_LOG_FORMAT)
         for warning in settings.warnings:
             logging.getLogger("config").warning(warning)
-        return (run if options.command == "run" else replay)(settings, output, options)
+        if options.command == "run":
+            return run(settings, output, options, loader)
+        return replay(settings, output, options)
     except CollectorError as error:
         logs.say(f"collector: {error}")
         return error.exit_code
@@ -241,8 +246,9 @@ def _process(number: int) -> int:
     return tgid
 
 
-def run(settings: config.Config, output: destinations.Output, options: argparse.Namespace) -> int:
-    """`collector run`."""
+def run(settings: config.Config, output: destinations.Output, options: argparse.Namespace,
+        loader: Mapping[str, Any] | None = None) -> int:
+    """`collector run`. ``loader``: as in `main`."""
     from collector.loader import capturefile, preflight
     from collector.router import partition
     from collector.supervisor.lock import NodeLock, within
@@ -269,9 +275,9 @@ def run(settings: config.Config, output: destinations.Output, options: argparse.
             shard=ShardSettings.of(
                 settings, shards=settings.shards, want_details=output.destination.wants_details,
                 only_ports=tuple(options.port), record_prefix=capturefile.boot_id() + "-", daemonset_id=str(uuid.uuid4())),
-            loader=LoaderSettings.of(
+            loader=replace(LoaderSettings.of(
                 settings, rings=partition.ring_count(settings.shards, os.cpu_count() or 1), pids=pids,
-                record_limit=capturefile.DEFAULT_LIMIT_BYTES if options.record else 0),
+                record_limit=capturefile.DEFAULT_LIMIT_BYTES if options.record else 0), **(loader or {})),
             sink=output.settings(settings),
             loader_fds=fds, output_fd=fd, reopen=output.reopen(shared=options.shared_files),
             directory=within(lock.fd, f"run-{os.getpid()}"), health_directory=lock.fd)), settings, "stopped")

@@ -47,6 +47,7 @@ def pack_known(
     local_port: int,
     remote_port: int,
     ring: int = 0,
+    source: int = 0,
 ) -> bytes: ...
 def pack_data(
     conn: _Connection,

@@ -86,7 +86,8 @@ def layout():
 
 
 def pack_known(conn, const unsigned char[::1] local not None, const unsigned char[::1] remote not None, *,
-               uint64_t ts_ns, int role, uint16_t local_port, uint16_t remote_port, uint16_t ring=0):
+               uint64_t ts_ns, int role, uint16_t local_port, uint16_t remote_port, uint16_t ring=0,
+               uint8_t source=0):
     """An EVENT_OPEN with START_REJOIN from 16-byte addresses, as the kernel's table has them."""
     cdef event_open o
     if local.shape[0] != 16 or remote.shape[0] != 16:
@@ -100,6 +101,7 @@ def pack_known(conn, const unsigned char[::1] local not None, const unsigned cha
     o.role = <uint8_t>role
     o.start = START_REJOIN
     o.h.ring = ring
+    o.h.source = source
     return _ring_record(&o, sizeof(o), NULL, 0)
 
 

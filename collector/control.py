@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import array
 import json
+import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 _LIMIT = 1 << 17
-_MAX_FDS = 200  # SCM_MAX_FD is 253
+MAX_FDS = 100  # of one message; the kernel takes 253 (SCM_MAX_FD). More go in several: see `batches`
 
 
 def pair() -> tuple[socket.socket, socket.socket]:
@@ -22,27 +23,43 @@ def pair() -> tuple[socket.socket, socket.socket]:
 
 
 def send(channel: socket.socket, message: dict[str, Any], fds: Sequence[int] = ()) -> None:
-    """Send one message; raises OSError when the other side is gone, ValueError when it is too long."""
+    """Send one message; raises OSError when the other side is gone, ValueError when it is too long or has more than MAX_FDS
+    descriptors.
+    """
     data = json.dumps(message).encode()
-    if len(data) > _LIMIT or len(fds) > _MAX_FDS:
+    if len(data) > _LIMIT or len(fds) > MAX_FDS:
         raise ValueError("control message too long")
-    ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
-    channel.sendmsg([data], ancillary)
+    socket.send_fds(channel, [data], list(fds))
 
 
 def receive(channel: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
-    """The next message and its descriptors; None at the end. Blocks like the socket does."""
-    data, ancillary, _flags, _address = channel.recvmsg(
-        _LIMIT, socket.CMSG_SPACE(_MAX_FDS * 4), socket.MSG_CMSG_CLOEXEC)
-    fds: list[int] = []
+    """The next message and its descriptors; None at the end. Blocks like the socket does. Raises ValueError when it is no
+    message, or did not arrive whole: descriptors are missing when this process may have no more of them.
+    """
+    # not socket.recv_fds: up to Python 3.12 it forgets its flags, and the descriptors would leak into our children
+    data, ancillary, flags, _address = channel.recvmsg(_LIMIT, socket.CMSG_SPACE(MAX_FDS * 4), socket.MSG_CMSG_CLOEXEC)
+    fds = array.array("i")
     for level, kind, payload in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            numbers = array.array("i")
-            numbers.frombytes(payload[: len(payload) - len(payload) % numbers.itemsize])
-            fds.extend(numbers)
-    if not data:
-        return None
-    message = json.loads(data)
-    if not isinstance(message, dict):
-        raise ValueError("control message is not an object")
-    return message, fds
+            fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
+    try:
+        if flags & (socket.MSG_CTRUNC | socket.MSG_TRUNC):
+            raise ValueError("control message cut off")
+        if not data:
+            return None
+        message = json.loads(data)
+        if not isinstance(message, dict):
+            raise ValueError("control message is not an object")
+    except (ValueError, RecursionError):
+        for fd in fds:
+            os.close(fd)
+        raise
+    return message, list(fds)
+
+
+def batches(named: Mapping[str, int]) -> Iterator[tuple[list[str], list[int]]]:
+    """Descriptors with their names, in portions for one message each."""
+    names = list(named)
+    for first in range(0, len(names), MAX_FDS):
+        part = names[first : first + MAX_FDS]
+        yield part, [named[name] for name in part]

@@ -145,7 +145,9 @@ class ShardSettings(Message):
 class LoaderSettings(Message):
     """What the loader captures. ``variants`` and ``identity`` as in loader/compiler.py, no variants: those of this
     machine; ``pids``: these processes only, unless it is empty; ``record``: a descriptor for the raw events comes along;
-    ``test_rings``: the rings are memory that a test fills, and come along.
+    ``test_rings``: the rings are memory that a test fills, and come along. Set by code alone, for the loader is privileged:
+    ``sources``, the modules of further probe sources (loader/probes), and ``uprobes``, how those are attached
+    (loader/compiler.py; "": the best way that the kernel has).
     """
 
     rings: int
@@ -159,6 +161,8 @@ class LoaderSettings(Message):
     record: bool = False
     record_limit: int = 0
     test_rings: bool = False
+    sources: tuple[str, ...] = ()
+    uprobes: str = ""
 
     @classmethod
     def of(cls, config: Config, *, rings: int, pids: tuple[int, ...] = (), record_limit: int = 0) -> Self:
@@ -270,14 +274,32 @@ class ShardStart(StageStart):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class KernelState(Message):
+    """How the programs that are in the kernel were compiled (loader/compiler.py)."""
+
+    variant: str
+    identity: str
+    uprobes: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adoption(Message):
+    """What an earlier loader had in the kernel: so many ``descriptors``, which follow in messages of their own."""
+
+    state: KernelState
+    descriptors: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LoaderStart(StageStart):
-    """Descriptors: counters, ``spare`` ones of the command's (--record; test rings), those of ``adopt``: what an earlier
-    life had attached. ``ours`` are the processes of this collector, ``known`` all that it ever had.
+    """Descriptors: counters, those of the command (--record; test rings). ``adopt``: what an earlier life had attached.
+    ``reader_uid``: the user that reads libraries for it, None for none. ``ours`` are the processes of this collector,
+    ``known`` all that it ever had.
     """
 
     settings: LoaderSettings
-    adopt: dict[str, Any] | None
-    spare: int
+    adopt: Adoption | None
+    reader_uid: int | None
     ours: tuple[int, ...]
     known: tuple[int, ...]
 

@@ -4,8 +4,9 @@ bcc and LLVM take some 100 MB; they live for a few seconds. The child is started
 
     python -m collector.loader.compiler CHANNEL
 
-and gets one message {defines, variants, identity}; it answers {variant, identity, why, programs, maps, verified} with the
-descriptors in that order, or {error}. bcc is pointed at our stub headers, so the node needs no kernel headers.
+and gets one message {defines, variants, identity, sources, uprobes}; it answers with the descriptors, as many messages
+{names} as it takes, and then {variant, identity, uprobes, why, verified}, or with {error}. bcc is pointed at our stub
+headers, so the node needs no kernel headers.
 """
 
 from __future__ import annotations
@@ -14,15 +15,17 @@ import os
 import re
 import socket
 import sys
-import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from collector import abi, control
-from collector.loader import offsets
-from collector.loader.probes.registry import RAW, TPX
+from collector.loader import kernel, offsets
+from collector.loader.probes import sources as probe_sources
+from collector.loader.probes.probe import DESCRIPTOR, RAW, SOCKET, TPX, Build, ProgramType, Source
 
-AUTO, SOCKET, DESCRIPTOR = "auto", "socket", "descriptor"
+AUTO = "auto"
+MULTI, PERF = "multi", "perf"  # how uprobes are attached: all places of a file in one link, or an event for each
 
 _INCLUDE = re.compile(r'^#include "([^"]+)"\s*$')
 
@@ -43,10 +46,22 @@ DEFAULTS = {
 }
 # What the loader must know of struct conn (bpf/maps.h); the compiler child asserts it.
 CONN = {"conn_id": 0, "pos": 8, "tgid": 64, "fd": 68, "told": 72, "ring": 84, "local_port": 86, "remote_port": 88,
-        "state": 90, "role": 91, "start": 92, "family": 93, "opened": 94, "local": 112, "remote": 128, "sizeof": 144}
+        "state": 90, "role": 91, "start": 92, "family": 93, "opened": 94, "source": 101, "local": 112, "remote": 128,
+        "sizeof": 144}
 PROCESS = {"rings": 0, "told_ns": 8, "connections": 16, "sizeof": 32}
 UNSEEN = {"rings": 0, "operations": 8, "compat": 16, "comm": 24, "sizeof": 40}
+OBJECT = {"c": 0, "socket": 144, "sizeof": 288}  # of libraries; only where there are programs of them
+QUESTION = {"conn_id": 0, "tgid": 8, "fd": 12, "ring": 16, "sizeof": 24}
 CONN_HTTP, CONN_IGNORED = 1, 2
+# Statistics of the programs in the order of enum stat: what they are called here, and there.
+STATS: Mapping[str, str] = {
+    "kernel_dropped_events": "DROPPED_EVENTS", "kernel_dropped_bytes": "DROPPED_BYTES", "kernel_map_full": "MAP_FULL",
+    "kernel_not_http": "NOT_HTTP", "kernel_tls": "TLS", "kernel_http2": "HTTP2", "kernel_faults": "FAULTS",
+    "null_accepts": "NULL_ACCEPTS", "io_uring_setups": "IO_URING", "kernel_unseen_bytes": "UNSEEN_BYTES",
+    "kernel_unwanted_bytes": "UNWANTED_BYTES", "kernel_bounded_bytes": "BOUNDED_BYTES",
+    "kernel_process_full": "PROCESS_FULL", "kernel_entries_made": "ENTRIES_MADE", "kernel_entries_ended": "ENTRIES_ENDED",
+    "kernel_entries_swept": "SWEPT", "kernel_entries_stale": "STALE", "kernel_unplaced_bytes": "UNPLACED_BYTES",
+}
 MAPS = ("conns", "pid_bits", "processes", "rings", "questions", "stats", "further", "unwanted", "unseen_processes")
 
 
@@ -71,21 +86,49 @@ def source(directory: Path, name: str = "collector.c") -> str:
 
 
 def layout_checks() -> str:
-    """Assertions that the kernel side lays the event structs out as the user side does."""
+    """Assertions that the kernel side lays the events and its maps' values out as the user side does, and numbers alike."""
     out = []
-    out.append(f'_Static_assert(CONN_HTTP == {CONN_HTTP}, "CONN_HTTP");\n')
-    out.append('_Static_assert(STAT_UNPLACED_BYTES == 17, "enum stat");\n')
-    out.append(f'_Static_assert(CONN_IGNORED == {CONN_IGNORED}, "CONN_IGNORED");\n')
-    for struct, fields in {**abi.layout(), "conn": CONN, "process": PROCESS, "unseen": UNSEEN}.items():
-        for name, value in fields.items():
-            what = f"sizeof(struct {struct})" if name == "sizeof" else f"__builtin_offsetof(struct {struct}, {name})"
-            out.append(f'_Static_assert({what} == {value}, "{struct}.{name} differs between kernel and user side");\n')
+    numbers = {"CONN_HTTP": CONN_HTTP, "CONN_IGNORED": CONN_IGNORED, "STATS_IN_USE": len(STATS),
+               **{f"STAT_{name}": number for number, name in enumerate(STATS.values())}}
+    for name, value in numbers.items():
+        out.append(f'_Static_assert({name} == {value}, "{name} differs between kernel and user side");\n')
+    structs = {**abi.layout(), "conn": CONN, "process": PROCESS, "unseen": UNSEEN, "question": QUESTION}
+    out.append("#ifdef LIBRARIES\n" + _layout("object", OBJECT) + "#endif\n")
+    return "".join([*out, *(_layout(struct, fields) for struct, fields in structs.items())])
+
+
+def _layout(struct: str, fields: Mapping[str, int]) -> str:
+    out = []
+    for name, value in fields.items():
+        what = f"sizeof(struct {struct})" if name == "sizeof" else f"__builtin_offsetof(struct {struct}, {name})"
+        out.append(f'_Static_assert({what} == {value}, "{struct}.{name} differs between kernel and user side");\n')
     return "".join(out)
 
 
-def _load(defines: dict[str, int], variant: str, identity: str) -> dict[str, Any]:
-    directory = bpf_directory()
-    os.environ["BCC_KERNEL_SOURCE"] = str(directory / "headers")
+def text(sources: Sequence[Source]) -> str:
+    """All that is compiled: the kernel side, what sources bring of their own, and the assertions."""
+    own = [f'#line 1 "{source.name}"\n{source.text}' for source in sources if source.text]
+    return "".join([source(bpf_directory()), *own, layout_checks()])
+
+
+def declared(sources: Sequence[Source], found: Sequence[str], build: Build) -> dict[str, ProgramType]:
+    """The type of each function that was compiled. Raises ValueError unless each is declared by one source, and nothing else
+    is.
+    """
+    out: dict[str, ProgramType] = {}
+    for source in sources:
+        for program in source.programs(build):
+            if program.name in out:
+                raise ValueError(f"program {program.name} is declared twice")
+            out[program.name] = program.type
+    if set(out) != set(found):
+        raise ValueError("programs of the kernel side and of the probe sources differ: "
+                         + ", ".join(sorted(set(out) ^ set(found))))
+    return out
+
+
+def _load(defines: dict[str, int], build: Build, sources: Sequence[Source], uprobes: str) -> dict[str, Any]:
+    os.environ["BCC_KERNEL_SOURCE"] = str(bpf_directory() / "headers")
     import bcc
 
     class Module(bcc.BPF):  # type: ignore[misc]
@@ -93,31 +136,57 @@ def _load(defines: dict[str, int], variant: str, identity: str) -> dict[str, Any
             """Nothing is attached by its name."""
 
     flags = [f"-D{name}={value}" for name, value in defines.items()]
-    if variant == RAW:
+    if build.variant == RAW:
         flags.append("-DHOOKS_RAW=1")
-    if identity == SOCKET:
+    if build.identity == SOCKET:
         flags.append("-DIDENTITY_SOCKET=1")
-    module = Module(text=(source(directory) + layout_checks()).encode(), cflags=flags)
+    libraries = any(program.type == ProgramType.UPROBE for source in sources for program in source.programs(build))
+    if libraries:
+        flags.append("-DLIBRARIES=1")
+    module = Module(text=text(sources).encode(), cflags=flags)
+    functions = [bcc.lib.bpf_function_name(module.module, i).decode()
+                 for i in range(bcc.lib.bpf_num_functions(module.module))]
+    types = declared(sources, functions, build)
+    if uprobes != PERF:
+        uprobes = MULTI if _takes_multi(module, types) else PERF
     programs: dict[str, int] = {}
     verified: dict[str, int] = {}
-    for i in range(bcc.lib.bpf_num_functions(module.module)):
-        name = bcc.lib.bpf_function_name(module.module, i)
-        kind = bcc.BPF.RAW_TRACEPOINT if name.startswith(b"raw_") else bcc.BPF.TRACEPOINT
-        function = module.load_func(name, kind)
-        programs[name.decode()] = function.fd
-        text = Path(f"/proc/self/fdinfo/{function.fd}").read_text()
-        found = re.search(r"verified_insns:\s*(\d+)", text)
-        verified[name.decode()] = int(found[1]) if found else 0
-    wanted = MAPS + (("calls",) if variant == RAW else ())
+    for name in functions:
+        expected = kernel.TRACE_UPROBE_MULTI if types[name] == ProgramType.UPROBE and uprobes == MULTI else -1
+        programs[name] = module.load_func(name.encode(), int(types[name]), None, expected).fd
+        info = Path(f"/proc/self/fdinfo/{programs[name]}").read_text()
+        found = re.search(r"verified_insns:\s*(\d+)", info)
+        verified[name] = int(found[1]) if found else 0
+    wanted = [*MAPS, *(("calls",) if build.variant == RAW else ()), *(("objects",) if libraries else ()),
+              *(name for source in sources for name in source.maps)]
     maps = {name: module[name.encode()].map_fd for name in wanted}
-    return {"variant": variant, "identity": identity, "why": "", "programs": programs, "maps": maps, "verified": verified,
-            "_module": module}
+    return {"variant": build.variant, "identity": build.identity, "uprobes": uprobes, "why": "", "programs": programs,
+            "maps": maps, "verified": verified, "_module": module}
 
 
-def build(defines: dict[str, int], variants: list[str], identity: str = AUTO) -> dict[str, Any]:
+def _takes_multi(module: Any, types: Mapping[str, ProgramType]) -> bool:
+    """Has the kernel links of many uprobes (6.6)? An older one may load such a program and cannot attach it."""
+    name = next((name for name, kind in types.items() if kind == ProgramType.UPROBE), None)
+    if name is None:
+        return False
+    try:
+        function = module.load_func(name.encode(), int(ProgramType.UPROBE), None, kernel.TRACE_UPROBE_MULTI)
+    except Exception:  # bcc raises bare Exceptions; if it is the program that is wrong, the load that follows says so
+        return False
+    if kernel.has_uprobe_multi(function.fd):
+        return True
+    os.close(function.fd)
+    del module.funcs[name.encode()]
+    return False
+
+
+def build(defines: dict[str, int], variants: Sequence[str], identity: str = AUTO, modules: Sequence[str] = (),
+          uprobes: str = "") -> dict[str, Any]:
     """Load the first combination that this kernel takes: sockets as the identity before descriptors, then the variants in
-    their order. ``why`` of the answer says why it is not sockets. Raises the last error when none loads.
+    their order. ``modules``: of further probe sources; ``uprobes``: MULTI if this kernel can, unless it is PERF. ``why`` of
+    the answer says why it is not sockets. Raises the last error when none loads.
     """
+    sources = probe_sources(modules)
     problem: Exception | None = None
     why = ""
     if identity != DESCRIPTOR:
@@ -128,7 +197,7 @@ def build(defines: dict[str, int], variants: list[str], identity: str = AUTO) ->
         else:
             for variant in variants:
                 try:
-                    return _load({**defines, **members}, variant, SOCKET)
+                    return _load({**defines, **members}, Build(variant, SOCKET), sources, uprobes)
                 except Exception as error:  # bcc raises bare Exceptions
                     problem = error
             why = f"the programs that read sockets do not load: {problem}"
@@ -136,7 +205,7 @@ def build(defines: dict[str, int], variants: list[str], identity: str = AUTO) ->
             raise RuntimeError(f"COLLECTOR_IDENTITY=socket: {why}")
     for variant in variants:
         try:
-            return {**_load(defines, variant, DESCRIPTOR), "why": why}
+            return {**_load(defines, Build(variant, DESCRIPTOR), sources, uprobes), "why": why}
         except Exception as error:
             problem = error
     assert problem is not None
@@ -151,15 +220,16 @@ def main() -> int:
         return 1
     request = received[0]
     try:
-        built = build(request["defines"], request["variants"], request["identity"])
+        built = build(request["defines"], request["variants"], request["identity"], request["sources"], request["uprobes"])
     except Exception as error:
         control.send(channel, {"error": f"{type(error).__name__}: {error}"[:2000]})
         return 1
-    control.send(channel, {"variant": built["variant"], "identity": built["identity"], "why": built["why"][:2000],
-                           "programs": list(built["programs"]),
-                           "maps": list(built["maps"]), "verified": built["verified"],
-                           "cpu_seconds": time.process_time()},
-                 [*built["programs"].values(), *built["maps"].values()])
+    named = {**{f"programs/{name}": fd for name, fd in built["programs"].items()},
+             **{f"maps/{name}": fd for name, fd in built["maps"].items()}}
+    for names, fds in control.batches(named):
+        control.send(channel, {"names": names}, fds)
+    control.send(channel, {"variant": built["variant"], "identity": built["identity"], "uprobes": built["uprobes"],
+                           "why": built["why"][:2000], "verified": built["verified"]})
     sys.stdout.flush()
     os._exit(0)
 

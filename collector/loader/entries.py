@@ -7,7 +7,7 @@ from __future__ import annotations
 import collections
 import logging
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from collector import abi
@@ -18,11 +18,12 @@ log = logging.getLogger("loader")
 SWEEP_SECONDS = 10.0  # between the beginnings of two sweeps
 SWEEP_KEYS = 500  # a turn
 _CONN, _PROCESS, _UNSEEN = compiler.CONN, compiler.PROCESS, compiler.UNSEEN
+_OBJECT_KEY_BYTES = 16  # struct object_key
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One connection of the kernel's table (struct conn of bpf/maps.h)."""
+    """One connection of the kernel's tables (struct conn of bpf/maps.h)."""
 
     conn_id: int
     tgid: int
@@ -34,6 +35,7 @@ class Entry:
     role: int
     state: int
     opened: bool
+    source: int
 
     @classmethod
     def read(cls, value: bytes) -> Entry:
@@ -43,19 +45,25 @@ class Entry:
         local, remote = _CONN["local"], _CONN["remote"]
         return cls(struct.unpack_from("=Q", value, _CONN["conn_id"])[0], tgid, fd, told, ring,
                    (value[local : local + 16], local_port), (value[remote : remote + 16], remote_port),
-                   value[_CONN["role"]], value[_CONN["state"]], bool(value[_CONN["opened"]]))
+                   value[_CONN["role"]], value[_CONN["state"]], bool(value[_CONN["opened"]]), value[_CONN["source"]])
 
     def introduction(self, ts_ns: int) -> bytes:
         """The event that tells a new shard what it cannot see any more: role and ends."""
         return abi.pack_known(
             (self.conn_id, self.told or self.tgid, self.fd), self.local[0], self.remote[0], ts_ns=ts_ns, role=self.role,
-            local_port=self.local[1], remote_port=self.remote[1], ring=self.ring)
+            local_port=self.local[1], remote_port=self.remote[1], ring=self.ring, source=self.source)
 
 
-def connections(table: int) -> Iterator[Entry]:
-    """Those that shards know, of the map with this descriptor. Raises OSError."""
-    for key in kernel.map_keys(table, 8):
-        value = kernel.map_lookup(table, key, _CONN["sizeof"])
+def connections(maps: Mapping[str, int]) -> Iterator[Entry]:
+    """Those that shards know: of the map `conns`, and of `objects` where there are programs of libraries. Raises OSError."""
+    yield from _opened(maps["conns"], 8, _CONN["sizeof"])
+    if "objects" in maps:
+        yield from _opened(maps["objects"], _OBJECT_KEY_BYTES, compiler.OBJECT["sizeof"])
+
+
+def _opened(table: int, key_bytes: int, value_bytes: int) -> Iterator[Entry]:
+    for key in kernel.map_keys(table, key_bytes):
+        value = kernel.map_lookup(table, key, value_bytes)
         if value is None or value[_CONN["state"]] != compiler.CONN_HTTP or not value[_CONN["opened"]]:
             continue
         yield Entry.read(value)

@@ -6,11 +6,12 @@ bpf(2), perf_event_open(2), pidfd_open(2), pidfd_getfd(2) by ctypes; include/uap
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import os
 import platform
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _ARM = platform.machine() == "aarch64"
@@ -20,6 +21,9 @@ _SYS_PIDFD_GETFD = 438
 
 _MAP_CREATE, _MAP_LOOKUP, _MAP_UPDATE, _PROG_TEST_RUN, _RAW_TRACEPOINT_OPEN = 0, 1, 2, 10, 17
 _MAP_GET_NEXT_KEY = 4
+_MAP_UPDATE_BATCH, _LINK_CREATE = 26, 28
+TRACE_UPROBE_MULTI = 48  # enum bpf_attach_type, kernel 6.6
+_UPROBE_MULTI_RETURN = 1
 _MAP_TYPE_RINGBUF = 27
 _PERF_EVENT_IOC_SET_BPF = 0x40042408
 _PERF_FLAG_FD_CLOEXEC = 8
@@ -48,6 +52,15 @@ def map_update(fd: int, key: bytes, value: bytes, flags: int = 0) -> None:
     _bpf(_MAP_UPDATE, struct.pack("=IxxxxQQQ", fd, ctypes.addressof(k), ctypes.addressof(v), flags))
 
 
+def array_fill(fd: int, value: bytes, count: int) -> None:
+    """Store the same value in the first ``count`` places of an array (kernel 5.6). Raises OSError."""
+    keys = (ctypes.c_uint32 * count)(*range(count))
+    values = ctypes.create_string_buffer(value * count, len(value) * count)
+    # in_batch, out_batch, keys, values, count, map_fd, elem_flags, flags
+    attributes = struct.pack("=QQQQIIQQ", 0, 0, ctypes.addressof(keys), ctypes.addressof(values), count, fd, 0, 0)
+    _bpf(_MAP_UPDATE_BATCH, attributes)
+
+
 def map_lookup(fd: int, key: bytes, size: int) -> bytes | None:
     """One entry of ``size`` bytes (for per-CPU maps: 8-byte rounded, times the possible CPUs), None when absent."""
     k, v = ctypes.create_string_buffer(key, len(key)), ctypes.create_string_buffer(size)
@@ -71,11 +84,8 @@ def map_keys(fd: int, size: int) -> Iterator[bytes]:
         key = ctypes.create_string_buffer(following.raw, size)
 
 
-def attach_tracepoint(program: int, category: str, name: str, tracefs: str) -> int:
-    """Attach; closing the returned descriptor detaches. Raises OSError (FileNotFoundError: no such tracepoint)."""
-    with open(f"{tracefs}/events/{category}/{name}/id", encoding="ascii") as file:
-        config = int(file.read())
-    attributes = struct.pack("=IIQQQQQIIQQ", _PERF_TYPE_TRACEPOINT, 128, config, 1, 0, 0, 0, 0, 0, 0, 0)
+def _perf_event(attributes: bytes, program: int) -> int:
+    """Open an event for all processes that runs the program. It is opened on one CPU, and the program runs on all."""
     buffer = ctypes.create_string_buffer(attributes, 128)
     fd = _libc.syscall(ctypes.c_long(_SYS_PERF_EVENT_OPEN), buffer, ctypes.c_long(-1), ctypes.c_long(0),
                        ctypes.c_long(-1), ctypes.c_long(_PERF_FLAG_FD_CLOEXEC))
@@ -88,6 +98,54 @@ def attach_tracepoint(program: int, category: str, name: str, tracefs: str) -> i
         os.close(fd)
         raise
     return int(fd)
+
+
+def attach_tracepoint(program: int, category: str, name: str, tracefs: str) -> int:
+    """Attach; closing the returned descriptor detaches. Raises OSError (FileNotFoundError: no such tracepoint)."""
+    with open(f"{tracefs}/events/{category}/{name}/id", encoding="ascii") as file:
+        config = int(file.read())
+    return _perf_event(struct.pack("=IIQQQQQIIQQ", _PERF_TYPE_TRACEPOINT, 128, config, 1, 0, 0, 0, 0, 0, 0, 0), program)
+
+
+def attach_uprobe(program: int, path: str, offset: int, *, returns: bool) -> int:
+    """Attach to the instruction at a file's offset, or (``returns``) to the return of the function that begins there, in all
+    processes; closing the returned descriptor detaches, which takes some 80 ms. The kernel keeps the file, not its path.
+    Raises OSError.
+    """
+    with open("/sys/bus/event_source/devices/uprobe/type", encoding="ascii") as file:
+        kind = int(file.read())
+    flags = 0
+    if returns:
+        with open("/sys/bus/event_source/devices/uprobe/format/retprobe", encoding="ascii") as file:
+            flags = 1 << int(file.read().strip().removeprefix("config:"))
+    name = ctypes.create_string_buffer(os.fsencode(path))
+    attributes = struct.pack("=IIQQQQQIIQQ", kind, 128, flags, 1, 0, 0, 0, 0, 0, ctypes.addressof(name), offset)
+    return _perf_event(attributes, program)
+
+
+def attach_uprobes(program: int, path: str, offsets: Sequence[int], *, returns: bool) -> int:
+    """As `attach_uprobe`, for any number of offsets of one file with one descriptor (kernel 6.6; the program must have been
+    loaded for TRACE_UPROBE_MULTI). Raises OSError.
+    """
+    name = ctypes.create_string_buffer(os.fsencode(path))
+    places = (ctypes.c_uint64 * len(offsets))(*offsets)
+    # prog_fd, target_fd, attach_type, flags; path, offsets, ref_ctr_offsets, cookies, cnt, flags, pid
+    fd = _bpf(_LINK_CREATE, struct.pack(
+        "=IIIIQQQQIII", program, 0, TRACE_UPROBE_MULTI, 0, ctypes.addressof(name), ctypes.addressof(places), 0, 0,
+        len(offsets), _UPROBE_MULTI_RETURN if returns else 0, 0))
+    os.set_inheritable(fd, False)
+    return fd
+
+
+def has_uprobe_multi(program: int) -> bool:
+    """Can `attach_uprobes` attach this program? A kernel that knows such links refuses the path of a directory with EBADF;
+    one that does not says EINVAL (as libbpf finds out).
+    """
+    try:
+        os.close(attach_uprobes(program, "/", [0], returns=False))
+    except OSError as error:
+        return error.errno == errno.EBADF
+    return True
 
 
 def attach_raw_tracepoint(program: int, name: str) -> int:

@@ -13,21 +13,26 @@ import logging
 import os
 import select
 import struct
-import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import zmq
 
-from collector import abi, control, errors
+from collector import control, errors
 from collector.attribution import owners
 from collector.clock import SystemClock
-from collector.loader import addresses, capturefile, compiler, entries, kernel, preflight
-from collector.loader.probes import registry
+from collector.loader import capturefile, compiler, entries, kernel, preflight
+from collector.loader.introductions import introductions
+from collector.loader.libraries import Libraries
+from collector.loader.probes import sources as probe_sources
+from collector.loader.probes.attachments import Attachments
+from collector.loader.probes.probe import Source, Uprobe
+from collector.loader.programs import MULTI, Loaded, compile_programs
+from collector.loader.questions import Questions
 from collector.loader.ringbuffer import Ring
+from collector.loader.selection import Selection
+from collector.loader.statistics import Statistics
 from collector.metrics import LOADER_NAMES
 from collector.router import endpoints, messages, partition
 from collector.router.channel import Sender
@@ -44,112 +49,27 @@ WAKE_PART = 4  # the kernel wakes the loader when a ring is filled to this part
 WINDOW_PART = 8  # of a ring: what one connection may fill between two drains
 PRESSING_SECONDS = 0.001  # while a ring is filled further, for acknowledgements that give room back
 STOP_SECONDS = 8.0
-UNSEEN_SECONDS = 5.0
-INTRODUCTIONS = 4096  # events in one message to a new shard
-_QUESTION = struct.Struct("=QIiII")  # struct question of bpf/maps.h
-_STATS = ("kernel_dropped_events", "kernel_dropped_bytes", "kernel_map_full", "kernel_not_http", "kernel_tls",
-          "kernel_http2", "kernel_faults", "null_accepts", "io_uring_setups", "kernel_unseen_bytes",
-          "kernel_unwanted_bytes", "kernel_bounded_bytes", "kernel_process_full", "kernel_entries_made",
-          "kernel_entries_ended", "kernel_entries_swept", "kernel_entries_stale",
-          "kernel_unplaced_bytes")  # enum stat of bpf/maps.h
+ADOPT_SECONDS = 10.0  # for the descriptors of the loader before
 
 
-class Attached:
-    """What the kernel gave us: descriptors by name, and how to hand them on."""
-
-    def __init__(self) -> None:
-        self.variant = ""
-        self.identity = ""
-        self.why = ""
-        self.verified: dict[str, int] = {}
-        self.programs: dict[str, int] = {}
-        self.maps: dict[str, int] = {}
-        self.rings: list[int] = []
-        self.probes: dict[str, int] = {}
-
-    def manifest(self) -> tuple[dict[str, Any], list[int]]:
-        """(names, descriptors in the same order)."""
-        groups = {"programs": self.programs, "maps": self.maps,
-                  "rings": {str(i): fd for i, fd in enumerate(self.rings)},
-                  "probes": self.probes}
-        names = {group: list(entries) for group, entries in groups.items()}
-        fds = [fd for entries in groups.values() for fd in entries.values()]
-        return {"variant": self.variant, "identity": self.identity, "names": names}, fds
-
-    @classmethod
-    def adopt(cls, manifest: dict[str, Any], fds: list[int]) -> Attached:
-        """The reverse of manifest()."""
-        out = cls()
-        out.variant = manifest["variant"]
-        out.identity = manifest["identity"]
-        left = iter(fds)
-        out.programs = {name: next(left) for name in manifest["names"]["programs"]}
-        out.maps = {name: next(left) for name in manifest["names"]["maps"]}
-        out.rings = [next(left) for _ in manifest["names"]["rings"]]
-        out.probes = {name: next(left) for name in manifest["names"]["probes"]}
-        return out
-
-
-def compile_programs(defines: dict[str, int], variants: list[str], identity: str) -> Attached:
-    """Run the compiler child; raises PreflightError with its message when nothing loads."""
-    ours, theirs = control.pair()
-    with ours, tempfile.TemporaryFile() as stderr:  # not a pipe: a verifier log is longer than one holds
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "collector.loader.compiler", str(theirs.fileno())], pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=stderr)
-        theirs.close()
-        control.send(ours, {"defines": defines, "variants": variants, "identity": identity})
-        received = control.receive(ours)
-        process.wait()
-        stderr.seek(0)
-        noise = stderr.read()
-    if received is None or "error" in received[0]:
-        why = received[0]["error"] if received else f"the compiler ended with {process.returncode}"
-        detail = noise.decode("utf-8", "replace").strip()[-1500:]
-        raise errors.PreflightError(f"cannot load the kernel programs: {why}\n{detail}")
-    answer, fds = received
-    out = Attached()
-    out.variant = answer["variant"]
-    out.identity = answer["identity"]
-    out.why = answer["why"]
-    out.verified = answer["verified"]
-    left = iter(fds)
-    out.programs = {name: next(left) for name in answer["programs"]}
-    out.maps = {name: next(left) for name in answer["maps"]}
-    return out
-
-
-def attach(attached: Attached, tracefs: str, *, lazy: bool = False) -> list[str]:
-    """Attach everything that is not attached (``lazy``: what waits for its need). Returns what is missing, in words;
-    raises PreflightError when something indispensable is.
+def attach_sources(sources: Sequence[Source], loaded: Loaded, attachments: Attachments) -> list[str]:
+    """Attach what sources want at the start. Returns what is missing, in words; raises PreflightError when something
+    indispensable is.
     """
     missing = []
-    probes = [probe for probe in registry.COMMON
-              if probe.lazy == lazy and probe.identity in ("", attached.identity)]
-    if not lazy:
-        prefix = "raw" if attached.variant == registry.RAW else "tp"
-        for name, place in registry.FURTHER.items():
-            kernel.map_update(attached.maps["further"], struct.pack("=I", place),
-                              struct.pack("=I", attached.programs[f"{prefix}_{name}"]))
-        if attached.variant == registry.TPX:
-            probes += registry.per_call(attached.identity)
-    for probe in probes:
-        if probe.program in attached.probes:
-            continue
-        program = attached.programs[probe.program]
-        try:
-            attached.probes[probe.program] = (
-                kernel.attach_tracepoint(program, probe.category, probe.name, tracefs) if probe.category
-                else kernel.attach_raw_tracepoint(program, probe.name))
-        except OSError as error:
-            if probe.required:
-                raise errors.PreflightError(f"cannot attach {probe.category}:{probe.name}: {error}") from None
-            missing.append(f"{probe.category}:{probe.name} ({probe.without})")
-    if not lazy and attached.variant == registry.RAW and "raw_exit" not in attached.probes:
-        for call, number in registry.calls(attached.identity).items():
-            kernel.map_update(attached.maps["calls"], struct.pack("=I", number),
-                              struct.pack("=I", attached.programs[f"raw_exit_{call}"]))
-        attached.probes["raw_exit"] = kernel.attach_raw_tracepoint(attached.programs["raw_exit"], "sys_exit")
+    for source in sources:
+        for jump in source.jumps(loaded.build):
+            kernel.map_update(loaded.maps[jump.table], struct.pack("=I", jump.index),
+                              struct.pack("=I", loaded.programs[jump.program]))
+    for source in sources:
+        for probe in source.probes(loaded.build):
+            if probe.need or isinstance(probe.at, Uprobe):
+                continue
+            error = attachments.attach_once(probe)
+            if error is not None and probe.required:
+                raise errors.PreflightError(f"cannot attach {probe.at}: {error}")
+            if error is not None:
+                missing.append(f"{probe.at} ({probe.without})")
     return missing
 
 
@@ -167,69 +87,50 @@ class Loader:
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
         self._senders = [Sender(self.context, endpoints.shard(i), token,
                                 on_peer=functools.partial(self._introduce, i)) for i in range(start.shards)]
-        self._attached = Attached()
+        self._sources: Sequence[Source] = ()
+        self._loaded = Loaded()
+        self._attachments = Attachments({}, "", multi=False)
+        self._libraries: Libraries | None = None
+        self._selection: Selection | None = None
+        self._statistics = Statistics(self._loaded, self._counters)
+        self._questions: Questions | None = None
         self._rings: list[Ring] = []
-        self._questions: Ring | None = None
         # (ring, its producer position when the answer was found, event): it must not overtake the OPEN it is about
         self._injected: collections.deque[tuple[int, int, bytes]] = collections.deque()
         self._owners: owners.Provider = owners.ProcessProvider()
-        self._limiter = addresses.Limiter()
-        self._sweep = entries.Sweep(-1, -1, -1)
-        self._next_unseen = 0.0
-        self._full_warned = 0.0
-        self._refused = 0
-        self._unseen: list[dict[str, object]] = []
         self._calm = self._pressing = select.epoll()
-        self._bits: dict[int, int] = {}
-        self._pids: set[int] = set()
-        self._tracefs = ""
         self._nested = preflight.own_pid_namespace()  # then the kernel's process ids are not those of our /proc
         self._next_stats = 0.0
         self._heard = True
+        self._stopped = False  # nothing is attached any more
+        self._unheard: list[dict[str, Any]] = []  # messages that came while we waited for others
         self._wall = self._clock.wall_offset_ns()
-        self._cpus = kernel.possible_cpus()
-        spare = start.spare
         record = child.fds[1] if settings.record else None
-        self._adopted_fds = child.fds[1 + spare:]
         self._writer: capturefile.Writer | None = None
         self._record_failed = False
         if record is not None:
             self._writer = capturefile.Writer(record, settings.rings, settings.record_limit,
                                               self._counters["record_file_bytes"])
             self._writer.skipped_bytes = self._counters["record_file_skipped_bytes"]
-        self._stats_base = {name: self._counters[name] for name in _STATS if name != "null_accepts"}
 
     def _introduce(self, shard: int, again: bool) -> None:
         """Tell a new shard the roles and ends of the connections that it now joins in the middle, before the spans that its
         last life did not acknowledge. A new loader cannot know whether a shard is new, too.
         """
-        if not self._attached.maps or not (again or self._start.adopt):
+        if not self._loaded.maps or not (again or self._start.adopt):
             return
         self._forget_names(shard)
         told = 0
-        now = self._clock.monotonic_ns()
-        events: list[bytes] = []
-        named: set[int] = set()  # a shard keeps one name of a process, whatever ring it came by
-        for entry in entries.connections(self._attached.maps["conns"]):
-            if partition.shard_of_ring(entry.ring, len(self._senders)) == shard:
-                if self._nested is None:  # else the kernel tells them, with the next connection
-                    for pid in {entry.tgid, entry.told} - named:
-                        named.add(pid)
-                        owner = self._owners.owner(pid)
-                        events += (owner.event(ts_ns=now, ring=entry.ring),) if owner is not None else ()
-                events.append(entry.introduction(now))
-                told += 1
-                if len(events) >= INTRODUCTIONS:
-                    self._senders[shard].introduce((b"".join(events),), wall_offset_ns=self._wall)
-                    events.clear()
-                    self._child.beat()
-        if events:
+        for events, count in introductions(self._loaded.maps, shard, len(self._senders), now_ns=self._clock.monotonic_ns(),
+                                           provider=self._owners if self._nested is None else None):
             self._senders[shard].introduce((b"".join(events),), wall_offset_ns=self._wall)
+            told += count
+            self._child.beat()
         log.warning("shard %d may be new: %d open connections re-announced", shard, told)
 
     def _forget_names(self, shard: int) -> None:
         """A new shard knows no process's name: the kernel tells them again."""
-        entries.forget_names(self._attached.maps["processes"], sum(
+        entries.forget_names(self._loaded.maps["processes"], sum(
             1 << ring for ring in range(len(self._rings)) if partition.shard_of_ring(ring, len(self._senders)) == shard))
 
     def close(self) -> None:
@@ -277,7 +178,7 @@ class Loader:
         self._calm, self._pressing = select.epoll(), select.epoll()
         for poll in (self._calm, self._pressing):
             poll.register(channel, select.EPOLLIN)
-            for fd in self._attached.rings:
+            for fd in self._loaded.rings:
                 poll.register(fd, select.EPOLLIN | select.EPOLLET)
         for sender in self._senders:
             self._pressing.register(int(sender.socket.getsockopt(zmq.FD)), select.EPOLLIN)
@@ -302,10 +203,8 @@ class Loader:
         # what one connection may always fill: a body that is kept whole, with its head if the ring is not too small for that
         body, chunk = settings.body_bytes, compiler.DEFAULTS["CHUNK"]
         run = min(body + settings.header_bytes + chunk, max(body + chunk, size // 16))
-        defines = {**compiler.DEFAULTS, "RINGS": settings.rings, "CPUS": self._cpus, "WAKE_BYTES": size // WAKE_PART,
-                   "RUN_BYTES": run, "WINDOW_BYTES": max(chunk, size // WINDOW_PART)}
-        if settings.pids:
-            defines["SELECT_PIDS"] = 1
+        defines = {**compiler.DEFAULTS, "RINGS": settings.rings, "CPUS": kernel.possible_cpus(),
+                   "WAKE_BYTES": size // WAKE_PART, "RUN_BYTES": run, "WINDOW_BYTES": max(chunk, size // WINDOW_PART)}
         if settings.unix:
             defines["UNIX_SOCKETS"] = 1
         if self._nested is not None:
@@ -320,63 +219,74 @@ class Loader:
         tracefs = kernel.find_tracefs()
         if tracefs is None:
             raise errors.PreflightError("tracefs is not mounted and may not be mounted (see `collector check`)")
-        self._tracefs = tracefs
         variants = list(settings.variants) or compiler.default_variants()
-        self._attached = attached = compile_programs(self._defines(), variants, settings.identity)
-        if attached.why and settings.identity == compiler.AUTO:
-            log.warning("connections are known by descriptor: %s", attached.why)
+        self._loaded = loaded = compile_programs(self._defines(), variants, settings.identity, settings.sources,
+                                                 settings.uprobes)
+        if loaded.why and settings.identity == compiler.AUTO:
+            log.warning("connections are known by descriptor: %s", loaded.why)
         size = settings.ring_bytes
         for i in range(settings.rings):
             fd = kernel.create_ring(size)
-            attached.rings.append(fd)
-            kernel.map_update(attached.maps["rings"], struct.pack("=I", i), struct.pack("=I", fd))
-        self._map_rings()
-        self._select(self._start.ours)
-        missing = attach(attached, tracefs)
-        for what in missing:
+            loaded.rings.append(fd)
+            kernel.map_update(loaded.maps["rings"], struct.pack("=I", i), struct.pack("=I", fd))
+        self._use(tracefs)
+        assert self._selection is not None
+        self._selection.begin()
+        self._selection.update(self._start.ours)
+        for what in attach_sources(self._sources, loaded, self._attachments):
             log.warning("not attached: %s", what)
-        self._hand_over()
-
-    def _hand_over(self) -> None:
-        attached = self._attached
-        manifest, fds = attached.manifest()
-        line = (f"hooks {attached.variant}, identity {attached.identity}, {len(attached.probes)} probes, "
-                f"{len(attached.rings)} rings of "
-                f"{self._settings.ring_bytes >> 10} KiB")
-        self._child.say({"kind": "attached", "line": line, **manifest, "verified": attached.verified}, fds)
-        self._counters["probes"] = len(attached.probes)
+        for names, fds in control.batches(loaded.named()):
+            self._child.say({"kind": "held", "names": names}, fds)
+        self._tell_attached()
+        line = (f"hooks {loaded.variant}, identity {loaded.identity}, {len(self._attachments)} probes, "
+                f"{len(loaded.rings)} rings of {size >> 10} KiB")
+        self._child.say({"kind": "attached", "line": line, "state": loaded.state().to_message(),
+                         "verified": loaded.verified})
         log.info("attached: %s", line)
 
+    def _tell_attached(self) -> None:
+        """What is attached and released goes to the supervisor, and into its duplicates."""
+        for names, fds, gone in self._attachments.delta():
+            if gone:
+                self._child.say({"kind": "released", "names": [f"probes/{name}" for name in gone]})
+            else:
+                self._child.say({"kind": "held", "names": [f"probes/{name}" for name in names]}, fds)
+        self._counters["probes"] = len(self._attachments)
+
     def _adopt(self) -> None:
-        self._tracefs = kernel.find_tracefs() or ""
-        self._attached = Attached.adopt(self._start.adopt or {}, self._adopted_fds)
-        self._map_rings()
+        """Go on with what the loader before us had; its descriptors come in messages behind the start message."""
+        adopt, named = self._start.adopt, dict[str, int]()
+        assert adopt is not None
+        deadline = time.monotonic() + ADOPT_SECONDS
+        while len(named) < adopt.descriptors:
+            if not select.select([self._child.channel], [], [], 0.1)[0] and time.monotonic() > deadline:
+                raise errors.ChildError(f"{len(named)} of {adopt.descriptors} descriptors came")
+            for message in self._child.hear():
+                if message.get("kind") == "held":
+                    named.update(zip(message["names"], message["fds"], strict=True))
+                else:
+                    self._unheard.append(message)
+            self._child.beat()
+        self._loaded = Loaded.adopt(adopt.state, named)
+        self._use(kernel.find_tracefs() or "", {
+            name.removeprefix("probes/"): fd for name, fd in named.items() if name.startswith("probes/")})
+        assert self._selection is not None
         # the bits that the loader before us had set: those of processes that are gone must be cleared
-        if not self._settings.pids:
-            self._pids = set(self._start.known)
-            for pid in self._pids:
-                self._bits[pid >> 6] = self._bits.get(pid >> 6, 0) | 1 << (pid & 63)
-            self._pids.discard(os.getpid())
-            self._bits[os.getpid() >> 6] = self._bits.get(os.getpid() >> 6, 0) & ~(1 << (os.getpid() & 63))
-        self._select(self._start.ours)
-        self._counters["probes"] = len(self._attached.probes)
+        self._selection.adopt(self._start.known)
+        self._selection.update(self._start.ours)
+        self._counters["probes"] = len(self._attachments)
 
-    def _map_rings(self) -> None:
-        size = self._settings.ring_bytes
-        self._rings = [Ring(fd, size) for fd in self._attached.rings]
-        self._questions = Ring(self._attached.maps["questions"], 16 * 4096)
-        if self._attached.identity == registry.SOCKET:
-            maps = self._attached.maps
-            self._sweep = entries.Sweep(self._attached.programs["raw_sweep"], maps["conns"], maps["processes"])
-
-    def _select(self, ours: Sequence[int]) -> None:
-        """Keep our own processes out of the capture, or the chosen ones in."""
-        chosen = set(self._settings.pids) if self._settings.pids else {*ours, os.getpid()}
-        for pid in self._pids ^ chosen:
-            word = self._bits.get(pid >> 6, 0) ^ (1 << (pid & 63))
-            self._bits[pid >> 6] = word
-            kernel.map_update(self._attached.maps["pid_bits"], struct.pack("=I", pid >> 6), struct.pack("=Q", word))
-        self._pids = chosen
+    def _use(self, tracefs: str, probes: Mapping[str, int] | None = None) -> None:
+        """Everything that works with what was loaded; ``probes``: those that are attached already."""
+        settings, loaded = self._settings, self._loaded
+        self._sources = probe_sources(settings.sources)
+        self._attachments = Attachments(loaded.programs, tracefs, multi=loaded.uprobes == MULTI)
+        self._attachments.adopt(probes or {})
+        self._libraries = Libraries(self._sources, settings.sources, loaded.build, self._attachments, self._start.reader_uid)
+        self._selection = Selection(loaded.maps["pid_bits"], settings.pids)
+        self._rings = [Ring(fd, settings.ring_bytes) for fd in loaded.rings]
+        self._questions = Questions(loaded.maps, self._counters, self._owners, proc=self._nested is None, unix=settings.unix)
+        self._statistics = Statistics(loaded, self._counters)
 
     # ---- the loop
 
@@ -385,15 +295,17 @@ class Loader:
         moved = 0
         if self._heard:
             self._heard = False
-            for message in self._child.hear():
-                if message.get("kind") == "pids" and self._attached.maps:
-                    self._select(message["ours"])
-                elif message.get("kind") == "new_shard" and self._attached.maps:
+            unheard, self._unheard = self._unheard, []
+            for message in [*unheard, *self._child.hear()]:
+                if message.get("kind") == "pids" and self._selection is not None:
+                    self._selection.update(message["ours"])
+                elif message.get("kind") == "new_shard" and self._loaded.maps:
                     self._forget_names(message["number"])
         for sender in self._senders:
             sender.service()
         if self._questions is not None:
-            self._answer()
+            for number, event in self._questions.answers(self._clock.monotonic_ns()):
+                self._injected.append((number, self._rings[number].produced(), event))
         for number, ring in enumerate(self._rings):
             shard = partition.shard_of_ring(number, len(self._senders))
             sender = self._senders[shard]
@@ -418,6 +330,9 @@ class Loader:
             self._wall = self._clock.wall_offset_ns()
             self._heard = True
             self._read_stats()
+        if self._libraries is not None:
+            self._libraries.turn(now)
+            self._tell_attached()
         self._child.beat()
         return moved
 
@@ -443,71 +358,6 @@ class Loader:
         self._child.say({"kind": "problem", "text": f"--record: {error.strerror}: later events are counted, not written; "
                          "capture goes on"})
 
-    def _answer(self) -> None:
-        """Connections that user space must look at."""
-        assert self._questions is not None
-        span = self._questions.drain(65536)
-        if span is None:
-            return
-        step = (_QUESTION.size + 8 + 7) & ~7
-        for at in range(0, len(span) - step + 1, step):
-            conn_id, tgid, fd, ring, _pad = _QUESTION.unpack_from(span, at + 8)
-            if conn_id:
-                self._look_at((conn_id, tgid, fd), ring)
-            elif self._nested is None:
-                owner = self._owners.owner(tgid)  # the kernel knew the name of a thread
-                if owner is not None:
-                    self._injected.append((ring, self._rings[ring].produced(), owner.event(
-                        ts_ns=self._clock.monotonic_ns(), ring=ring)))
-
-    def _look_at(self, conn: tuple[int, int, int], ring: int) -> None:
-        _conn_id, tgid, fd = conn
-        known = addresses.is_socket(tgid, fd) if self._nested is None else None
-        if known is None:
-            self._counters.add("addresses_failed")
-            return
-        found = None
-        if known:
-            if not self._limiter.allow(time.monotonic()):
-                self._counters.add("addresses_failed")
-                return
-            found = addresses.ends(tgid, fd)
-            if found is None:
-                self._counters.add("addresses_failed")
-                return
-        if found is None or found.family == 0 or (found.family == 1 and not self._settings.unix):
-            self._ignore(conn)
-            event = abi.pack_close(conn, ts_ns=self._clock.monotonic_ns(), reason=abi.NOT_HTTP)
-        elif self._entry(conn) is None:
-            self._counters.add("addresses_failed")  # the number may belong to another connection already
-            return
-        else:
-            self._counters.add("addresses_resolved")
-            event = abi.pack_open(conn, ts_ns=self._clock.monotonic_ns(), role=abi.UNKNOWN,
-                                  local=found.local, remote=found.remote, type=abi.ADDRESS, ring=ring)
-        self._injected.append((ring, self._rings[ring].produced(), event))
-
-    def _entry(self, conn: tuple[int, int, int]) -> bytes | None:
-        """The kernel's entry of a connection under this descriptor, if it still knows it so (descriptor identity)."""
-        conn_id, tgid, fd = conn
-        entry = kernel.map_lookup(self._attached.maps["conns"], struct.pack("=Q", tgid << 32 | fd),
-                                  compiler.CONN["sizeof"])
-        same = entry is not None and struct.unpack_from("=Q", entry, compiler.CONN["conn_id"])[0] == conn_id
-        return entry if same else None
-
-    def _ignore(self, conn: tuple[int, int, int]) -> None:
-        """Set the ignore flag of an entry, if it is still the same connection."""
-        try:
-            entry = self._entry(conn)
-            if entry is None:
-                return
-            changed = bytearray(entry)
-            changed[compiler.CONN["state"]] = compiler.CONN_IGNORED
-            kernel.map_update(self._attached.maps["conns"], struct.pack("=Q", conn[1] << 32 | conn[2]), bytes(changed),
-                              2)  # BPF_EXIST
-        except OSError as error:
-            log.debug("cannot set an entry aside: %s", error)
-
     def _inject(self, wall: int) -> None:
         for _ in range(len(self._injected)):
             ring, position, event = self._injected.popleft()
@@ -520,48 +370,24 @@ class Loader:
                 self._record(ring, event, wall)
 
     def _read_stats(self) -> None:
-        if not self._attached.maps:
-            return
-        for i, name in enumerate(_STATS):
-            value = kernel.map_lookup(self._attached.maps["stats"], struct.pack("=I", i), 8 * self._cpus)
-            total = sum(struct.unpack(f"={self._cpus}Q", value)) if value else 0
-            if name == "null_accepts":
-                if total and "tp_tcp_recv" not in self._attached.probes and self._tracefs and (
-                        self._attached.identity == registry.DESCRIPTOR):
-                    self._attach_lazy()
-            else:
-                self._counters[name] = total
-        self._watch_entries()
+        now = time.monotonic()
+        self._attach_needed(self._statistics.read(now))
+        rows = self._statistics.unseen(now)
+        if rows is not None:
+            self._child.say({"kind": "unseen", "rows": rows[:256]})
         self._counters["spans_announced_again"] = sum(sender.resent for sender in self._senders)
         self._counters["ring_high_water_bytes"] = max((ring.high_water for ring in self._rings), default=0)
 
-    def _watch_entries(self) -> None:
-        """The kernel's table of connections: how full, what ended unseen; and processes that it cannot show."""
-        now = time.monotonic()
-        self._sweep.turn(now)
-        made, ended = self._counters["kernel_entries_made"], self._counters["kernel_entries_ended"]
-        most = compiler.DEFAULTS["MAX_CONNS"]
-        self._counters["kernel_entries"] = max(0, min(made - ended, most))
-        self._counters["kernel_entries_pushed_out"] = max(self._counters["kernel_entries_pushed_out"], made - ended - most)
-        refused = self._counters["kernel_process_full"]
-        if (made - ended > most * 9 // 10 or refused > self._refused) and now > self._full_warned:
-            self._full_warned = now + 60
-            log.warning("the kernel's table of connections is %d %% full, its least recently used entries give way; "
-                        "%d calls of processes that have half of it were left out",
-                        min(100, (made - ended) * 100 // most), refused)
-        self._refused = refused
-        if now > self._next_unseen and self._attached.maps:
-            self._next_unseen = now + UNSEEN_SECONDS
-            rows = entries.unseen(self._attached.maps["unseen_processes"])
-            if rows != self._unseen:
-                self._unseen = rows
-                self._child.say({"kind": "unseen", "rows": rows[:256]})
-
-    def _attach_lazy(self) -> None:
-        for what in attach(self._attached, self._tracefs, lazy=True):
-            log.warning("not attached: %s", what)
-            self._attached.probes["tp_tcp_recv"] = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
-        self._hand_over()
+    def _attach_needed(self, totals: Mapping[str, int]) -> None:
+        """The probes that wait for something to be counted (Probe.need)."""
+        if self._stopped:
+            return
+        for source in self._sources:
+            for probe in source.probes(self._loaded.build):
+                if probe.need and totals.get(probe.need):
+                    error = self._attachments.attach_once(probe)
+                    if error is not None:
+                        log.warning("not attached: %s (%s): %s", probe.at, probe.without, error)
 
     # ---- the end
 
@@ -569,9 +395,13 @@ class Loader:
         """Probes off, rings drained, the end to every shard, all of it acknowledged."""
         deadline = time.monotonic() + STOP_SECONDS
         self._read_stats()
-        for fd in self._attached.probes.values():
-            os.close(fd)
-        self._attached.probes.clear()
+        self._stopped = True
+        if self._libraries is not None:
+            self._libraries.close()
+            self._libraries = None
+        if self._selection is not None:
+            self._selection.stop()
+        self._attachments.close_kernel()
         quiet = 0
         while quiet < 2 and time.monotonic() < deadline:
             self._turn()

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from collector.settings import (
+    Adoption,
     LoaderSettings,
     LoaderStart,
     ReplaySettings,
@@ -69,14 +70,14 @@ class Messages:
             **self._common, block=number, number=number, life=life, live=self._plan.supervisor.live,
             settings=replace(self._plan.shard, buffer_bytes=buffer_bytes), suspects=tuple(suspects), rings=rings)
 
-    def first_stage(self, *, ours: Sequence[int], known: Sequence[int],
-                    adopt: dict[str, Any] | None) -> LoaderStart | ReplayStart:
+    def first_stage(self, *, ours: Sequence[int], known: Sequence[int], adopt: Adoption | None = None,
+                    reader_uid: int | None = None) -> LoaderStart | ReplayStart:
         """For the loader (LoaderStart says what the arguments are), or what stands in its place."""
         settings = self._plan.loader
         if isinstance(settings, ReplaySettings):
             return ReplayStart(**self._common, block=self._shards, settings=settings)
         return LoaderStart(**self._common, block=self._shards, settings=settings, adopt=adopt,
-                           spare=len(self._plan.loader_fds), ours=tuple(ours), known=tuple(known))
+                           reader_uid=reader_uid, ours=tuple(ours), known=tuple(known))
 
     def sink(self, slots: Sequence[tuple[int, int]]) -> SinkStart:
         """For the sink, with the (shard, life) of the memory that comes along."""

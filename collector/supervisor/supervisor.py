@@ -22,12 +22,13 @@ from typing import Any
 
 from collector import cgroups, errors, logs, metrics
 from collector.counters import CounterMemory, Counters
-from collector.errors import ChildError, CollectorError
+from collector.errors import ChildError, CollectorError, ProtocolError
 from collector.router import slots
 from collector.router.slots import BATCH_BYTES
 from collector.settings import STOP_SINK_SECONDS, Rings
 from collector.supervisor import identity, memory, policy, starting
 from collector.supervisor.child import ChildProcess
+from collector.supervisor.handover import KINDS, Handover
 from collector.supervisor.health import Health
 from collector.supervisor.starting import Plan
 
@@ -61,8 +62,7 @@ class Supervisor:
         self._stop_reason = ""
         self._failed = ""
         self._slots: dict[int, tuple[int, int]] = {}  # shard -> (life, memory of its batches)
-        self._adopted: tuple[dict[str, Any], list[int]] | None = None
-        self._attached_line = ""
+        self._handover = Handover()
         self._announced = False
         self._unseen: list[tuple[str, str, int]] = []  # metrics.unseen
         self._unseen_logged: set[tuple[str, str]] = set()
@@ -80,7 +80,7 @@ class Supervisor:
         if plan.health_directory is not None:
             self._health = Health(plan.supervisor.health_address, plan.health_directory, self._memory)
         self.everyone = [*self.children, *([self._health.child] if self._health is not None else [])]
-        self._identity = identity.choose(2)  # one for the stages, one for the health child
+        self._identity = identity.choose(3)  # for the stages, the health child, and who reads libraries for the loader
         if self._identity.why:
             log.log(logging.WARNING if plan.supervisor.live else logging.INFO, "%s", self._identity.why)
         self._messages = starting.Messages(plan, self._memory.blocks, next(iter(self._identity.ids), None))
@@ -106,9 +106,11 @@ class Supervisor:
             self._health.start(self._plan.supervisor.log_level, self._identity.ids[1] if self._identity.ids else None,
                                self._state())
         else:
-            names, fds = self._adopted if self._adopted is not None else (None, [])
-            child.start(self._messages.first_stage(ours=self.pids(), known=sorted(self._known_pids), adopt=names),
-                        [self._memory.fd, *self._plan.loader_fds, *fds], directory)
+            child.start(self._messages.first_stage(
+                ours=self.pids(), known=sorted(self._known_pids), adopt=self._handover.offer(),
+                reader_uid=self._identity.ids[2] if self._identity.ids else None),
+                [self._memory.fd, *self._plan.loader_fds], directory)
+            self._handover.turn(child)
         self._known_pids.update(self.pids())
         if child.role == "shard" and child.lives > 1:
             self.loader.tell({"kind": "new_shard", "number": child.block})
@@ -137,18 +139,13 @@ class Supervisor:
         return Rings(ring_bytes=settings.ring_bytes, memfd=settings.test_rings)
 
     def _ring_fds(self) -> list[int]:
-        """The descriptors of the rings, and behind those of the kernel the words that it reads (bpf/maps.h unwanted), for
-        shards: they map them and close them at once (the kernel does not map a read-only descriptor, but a read-only mapping
-        cannot be made writable later).
+        """The descriptors of the rings, and behind those of the kernel the words that it reads (Handover.rings), for shards:
+        they map them and close them at once (the kernel does not map a read-only descriptor, but a read-only mapping cannot
+        be made writable later).
         """
         if self._plan.rings is not None and self._plan.rings.test_rings:
             return list(self._plan.loader_fds)
-        if self._adopted is None:
-            return []
-        names = self._adopted[0]["names"]
-        first = len(names["programs"]) + len(names["maps"])
-        unwanted = self._adopted[1][len(names["programs"]) + names["maps"].index("unwanted")]
-        return [*self._adopted[1][first : first + len(names["rings"])], unwanted]
+        return self._handover.rings()
 
     def _budget(self) -> int:
         batches = slots.count_for(self.shards) * self.shards * BATCH_BYTES  # not touched yet when the base was measured
@@ -207,7 +204,7 @@ class Supervisor:
             for child in self.everyone:
                 while child.pid is not None and not child.reap():
                     time.sleep(0.005)
-            self._release()
+            self._handover.release()
             for _life, fd in self._slots.values():
                 os.close(fd)
             self._slots.clear()
@@ -234,7 +231,7 @@ class Supervisor:
         if self._signals > 1:
             for child in self.everyone:
                 child.kill()
-            self._release()
+            self._handover.release()
             if self._plan.directory:
                 shutil.rmtree(self._plan.directory, ignore_errors=True)
             os._exit(128 + number)
@@ -316,6 +313,7 @@ class Supervisor:
             for message, fds in child.said():
                 self._heard(child, message, fds)
             self._watch(child, now)
+        self._handover.turn(self.loader)
         self._watch_memory(now)
         self._tell_health(now)
 
@@ -351,16 +349,17 @@ class Supervisor:
             if child is self.loader and not self._captures_since:
                 self._captures_since = time.monotonic()
             self._announce()
-        elif (kind == "attached" and (child is not self.loader or self._plan.rings is None)
+        elif (kind in KINDS and (child is not self.loader or self._plan.rings is None)
               or kind == "destination_gone" and child is not self.sink):
             log.error("%s sent a message that its role may not send; killing it", child.name)
             child.kill()
-        elif kind == "attached":
-            self._release()
-            self._adopted = (message, fds)
-            self._attached_line = message.get("line", "")
-            fds = []
-            for shard in self.shard_children:
+        elif kind in KINDS:
+            try:
+                self._handover.heard(message, fds)
+            except (ValueError, KeyError, ProtocolError) as error:
+                log.error("%s sent a malformed hand-over (%s); killing it", child.name, error)
+                child.kill()
+            for shard in self.shard_children if kind == "attached" else ():
                 if (rings := self._rings()) is not None:
                     shard.tell({"kind": "rings", "rings": rings.to_message()}, self._ring_fds())
         elif kind == "unseen" and child is self.loader:
@@ -388,13 +387,7 @@ class Supervisor:
         self._announced = True
         line = self._plan.supervisor.announcement
         if line and self._plan.supervisor.log_level != "OFF":
-            logs.say(line.format(attached=self._attached_line))
-
-    def _release(self) -> None:
-        """Let go of what the kernel gave the loader."""
-        adopted, self._adopted = self._adopted, None
-        for fd in adopted[1] if adopted is not None else ():
-            os.close(fd)
+            logs.say(line.format(attached=self._handover.line))
 
     def _watch(self, child: ChildProcess, now: float) -> None:
         """One idempotent step for one child: reap, then make it so."""
@@ -497,10 +490,11 @@ class Supervisor:
                     self._start(child)
                 except OSError as error:
                     log.error("cannot start %s: %s", child.name, error)
-        if self.loader.pid is not None and not self.loader.ready and self._adopted is None:
+        if self.loader.pid is not None and not self.loader.ready and self._handover.state is None:
             self.loader.kill()  # it had not begun: there is nothing to drain
             self._not_begun = True
-        self._release()  # the probes go with the loader's own descriptors
+        self._handover.finish(self.loader)
+        self._handover.stop()  # the probes go with the loader's own descriptors
         self._end_stage([self.loader], STOP_LOADER_SECONDS)
         self._end_stage(self.shard_children, STOP_SHARDS_SECONDS)
         self._end_stage([self.sink], (STOP_SINK_SECONDS if self._signals else self._plan.sink.stop_seconds) + 2.0)

@@ -25,8 +25,11 @@ import zlib
 from pathlib import Path
 
 from collector.loader import compiler, kernel
-from collector.loader.probes import registry
-from collector.loader.process import Attached, attach, compile_programs
+from collector.loader.probes import SOURCES
+from collector.loader.probes.attachments import Attachments
+from collector.loader.probes.probe import DESCRIPTOR, RAW, SOCKET, TPX, Tracepoint
+from collector.loader.process import attach_sources
+from collector.loader.programs import Loaded, compile_programs
 from collector.loader.ringbuffer import Ring, RingView
 
 LOOPS = ("getppid", "devnull", "tcp200", "tcp1024")
@@ -101,7 +104,7 @@ class Probes:
     def __init__(self, variant: str, identity: str, ring_bytes: int = 8 << 20) -> None:
         self.tracefs = kernel.find_tracefs() or sys.exit("no tracefs")
         rings = 2
-        self.attached: Attached = compile_programs(
+        self.loaded: Loaded = compile_programs(
             {**compiler.DEFAULTS, "RINGS": rings, "CPUS": kernel.possible_cpus(), "WAKE_BYTES": ring_bytes,
              "RUN_BYTES": 1 << 31, "WINDOW_BYTES": 1 << 31}, [variant],
             identity)
@@ -110,11 +113,12 @@ class Probes:
         self.views = []
         for i in range(rings):
             fd = kernel.create_ring(ring_bytes)
-            self.attached.rings.append(fd)
-            kernel.map_update(self.attached.maps["rings"], struct.pack("=I", i), struct.pack("=I", fd))
+            self.loaded.rings.append(fd)
+            kernel.map_update(self.loaded.maps["rings"], struct.pack("=I", i), struct.pack("=I", fd))
             self.rings.append(Ring(fd, ring_bytes))
             self.views.append(RingView(fd, ring_bytes))
         self._empties: list[int] = []
+        self._attachments = Attachments(self.loaded.programs, self.tracefs, multi=False)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._drain, daemon=True)
         self._thread.start()
@@ -130,28 +134,29 @@ class Probes:
 
     def ignore(self, pid: int, on: bool) -> None:
         """Set or clear a process's bit."""
-        word = kernel.map_lookup(self.attached.maps["pid_bits"], struct.pack("=I", pid >> 6), 8) or bytes(8)
+        word = kernel.map_lookup(self.loaded.maps["pid_bits"], struct.pack("=I", pid >> 6), 8) or bytes(8)
         bits = struct.unpack("=Q", word)[0]
         bits = bits | (1 << (pid & 63)) if on else bits & ~(1 << (pid & 63))
-        kernel.map_update(self.attached.maps["pid_bits"], struct.pack("=I", pid >> 6), struct.pack("=Q", bits))
+        kernel.map_update(self.loaded.maps["pid_bits"], struct.pack("=I", pid >> 6), struct.pack("=Q", bits))
 
     def set(self, mode: str) -> None:
         """off, empty or traced."""
-        for fd in [*self.attached.probes.values(), *self._empties]:
+        self._attachments.close_kernel()
+        for fd in self._empties:
             os.close(fd)
-        self.attached.probes.clear()
         self._empties.clear()
         if mode == "traced":
-            attach(self.attached, self.tracefs)
+            attach_sources(SOURCES, self.loaded, self._attachments)
         elif mode == "empty":
-            for probe in (*registry.COMMON, *registry.per_call(self.attached.identity)):
-                if not probe.lazy and probe.category and probe.identity in ("", self.attached.identity):
-                    self._empties.append(kernel.attach_tracepoint(self.empty, probe.category, probe.name, self.tracefs))
+            for probe in SOURCES[0].probes(self.loaded.build):
+                if not probe.need and isinstance(probe.at, Tracepoint):
+                    self._empties.append(
+                        kernel.attach_tracepoint(self.empty, probe.at.category, probe.at.name, self.tracefs))
 
     def run_times(self) -> dict[str, tuple[int, int]]:
         """(ns, runs) of each program by the kernel's count."""
         out = {}
-        for name, fd in self.attached.programs.items():
+        for name, fd in self.loaded.programs.items():
             text = Path(f"/proc/self/fdinfo/{fd}").read_text()
             found = dict(re.findall(r"(run_time_ns|run_cnt):\s*(\d+)", text))
             out[name] = int(found.get("run_time_ns", 0)), int(found.get("run_cnt", 0))
@@ -159,7 +164,7 @@ class Probes:
 
     def dropped(self) -> int:
         """Events that found no room."""
-        value = kernel.map_lookup(self.attached.maps["stats"], struct.pack("=I", 0), 8 * kernel.possible_cpus())
+        value = kernel.map_lookup(self.loaded.maps["stats"], struct.pack("=I", 0), 8 * kernel.possible_cpus())
         return sum(struct.unpack(f"={kernel.possible_cpus()}Q", value or b""))
 
     def close(self) -> None:
@@ -280,8 +285,8 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--iterations", type=int, default=20000)
     parser.add_argument("--nginx-rounds", type=int, default=8)
     parser.add_argument("--nginx-seconds", type=int, default=1)
-    parser.add_argument("--variant", choices=(registry.TPX, registry.RAW), default=registry.TPX)
-    parser.add_argument("--identity", choices=(registry.SOCKET, registry.DESCRIPTOR), default=registry.SOCKET)
+    parser.add_argument("--variant", choices=(TPX, RAW), default=TPX)
+    parser.add_argument("--identity", choices=(SOCKET, DESCRIPTOR), default=SOCKET)
     parser.add_argument("--ring-bytes", type=int, default=8 << 20)
     parser.add_argument("--json", action="store_true", help="accepted for symmetry: the output is always one JSON line")
     options = parser.parse_args(arguments)

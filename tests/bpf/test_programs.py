@@ -15,68 +15,81 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from collector.loader import compiler, kernel
-from collector.loader.probes import registry
-from collector.loader.process import Attached, compile_programs
+from collector.loader.probes import probe
+from collector.loader.probes.syscalls import Syscalls
+from collector.loader.programs import Loaded, compile_programs
 from collector.router import partition
+from tests.conftest import ROOT
+from tests.demo import source as demo
 
 BPF = compiler.bpf_directory()
 
 # Verified instructions per program: what grows past it has to be looked at (limit: 1,000,000).
 VERIFIED_LIMIT = {
-    registry.SOCKET: {"exit_read": 52_000, "exit_write": 52_000, "exit_recvfrom": 52_000, "exit_writev": 6_000,
+    probe.SOCKET: {"exit_read": 52_000, "exit_write": 52_000, "exit_recvfrom": 52_000, "exit_writev": 6_000,
                       "exit_sendmsg": 7_000, "exit_recvmmsg": 16_000, "exit_accept4": 3_000, "meet": 320_000,
                       "gather": 130_000, "process_exit": 1_000, "enter_close": 1_000},
-    registry.DESCRIPTOR: {"exit_read": 72_000, "exit_write": 72_000, "exit_recvfrom": 72_000, "exit_writev": 10_000,
+    probe.DESCRIPTOR: {"exit_read": 72_000, "exit_write": 72_000, "exit_recvfrom": 72_000, "exit_writev": 10_000,
                           "exit_sendmsg": 11_000, "exit_recvmmsg": 18_000, "exit_accept4": 3_000, "meet": 650_000,
                           "gather": 250_000, "process_exit": 150_000, "enter_close": 1_000},
 }
 
 
-def close(attached: Attached) -> None:
-    for fd in [*attached.programs.values(), *attached.maps.values()]:
+def close(loaded: Loaded) -> None:
+    for fd in [*loaded.programs.values(), *loaded.maps.values()]:
         os.close(fd)
 
 
 @pytest.mark.live
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize("identity", [registry.SOCKET, registry.DESCRIPTOR])
-@pytest.mark.parametrize("variant", [registry.TPX, registry.RAW])
+@pytest.mark.parametrize("identity", [probe.SOCKET, probe.DESCRIPTOR])
+@pytest.mark.parametrize("variant", [probe.TPX, probe.RAW])
 def test_every_program_loads(live: None, variant: str, identity: str) -> None:
     defines = {**compiler.DEFAULTS, "RINGS": 4, "CPUS": kernel.possible_cpus()}
-    attached = compile_programs(defines, [variant], identity)
-    assert (attached.variant, attached.identity) == (variant, identity)
-    prefix = "tp" if variant == registry.TPX else "raw"
-    expected = {probe.program for probe in registry.COMMON if probe.identity in ("", identity)}
-    expected |= {f"{prefix}_exit_{call}" for call in registry.calls(identity)}
-    expected |= {f"{prefix}_{name}" for name in registry.FURTHER}
-    assert expected <= set(attached.programs)
+    loaded = compile_programs(defines, [variant], identity)
+    assert (loaded.variant, loaded.identity) == (variant, identity)
+    prefix = "tp" if variant == probe.TPX else "raw"
+    assert set(loaded.programs) == {program.name for program in Syscalls().programs(loaded.build)}
     for name, limit in VERIFIED_LIMIT[identity].items():
         program = f"tp_{name}" if name in ("process_exit", "enter_close") else f"{prefix}_{name}"
-        assert 0 < attached.verified[program] < limit, (program, attached.verified[program])
-    close(attached)
+        assert 0 < loaded.verified[program] < limit, (program, loaded.verified[program])
+    close(loaded)
 
 
 @pytest.mark.live
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize("identity", [registry.SOCKET, registry.DESCRIPTOR])
-def test_selection_and_unix_variants_load(live: None, identity: str) -> None:
-    defines = {**compiler.DEFAULTS, "RINGS": 1, "CPUS": kernel.possible_cpus(), "SELECT_PIDS": 1, "UNIX_SOCKETS": 1}
-    close(compile_programs(defines, [registry.TPX], identity))
+@pytest.mark.parametrize("identity", [probe.SOCKET, probe.DESCRIPTOR])
+@pytest.mark.parametrize("variant", [probe.TPX, probe.RAW])
+def test_every_program_of_a_library_loads(live: None, variant: str, identity: str,
+                                          monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    defines = {**compiler.DEFAULTS, "RINGS": 4, "CPUS": kernel.possible_cpus()}
+    loaded = compile_programs(defines, [variant], identity, ["tests.demo.source"])
+    programs = [program.name for program in demo.SOURCE.programs(loaded.build)]
+    assert 0 < max(loaded.verified[name] for name in programs) < 70_000, loaded.verified
+    assert "objects" in loaded.maps
+    close(loaded)
 
 
 @pytest.mark.live
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize("identity", [registry.SOCKET, registry.DESCRIPTOR])
-@pytest.mark.parametrize("variant", [registry.TPX, registry.RAW])
+@pytest.mark.parametrize("identity", [probe.SOCKET, probe.DESCRIPTOR])
+def test_unix_variant_loads(live: None, identity: str) -> None:
+    defines = {**compiler.DEFAULTS, "RINGS": 1, "CPUS": kernel.possible_cpus(), "UNIX_SOCKETS": 1}
+    close(compile_programs(defines, [probe.TPX], identity))
+
+
+@pytest.mark.live
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("identity", [probe.SOCKET, probe.DESCRIPTOR])
+@pytest.mark.parametrize("variant", [probe.TPX, probe.RAW])
 def test_every_program_loads_for_a_pid_namespace_of_our_own(live: None, variant: str, identity: str) -> None:
     found = os.stat("/proc/self/ns/pid")
-    defines = {**compiler.DEFAULTS, "RINGS": 1, "CPUS": kernel.possible_cpus(), "SELECT_PIDS": int(variant == registry.TPX),
-               "PIDNS_DEV": found.st_dev, "PIDNS_INO": found.st_ino}
-    if variant == registry.RAW:
-        del defines["SELECT_PIDS"]
-    attached = compile_programs(defines, [variant], identity)
-    assert max(attached.verified.values()) < 700_000
-    close(attached)
+    defines = {**compiler.DEFAULTS, "RINGS": 1, "CPUS": kernel.possible_cpus(), "PIDNS_DEV": found.st_dev,
+               "PIDNS_INO": found.st_ino}
+    loaded = compile_programs(defines, [variant], identity)
+    assert max(loaded.verified.values()) < 700_000
+    close(loaded)
 
 
 @pytest.fixture(scope="module")
@@ -231,8 +244,10 @@ def test_kernel_side_includes_nothing_of_the_user_side() -> None:
 
 def test_layout_checks_name_every_struct() -> None:
     text = compiler.layout_checks()
-    for struct in ("event_header", "event_open", "event_close", "event_exit", "event_process", "event_bind", "conn"):
+    for struct in ("event_header", "event_open", "event_close", "event_exit", "event_process", "event_bind", "conn",
+                   "process", "unseen", "question", "object"):
         assert f"struct {struct}" in text
+    assert "_Static_assert(STAT_UNPLACED_BYTES == 17," in text and "_Static_assert(STATS_IN_USE == 18," in text
 
 
 def test_one_source_text() -> None:

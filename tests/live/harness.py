@@ -22,6 +22,8 @@ HERE = Path(__file__).resolve().parent
 class Collector:
     """`collector run --output FILE` as a process of its own."""
 
+    program: tuple[str, ...] = ("collector",)  # the module, and what goes before `run`
+
     def __init__(self, directory: Path, *arguments: str, **environment: str) -> None:
         self.directory = directory
         self.output = directory / "records.jsonl"
@@ -32,7 +34,7 @@ class Collector:
         if "--output" not in arguments:
             arguments = ("--output", str(self.output), *arguments)
         with self.stderr.open("wb") as err:
-            self.process = subprocess.Popen([sys.executable, "-m", "collector", "run", *arguments], env=env, stderr=err,
+            self.process = subprocess.Popen([sys.executable, "-m", *self.program, "run", *arguments], env=env, stderr=err,
                                             stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
         wait_for(lambda: "capturing" in self.stderr.read_text() or self.process.poll() is not None, 60)
         if self.process.poll() is not None:
@@ -87,12 +89,12 @@ class Collector:
         """Everything on standard error."""
         return self.stderr.read_text()
 
-    def stop(self, number: int = signal.SIGTERM) -> int:
+    def stop(self, number: int = signal.SIGTERM, seconds: float = 40) -> int:
         """Ask it to end; the exit code."""
         if self.process.poll() is None:
             self.process.send_signal(number)
         try:
-            return self.process.wait(40)
+            return self.process.wait(seconds)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from collector.loader.probes import registry
+from collector.loader.probes.probe import DESCRIPTOR, RAW, SOCKET, TPX, Build
+from collector.loader.probes.syscalls import Syscalls
 from collector.supervisor import identity
 from tests.live.harness import Collector, Nginx, Program, wait_for
 from tests.live.kafka_broker import free_port
@@ -332,10 +333,10 @@ def test_peeked_bytes_are_not_read_twice(collector: Collector) -> None:
 
 def test_health_pages_and_no_privileges(collector: Collector) -> None:
     assert collector.page("healthz").strip() == "ok" and collector.page("readyz").strip() == "ok"
-    known_by = registry.SOCKET if "identity socket" in collector.log() else registry.DESCRIPTOR
-    expected = {probe.program for probe in registry.COMMON if probe.identity in ("", known_by) and not probe.lazy}
-    calls = len(registry.calls(known_by)) if "hooks tpx" in collector.log() else 1
-    assert collector.metric("collector_probes") - len(expected) - calls in (0, 1)  # 1: a lazy one
+    build = Build(TPX if f"hooks {TPX}" in collector.log() else RAW,
+                  SOCKET if f"identity {SOCKET}" in collector.log() else DESCRIPTOR)
+    waiting = [bool(probe.need) for probe in Syscalls().probes(build)]
+    assert len(waiting) - sum(waiting) <= collector.metric("collector_probes") <= len(waiting)
     users = {}
     for module in ("shards.process", "sink.process", "health.process"):
         text = Path(f"/proc/{collector.child(module)}/status").read_text()

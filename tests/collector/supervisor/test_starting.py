@@ -10,6 +10,8 @@ import pytest
 
 from collector import config
 from collector.settings import (
+    Adoption,
+    KernelState,
     LoaderSettings,
     LoaderStart,
     ReplaySettings,
@@ -38,7 +40,7 @@ def plan(loader: LoaderSettings | ReplaySettings | None = None, **changes: Any) 
 def test_blocks_are_those_of_the_counters() -> None:
     messages = Messages(plan(), 6, 65000)
     starts = [messages.shard(2, 0, buffer_bytes=1, suspects=(), rings=None),
-              messages.first_stage(ours=(), known=(), adopt=None), messages.sink([])]
+              messages.first_stage(ours=(), known=()), messages.sink([])]
     assert [(start.block, start.blocks, start.uid, start.shards) for start in starts] == [
         (2, 6, 65000, 3), (3, 6, 65000, 3), (4, 6, 65000, 3)]
     assert len({start.token for start in starts}) == 1 and len(bytes.fromhex(starts[0].token)) == 8
@@ -54,11 +56,13 @@ def test_a_shard_has_its_budget_and_what_it_must_skip() -> None:
 
 def test_the_first_stage_is_the_loader_or_a_replay() -> None:
     messages = Messages(plan(loader_fds=(8, 9)), 6, None)
-    loader = messages.first_stage(ours=[1, 2], known=[1, 2, 3], adopt={"names": {"maps": ["x"]}})
-    assert isinstance(loader, LoaderStart) and (loader.spare, loader.ours, loader.known) == (2, (1, 2), (1, 2, 3))
+    adopt = Adoption(state=KernelState(variant="raw", identity="socket", uprobes="perf"), descriptors=250)
+    loader = messages.first_stage(ours=[1, 2], known=[1, 2, 3], adopt=adopt, reader_uid=65002)
+    assert isinstance(loader, LoaderStart) and (loader.ours, loader.known, loader.reader_uid) == ((1, 2), (1, 2, 3), 65002)
+    assert loader.adopt == adopt
     assert LoaderStart.from_message(json.loads(json.dumps(loader.to_message()))) == loader
     files = ReplaySettings(files=("/a", "/b"))
-    replay = Messages(plan(files), 6, None).first_stage(ours=(), known=(), adopt=None)
+    replay = Messages(plan(files), 6, None).first_stage(ours=(), known=())
     assert isinstance(replay, ReplayStart) and replay.settings == files
     assert [starting.FIRST_STAGE[type(one.loader)] for one in (plan(), plan(files))] == [
         "collector.loader.process", "collector.loader.replay"]

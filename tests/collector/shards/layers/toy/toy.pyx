@@ -107,6 +107,9 @@ cdef feed_t toy_data(ctx_t* ctx, flow_t* flow, uint32_t d, const uint8_t* p, siz
     cdef size_t take = 0, length = 0, left = n
     cdef uint64_t begin = flow.conn.stream[d].end - n
     cdef line_t said
+    if not toy.greeted and flow.conn.dir_request == DIR_UNKNOWN:    # who is the client? HTTP can tell from its own words
+        used[0] = 0
+        return FEED_NOT_MINE
     while left:
         said = receive_line(&ctx.pool, part, p, left, LINE_LIMIT, &take, &line, &length)
         if said == LINE_MORE:

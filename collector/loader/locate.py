@@ -1,0 +1,118 @@
+"""A child that reads one ELF file for one probe source, without privileges, and ends.
+
+    python -m collector.loader.locate UID SOURCE [MODULE...]     the file is standard input
+
+Prints one line of JSON: {"sites": [[program, offset], ...]} or {"unsupported": why}. The file is anybody's, and who made it
+may be hostile: the child becomes another user (UID, or -1: it only loses its capabilities) before it reads a byte, and is
+bounded in memory and time. Whatever else it does instead of an answer means that nothing is attached.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+
+from collector import runtime
+from collector.loader.probes import sources
+from collector.loader.probes.probe import Site, Source, Unsupported
+
+MEMORY_BYTES = 1 << 30
+CPU_SECONDS = 10
+WAIT_SECONDS = 30.0
+ANSWER_BYTES = 1 << 18
+SITES = 4096  # of one file
+
+
+def answer(source: Source, file: int) -> dict[str, object]:
+    """What the child prints for the ELF file behind this descriptor."""
+    from elftools.elf.elffile import ELFFile
+
+    with open(file, "rb", closefd=False) as stream:
+        found = source.locate(ELFFile(stream))
+    if isinstance(found, Unsupported):
+        return {"unsupported": found.why[:200]}
+    return {"sites": [[site.program, site.offset] for site in found]}
+
+
+def read_answer(data: bytes, programs: Sequence[str], file_bytes: int) -> list[Site] | Unsupported:
+    """The answer as the parent believes it: known programs, offsets inside the file. Anything else is Unsupported."""
+    try:
+        message = json.loads(data)
+        if "unsupported" in message:
+            return Unsupported(str(message["unsupported"]))
+        sites = [Site(program, offset) for program, offset in message["sites"]]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return Unsupported("the file could not be read")
+    if len(sites) > SITES or len(set(sites)) != len(sites):
+        return Unsupported("too many places, or one of them twice")
+    for site in sites:
+        if site.program not in programs or type(site.offset) is not int or not 0 <= site.offset < file_bytes:
+            return Unsupported("places that cannot be")
+    return sites
+
+
+class Job:
+    """One such child, as its parent sees it. ``file``: a descriptor, which the caller keeps. Raises OSError."""
+
+    def __init__(self, source: str, modules: Sequence[str], file: int, uid: int | None) -> None:
+        self._deadline = time.monotonic() + WAIT_SECONDS
+        self._data = b""
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "collector.loader.locate", str(-1 if uid is None else uid), source, *modules],
+            stdin=file, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        assert self._process.stdout is not None
+        os.set_blocking(self._process.stdout.fileno(), False)
+
+    def poll(self) -> bytes | None:
+        """Its answer once it has ended, empty when it has none. Never blocks."""
+        assert self._process.stdout is not None
+        ended = self._process.poll() is not None
+        while len(self._data) <= ANSWER_BYTES:
+            try:
+                piece = os.read(self._process.stdout.fileno(), 65536)
+            except BlockingIOError:
+                break
+            if not piece:
+                break
+            self._data += piece
+        if not ended and (len(self._data) > ANSWER_BYTES or time.monotonic() > self._deadline):
+            self._process.kill()
+            return None
+        if not ended:
+            return None
+        self._process.stdout.close()
+        return self._data if self._process.returncode == 0 and len(self._data) <= ANSWER_BYTES else b""
+
+    def kill(self) -> None:
+        """End it without an answer."""
+        self._process.kill()
+        self._process.wait()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+
+
+def main() -> int:
+    """Entry of the child process."""
+    runtime.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    uid = int(sys.argv[1])
+    source = next(source for source in sources(sys.argv[3:]) if source.name == sys.argv[2])
+    import elftools.elf.elffile  # noqa: F401  (while files can be opened)
+    import elftools.elf.sections  # noqa: F401
+
+    for limit, value in ((resource.RLIMIT_CORE, 0), (resource.RLIMIT_FSIZE, 0), (resource.RLIMIT_AS, MEMORY_BYTES),
+                         (resource.RLIMIT_CPU, CPU_SECONDS), (resource.RLIMIT_NOFILE, 16)):
+        resource.setrlimit(limit, (value, value))
+    runtime.drop_privileges(None if uid < 0 else uid)
+    sys.stdout.write(json.dumps(answer(source, 0)) + "\n")
+    sys.stdout.flush()
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,159 @@
+"""What is attached, and the only place that opens and closes probes.
+
+Everything is known by a name that says what it is:
+
+    kernel/PROGRAM/PLACE                      a tracepoint
+    DEVICE:INODE/PROGRAM/OFFSET               one place of a library (perf event), the offset in hexadecimal
+    DEVICE:INODE/PROGRAM/multi-N              N places of a library in one link (uprobe_multi)
+
+The supervisor keeps a duplicate of each descriptor under its name, so that a new loader goes on with them: `delta` is
+what it has not been told yet, `adopt` the reverse.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import resource
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from collector import control
+from collector.loader import kernel
+from collector.loader.probes.probe import Probe, RawTracepoint, Tracepoint, Uprobe
+
+KERNEL = "kernel"
+SPARE_DESCRIPTORS = 256  # of those that a process may have: for everything but probes
+# The last one to close a probe waits until every CPU has left it, some 40 ms a link and 80 ms a perf event. So the loader
+# closes later than the supervisor, and not in its loop.
+CLOSE_AFTER_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A file that processes map, by ``device`` and ``inode`` as /proc/PID/maps has them. ``path`` leads to it now, and for
+    this process; ``name`` is for messages.
+    """
+
+    device: str
+    inode: int
+    path: str
+    name: str = ""
+
+    @property
+    def key(self) -> str:
+        """Its part of a name."""
+        return f"{self.device}:{self.inode}"
+
+
+class Attachments:
+    """``programs``: descriptors by name; ``multi``: uprobes go into links of many (the programs were loaded for it)."""
+
+    def __init__(self, programs: Mapping[str, int], tracefs: str, *, multi: bool) -> None:
+        self._programs = programs
+        self._tracefs = tracefs
+        self.multi = multi
+        self._held: dict[str, int] = {}
+        self._new: dict[str, int] = {}  # held, and not in a delta yet
+        self._gone: list[str] = []  # likewise
+        self._failed: set[str] = set()
+        self._most = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE_DESCRIPTORS
+
+    def __len__(self) -> int:
+        """Places that are attached."""
+        return sum(int(name.rpartition("-")[2]) if "/multi-" in name else 1 for name in self._held)
+
+    def targets(self) -> set[str]:
+        """The keys of the libraries in which something is attached."""
+        return {name.partition("/")[0] for name in self._held} - {KERNEL}
+
+    def attach(self, probe: Probe, target: Target | None = None, offsets: Sequence[int] = ()) -> None:
+        """Attach what is not attached yet: a tracepoint, or the ``offsets`` of a file. Raises OSError; what was attached
+        before that stays.
+        """
+        if isinstance(probe.at, Uprobe):
+            if target is None:
+                raise ValueError(f"{probe.program}: a uprobe needs a file")
+            self._attach_offsets(probe, probe.at, target, offsets)
+            return
+        name = f"{KERNEL}/{probe.program}/{probe.at}"
+        if name not in self._held:
+            self._hold(name, self._open(probe.program, probe.at))
+
+    def _open(self, program: str, at: Tracepoint | RawTracepoint) -> int:
+        if isinstance(at, RawTracepoint):
+            return kernel.attach_raw_tracepoint(self._programs[program], at.name)
+        return kernel.attach_tracepoint(self._programs[program], at.category, at.name, self._tracefs)
+
+    def _attach_offsets(self, probe: Probe, at: Uprobe, target: Target, offsets: Sequence[int]) -> None:
+        program = self._programs[probe.program]
+        if self.multi:
+            name = f"{target.key}/{probe.program}/multi-{len(offsets)}"
+            if offsets and name not in self._held:
+                self._hold(name, kernel.attach_uprobes(program, target.path, offsets, returns=at.returns))
+            return
+        for offset in offsets:
+            name = f"{target.key}/{probe.program}/{offset:x}"
+            if name not in self._held:
+                self._hold(name, kernel.attach_uprobe(program, target.path, offset, returns=at.returns))
+
+    def _hold(self, name: str, fd: int) -> None:
+        self._held[name] = self._new[name] = fd
+        if len(self._held) > self._most:
+            self._let_go([name])
+            raise OSError(errno.EMFILE, "too many probes for the descriptors that a process may have (RLIMIT_NOFILE)")
+
+    def attach_once(self, probe: Probe) -> OSError | None:
+        """As `attach`, for a tracepoint that may be missing: what went wrong, the first time."""
+        name = f"{KERNEL}/{probe.program}/{probe.at}"
+        if name in self._held or name in self._failed:
+            return None
+        try:
+            self.attach(probe)
+        except OSError as error:
+            self._failed.add(name)
+            return error
+        return None
+
+    def release(self, target: str) -> None:
+        """Detach all of a library, by its key. It takes some time; other libraries do not wait."""
+        self._let_go([name for name in self._held if name.startswith(target + "/")])
+
+    def _let_go(self, names: Sequence[str]) -> None:
+        fds = []
+        for name in names:
+            fds.append(self._held.pop(name))
+            if self._new.pop(name, None) is None:
+                self._gone.append(name)
+        if fds:
+            threading.Thread(target=_close_later, args=(fds,), daemon=True).start()
+
+    def adopt(self, named: Mapping[str, int]) -> None:
+        """Take over what an earlier loader had attached; it is in no delta."""
+        self._held.update(named)
+
+    def delta(self) -> Iterator[tuple[list[str], list[int], list[str]]]:
+        """(names, their descriptors, names of what is released): what the supervisor must be told since the last call, in
+        portions for one message each.
+        """
+        new, self._new = self._new, {}
+        gone, self._gone = self._gone, []
+        for first in range(0, len(gone), control.MAX_FDS):  # first: a name may come back
+            yield [], [], gone[first : first + control.MAX_FDS]
+        for names, fds in control.batches(new):
+            yield names, fds, []
+
+    def close_kernel(self) -> None:
+        """Detach the tracepoints. Probes of libraries end with the supervisor's duplicates, when nothing waits."""
+        for name in [name for name in self._held if name.startswith(KERNEL + "/")]:
+            os.close(self._held.pop(name))
+
+
+def _close_later(fds: Sequence[int]) -> None:
+    time.sleep(CLOSE_AFTER_SECONDS)
+    for fd in fds:
+        with contextlib.suppress(OSError):
+            os.close(fd)

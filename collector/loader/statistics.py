@@ -1,0 +1,65 @@
+"""What the kernel programs count, and how full their table of connections is."""
+
+from __future__ import annotations
+
+import logging
+import struct
+from collections.abc import Mapping
+
+from collector.counters import Counters
+from collector.loader import compiler, entries, kernel
+from collector.loader.programs import Loaded
+
+log = logging.getLogger("loader")
+
+UNSEEN_SECONDS = 5.0  # between two looks at the processes whose traffic the hooked calls do not show
+WARNING_SECONDS = 60.0
+
+
+class Statistics:
+    """Reads them into the loader's counters; ``loaded`` without maps has none."""
+
+    def __init__(self, loaded: Loaded, counters: Counters) -> None:
+        self._maps = loaded.maps
+        self._counters = counters
+        self._cpus = kernel.possible_cpus()
+        self._sweep = entries.Sweep(loaded.programs.get("raw_sweep", -1), loaded.maps.get("conns", -1),
+                                    loaded.maps.get("processes", -1))
+        self._next_unseen = 0.0
+        self._unseen: list[dict[str, object]] = []
+        self._next_warning = 0.0
+        self._refused = 0
+
+    def read(self, now: float) -> Mapping[str, int]:
+        """All of compiler.STATS since the programs were loaded; those that are exported are counters now."""
+        totals: dict[str, int] = {}
+        if not self._maps:
+            return totals
+        for i, name in enumerate(compiler.STATS):
+            value = kernel.map_lookup(self._maps["stats"], struct.pack("=I", i), 8 * self._cpus)
+            totals[name] = sum(struct.unpack(f"={self._cpus}Q", value)) if value else 0
+            if name != "null_accepts":
+                self._counters[name] = totals[name]
+        self._sweep.turn(now)
+        self._watch_table(totals, now)
+        return totals
+
+    def _watch_table(self, totals: Mapping[str, int], now: float) -> None:
+        open_, most = totals["kernel_entries_made"] - totals["kernel_entries_ended"], compiler.DEFAULTS["MAX_CONNS"]
+        self._counters["kernel_entries"] = max(0, min(open_, most))
+        self._counters["kernel_entries_pushed_out"] = max(self._counters["kernel_entries_pushed_out"], open_ - most)
+        refused = totals["kernel_process_full"]
+        if (open_ > most * 9 // 10 or refused > self._refused) and now > self._next_warning:
+            self._next_warning = now + WARNING_SECONDS
+            log.warning("the kernel's table of connections is %d %% full, its least recently used entries give way; "
+                        "%d calls of processes that have half of it were left out", min(100, open_ * 100 // most), refused)
+        self._refused = refused
+
+    def unseen(self, now: float) -> list[dict[str, object]] | None:
+        """The processes whose traffic the hooked calls do not show (entries.unseen), when that has changed."""
+        if now <= self._next_unseen or not self._maps:
+            return None
+        self._next_unseen = now + UNSEEN_SECONDS
+        rows = entries.unseen(self._maps["unseen_processes"])
+        changed, self._unseen = rows != self._unseen, rows
+        return rows if changed else None

@@ -1,0 +1,247 @@
+"""Probe sources of libraries, end to end: found in running processes, attached, captured, bound to sockets, handed over to a
+new loader, released. The libraries and their sources are those of tests/demo.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from collector import abi
+from collector.loader import capturefile
+from collector.loader.probes.probe import Unsupported
+from tests.conftest import ROOT, skip_or_fail
+from tests.demo import build, many, source
+from tests.live.harness import Collector, wait_for
+
+pytestmark = [pytest.mark.live, pytest.mark.timeout(240)]
+SIZES = [3, 700, 20000]
+
+
+class WithSources(Collector):
+    """A collector with a further probe source. ``uprobes``: perf, or - for the best that the kernel has."""
+
+    def __init__(self, directory: Path, module: str, uprobes: str, *arguments: str) -> None:
+        self.program = ("tests.demo", module, uprobes)
+        super().__init__(directory, *arguments, PYTHONPATH=str(ROOT))
+
+
+class Player:
+    """A process that plays a scenario of tests/demo/play.py once it is told to."""
+
+    def __init__(self, library: Path, scenario: str) -> None:
+        self.process = subprocess.Popen([sys.executable, ROOT / "tests/demo/play.py", library, scenario], text=True,
+                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert self.line() == "ready"
+
+    def line(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
+
+    def play(self) -> list[str]:
+        """The ends of the sockets, if there are any: server's local, client's local."""
+        self.say()
+        lines = []
+        while (line := self.line()) != "done":
+            lines.append(line)
+        return lines[0].split() if lines else []
+
+    def say(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+
+    def close(self) -> None:
+        self.process.communicate("\n")
+
+
+@pytest.fixture(scope="module", params=["multi", "perf"])
+def uprobes(live: None, request: pytest.FixtureRequest) -> str:
+    release = tuple(int(n) for n in re.findall(r"\d+", os.uname().release)[:2])
+    if request.param == "multi" and release < (6, 6):
+        skip_or_fail("links of many uprobes need kernel 6.6")
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def played(uprobes: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
+    """Events of each scenario's process in the order of their rings, with its records under "records", ends under "ends"."""
+    directory = tmp_path_factory.mktemp("played")
+    directory.chmod(0o755)
+    library = build.library("demo", directory)
+    capture = directory / "traffic.cap"
+    collector = WithSources(directory, "tests.demo.source", "perf" if uprobes == "perf" else "-", "--record", str(capture))
+    out: dict[str, list[Any]] = {}
+    try:
+        players = {name: Player(library, name) for name in ("known", "late", "never", "memory", "killed")}
+        wait_for(lambda: f"attached: library {str(library)!r}" in collector.log(), 30)
+        for name, player in players.items():
+            out[f"ends {name}"] = player.play()
+            out[f"pid {name}"] = [player.process.pid]
+        for player in players.values():
+            player.close()
+        wait_for(lambda: "released: library" in collector.log(), 30)
+        out["log"] = [collector.log()]
+        out["probes"] = [collector.metric("collector_probes")]
+    finally:
+        code = collector.stop()
+    assert code == 0, collector.log()
+    events: list[dict[str, Any]] = []
+    for span in capturefile.Recording(str(capture)).spans():
+        events += abi.walk(span.data)
+    for name in players:
+        out[name] = [event for event in events if event["conn"][1] == out[f"pid {name}"][0]]
+    out["records"] = collector.records()
+    return out
+
+
+def named(events: list[dict[str, Any]], *types: int) -> list[tuple[Any, ...]]:
+    """The library's events, and binds: (type, direction, position, true length)."""
+    return [(event["type"], event["dir"], event["pos"], event["len_true"]) for event in events
+            if event["source"] == source.NUMBER and (not types or event["type"] in types)]
+
+
+def of_object(events: list[dict[str, Any]], role: int) -> list[dict[str, Any]]:
+    """The events of the process's object with this role, under its own conn_id and in its ring."""
+    opened = next(event for event in events if event["type"] == abi.OPEN and event["source"] == source.NUMBER
+                  and event["role"] == role)
+    return [event for event in events if event["conn"][0] == opened["conn"][0] and event["type"] != abi.PROCESS]
+
+
+def stream(events: list[dict[str, Any]], direction: int) -> bytes:
+    """The bytes of one direction, each at its position."""
+    data = b""
+    for event in events:
+        if event["type"] == abi.DATA and event["dir"] == direction and event["source"] == source.NUMBER:
+            assert event["pos"] == len(data) and event["len_true"] == event["len_cap"], event
+            data += event["data"]
+    return data
+
+
+def expected(scenario: str) -> tuple[bytes, bytes]:
+    """(requests, answers)."""
+    name = scenario.encode()
+    return (b"".join(b"POST /%s?n=%d HTTP/1.1\r\nHost: demo\r\nContent-Length: %d\r\n\r\n%s" % (name, i, n, b"q" * n)
+                     for i, n in enumerate(SIZES)),
+            b"".join(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (n, b"a" * n) for n in SIZES))
+
+
+@pytest.mark.parametrize("scenario", ["known", "late", "never", "memory", "killed"])
+def test_plaintext_arrives_whole_and_in_order(played: dict[str, list[Any]], scenario: str) -> None:
+    requests, answers = expected(scenario)
+    for role in (abi.SERVER,) if scenario == "memory" else (abi.SERVER, abi.CLIENT):
+        events = of_object(played[scenario], role)
+        assert events[0]["type"] == abi.OPEN and events[0]["start"] == abi.SEEN and events[0]["positions"] == (0, 0)
+        asked, answered = (abi.IN, abi.OUT) if role == abi.SERVER else (abi.OUT, abi.IN)
+        assert stream(events, asked) == requests and stream(events, answered) == answers
+        closed = [event for event in events if event["type"] == abi.CLOSE and event["source"] == source.NUMBER]
+        if scenario == "killed":  # the object is never freed
+            assert not closed
+        else:
+            assert len(closed) == 1
+            assert closed[0]["final"][asked] == len(requests) and closed[0]["final"][answered] == len(answers)
+
+
+@pytest.mark.parametrize("scenario", ["known", "killed"])
+def test_an_object_with_a_known_socket_has_its_name_and_ends(played: dict[str, list[Any]], scenario: str) -> None:
+    server_host, server_port, client_host, client_port = played[f"ends {scenario}"]
+    events = of_object(played[scenario], abi.SERVER)
+    assert (events[0]["local"], events[0]["remote"]) == ((abi.address16(server_host), int(server_port)),
+                                                         (abi.address16(client_host), int(client_port)))
+    assert not [event for event in played[scenario] if event["type"] == abi.BIND]
+    # the socket's end is told under the same name, although nothing of it was captured
+    last = events[-1]
+    assert (last["type"], last["source"], last["reason"]) == (abi.CLOSE, 0, abi.NORMAL)
+    assert not [event for event in events if event["type"] == abi.DATA and event["source"] == 0]
+
+
+def test_a_socket_that_is_known_late_is_bound_and_follows_into_the_ring_of_the_object(played: dict[str, list[Any]]) -> None:
+    server_host, server_port, client_host, client_port = played["ends late"]
+    events = of_object(played["late"], abi.SERVER)
+    assert events[0]["local"] == (bytes(16), 0)
+    (bind,) = (event for event in events if event["type"] == abi.BIND)
+    data = [event for event in events if event["type"] == abi.DATA]
+    before = [event for event in data if events.index(event) < events.index(bind)]
+    assert before and len(before) < len(data)
+    assert bind["socket"] not in (0, bind["conn"][0]) and bind["role"] == abi.SERVER
+    assert (bind["local"], bind["remote"]) == ((abi.address16(server_host), int(server_port)),
+                                               (abi.address16(client_host), int(client_port)))
+    socket_events = [event for event in played["late"] if event["conn"][0] == bind["socket"]]
+    assert [event["type"] for event in socket_events] == [abi.CLOSE]
+    assert {event["ring"] for event in (*events, *socket_events)} == {bind["ring"]}
+
+
+@pytest.mark.parametrize("scenario", ["never", "memory"])
+def test_an_object_without_a_socket_has_no_ends(played: dict[str, list[Any]], scenario: str) -> None:
+    events = of_object(played[scenario], abi.SERVER)
+    assert events[0]["local"] == events[0]["remote"] == (bytes(16), 0)
+    assert not [event for event in played[scenario] if event["type"] == abi.BIND]
+
+
+def test_all_is_released_when_no_process_maps_the_library(played: dict[str, list[Any]], uprobes: str) -> None:
+    (log,) = played["log"]
+    at_start = int(re.findall(r"(\d+) probes, ", log)[0])
+    assert played["probes"] == [at_start]
+    assert not re.search(r"not attached: .*demo", log)
+
+
+def covered(path: Path) -> int:
+    """How many of the library's functions have a breakpoint where this process has mapped it."""
+    from elftools.elf.elffile import ELFFile
+
+    with path.open("rb") as file:
+        sites = many.SOURCE.locate(ELFFile(file))
+    assert not isinstance(sites, Unsupported)
+    text = Path("/proc/self/maps").read_text()
+    begin, offset = next((int(line.split("-")[0], 16), int(line.split()[2], 16)) for line in text.splitlines()
+                         if line.endswith(str(path)) and line.split()[1][2] == "x")
+    with open("/proc/self/mem", "rb", buffering=0) as memory:
+        return sum(os.pread(memory.fileno(), 1, begin + site.offset - offset) == b"\xcc" for site in sites)
+
+
+def test_300_probes_survive_a_killed_loader(uprobes: str, tmp_path: Path) -> None:
+    library = build.library("many", tmp_path)
+    ctypes.CDLL(str(library))  # this process maps it until it ends
+    collector = WithSources(tmp_path, "tests.demo.many", "perf" if uprobes == "perf" else "-")
+    try:
+        wait_for(lambda: collector.log().count(f"attached: library {str(library)!r}") == 1, 60)
+        assert covered(library) == 300
+        probes = collector.metric("collector_probes")
+        victim = collector.child("loader.process")
+        os.kill(victim, signal.SIGKILL)
+        wait_for(lambda: collector.child("loader.process") not in (0, victim), 30)
+        wait_for(lambda: collector.page("readyz").strip() == "ok", 30)
+        assert covered(library) == 300
+        assert collector.metric("collector_probes") == probes
+        wait_for(lambda: collector.log().count(f"attached: library {str(library)!r}") == 2, 60)  # and nothing was missing
+        assert collector.metric("collector_probes") == probes
+        assert collector.log().count("hooks ") == 2  # its own line and the start line: compiled once
+    finally:
+        code = collector.stop(seconds=120)  # the kernel takes some 80 ms to close each perf event
+    assert code == 0 and covered(library) == 0, collector.log()
+
+
+@pytest.mark.parametrize("scenario", ["known", "late", "never", "memory", "killed"])
+def test_records_of_the_library(played: dict[str, list[Any]], scenario: str) -> None:
+    records = [record for record in played["records"] if f"/{scenario}?" in record["path"]]
+    sides = ("1",) if scenario == "memory" else ("1", "2")
+    assert sorted((record["direction"], record["path"]) for record in records) == [
+        (side, f"/{scenario}?n={number}") for side in sides for number in range(len(SIZES))]
+    for record in records:
+        number = int(record["path"].rpartition("=")[2])
+        assert record["requestPayload"] == "q" * SIZES[number] and record["responsePayload"] == "a" * SIZES[number]
+        assert record["tls"] == "true"
+        if scenario in ("never", "memory") or scenario == "late" and number < 2:  # before it is bound
+            assert record["mark"] == ["peer_unknown"]
+        else:
+            server_host, server_port, client_host, client_port = played[f"ends {scenario}"]
+            assert not record["mark"]
+            assert (record["ip"], record["destIp"]) == (f"{client_host}:{client_port}", f"{server_host}:{server_port}")
