@@ -3,7 +3,7 @@
 cimport cython
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 
-from collector.shards.memory cimport buf_reserve, buf_t, pool_t
+from collector.shards.memory cimport buf_append, buf_reserve, buf_t, pool_t
 
 
 cdef enum:
@@ -33,8 +33,6 @@ cdef struct batch_t:
     size_t most                   # beyond it records go without their bodies
 
 cdef int batch_grow(batch_t* batch, size_t more) noexcept
-cdef int batch_add(batch_t* batch, uint32_t start, uint64_t end_ns, uint64_t conn_id, uint64_t pos,
-                   const buf_t* details) noexcept
 
 
 cdef inline int batch_reserve(batch_t* batch, size_t more) noexcept:
@@ -42,6 +40,28 @@ cdef inline int batch_reserve(batch_t* batch, size_t more) noexcept:
     if batch.records.len + more <= batch.records.cap:
         return 0
     return batch_grow(batch, more)
+
+
+cdef inline int batch_add(batch_t* batch, uint32_t start, uint64_t end_ns, uint64_t conn_id, uint64_t pos,
+                          const buf_t* details) noexcept:
+    """What was appended from `start` on is a record: end its line, and enter it in the index. 0, or -1 when memory is out;
+    then nothing of it is left."""
+    cdef batch_entry_t* entry
+    if (batch_reserve(batch, 1) < 0
+            or buf_reserve(&batch.pool, &batch.index, sizeof(batch_entry_t)) < 0
+            or (details.len and buf_append(&batch.pool, &batch.details, details.data, details.len) < 0)):
+        batch.records.len = start
+        return -1
+    batch.records.data[batch.records.len] = c'\n'
+    batch.records.len += 1
+    entry = <batch_entry_t*>(batch.index.data + batch.index.len)
+    batch.index.len += sizeof(batch_entry_t)
+    entry.length = batch.records.len - start
+    entry.details_len = details.len
+    entry.end_ns = end_ns
+    entry.conn_id = conn_id
+    entry.pos = pos
+    return 0
 
 
 @cython.final

@@ -1,11 +1,12 @@
 """Types of packing.pyx."""
 
-from typing import Final, final
+from typing import Final, Self, final
 
 ENTRY_BYTES: Final[int]
 
 @final
 class Packer:
+    def __new__(cls, batch_bytes: int) -> Self: ...
     def pending(self) -> int: ...
     def take(self) -> tuple[bytes | tuple[int, int], bytes, bytes] | None: ...
     def use_slots(self, memory: memoryview | bytearray, count: int, batch_bytes: int) -> None: ...

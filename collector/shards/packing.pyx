@@ -10,12 +10,11 @@ from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
-from collector.shards.memory cimport buf_append, buf_free, buf_reserve, buf_t
+from collector.shards.memory cimport buf_free, buf_reserve, buf_t
 
 from collector.router.batches import ENTRY_BYTES
 
 cdef enum:
-    BATCH_BYTES = 4 << 20   # of a complete batch, without slots
     MOST_BATCHES = 8        # one batch may become as long as so many, and then go on without bodies
     KEEP_BYTES = 8 << 20    # capacity on the heap that is kept
 
@@ -40,37 +39,15 @@ cdef int batch_grow(batch_t* batch, size_t more) noexcept:
     return 0
 
 
-cdef int batch_add(batch_t* batch, uint32_t start, uint64_t end_ns, uint64_t conn_id, uint64_t pos,
-                   const buf_t* details) noexcept:
-    """What was appended from `start` on is a record: end its line, and enter it in the index. 0, or -1 when memory is out;
-    then nothing of it is left."""
-    cdef batch_entry_t* entry
-    if (batch_reserve(batch, 1) < 0
-            or buf_reserve(&batch.pool, &batch.index, sizeof(batch_entry_t)) < 0
-            or (details.len and buf_append(&batch.pool, &batch.details, details.data, details.len) < 0)):
-        batch.records.len = start
-        return -1
-    batch.records.data[batch.records.len] = c'\n'
-    batch.records.len += 1
-    entry = <batch_entry_t*>(batch.index.data + batch.index.len)
-    batch.index.len += sizeof(batch_entry_t)
-    entry.length = batch.records.len - start
-    entry.details_len = details.len
-    entry.end_ns = end_ns
-    entry.conn_id = conn_id
-    entry.pos = pos
-    return 0
-
-
 @cython.final
 cdef class Packer:
-    """Owns the batch and the slots. Not thread-safe."""
+    """Owns the batch and the slots. Not thread-safe. ``batch_bytes``: a batch is complete with so many, without slots."""
 
-    def __cinit__(self):
+    def __cinit__(self, size_t batch_bytes):
         memset(&self.batch, 0, sizeof(batch_t))
         self.batch.slot = -1
-        self.batch.complete = BATCH_BYTES
-        self.batch.most = <size_t>BATCH_BYTES * MOST_BATCHES
+        self.batch.complete = batch_bytes
+        self.batch.most = batch_bytes * MOST_BATCHES
 
     def __dealloc__(self):
         if self.batch.slot < 0:

@@ -86,7 +86,7 @@ cdef class Pipeline:
             raise ValueError("counters: too small")
         memset(&self.ctx, 0, sizeof(ctx_t))
         memset(self.port_rule, 0, 65536)
-        self.packer = Packer.__new__(Packer)    # Packer() would add 0 to a null pointer: undefined, as the sanitizers say
+        self.packer = Packer(4 << 20)
         self.ctx.batch = &self.packer.batch
         self.shared = counters
         self.ctx.counters = &counters[0]

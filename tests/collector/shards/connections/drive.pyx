@@ -46,7 +46,7 @@ cdef class Table:
     def __cinit__(self, uint32_t max_connections=1 << 30, size_t max_bytes=1 << 40):
         memset(&self.ctx, 0, sizeof(ctx_t))
         memset(self.counters, 0, sizeof(self.counters))
-        self.packer = Packer()
+        self.packer = Packer(1 << 20)
         self.ctx.batch = &self.packer.batch
         self.ctx.counters = self.counters
         self.ctx.ghosts = <ghost_t*>calloc(GHOSTS, sizeof(ghost_t))
