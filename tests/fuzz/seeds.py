@@ -50,7 +50,7 @@ def exchange(request: bytes, response: bytes) -> list[tuple[str, int, bytes]]:
 
 
 def own() -> Iterator[bytes]:
-    """Each state of messages.pyx, each verb, each setting."""
+    """Each state of framing.pyx, each verb, each setting."""
     json_body = b'{"name":"caf\xc3\xa9","list":[1,2,{"x":"\\u00e9"}],"deep":[[[[]]]]}'
     pairs = [
         (GET, OK),
