@@ -36,37 +36,44 @@ class Entry:
     state: int
     opened: bool
     source: int
+    socket: int = 0  # conn_id of the socket of a library's object, once that is known
 
     @classmethod
-    def read(cls, value: bytes) -> Entry:
+    def read(cls, value: bytes, socket: int = 0) -> Entry:
         """From the bytes of the map."""
         tgid, fd, told = struct.unpack_from("=IiI", value, _CONN["tgid"])
         ring, local_port, remote_port = struct.unpack_from("=HHH", value, _CONN["ring"])
         local, remote = _CONN["local"], _CONN["remote"]
         return cls(struct.unpack_from("=Q", value, _CONN["conn_id"])[0], tgid, fd, told, ring,
                    (value[local : local + 16], local_port), (value[remote : remote + 16], remote_port),
-                   value[_CONN["role"]], value[_CONN["state"]], bool(value[_CONN["opened"]]), value[_CONN["source"]])
+                   value[_CONN["role"]], value[_CONN["state"]], bool(value[_CONN["opened"]]), value[_CONN["source"]],
+                   socket)
 
     def introduction(self, ts_ns: int) -> bytes:
-        """The event that tells a new shard what it cannot see any more: role and ends."""
-        return abi.pack_known(
-            (self.conn_id, self.told or self.tgid, self.fd), self.local[0], self.remote[0], ts_ns=ts_ns, role=self.role,
-            local_port=self.local[1], remote_port=self.remote[1], ring=self.ring, source=self.source)
+        """The events that tell a new shard what it cannot see any more: role and ends, and the other name of an object."""
+        name = self.conn_id, self.told or self.tgid, self.fd
+        known = abi.pack_known(name, self.local[0], self.remote[0], ts_ns=ts_ns, role=self.role, local_port=self.local[1],
+                               remote_port=self.remote[1], ring=self.ring, source=self.source)
+        if self.socket in (0, self.conn_id):
+            return known
+        return known + abi.pack_bind(name, self.socket, ts_ns=ts_ns, role=self.role, source=self.source)
 
 
 def connections(maps: Mapping[str, int]) -> Iterator[Entry]:
     """Those that shards know: of the map `conns`, and of `objects` where there are programs of libraries. Raises OSError."""
-    yield from _opened(maps["conns"], 8, _CONN["sizeof"])
+    for value in _opened(maps["conns"], 8, _CONN["sizeof"]):
+        yield Entry.read(value)
     if "objects" in maps:
-        yield from _opened(maps["objects"], _OBJECT_KEY_BYTES, compiler.OBJECT["sizeof"])
+        for value in _opened(maps["objects"], _OBJECT_KEY_BYTES, compiler.OBJECT["sizeof"]):
+            yield Entry.read(value, struct.unpack_from("=Q", value, compiler.OBJECT["socket"])[0])
 
 
-def _opened(table: int, key_bytes: int, value_bytes: int) -> Iterator[Entry]:
+def _opened(table: int, key_bytes: int, value_bytes: int) -> Iterator[bytes]:
     for key in kernel.map_keys(table, key_bytes):
         value = kernel.map_lookup(table, key, value_bytes)
         if value is None or value[_CONN["state"]] != compiler.CONN_HTTP or not value[_CONN["opened"]]:
             continue
-        yield Entry.read(value)
+        yield value
 
 
 def forget_names(processes: int, rings: int) -> None:

@@ -8,6 +8,7 @@ import ctypes
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +20,7 @@ from collector import abi
 from collector.loader import capturefile
 from collector.loader.probes.probe import Unsupported
 from tests.conftest import ROOT, skip_or_fail
-from tests.demo import build, many, source
+from tests.demo import build, many, play, source
 from tests.live.harness import Collector, wait_for
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(240)]
@@ -29,9 +30,9 @@ SIZES = [3, 700, 20000]
 class WithSources(Collector):
     """A collector with a further probe source. ``uprobes``: perf, or - for the best that the kernel has."""
 
-    def __init__(self, directory: Path, module: str, uprobes: str, *arguments: str) -> None:
+    def __init__(self, directory: Path, module: str, uprobes: str, *arguments: str, **environment: str) -> None:
         self.program = ("tests.demo", module, uprobes)
-        super().__init__(directory, *arguments, PYTHONPATH=str(ROOT))
+        super().__init__(directory, *arguments, PYTHONPATH=str(ROOT), **environment)
 
 
 class Player:
@@ -227,6 +228,42 @@ def test_300_probes_survive_a_killed_loader(uprobes: str, tmp_path: Path) -> Non
     finally:
         code = collector.stop(seconds=120)  # the kernel takes some 80 ms to close each perf event
     assert code == 0 and covered(library) == 0, collector.log()
+
+
+def test_a_new_shard_knows_the_socket_of_an_object(uprobes: str, tmp_path: Path) -> None:
+    path = build.library("demo", tmp_path)
+    library = play.load(str(path))
+    collector = WithSources(tmp_path, "tests.demo.source", "perf" if uprobes == "perf" else "-", COLLECTOR_SHARDS="1")
+    try:
+        wait_for(lambda: f"attached: library {str(path)!r}" in collector.log(), 30)
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            near = socket.create_connection(listener.getsockname())
+            far, _address = listener.accept()
+        fds = far.fileno(), near.fileno()
+        ends = "{}:{}".format(*near.getsockname()), "{}:{}".format(*far.getsockname())
+        server, client = play.Object(library, play.SERVER, fds[0]), play.Object(library, play.CLIENT, fds[1])
+        play.exchanges(server, client, b"unbound", [3], (-1, -1, -1))
+        play.exchanges(server, client, b"bound", [3], (0, *fds))
+        collector.wait_records("/bound", 2)
+        victim = collector.child("shards.process")
+        os.kill(victim, signal.SIGKILL)
+        wait_for(lambda: collector.child("shards.process") not in (0, victim), 30)
+        wait_for(lambda: collector.page("readyz").strip() == "ok", 30)
+        play.exchanges(server, client, b"later", [3], (-1, -1, -1))
+        request = b"GET /last HTTP/1.1\r\nHost: demo\r\n\r\n"
+        client.write(request)
+        assert server.read(len(request)) == request
+        answer = b"HTTP/1.1 200 OK\r\n\r\nuntil the end"
+        server.write(answer)
+        assert client.read(len(answer)) == answer
+        near.close()
+        far.close()  # and the objects are never freed: it is the sockets' end that ends the answer
+        records = collector.wait_records("/later", 2) + collector.wait_records("/last", 2)
+    finally:
+        code = collector.stop(seconds=120)
+    assert code == 0, collector.log()
+    assert {(r["ip"], r["destIp"], r["tls"]) for r in records} == {(*ends, "true")}
+    assert [r["responsePayload"] for r in records] == ["aaa", "aaa", "until the end", "until the end"]
 
 
 @pytest.mark.parametrize("scenario", ["known", "late", "never", "memory", "killed"])

@@ -195,7 +195,8 @@ def test_a_message_that_was_swallowed_is_sent_again(ends: Ends, following: int) 
     talk.send(*later)
     talk.until(talk.sender.idle)
     assert talk.got == talk.done == [b"before", b"swallowed", *later]
-    assert talk.sender.resent == 1 and talk.sender.room() == WINDOW
+    # what was written before the link's end was noticed is lost with it
+    assert 1 <= talk.sender.resent <= 1 + following and talk.sender.room() == WINDOW
     assert receiver.refused == receiver.duplicates == 0
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from collector import abi
+from collector.loader.entries import Entry
 from collector.shards.pipeline import Pipeline
 from tests.events import GET, OK, Conversation, ident, pipeline, take
 
@@ -103,6 +106,21 @@ def test_one_socket_after_another_and_one_object_after_another() -> None:
     assert c.counters()["connections"] == 1     # d is gone, c lives on without a socket
     c.request(GET).response(OK)
     assert len(c.records()) == 1
+
+
+def test_a_new_shard_that_is_told_of_it_knows_both_names() -> None:
+    entry = Entry(*OBJECT, 0, 0, (abi.address16("10.0.0.1"), 443), (abi.address16("10.0.0.2"), 40000), abi.SERVER, 0, True,
+                  TLS, SOCKET[0])
+    c = Conversation(pipeline(), conn=OBJECT, opened=False, source=TLS)
+    c.feed(entry.introduction(c.now))
+    c.request(GET).response(b"HTTP/1.1 200 OK\r\n\r\nuntil the end")
+    c.feed(abi.pack_close(SOCKET, ts_ns=c.now, final_in=1 << 20, final_out=1 << 20))
+    (r,) = c.records()
+    assert (r["ip"], r["tls"], r["responsePayload"]) == ("10.0.0.2:40000", "true", "until the end")
+    assert c.counters()["connections"] == c.counters()["holes"] == 0
+    for socket in (0, OBJECT[0]):
+        known = dataclasses.replace(entry, socket=socket).introduction(c.now)
+        assert [event["type"] for event in abi.walk(known)] == [abi.OPEN]
 
 
 @pytest.mark.parametrize("socket", [0, OBJECT[0]])
