@@ -22,10 +22,9 @@ from collector.shards.memory cimport buf_free
 from collector.shards.names cimport told_process
 from collector.shards.packing cimport Packer
 from collector.shards.state cimport *
+from collector.shards.unwanted cimport publish, withdraw, UNWANTED_LEAST
 
 cdef enum:
-    UNWANTED_LEAST = 16384  # bytes: less is not worth telling the kernel
-    UNWANTED_ALL = 0xFFFFFFFFFFFF
     MINUTE_NS = 60000000000
 
 _NAMES = {
@@ -295,6 +294,8 @@ cdef class Pipeline:
         cdef ctx_t* ctx = &self.ctx
         cdef conn_t* conn
         cdef uint32_t i
+        if h.type == EVENT_ADDRESS:
+            table_released(ctx, h.conn_id)
         if h.type != EVENT_DATA and h.type != EVENT_OPEN and h.type != EVENT_BIND:
             return NULL
         conn = table_add(ctx, &self.table, h.conn_id, h.tgid, h.ring)
@@ -308,7 +309,7 @@ cdef class Pipeline:
             table_limit(ctx, &self.table)       # never the newest one
         if h.type == EVENT_DATA or (h.type == EVENT_OPEN and (<event_open*>h).start == START_REJOIN):
             # its OPEN was lost, or it was given up: join in the middle, unless nothing of it was missed
-            if not table_recall(ctx, conn):
+            if not table_recall(ctx, &self.table, conn):
                 if h.type == EVENT_DATA and h.pos == 0:
                     for i in range(2):      # its OPEN was lost, and nothing before this; what else was, is a hole
                         conn.stream[i].known = 1
@@ -334,20 +335,21 @@ cdef class Pipeline:
         cdef uint32_t i
         flow_close(&self.ctx, &conn.flow, 0)
         conn.flow.passed = 0
+        withdraw(&self.ctx, conn)
         conn.source = source
         conn.flags &= ~(CONN_OPENED | CONN_JOINED) & 0xFF
         for i in range(2):
             conn.stream[i].known = 0
-            conn.stream[i].unwanted = 0
 
     cdef void pass_over(self, conn_t* conn, event_header* h) noexcept:
         """Bytes of a connection that a filter leaves out: only its position goes on."""
         cdef stream_t* stream = &conn.stream[h.dir]
+        cdef ctx_t* ctx = &self.ctx
         table_touch(&self.table, conn, h.ts_ns)
         if not stream.known:
             stream.known = 1
             stream.pos = h.pos
-        self.publish(conn, h.dir, h.pos + h.len_true)
+        publish(ctx, conn, h.dir, h.pos + h.len_true)
 
     cdef void data(self, conn_t* conn, event_header* h) noexcept:
         """Bytes at a position: what is missing before them is a hole, what is there twice is not read twice."""
@@ -357,6 +359,8 @@ cdef class Pipeline:
         if h.ts_ns > conn.seen_ns + ctx.unanswered_ns:
             flow_idle(ctx, &conn.flow, h.ts_ns)
         if not stream.known:
+            if h.pos and conn.flow.layer == NULL:
+                conn.flags |= CONN_JOINED       # nobody has said where it begins
             stream.known = 1
             stream.pos = h.pos
         ctx.input_used += h.len_cap
@@ -384,7 +388,7 @@ cdef class Pipeline:
                 ctx.counters[C_UNCAPTURED_BYTES] += gap
                 flow_hole(ctx, &conn.flow, h.dir, gap, h.flags & EVENT_F_FAULT, h.ts_ns)
             if ctx.unwanted != NULL and h.len_true >= UNWANTED_LEAST:
-                self.publish(conn, h.dir, stream.pos)
+                publish(ctx, conn, h.dir, stream.pos)
         table_touch(&self.table, conn, h.ts_ns)
         table_arm(ctx, &self.table, conn, h.ts_ns)
 
@@ -416,9 +420,11 @@ cdef class Pipeline:
         socket = table_find(&self.table, b.socket)
         if socket == conn:
             return
+        if conn.socket:
+            conn.client_source = CLIENT_NONE        # what was claimed in front of the socket that it was before
         if socket != NULL:
-            if socket.role and not conn.role:
-                conn.role = socket.role
+            if not conn.role:
+                self.learn_role(conn, socket.role)
             if not socket_known(conn) and socket_known(socket):
                 self.ends(conn, socket.local, socket.remote, socket.local_port, socket.remote_port)
             conn.client_source = socket.client_source       # a preamble stands in front of the ciphertext
@@ -430,16 +436,23 @@ cdef class Pipeline:
                 conn.held += held - (ctx.pool.bytes - ctx.free_bytes)   # what it held was not this one's (account)
             else:
                 table_bind(&self.table, socket, 0)      # it was another object's: the newer one has it
-        if b.role:
-            conn.role = b.role
+        self.learn_role(conn, b.role)
         if b.local_port or b.remote_port:
             self.ends(conn, b.local, b.remote, b.local_port, b.remote_port)
-        if conn.flow.layer == NULL and conn.role:
-            conn.dir_request = DIR_IN if conn.role == ROLE_SERVER else DIR_OUT
         table_bind(&self.table, conn, b.socket)
         conn.flags |= CONN_TLS
         buf_free(&ctx.pool, &conn.constant)
         self.choose(conn)
+
+    cdef void learn_role(self, conn_t* conn, uint8_t role) noexcept:
+        """Who accepted and who connected is known, if `role` says so: what had been guessed from bytes of a body is over."""
+        cdef uint8_t d = DIR_IN if role == ROLE_SERVER else DIR_OUT
+        if role == ROLE_UNKNOWN:
+            return
+        conn.role = role
+        if conn.dir_request != DIR_UNKNOWN and conn.dir_request != d:
+            flow_rejoin(&self.ctx, &conn.flow, 0)
+            conn.dir_request = d
 
     cdef inline void ends(self, conn_t* conn, const uint8_t* local, const uint8_t* remote, uint16_t local_port,
                           uint16_t remote_port) noexcept:
@@ -447,19 +460,6 @@ cdef class Pipeline:
         memcpy(conn.remote, remote, 16)
         conn.local_port = local_port
         conn.remote_port = remote_port
-
-    cdef void publish(self, conn_t* conn, uint32_t d, uint64_t pos) noexcept:
-        """Tell the kernel up to where it needs to copy no more bytes of this direction, if that is known and far."""
-        cdef uint64_t until = UNWANTED_ALL if conn.flags & CONN_IGNORED else flow_unwanted(&self.ctx, &conn.flow, d, pos)
-        cdef uint64_t h
-        cdef stream_t* stream = &conn.stream[d]
-        if self.ctx.unwanted == NULL or until <= pos + UNWANTED_LEAST or until == stream.unwanted:
-            return
-        stream.unwanted = until
-        h = ((conn.id >> 12) ^ (conn.id << 52)) * 0x9E3779B97F4A7C15ULL
-        # one aligned store: the kernel reads it whole
-        self.ctx.unwanted[((h >> 20) & (self.ctx.unwanted_words // 2 - 1)) * 2 + d] = ((h >> 4) & 0xFFFF) << 48 | (
-            until if until < UNWANTED_ALL else UNWANTED_ALL)
 
     cdef inline void account(self, conn_t* conn, size_t before) noexcept:
         """What the event has made the connection hold; limits."""
@@ -490,17 +490,14 @@ cdef class Pipeline:
         """Ends, role and first positions are known."""
         cdef ctx_t* ctx = &self.ctx
         cdef uint32_t i
-        if o.role:
-            conn.role = o.role
-            i = DIR_IN if o.role == ROLE_SERVER else DIR_OUT
-            if conn.dir_request != DIR_UNKNOWN and conn.dir_request != i:
-                flow_rejoin(ctx, &conn.flow, 0)     # it had been guessed from bytes of a body
-                conn.dir_request = <uint8_t>i
+        self.learn_role(conn, o.role)
         self.ends(conn, o.local, o.remote, o.local_port, o.remote_port)
         if o.h.source != SOURCE_SYSCALL:
             conn.flags |= CONN_TLS
             if o.h.type == EVENT_OPEN and conn.source == SOURCE_SYSCALL:
                 self.change_source(conn, o.h.source)
+                if o.start == START_REJOIN:
+                    conn.flags |= CONN_JOINED
         if (o.h.type == EVENT_OPEN and o.start != START_REJOIN and not conn.flags & CONN_OPENED
                 and not conn.stream[0].known and not conn.stream[1].known):
             conn.flags |= CONN_OPENED
@@ -523,26 +520,27 @@ cdef class Pipeline:
         cdef ctx_t* ctx = &self.ctx
         cdef uint16_t server_port
         cdef uint32_t i
-        if self.any_chosen:
-            # a connection is chosen by either of its ports; one whose ports are not known yet is not
-            if not (self.port_rule[conn.local_port] | self.port_rule[conn.remote_port]) & 2:
-                self.ignore(conn)
-            elif conn.flags & CONN_IGNORED:
-                conn.flags &= ~CONN_IGNORED & 0xFF
-                conn.flags |= CONN_JOINED
-                for i in range(2):
-                    conn.stream[i].known = 0
-        if conn.flags & CONN_IGNORED:
+        cdef bint was_ignored = conn.flags & CONN_IGNORED
+        # a connection is chosen by either of its ports; one whose ports are not known yet is not
+        if self.any_chosen and not (self.port_rule[conn.local_port] | self.port_rule[conn.remote_port]) & 2:
+            self.ignore(conn)
             return
         if ctx.disable_egress and conn.role == ROLE_CLIENT:
-            ctx.counters[C_FILTERED_EGRESS] += 1
+            ctx.counters[C_FILTERED_EGRESS] += not was_ignored
             self.ignore(conn)
             return
         if self.any_ignored:
             server_port = conn.remote_port if conn.role == ROLE_CLIENT else conn.local_port
             if server_port and self.port_rule[server_port] & 1:
-                ctx.counters[C_FILTERED_PORT] += 1
+                ctx.counters[C_FILTERED_PORT] += not was_ignored
                 self.ignore(conn)
+                return
+        if was_ignored:
+            conn.flags &= ~CONN_IGNORED & 0xFF
+            conn.flags |= CONN_JOINED
+            withdraw(ctx, conn)
+            for i in range(2):
+                conn.stream[i].known = 0
 
     cdef void ignore(self, conn_t* conn) noexcept:
         """A filter leaves the connection out, and what was already begun on it."""

@@ -85,7 +85,7 @@ cdef struct layer_t:
     const char* const* reasons   # names of the bits of exchange_t.reasons, NULL at the end; or NULL
     uint8_t joins                # can begin in the middle of a connection
     # Is this how it begins? On a NULL layer, with the first bytes of the client. What may become a beginning is one.
-    bint (*detect)(const uint8_t* p, size_t n) noexcept nogil
+    bint (*detect)(const flow_t* flow, const uint8_t* p, size_t n) noexcept nogil
     # Makes flow.state; CONN_JOINED: bytes went by that nobody saw. 0, or -1 when memory is out.
     int (*open)(ctx_t* ctx, flow_t* flow) noexcept
     # `n` bytes, all of one event, at the expected position. Unless FEED_ALL, `used` are used.
@@ -252,6 +252,7 @@ cdef struct ghost_t:
     uint8_t tls
     uint8_t holds
     uint8_t dir_request
+    uint64_t socket               # its second name
 
 
 cdef enum:

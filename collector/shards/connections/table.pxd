@@ -27,7 +27,8 @@ cdef int table_init(table_t* t, uint32_t max_connections, size_t max_bytes) noex
 cdef conn_t* table_find(table_t* t, uint64_t conn_id) noexcept nogil
 cdef conn_t* table_add(ctx_t* ctx, table_t* t, uint64_t conn_id, uint32_t tgid, uint16_t ring) noexcept
 cdef void table_bind(table_t* t, conn_t* conn, uint64_t socket) noexcept
-cdef bint table_recall(ctx_t* ctx, conn_t* conn) noexcept
+cdef bint table_recall(ctx_t* ctx, table_t* t, conn_t* conn) noexcept
+cdef void table_released(ctx_t* ctx, uint64_t conn_id) noexcept nogil
 cdef void table_touch(table_t* t, conn_t* conn, uint64_t now) noexcept nogil
 cdef void table_arm(ctx_t* ctx, table_t* t, conn_t* conn, uint64_t now) noexcept
 cdef void table_tick(ctx_t* ctx, table_t* t, uint64_t now) noexcept

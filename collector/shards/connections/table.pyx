@@ -280,6 +280,7 @@ cdef void keep_ghost(ctx_t* ctx, conn_t* conn) noexcept nogil:
     place.source = conn.source
     place.tls = conn.flags & CONN_TLS != 0
     place.holds = conn.holds
+    place.socket = conn.socket
     place.dir_request = conn.dir_request
     place.layer = conn.flow.layer
     place.word = <uint64_t>NOT_AT_REST
@@ -289,7 +290,7 @@ cdef void keep_ghost(ctx_t* ctx, conn_t* conn) noexcept nogil:
     place.pos[1] = conn.stream[1].pos
 
 
-cdef bint table_recall(ctx_t* ctx, conn_t* conn) noexcept:
+cdef bint table_recall(ctx_t* ctx, table_t* t, conn_t* conn) noexcept:
     """Role and ends of a connection that was given up and goes on, if they are still known. True when it had stood between
     messages: then its positions are known too, and it goes on as if it had never been away."""
     cdef uint64_t at = mix(conn.id)
@@ -311,6 +312,8 @@ cdef bint table_recall(ctx_t* ctx, conn_t* conn) noexcept:
             if entry.tls:
                 conn.flags |= CONN_TLS
             conn.holds = entry.holds
+            if entry.socket and table_find(t, entry.socket) == NULL:
+                table_bind(t, conn, entry.socket)
             entry.seen_ns = 0       # the next one may have its place
             word = entry.word
             entry.word = <uint64_t>NOT_AT_REST      # once: what comes now is not known to a later reader of the entry
@@ -325,6 +328,15 @@ cdef bint table_recall(ctx_t* ctx, conn_t* conn) noexcept:
                 conn.stream[d].pos = entry.pos[d]
             return True
     return False
+
+
+cdef void table_released(ctx_t* ctx, uint64_t conn_id) noexcept nogil:
+    """A connection that was given up while its records were held back is a socket: they need not be any more."""
+    cdef uint64_t at = mix(conn_id)
+    cdef int i
+    for i in range(GHOST_PROBES):
+        if ctx.ghosts[(at + <uint64_t>i) & (GHOSTS - 1)].id == conn_id:
+            ctx.ghosts[(at + <uint64_t>i) & (GHOSTS - 1)].holds = 0
 
 
 cdef void table_limit(ctx_t* ctx, table_t* t) noexcept:

@@ -26,7 +26,7 @@ cdef bint open_layer(ctx_t* ctx, flow_t* flow, uint32_t d, const uint8_t* p, siz
         if conn.flags & CONN_JOINED:
             if layer.joins:
                 break
-        elif (n and layer.detect(p, n) and (d == conn.dir_request or conn.dir_request == DIR_UNKNOWN)):
+        elif (n and layer.detect(flow, p, n) and (d == conn.dir_request or conn.dir_request == DIR_UNKNOWN)):
             break
         i += 1
     if i >= LAYER_COUNT:
@@ -117,4 +117,3 @@ cdef void flow_close(ctx_t* ctx, flow_t* flow, uint32_t marks) noexcept:
     if flow.layer != NULL:
         flow.layer.close(ctx, flow, marks)
         flow.layer = NULL
-    buf_free(&ctx.pool, &ctx.handoff.kept)      # of a layer that was closed in the middle of handing on

@@ -6,7 +6,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from collector.shards.state cimport *
 
 
-cdef bint tunnel_detect(const uint8_t* p, size_t n) noexcept nogil:
+cdef bint tunnel_detect(const flow_t* flow, const uint8_t* p, size_t n) noexcept nogil:
     return False
 
 

@@ -151,3 +151,46 @@ def test_the_process_ends_and_the_shard_gives_up() -> None:
     assert (r["ip"], r["tls"], r["mark"]) == ("10.0.0.2:40000", "true", [])
     c.feed(abi.pack_exit(100, ts_ns=c.now))
     assert pipe.statistics()["connections"] == 0
+
+
+def test_what_was_seen_of_it_first_is_joined_where_nobody_says_that_it_begins() -> None:
+    c = bind(Conversation(conn=OBJECT, opened=False, source=TLS), role=abi.SERVER, local=LOCAL, remote=REMOTE)
+    c.positions = [500, 900]
+    (r,) = c.request(GET).response(OK).records()
+    assert "joined_mid_stream" in r["words"]
+    d = Conversation(conn=SOCKET)
+    d.feed(abi.pack_open(d.conn, ts_ns=d.now, role=abi.SERVER, start=abi.REJOIN, source=TLS))
+    d.source, d.positions = TLS, [500, 900]
+    (r,) = d.request(GET).response(OK).records()
+    assert "joined_mid_stream" in r["words"]
+
+
+def test_a_bind_mends_a_direction_that_was_guessed() -> None:
+    c = Conversation(conn=OBJECT, opened=False, source=TLS)
+    c.feed(abi.pack_open(OBJECT, ts_ns=c.now, role=abi.UNKNOWN, start=abi.MID, source=TLS))
+    c.send(abi.OUT, b"GET /part-of-a-body HTTP/1.1\r\nHost: h\r\n\r\n")
+    bind(c, role=abi.SERVER, local=LOCAL, remote=REMOTE)
+    for _ in range(3):
+        c.send(abi.IN, GET).send(abi.OUT, OK)
+    paths = [(r["path"], r["direction"]) for r in c.records()]
+    assert paths[-3:] == [("/x", "1")] * 3
+
+
+def test_a_claim_does_not_pass_from_one_socket_to_another_nor_come_out_of_the_plaintext() -> None:
+    pipe = pipeline()
+    Conversation(pipe, conn=SOCKET).request(PREAMBLE)
+    c = bind(tls_object(pipe), role=abi.SERVER).request(GET).response(OK)
+    assert [r.get("clientIp") for r in take(pipe)] == ["192.0.2.10:51000"]
+    bind(c, socket=ident(100, 6, 3), role=abi.SERVER, local=LOCAL, remote=("10.7.7.7", 7)).request(GET).response(OK)
+    assert [r.get("clientIp") for r in take(pipe)] == [None]
+    d = tls_object(pipe, conn=ident(100, 8)).request(b"PROXY TCP4 6.6.6.6 5.6.7.8 1 2\r\n").request(GET).response(OK)
+    assert all("clientIp" not in r for r in d.records())
+
+
+def test_a_bound_connection_that_was_given_up_keeps_its_second_name() -> None:
+    pipe = pipeline(max_connections=1)
+    c = bind(tls_object(pipe), role=abi.SERVER, local=LOCAL, remote=REMOTE).request(GET).response(OK)
+    Conversation(pipe, conn=ident(7, 7)).request(GET).response(OK)
+    c.request(GET).response(OK)
+    c.feed(abi.pack_close(SOCKET, ts_ns=c.now))
+    assert pipe.statistics()["connections"] == 0 and len(take(pipe)) == 3

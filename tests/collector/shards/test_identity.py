@@ -11,6 +11,7 @@ from collector.router import partition
 from tests.events import GET, OK, Conversation, ident, pipeline, take
 
 SECOND = b"GET /second HTTP/1.1\r\n\r\n"
+POST_LONG = b"POST /a HTTP/1.1\r\nContent-Length: 20000\r\n\r\n" + bytes(20000)
 
 
 def by(c: Conversation, tgid: int) -> Conversation:
@@ -205,3 +206,31 @@ def test_what_is_held_back_has_a_deadline() -> None:
     assert c.request(GET).response(OK).records()[0]["destIp"] == "10.0.0.1:80"
     counters = c.counters()
     assert (counters["unconfirmed_exchanges"], counters["timed_out"], counters["unanswered"]) == (1, 0, 0)
+
+
+def test_a_connection_that_is_chosen_late_is_wanted_again() -> None:
+    words = array.array("Q", [0] * 4096)
+    pipe = pipeline(only_ports=(80,))
+    pipe.use_unwanted(memoryview(words))
+    c = Conversation(pipe, local=("", 0), remote=("", 0)).request(POST_LONG).response(OK)
+    assert any(word & 0xFFFFFFFFFFFF for word in words)
+    c.feed(abi.pack_open(c.conn, ts_ns=c.now, type=abi.ADDRESS, local=("10.0.0.1", 80), remote=("10.0.0.2", 4)))
+    assert not any(word & 0xFFFFFFFFFFFF for word in words)
+
+
+def test_one_that_is_filtered_is_counted_once_however_often_it_is_told() -> None:
+    c = Conversation(role=abi.CLIENT, disable_egress=True, only_ports=(80,))
+    for _ in range(5):
+        c.feed(abi.pack_open(c.conn, ts_ns=c.now, type=abi.ADDRESS, role=abi.CLIENT, local=("10.0.0.1", 80),
+                             remote=("10.0.0.2", 4)))
+    assert c.counters()["filtered_egress"] == 1
+
+
+def test_one_that_turns_out_to_be_a_socket_after_it_was_given_up_is_recorded() -> None:
+    pipe = pipeline(max_connections=1)
+    c = Conversation(pipe, start=abi.UNCONFIRMED).request(GET).response(OK)
+    Conversation(pipe, conn=ident(7, 7)).request(GET).response(OK)
+    c.feed(abi.pack_open(c.conn, ts_ns=c.now, type=abi.ADDRESS, local=("10.0.0.1", 80), remote=("10.0.0.2", 1)))
+    take(pipe)
+    c.request(GET).response(OK)
+    assert len(take(pipe)) == 1

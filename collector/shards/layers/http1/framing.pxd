@@ -1,10 +1,12 @@
 """The framing of one direction; see framing.pyx."""
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.string cimport memset
 
 from collector.shards.http.exchanges cimport side_t, REQUEST, RESPONSE
 from collector.shards.layers.http1.pairing cimport message_done
 from collector.shards.layers.http1.state cimport *
+from collector.shards.memory cimport buf_t
 from collector.shards.state cimport FEED_ALL, FEED_SWITCH, ctx_t, feed_t, flow_t
 
 cdef feed_t http1_data(ctx_t* ctx, flow_t* flow, uint32_t d, const uint8_t* p, size_t n, uint64_t ts,
@@ -49,4 +51,8 @@ cdef inline feed_t over(ctx_t* ctx, http1_t* c) noexcept nogil:
     if not c.left:
         return FEED_ALL
     ctx.handoff.protocol = b"tunnel"
+    ctx.handoff.kept = c.rest
+    ctx.handoff.kept_dir = c.rest_dir
+    ctx.handoff.kept_ns = c.rest_ns
+    memset(&c.rest, 0, sizeof(buf_t))
     return FEED_SWITCH

@@ -20,7 +20,7 @@ Complexity: every byte is looked at once (a head that arrives in pieces: at most
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.string cimport memchr, memset
+from libc.string cimport memchr
 
 from collector.shards.http.exchanges cimport exchange_body
 from collector.shards.layers.http1.chunked cimport chunk_size
@@ -177,13 +177,9 @@ cdef void release_parked(ctx_t* ctx, http1_t* c, uint32_t d, uint64_t ts) noexce
 cdef void read_again(ctx_t* ctx, http1_t* c, uint32_t d, buf_t* held, uint64_t ts) noexcept:
     """Read bytes that had waited, and free them. What is not HTTP's any more is handed on."""
     cdef size_t used = read_half(ctx, c, d, <const uint8_t*>held.data, held.len, ts)
-    cdef buf_t rest
-    if used < held.len and ctx.handoff.kept.data == NULL:
-        memset(&rest, 0, sizeof(buf_t))
-        if buf_append(&ctx.pool, &rest, held.data + used, held.len - used) == 0:
-            ctx.handoff.kept = rest
-            ctx.handoff.kept_dir = <uint8_t>d
-            ctx.handoff.kept_ns = ts
+    if used < held.len and c.rest.len == 0 and buf_append(&ctx.pool, &c.rest, held.data + used, held.len - used) == 0:
+        c.rest_dir = <uint8_t>d
+        c.rest_ns = ts
     buf_free(&ctx.pool, held)
 
 

@@ -21,7 +21,7 @@ cdef enum:
     EVERYTHING = -1     # unwanted: up to the end
 
 
-cdef bint http1_detect(const uint8_t* p, size_t n) noexcept nogil:
+cdef bint http1_detect(const flow_t* flow, const uint8_t* p, size_t n) noexcept nogil:
     """Whatever no other layer has taken: what it is not, it counts."""
     return True
 
@@ -198,6 +198,7 @@ cdef void http1_close(ctx_t* ctx, flow_t* flow, uint32_t marks) noexcept:
     record_what_waits(ctx, c, marks)
     receive_clear(&ctx.pool, &c.half[0].part)
     receive_clear(&ctx.pool, &c.half[1].part)
+    buf_free(&ctx.pool, &c.rest)
     ctx.pool.bytes -= sizeof(http1_t)
     free(c)
     flow.state = NULL

@@ -4,6 +4,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from collector.shards.http.fields cimport field_t, fields_t, request_t, response_t
 from collector.shards.http.message cimport exchange_t
+from collector.shards.memory cimport buf_t
 from collector.shards.receive cimport receive_t
 from collector.shards.state cimport conn_t, flow_t
 
@@ -131,3 +132,6 @@ cdef struct http1_t:
     uint8_t not_http     # counted as such
     uint8_t left         # HTTP is over: what follows is another protocol
     uint8_t unparked     # the other direction may go on with what it parked
+    uint8_t rest_dir
+    uint64_t rest_ns
+    buf_t rest           # bytes that waited and are not HTTP's any more: for who comes behind

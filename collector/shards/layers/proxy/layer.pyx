@@ -9,6 +9,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcmp, memcpy, memset
 
+from collector.abi cimport SOURCE_SYSCALL
 from collector.shards.layers.proxy.preamble cimport parse_preamble, preamble_t
 from collector.shards.memory cimport buf_append
 from collector.shards.receive cimport receive_clear, receive_t, receive_take
@@ -49,9 +50,10 @@ cdef int64_t read_preamble(const uint8_t* p, size_t n, preamble_t* preamble) noe
     return length
 
 
-cdef bint proxy_detect(const uint8_t* p, size_t n) noexcept nogil:
+cdef bint proxy_detect(const flow_t* flow, const uint8_t* p, size_t n) noexcept nogil:
+    """In front of the bytes of a socket only: inside TLS the client could claim whatever it likes."""
     cdef preamble_t preamble
-    return read_preamble(p, n, &preamble) >= 0
+    return flow.conn.source == SOURCE_SYSCALL and read_preamble(p, n, &preamble) >= 0
 
 
 cdef int proxy_open(ctx_t* ctx, flow_t* flow) noexcept:

@@ -27,7 +27,7 @@ cdef struct toy_t:
     uint8_t greeted
 
 
-cdef bint toy_detect(const uint8_t* p, size_t n) noexcept nogil:
+cdef bint toy_detect(const flow_t* flow, const uint8_t* p, size_t n) noexcept nogil:
     return memcmp(p, b"TOY\n", n if n < 4 else 4) == 0
 
 

@@ -1,0 +1,1 @@
+"""unwanted.pyx has no names for Python: its functions are for Cython (unwanted.pxd)."""
