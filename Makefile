@@ -37,17 +37,15 @@ fuzz:  ## the compiled core under a fuzzer, with sanitizers; TIME=60: seconds, a
 PY := collector tests setup.py
 # bpf/headers are the kernel's, in its words
 C = $(shell find bpf -name headers -prune -o -name '*.[ch]' -print; find collector -name '*.h'; find tests -name '*.c')
-lint:  ## style of Python, Cython and C
+lint:  ## style of Python, Cython and C, and that the formatters would change nothing
 	$(BIN)/ruff check $(PY)
+	$(BIN)/ruff format --check --quiet $(PY)
 	PATH=$(BIN):$$PATH cython-lint collector
 	clang-format --dry-run --Werror $(C)
 
 format:  ## write the sources as the formatters want them
 	$(BIN)/ruff format $(PY)
 	clang-format -i $(C)
-
-format-check:  ## would `make format` change anything?
-	$(BIN)/ruff format --check $(PY)
 
 # Each compiled module has a .pyi; stubtest compares it with the module.
 STUBS = $(subst /,.,$(basename $(shell find collector -name '*.pyi')))
@@ -63,5 +61,5 @@ docs:  ## generated pages
 help:  ## this list
 	@awk 'BEGIN {FS = ":.*##"} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*##/ {printf "  %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-.PHONY: build test test-bpf test-live debug-build debug-test bench fuzz lint format format-check types docs help
+.PHONY: build test test-bpf test-live debug-build debug-test bench fuzz lint format types docs help
 .DEFAULT_GOAL := help

@@ -22,13 +22,26 @@ HERE = Path(__file__).parent
 if DEBUG and ("--inplace" in sys.argv or "-i" in sys.argv):
     raise SystemExit("an ordinary Python cannot import a debug build, so it is not made in place: see make debug-build")
 
-flags = ["-std=c11", "-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-cast-function-type",
-         "-Wno-missing-field-initializers"]
+flags = [
+    "-std=c11",
+    "-Wall",
+    "-Wextra",
+    "-Wno-unused-parameter",
+    "-Wno-cast-function-type",
+    "-Wno-missing-field-initializers",
+]
 if DEBUG:
     # Python's own flags make signed overflow defined (-fwrapv) and fortify memcpy, which hides what the sanitizers report
     checks = "-fsanitize=address,undefined" + (",fuzzer-no-link" if FUZZ else "")
-    flags += ["-O2", "-g", "-fno-omit-frame-pointer", "-fno-wrapv", "-U_FORTIFY_SOURCE", checks,
-              "-fno-sanitize-recover=undefined"]
+    flags += [
+        "-O2",
+        "-g",
+        "-fno-omit-frame-pointer",
+        "-fno-wrapv",
+        "-U_FORTIFY_SOURCE",
+        checks,
+        "-fno-sanitize-recover=undefined",
+    ]
     link = [checks]
 else:
     flags += ["-O3", "-g1"]

@@ -67,49 +67,67 @@ Ask the collector that runs on this node, over a Unix socket below COLLECTOR_RUN
 reach. Works whoever has the health port. Exit codes: 0 ready, 1 not ready, 3 no collector answers.
 """
 
-SHARED_HELP = ("take FILE as it is: a link, another user's file, one that others can read or that has further names "
-               "(otherwise refused, and its mode becomes 0600)")
+SHARED_HELP = (
+    "take FILE as it is: a link, another user's file, one that others can read or that has further names "
+    "(otherwise refused, and its mode becomes 0600)"
+)
 
 
 def parser() -> argparse.ArgumentParser:
     """The whole command line."""
     formatter = argparse.RawDescriptionHelpFormatter
     top = argparse.ArgumentParser(
-        prog="collector", formatter_class=formatter, epilog=EPILOG,
-        description="Sees the HTTP APIs of this Linux node with eBPF and delivers one JSON record per exchange.")
+        prog="collector",
+        formatter_class=formatter,
+        epilog=EPILOG,
+        description="Sees the HTTP APIs of this Linux node with eBPF and delivers one JSON record per exchange.",
+    )
     top.add_argument("--version", action="version", version=f"collector {__version__}")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
 
     run = commands.add_parser("run", help="capture this host", description=RUN_HELP, formatter_class=formatter)
     run.add_argument("--output", metavar=destinations.METAVAR, help="where records go (default: COLLECTOR_OUTPUT)")
     run.add_argument("--record", metavar="FILE", help="also write the raw events to FILE (mode 0600, at most 1 GiB)")
-    run.add_argument("--pid", type=_positive, action="append", default=[], metavar="P",
-                     help="only this process (repeatable)")
-    run.add_argument("--port", type=_port, action="append", default=[], metavar="P",
-                     help="only connections with this local or remote port (repeatable)")
+    run.add_argument(
+        "--pid", type=_positive, action="append", default=[], metavar="P", help="only this process (repeatable)"
+    )
+    run.add_argument(
+        "--port",
+        type=_port,
+        action="append",
+        default=[],
+        metavar="P",
+        help="only connections with this local or remote port (repeatable)",
+    )
     run.add_argument("--shared-files", action="store_true", help=SHARED_HELP)
     run.add_argument("--duration", type=_seconds, metavar="S", help="stop after S seconds of capture")
 
-    replay = commands.add_parser("replay", help="process recorded traffic", description=REPLAY_HELP,
-                                 formatter_class=formatter)
+    replay = commands.add_parser(
+        "replay", help="process recorded traffic", description=REPLAY_HELP, formatter_class=formatter
+    )
     replay.add_argument("files", nargs="+", metavar="FILE")
     replay.add_argument("--output", metavar=destinations.METAVAR, help="where records go (default: COLLECTOR_OUTPUT)")
     replay.add_argument("--shared-files", action="store_true", help=SHARED_HELP)
     replay.add_argument("--shards", type=_positive, metavar="N", help="number of shards (default: COLLECTOR_SHARDS)")
 
-    status = commands.add_parser("status", help="ask the collector of this node how it is", description=STATUS_HELP,
-                                 formatter_class=formatter)
+    status = commands.add_parser(
+        "status", help="ask the collector of this node how it is", description=STATUS_HELP, formatter_class=formatter
+    )
     what = status.add_mutually_exclusive_group()
     what.add_argument("--ready", action="store_true", help="exit 0 when it captures (this is the default)")
     what.add_argument("--live", action="store_true", help="exit 0 unless it cannot repair itself")
     status.add_argument("--json", action="store_true", help="print everything as one JSON object")
 
-    commands.add_parser("check", help="check whether capture is possible on this host",
-                        description="Print what capture needs, what was found, and what to do. Exit code 69 when "
-                        "capture is impossible.")
-    shown = commands.add_parser("config", help="print the settings in force",
-                                description="Print the variables that act, with type, unit, default, effective value and "
-                                "its source.")
+    commands.add_parser(
+        "check",
+        help="check whether capture is possible on this host",
+        description="Print what capture needs, what was found, and what to do. Exit code 69 when capture is impossible.",
+    )
+    shown = commands.add_parser(
+        "config",
+        help="print the settings in force",
+        description="Print the variables that act, with type, unit, default, effective value and its source.",
+    )
     shown.add_argument("--all", action="store_true", help="also those that are only accepted, with what becomes of them")
     return top
 
@@ -191,7 +209,8 @@ def _summary(totals: dict[str, int], what: str) -> None:
     logs.say(
         f"collector: {what}: {totals['records']} records ({totals['records_marked']} marked), "
         f"{totals['sink_delivered_records']} delivered, {totals['sink_dropped_records']} dropped, "
-        f"{totals['sink_failed_records']} failed{left}; {totals['events']} events, {lost} lost, {totals['holes']} holes")
+        f"{totals['sink_failed_records']} failed{left}; {totals['events']} events, {lost} lost, {totals['holes']} holes"
+    )
 
 
 def _finish(supervisor: Supervisor, settings: config.Config, what: str) -> int:
@@ -220,14 +239,28 @@ def replay(settings: config.Config, output: destinations.Output, options: argpar
     fd = output.open(shared=options.shared_files)
     if fd is not None and any(os.path.samestat(os.fstat(fd), os.stat(path)) for path in options.files):
         raise ConfigError(f"--output {options.output!r}: is one of the recordings")
-    return _finish(Supervisor(Plan(
-        supervisor=SupervisorSettings.of(settings, live=False, ends_by_itself=True),
-        shard=ShardSettings.of(settings, shards=settings.shards, want_details=output.destination.wants_details,
-                               record_prefix="replay-", daemonset_id=str(uuid.UUID(int=0))),
-        loader=ReplaySettings(files=tuple(os.path.abspath(path) for path in options.files)),
-        sink=output.settings(settings, lossless=True, ordered=True, stop_seconds=3600.0),
-        output_fd=fd, reopen=output.reopen(shared=options.shared_files),
-        directory=tempfile.mkdtemp(prefix="collector-"), directory_exists=True)), settings, "replayed")
+    return _finish(
+        Supervisor(
+            Plan(
+                supervisor=SupervisorSettings.of(settings, live=False, ends_by_itself=True),
+                shard=ShardSettings.of(
+                    settings,
+                    shards=settings.shards,
+                    want_details=output.destination.wants_details,
+                    record_prefix="replay-",
+                    daemonset_id=str(uuid.UUID(int=0)),
+                ),
+                loader=ReplaySettings(files=tuple(os.path.abspath(path) for path in options.files)),
+                sink=output.settings(settings, lossless=True, ordered=True, stop_seconds=3600.0),
+                output_fd=fd,
+                reopen=output.reopen(shared=options.shared_files),
+                directory=tempfile.mkdtemp(prefix="collector-"),
+                directory_exists=True,
+            )
+        ),
+        settings,
+        "replayed",
+    )
 
 
 def _process(number: int) -> int:
@@ -246,8 +279,12 @@ def _process(number: int) -> int:
     return tgid
 
 
-def run(settings: config.Config, output: destinations.Output, options: argparse.Namespace,
-        loader: Mapping[str, Any] | None = None) -> int:
+def run(
+    settings: config.Config,
+    output: destinations.Output,
+    options: argparse.Namespace,
+    loader: Mapping[str, Any] | None = None,
+) -> int:
     """`collector run`. ``loader``: as in `main`."""
     from collector.loader import capturefile, preflight
     from collector.router import partition
@@ -262,25 +299,49 @@ def run(settings: config.Config, output: destinations.Output, options: argparse.
         fd = output.open(shared=options.shared_files)
         fds = []
         if options.record:
-            fds.append(files.open_for_records(options.record, os.O_RDWR | os.O_TRUNC, "--record",
-                                              shared=options.shared_files))
+            fds.append(
+                files.open_for_records(options.record, os.O_RDWR | os.O_TRUNC, "--record", shared=options.shared_files)
+            )
             if stat.S_ISFIFO(os.fstat(fds[0]).st_mode):  # one that is not read would hold capture up
                 raise ConfigError(f"--record {options.record!r}: is a pipe; a file is needed")
             if fd is not None and stat.S_ISREG(os.fstat(fd).st_mode) and os.path.samestat(os.fstat(fd), os.fstat(fds[0])):
                 raise ConfigError(f"--record {options.record!r}: is the output")
-        return _finish(Supervisor(Plan(
-            supervisor=SupervisorSettings.of(
-                settings, duration_seconds=options.duration,
-                announcement=_announcement(settings, output, options.port, pids)),
-            shard=ShardSettings.of(
-                settings, shards=settings.shards, want_details=output.destination.wants_details,
-                only_ports=tuple(options.port), record_prefix=capturefile.boot_id() + "-", daemonset_id=str(uuid.uuid4())),
-            loader=replace(LoaderSettings.of(
-                settings, rings=partition.ring_count(settings.shards, os.cpu_count() or 1), pids=pids,
-                record_limit=capturefile.DEFAULT_LIMIT_BYTES if options.record else 0), **(loader or {})),
-            sink=output.settings(settings),
-            loader_fds=fds, output_fd=fd, reopen=output.reopen(shared=options.shared_files),
-            directory=within(lock.fd, f"run-{os.getpid()}"), health_directory=lock.fd)), settings, "stopped")
+        return _finish(
+            Supervisor(
+                Plan(
+                    supervisor=SupervisorSettings.of(
+                        settings,
+                        duration_seconds=options.duration,
+                        announcement=_announcement(settings, output, options.port, pids),
+                    ),
+                    shard=ShardSettings.of(
+                        settings,
+                        shards=settings.shards,
+                        want_details=output.destination.wants_details,
+                        only_ports=tuple(options.port),
+                        record_prefix=capturefile.boot_id() + "-",
+                        daemonset_id=str(uuid.uuid4()),
+                    ),
+                    loader=replace(
+                        LoaderSettings.of(
+                            settings,
+                            rings=partition.ring_count(settings.shards, os.cpu_count() or 1),
+                            pids=pids,
+                            record_limit=capturefile.DEFAULT_LIMIT_BYTES if options.record else 0,
+                        ),
+                        **(loader or {}),
+                    ),
+                    sink=output.settings(settings),
+                    loader_fds=fds,
+                    output_fd=fd,
+                    reopen=output.reopen(shared=options.shared_files),
+                    directory=within(lock.fd, f"run-{os.getpid()}"),
+                    health_directory=lock.fd,
+                )
+            ),
+            settings,
+            "stopped",
+        )
 
 
 def _announcement(settings: config.Config, output: destinations.Output, ports: Sequence[int], pids: Sequence[int]) -> str:
@@ -290,8 +351,10 @@ def _announcement(settings: config.Config, output: destinations.Output, ports: S
         what = "HTTP/1 of process " + ", ".join(map(str, pids))
     if ports:
         what += " on port " + ", ".join(map(str, ports))
-    text = (f"collector {__version__}: capturing {what} -> {output.describe(settings)}; records hold headers and bodies, "
-            f"nothing is redacted; {_rules(settings.AKTO_MODULE_DISCOVERY_CONFIG)}")
+    text = (
+        f"collector {__version__}: capturing {what} -> {output.describe(settings)}; records hold headers and bodies, "
+        f"nothing is redacted; {_rules(settings.AKTO_MODULE_DISCOVERY_CONFIG)}"
+    )
     return text.replace("{", "{{").replace("}", "}}") + " [{attached}]"
 
 

@@ -146,8 +146,10 @@ _FORMS: dict[Callable[[str], Any], tuple[str, str]] = {
     parse_codec: ("word", "one of none, gzip, snappy, lz4, zstd"),
     parse_log_format: ("word", "text or json"),
     parse_header_name: ("name", "a header name of at most 63 bytes, or none"),
-    parse_networks: ("networks", "IPv4 or IPv6 networks without further address bits, several separated by commas, such as "
-                     "10.0.0.0/8,2001:db8::/32"),
+    parse_networks: (
+        "networks",
+        "IPv4 or IPv6 networks without further address bits, several separated by commas, such as 10.0.0.0/8,2001:db8::/32",
+    ),
 }
 
 
@@ -158,9 +160,21 @@ class Setting(Generic[T]):
     ``effect`` is ACTS, NO_EFFECT or NOT_YET. The variable has the name of the attribute.
     """
 
-    def __init__(self, parse: Callable[[str], T], default: T, section: str, description: str, unit: str = "",
-                 low: float | None = None, high: float | None = None, *, aliases: tuple[str, ...] = (), effect: str = ACTS,
-                 shown_default: str = "", secret: bool = False) -> None:
+    def __init__(
+        self,
+        parse: Callable[[str], T],
+        default: T,
+        section: str,
+        description: str,
+        unit: str = "",
+        low: float | None = None,
+        high: float | None = None,
+        *,
+        aliases: tuple[str, ...] = (),
+        effect: str = ACTS,
+        shown_default: str = "",
+        secret: bool = False,
+    ) -> None:
         self.name = ""
         self.parse = parse
         self.default = default
@@ -212,7 +226,8 @@ class Setting(Generic[T]):
         try:
             value = self.parse(text)
             if isinstance(value, (int, float)) and (
-                    self.low is not None and value < self.low or self.high is not None and value > self.high):
+                self.low is not None and value < self.low or self.high is not None and value > self.high
+            ):
                 raise ValueError
         except ValueError:
             shown = "(hidden)" if self.secret else repr(text)
@@ -230,7 +245,13 @@ def _filter_text(text: str) -> str:
 _FORMS[_filter_text] = ("JSON", "a JSON array of header rules (docs/records.md)")
 
 OURS, AKTO, DELIVERY, LIMITS, FILTERS, CAPTURE, PROCESS = (
-    "Collector", "Akto: other names", "Delivery", "Limits", "Filters", "Capture", "Process",
+    "Collector",
+    "Akto: other names",
+    "Delivery",
+    "Limits",
+    "Filters",
+    "Capture",
+    "Process",
 )
 
 
@@ -248,159 +269,232 @@ class Config:
 
     # -- Process
     COLLECTOR_SHARDS = Setting(
-        parse_int, 0, PROCESS,
-        "Number of shard processes. 0: the CPU limit of the container's cgroup, rounded up.", low=0, high=64)
+        parse_int,
+        0,
+        PROCESS,
+        "Number of shard processes. 0: the CPU limit of the container's cgroup, rounded up.",
+        low=0,
+        high=64,
+    )
     COLLECTOR_HEALTH_ADDRESS = Setting(
-        parse_address, "127.0.0.1:11226", PROCESS,
+        parse_address,
+        "127.0.0.1:11226",
+        PROCESS,
         "Where /healthz, /readyz and /metrics are served. Port 0 picks a free one. If another program has it, "
-        "capture starts all the same, and the port is tried again every few seconds.")
+        "capture starts all the same, and the port is tried again every few seconds.",
+    )
     COLLECTOR_RUNTIME_DIR = Setting(
-        parse_text, "/run/collector", PROCESS,
+        parse_text,
+        "/run/collector",
+        PROCESS,
         "Directory for the lock and for the sockets between the processes. Made with mode 0700; one that is there "
         "already stays as it is, and only `ebpf-api-collector` in it is ours. Refused where others could replace that: "
-        "a directory that they can write, without sticky bit, unless it is a mounted volume.")
-    COLLECTOR_LOG_FORMAT = Setting(
-        parse_log_format, "text", PROCESS, "Form of log lines on standard error.")
-    AKTO_LOG_LEVEL = Setting(
-        parse_log_level, "WARN", PROCESS, "Lowest level that is logged; OFF logs nothing.")
+        "a directory that they can write, without sticky bit, unless it is a mounted volume.",
+    )
+    COLLECTOR_LOG_FORMAT = Setting(parse_log_format, "text", PROCESS, "Form of log lines on standard error.")
+    AKTO_LOG_LEVEL = Setting(parse_log_level, "WARN", PROCESS, "Lowest level that is logged; OFF logs nothing.")
     # -- Capture
     COLLECTOR_RING_BYTES = Setting(
-        parse_int, 8 * MIB, CAPTURE,
-        "Size of each ring buffer; rounded up to a power of two.", "bytes", 65536, 1 << 30)
+        parse_int, 8 * MIB, CAPTURE, "Size of each ring buffer; rounded up to a power of two.", "bytes", 65536, 1 << 30
+    )
     COLLECTOR_HOOKS = Setting(
-        parse_hooks, "auto", CAPTURE,
+        parse_hooks,
+        "auto",
+        CAPTURE,
         "Hook variant: `tpx`, one tracepoint per covered call; `raw`, one for all calls, for kernels before 5.15; "
-        "`auto`, the first of them that loads.")
+        "`auto`, the first of them that loads.",
+    )
     COLLECTOR_IDENTITY = Setting(
-        parse_identity, "auto", CAPTURE,
+        parse_identity,
+        "auto",
+        CAPTURE,
         "What a connection is known by: `socket`, the kernel's own socket, which needs a kernel that describes itself "
-        "(BTF) and lets itself be read; `descriptor`, process and descriptor; `auto`, the first of them that loads.")
+        "(BTF) and lets itself be read; `descriptor`, process and descriptor; `auto`, the first of them that loads.",
+    )
     COLLECTOR_BODY_BYTES = Setting(
-        parse_int, 65536, CAPTURE,
-        "Body bytes kept per message; the rest is counted and marked.", "bytes", 0, 262144)
-    COLLECTOR_RESPONSE_BODIES = Setting(
-        parse_bool, True, CAPTURE, "Whether response bodies are kept at all.")
+        parse_int, 65536, CAPTURE, "Body bytes kept per message; the rest is counted and marked.", "bytes", 0, 262144
+    )
+    COLLECTOR_RESPONSE_BODIES = Setting(parse_bool, True, CAPTURE, "Whether response bodies are kept at all.")
     COLLECTOR_HEADER_BYTES = Setting(
-        parse_int, 65536, CAPTURE,
-        "Head bytes (start line and fields) kept per message.", "bytes", 1024, 262144)
-    COLLECTOR_UNIX_SOCKETS = Setting(
-        parse_bool, False, CAPTURE, "Also capture HTTP over Unix stream sockets.")
+        parse_int, 65536, CAPTURE, "Head bytes (start line and fields) kept per message.", "bytes", 1024, 262144
+    )
+    COLLECTOR_UNIX_SOCKETS = Setting(parse_bool, False, CAPTURE, "Also capture HTTP over Unix stream sockets.")
     COLLECTOR_REAL_IP_HEADER = Setting(
-        parse_header_name, "X-Real-IP", CAPTURE,
+        parse_header_name,
+        "X-Real-IP",
+        CAPTURE,
         "Request header that names the client when the connection comes from a proxy in COLLECTOR_TRUSTED_CIDRS: "
         "X-Forwarded-For and Forwarded are read as lists of hops, any other name as one address (docs/records.md, "
-        "`clientIp`). `none`: no header.")
+        "`clientIp`). `none`: no header.",
+    )
     COLLECTOR_TRUSTED_CIDRS = Setting(
-        parse_networks, "", CAPTURE,
+        parse_networks,
+        "",
+        CAPTURE,
         "Networks whose proxies are believed when they name the client in a header; several separated by commas.",
-        shown_default="none")
+        shown_default="none",
+    )
     CAPTURE_ALL = Setting(
-        parse_text, "true", CAPTURE,
-        "Akto's switch between plain and TLS capture. Plain system calls are always captured.", effect=NOT_YET)
-    CAPTURE_SSL = Setting(
-        parse_text, "", CAPTURE, "Akto's switch for TLS probes.", effect=NOT_YET)
+        parse_text,
+        "true",
+        CAPTURE,
+        "Akto's switch between plain and TLS capture. Plain system calls are always captured.",
+        effect=NOT_YET,
+    )
+    CAPTURE_SSL = Setting(parse_text, "", CAPTURE, "Akto's switch for TLS probes.", effect=NOT_YET)
     CAPTURE_EGRESS = Setting(
-        parse_text, "", CAPTURE,
-        "Akto swaps reads and writes with it. Both directions are always understood.", effect=NO_EFFECT)
+        parse_text,
+        "",
+        CAPTURE,
+        "Akto swaps reads and writes with it. Both directions are always understood.",
+        effect=NO_EFFECT,
+    )
     UPROBE_POLL_INTERVAL = Setting(
-        parse_int, 0, CAPTURE, "Akto's search interval for TLS libraries.", "seconds",
-        0, effect=NOT_YET)
+        parse_int, 0, CAPTURE, "Akto's search interval for TLS libraries.", "seconds", 0, effect=NOT_YET
+    )
     PROBE_ALL_PID = Setting(
-        parse_bool, False, CAPTURE, "Akto: probe TLS in processes outside containers too.",
-        effect=NOT_YET)
-    PROBE_PROCESS_NAMES = Setting(
-        parse_text, "", CAPTURE, "Akto: probe TLS in these programs only.", effect=NOT_YET)
-    TRACE_PIDS = Setting(
-        parse_text, "", CAPTURE, "Akto: capture these process ids only.", effect=NOT_YET)
-    TRACE_COMMS = Setting(
-        parse_text, "", CAPTURE, "Akto: capture these programs only.", effect=NOT_YET)
+        parse_bool, False, CAPTURE, "Akto: probe TLS in processes outside containers too.", effect=NOT_YET
+    )
+    PROBE_PROCESS_NAMES = Setting(parse_text, "", CAPTURE, "Akto: probe TLS in these programs only.", effect=NOT_YET)
+    TRACE_PIDS = Setting(parse_text, "", CAPTURE, "Akto: capture these process ids only.", effect=NOT_YET)
+    TRACE_COMMS = Setting(parse_text, "", CAPTURE, "Akto: capture these programs only.", effect=NOT_YET)
     AKTO_CONN_PREFILL = Setting(
-        parse_bool, False, CAPTURE,
-        "Connections open before the start are always recognised at their next message.", effect=NO_EFFECT)
+        parse_bool,
+        False,
+        CAPTURE,
+        "Connections open before the start are always recognised at their next message.",
+        effect=NO_EFFECT,
+    )
     AKTO_KERNEL_DROP_NON_HTTP_TRAFFIC = Setting(
-        parse_bool, True, CAPTURE,
-        "Connections that are not HTTP are always left out in the kernel.", effect=NO_EFFECT)
+        parse_bool, True, CAPTURE, "Connections that are not HTTP are always left out in the kernel.", effect=NO_EFFECT
+    )
     # -- Limits
     TRAFFIC_MAX_ACTIVE_CONN = Setting(
-        parse_int, 4096, LIMITS,
+        parse_int,
+        4096,
+        LIMITS,
         "Connections held by all shards together; each owns its share and a quarter more. Beyond it the least "
-        "recently active one is recorded as it stands (`evicted`) and forgotten.", "connections", 1, 10_000_000)
+        "recently active one is recorded as it stands (`evicted`) and forgotten.",
+        "connections",
+        1,
+        10_000_000,
+    )
     TRAFFIC_INACTIVITY_THRESHOLD = Setting(
-        parse_seconds, 3.0, LIMITS,
+        parse_seconds,
+        3.0,
+        LIMITS,
         "A connection silent for this long is inactive: no loss when it is given up because memory or "
         "TRAFFIC_MAX_ACTIVE_CONN is short (the one silent for longest always goes first). Nothing else follows from it.",
-        "seconds", 0.05, 86400)
+        "seconds",
+        0.05,
+        86400,
+    )
     COLLECTOR_UNANSWERED_SECS = Setting(
-        parse_seconds, 60.0, LIMITS,
+        parse_seconds,
+        60.0,
+        LIMITS,
         "An exchange of which neither side has sent a byte for this long is recorded as it stands: unanswered "
-        "(statusCode 0), or incomplete.", "seconds", 0.1, 86400)
+        "(statusCode 0), or incomplete.",
+        "seconds",
+        0.1,
+        86400,
+    )
     TRAFFIC_BUFFER_THRESHOLD = Setting(
-        parse_int, 400, LIMITS,
+        parse_int,
+        400,
+        LIMITS,
         "Proportional set size of all processes at which the shards give up the least recently active state.",
-        "MiB", 1, aliases=("AKTO_MEM_SOFT_LIMIT",))
+        "MiB",
+        1,
+        aliases=("AKTO_MEM_SOFT_LIMIT",),
+    )
     AKTO_MEM_THRESH_RESTART = Setting(
-        parse_int, 500, LIMITS,
+        parse_int,
+        500,
+        LIMITS,
         "Proportional set size of all processes at which the collector drains, delivers and exits with code 3.",
-        "MiB", 1, aliases=("AKTO_MEM_HARD_LIMIT",))
-    MODULE_MEM_CHECK_INTERVAL = Setting(
-        parse_int, 500, LIMITS, "Time between memory readings.", "milliseconds",
-        50, 60000)
+        "MiB",
+        1,
+        aliases=("AKTO_MEM_HARD_LIMIT",),
+    )
+    MODULE_MEM_CHECK_INTERVAL = Setting(parse_int, 500, LIMITS, "Time between memory readings.", "milliseconds", 50, 60000)
     SOCKET_DATA_EVENT_BYTES_THRESHOLD = Setting(
-        parse_int, 10 * MIB, LIMITS,
+        parse_int,
+        10 * MIB,
+        LIMITS,
         "What one connection may hold (bodies, heads, requests without answers); beyond, what waits on it is recorded "
-        "as it stands, marked `evicted`.", "bytes", 1)
+        "as it stands, marked `evicted`.",
+        "bytes",
+        1,
+    )
     TRAFFIC_SAMPLE_BUFFER_PER_MINUTE = Setting(
-        parse_int, -1, LIMITS,
+        parse_int,
+        -1,
+        LIMITS,
         "Captured payload per minute, split evenly among the shards; -1: no limit. Exchanges that begin beyond it are "
-        "followed, not recorded, and counted.", "MiB", -1)
+        "followed, not recorded, and counted.",
+        "MiB",
+        -1,
+    )
     OUTPUT_BANDWIDTH_LIMIT = Setting(
-        parse_int, -1, LIMITS,
+        parse_int,
+        -1,
+        LIMITS,
         "Records per minute, split evenly among the shards; -1: no limit. Records beyond it are left out and counted.",
-        "MiB", -1)
+        "MiB",
+        -1,
+    )
     # -- Filters
     AKTO_MODULE_DISCOVERY_CONFIG = Setting(
-        _filter_text, "", FILTERS,
+        _filter_text,
+        "",
+        FILTERS,
         "Header rules: which exchanges are recorded (docs/records.md). `akto-default`: what Akto's collector does when "
-        "nothing is set, leaving Istio gateway traffic out.", shown_default="no filter")
+        "nothing is set, leaving Istio gateway traffic out.",
+        shown_default="no filter",
+    )
     AKTO_IGNORE_IP_TRAFFIC = Setting(
-        parse_bool, False, FILTERS,
-        "Leave out requests whose Host is an IP address (IPv4, IPv6, with or without port) or missing.")
+        parse_bool,
+        False,
+        FILTERS,
+        "Leave out requests whose Host is an IP address (IPv4, IPv6, with or without port) or missing.",
+    )
     AKTO_IGNORE_CLOUD_METADATA_CALLS = Setting(
-        parse_bool, False, FILTERS,
-        "Leave out calls to the clouds' instance metadata addresses and names, with or without port.")
+        parse_bool,
+        False,
+        FILTERS,
+        "Leave out calls to the clouds' instance metadata addresses and names, with or without port.",
+    )
     TRAFFIC_DISABLE_EGRESS = Setting(
-        parse_bool, False, FILTERS,
-        "Leave out exchanges in which the traced process is the client (direction 2).")
+        parse_bool, False, FILTERS, "Leave out exchanges in which the traced process is the client (direction 2)."
+    )
     TRAFFIC_IGNORE_DEFAULT_PORTS = Setting(
-        parse_bool, True, FILTERS,
+        parse_bool,
+        True,
+        FILTERS,
         "Leave out connections to Kafka (9092, 19092, 29092), ZooKeeper (2181), MongoDB (27017) and Redis "
-        "(6379) server ports.")
+        "(6379) server ports.",
+    )
     # -- Delivery
     COLLECTOR_OUTPUT = Setting(
-        parse_text, "", DELIVERY,
+        parse_text,
+        "",
+        DELIVERY,
         "`kafka`, `-` (JSON lines on standard output), `null`, or a file's path.",
-        shown_default="kafka when a broker is set, else -")
-    COLLECTOR_KAFKA_TOPIC = Setting(
-        parse_text, "akto.api.logs", DELIVERY, "Topic of the records.")
-    COLLECTOR_COMPRESSION = Setting(
-        parse_codec, "lz4", DELIVERY, "Codec of Kafka batches.")
+        shown_default="kafka when a broker is set, else -",
+    )
+    COLLECTOR_KAFKA_TOPIC = Setting(parse_text, "akto.api.logs", DELIVERY, "Topic of the records.")
+    COLLECTOR_COMPRESSION = Setting(parse_codec, "lz4", DELIVERY, "Codec of Kafka batches.")
     COLLECTOR_SPOOL_DIR = Setting(
-        parse_text, "", DELIVERY,
-        "Directory for records while the destination is unavailable.", effect=NOT_YET)
-    COLLECTOR_SPOOL_BYTES = Setting(
-        parse_int, 1 << 30, DELIVERY, "Limit of that directory.", "bytes", 0,
-        effect=NOT_YET)
+        parse_text, "", DELIVERY, "Directory for records while the destination is unavailable.", effect=NOT_YET
+    )
+    COLLECTOR_SPOOL_BYTES = Setting(parse_int, 1 << 30, DELIVERY, "Limit of that directory.", "bytes", 0, effect=NOT_YET)
     AKTO_KAFKA_BROKER_MAL = Setting(
-        parse_brokers, "", DELIVERY, "Kafka brokers; wins over AKTO_KAFKA_BROKER_URL.",
-        shown_default="none")
-    AKTO_KAFKA_BROKER_URL = Setting(
-        parse_brokers, "", DELIVERY, "Kafka brokers.", shown_default="none")
-    AKTO_TRAFFIC_BATCH_SIZE = Setting(
-        parse_int, 100, DELIVERY, "Records at which a batch leaves.", "records", 1,
-        1_000_000)
-    AKTO_TRAFFIC_BATCH_TIME_SECS = Setting(
-        parse_seconds, 10.0, DELIVERY, "Age at which a batch leaves.", "seconds",
-        0, 3600)
+        parse_brokers, "", DELIVERY, "Kafka brokers; wins over AKTO_KAFKA_BROKER_URL.", shown_default="none"
+    )
+    AKTO_KAFKA_BROKER_URL = Setting(parse_brokers, "", DELIVERY, "Kafka brokers.", shown_default="none")
+    AKTO_TRAFFIC_BATCH_SIZE = Setting(parse_int, 100, DELIVERY, "Records at which a batch leaves.", "records", 1, 1_000_000)
+    AKTO_TRAFFIC_BATCH_TIME_SECS = Setting(parse_seconds, 10.0, DELIVERY, "Age at which a batch leaves.", "seconds", 0, 3600)
 
     def __init__(self, values: dict[str, Value], warnings: list[str] | None = None) -> None:
         self.values = values
@@ -427,10 +521,15 @@ def _declared() -> tuple[Setting[Any], ...]:
     for effect, names in akto_names.FURTHER.items():
         for name in names:
             setting = Setting(
-                parse_text, "", AKTO,
-                "See `collector/akto_names.py`; accepted so that Akto's manifests work as they are." if effect == NO_EFFECT
+                parse_text,
+                "",
+                AKTO,
+                "See `collector/akto_names.py`; accepted so that Akto's manifests work as they are."
+                if effect == NO_EFFECT
                 else "Known; comes with the part that it belongs to.",
-                effect=effect, secret="PASSWORD" in name or "TOKEN" in name)
+                effect=effect,
+                secret="PASSWORD" in name or "TOKEN" in name,
+            )
             setting.name = name
             further.append(setting)
     return (*(value for value in vars(Config).values() if isinstance(value, Setting)), *further)
@@ -443,7 +542,8 @@ _OTHER = frozenset({"COLLECTOR_CORPORA", "COLLECTOR_DEBUG", "COLLECTOR_REQUIRE_L
 _PREFIXES = ("COLLECTOR_", "AKTO_", "TRAFFIC_")
 # Docker links as Kubernetes still injects them for each service of the namespace.
 _SERVICE_LINK = re.compile(
-    r".*(_SERVICE_HOST|_SERVICE_PORT(_[A-Z0-9_]+)?|_PORT|_PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)$")
+    r".*(_SERVICE_HOST|_SERVICE_PORT(_[A-Z0-9_]+)?|_PORT|_PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)$"
+)
 
 IGNORED_PORTS = (9092, 19092, 29092, 2181, 27017, 6379)
 
@@ -467,8 +567,9 @@ def load(environ: Mapping[str, str] | None = None) -> Config:
             warnings.append(f"unknown variable {name}" + (f"; did you mean {near[0]}?" if near else ""))
     config = Config(values, warnings)
     if config.TRAFFIC_BUFFER_THRESHOLD > config.AKTO_MEM_THRESH_RESTART:
-        warnings.append("TRAFFIC_BUFFER_THRESHOLD is above AKTO_MEM_THRESH_RESTART: connection state is never shed before "
-                        "the restart")
+        warnings.append(
+            "TRAFFIC_BUFFER_THRESHOLD is above AKTO_MEM_THRESH_RESTART: connection state is never shed before the restart"
+        )
     for value in values.values():
         if value.source != "default" and value.setting.effect == NOT_YET:
             warnings.append(f"{value.source} is set, but does not act yet")

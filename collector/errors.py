@@ -67,8 +67,9 @@ class DestinationError(CollectorError):
     ``busy``: the destination is only slow to read: no failure, and not counted as one.
     """
 
-    def __init__(self, text: str, *, retriable: bool, retry_seconds: float = 1.0, attempts_at_end: int | None = 0,
-                 busy: bool = False) -> None:
+    def __init__(
+        self, text: str, *, retriable: bool, retry_seconds: float = 1.0, attempts_at_end: int | None = 0, busy: bool = False
+    ) -> None:
         super().__init__(text)
         self.retriable = retriable
         self.retry_seconds = retry_seconds

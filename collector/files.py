@@ -36,8 +36,7 @@ def _trusted(uid: int) -> bool:
 
 def writable_by_others(info: os.stat_result) -> bool:
     """Can users other than its owner and root make and rename entries in that directory?"""
-    return bool(info.st_mode & stat.S_IWOTH) or bool(
-        info.st_mode & stat.S_IWGRP and info.st_gid not in (0, os.getegid()))
+    return bool(info.st_mode & stat.S_IWOTH) or bool(info.st_mode & stat.S_IWGRP and info.st_gid not in (0, os.getegid()))
 
 
 def _others_make_entries(info: os.stat_result) -> bool:
@@ -72,8 +71,7 @@ def open_directory(path: str) -> int:
                 target = os.readlink("", dir_fd=there)
                 os.close(there)
                 info = os.fstat(here)
-                if _others_make_entries(info) or (
-                        info.st_mode & stat.S_IWGRP and has_acl(f"/proc/self/fd/{here}")):
+                if _others_make_entries(info) or (info.st_mode & stat.S_IWGRP and has_acl(f"/proc/self/fd/{here}")):
                     raise UnsafeFileError(f"{name!r} on the way is a link in a directory that others can write")
                 links += 1
                 if links > _MOST_LINKS:
@@ -82,8 +80,11 @@ def open_directory(path: str) -> int:
                     there = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=here)
                 else:
                     names.extendleft(reversed(target.split("/")))
-                    there = os.open("/" if target.startswith("/") else ".", _LOOK | os.O_DIRECTORY,
-                                    dir_fd=None if target.startswith("/") else here)
+                    there = os.open(
+                        "/" if target.startswith("/") else ".",
+                        _LOOK | os.O_DIRECTORY,
+                        dir_fd=None if target.startswith("/") else here,
+                    )
             elif not stat.S_ISDIR(os.fstat(there).st_mode):
                 os.close(there)
                 raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))

@@ -18,8 +18,13 @@ import os
 import sys
 import time
 
-LEVELS = {"DEBUG": logging.DEBUG, "INFO": logging.INFO, "WARN": logging.WARNING, "ERROR": logging.ERROR,
-          "OFF": logging.CRITICAL + 10}
+LEVELS = {
+    "DEBUG": logging.DEBUG,
+    "INFO": logging.INFO,
+    "WARN": logging.WARNING,
+    "ERROR": logging.ERROR,
+    "OFF": logging.CRITICAL + 10,
+}
 _BURST, _PERIOD = 20, 10.0
 
 
@@ -58,8 +63,12 @@ class PipeHandler(logging.Handler):
         message = record.getMessage()
         if record.exc_info:
             message += "\n" + logging.Formatter().formatException(record.exc_info)
-        line = json.dumps({"t": record.created, "level": record.levelname, "name": record.name,
-                           "message": message[:3000]}).encode() + b"\n"
+        line = (
+            json.dumps(
+                {"t": record.created, "level": record.levelname, "name": record.name, "message": message[:3000]}
+            ).encode()
+            + b"\n"
+        )
         # a pipe write of at most PIPE_BUF (4096) bytes is whole or not at all
         try:
             os.write(self._fd, line[:4095] + b"\n" if len(line) > 4096 else line)
@@ -83,8 +92,12 @@ class _TextFormatter(logging.Formatter):
 
 class _JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        out = {"time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z",
-               "level": record.levelname, "logger": record.name, "message": record.getMessage()}
+        out = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z",
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
         if record.exc_info:
             out["exception"] = self.formatException(record.exc_info)
         return json.dumps(out)

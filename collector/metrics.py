@@ -17,33 +17,125 @@ COUNTER, GAUGE = "counter", "gauge"
 
 # The numbers of the compiled core, in the order of their places in a shard's block (shards/state.pxd; a test compares).
 CORE_NAMES = (
-    "events", "event_bytes", "bad_events", "connections_opened", "connections_closed", "connections_not_http",
-    "records", "records_marked", "record_bytes", "records_dropped_size", "orphan_responses",
-    "filtered_rule", "filtered_ip_host", "filtered_metadata", "filtered_egress", "filtered_port",
-    "holes", "hole_bytes", "uncaptured_bytes", "overlaps", "resyncs", "skipped_bytes", "interim_responses",
-    "upgraded", "undecoded_bodies", "evicted_connections", "evicted_budget", "timed_out", "unanswered",
-    "suspect_events", "callback_errors", "unconfirmed_exchanges",
-    "evicted_connection_bytes", "sampled_out_exchanges", "records_dropped_bandwidth", "evicted_active_connections",
-    "refused_bodies", "other_source_bytes",
-    "connections", "queued_exchanges", "buffer_bytes", "current_connection", "input_bytes", "buffer_peak_bytes",
+    "events",
+    "event_bytes",
+    "bad_events",
+    "connections_opened",
+    "connections_closed",
+    "connections_not_http",
+    "records",
+    "records_marked",
+    "record_bytes",
+    "records_dropped_size",
+    "orphan_responses",
+    "filtered_rule",
+    "filtered_ip_host",
+    "filtered_metadata",
+    "filtered_egress",
+    "filtered_port",
+    "holes",
+    "hole_bytes",
+    "uncaptured_bytes",
+    "overlaps",
+    "resyncs",
+    "skipped_bytes",
+    "interim_responses",
+    "upgraded",
+    "undecoded_bodies",
+    "evicted_connections",
+    "evicted_budget",
+    "timed_out",
+    "unanswered",
+    "suspect_events",
+    "callback_errors",
+    "unconfirmed_exchanges",
+    "evicted_connection_bytes",
+    "sampled_out_exchanges",
+    "records_dropped_bandwidth",
+    "evicted_active_connections",
+    "refused_bodies",
+    "other_source_bytes",
+    "connections",
+    "queued_exchanges",
+    "buffer_bytes",
+    "current_connection",
+    "input_bytes",
+    "buffer_peak_bytes",
 )
 # Python-side numbers of each role, in the order of their place in the block (collector/counters.py, offset CORE).
 COMMON = ("heartbeat_ns", "cpu_ns", "log_lines_dropped", "ready")
-LOADER_NAMES = (*COMMON, "spans", "span_bytes", "spans_announced_again", "record_file_bytes",
-                "record_file_skipped_bytes", "addresses_resolved", "addresses_failed", "done",
-                "kernel_dropped_events", "kernel_dropped_bytes", "kernel_map_full", "kernel_not_http", "kernel_tls",
-                "kernel_http2", "kernel_faults", "probes",
-                "io_uring_setups", "ring_high_water_bytes", "kernel_unseen_bytes", "kernel_unwanted_bytes",
-                "kernel_bounded_bytes", "kernel_process_full", "kernel_entries_made", "kernel_entries_ended",
-                "kernel_entries_swept", "kernel_entries_stale",
-                "kernel_unplaced_bytes", "kernel_entries", "kernel_entries_pushed_out")
-SHARD_NAMES = (*COMMON, "messages", "batches", "batch_bytes", "batches_resent", "window_full", "refused_messages",
-               "in_flight_bytes", "records_acknowledged", "batches_without_slot")
-SINK_NAMES = (*COMMON, "batches", "records", "record_bytes", "delivered_records", "failed_records", "dropped_records",
-              "queue_bytes", "write_errors", "refused_messages", "destination_up", "unreadable_batches",
-              "output_state")
-SUPERVISOR_NAMES = ("restarts_loader", "restarts_shard", "restarts_sink", "memory_pss_bytes", "memory_checks",
-                    "shed", "lost_exchanges", "lost_state_bytes", "lost_records", "heartbeat_ns", "restarts_health")
+LOADER_NAMES = (
+    *COMMON,
+    "spans",
+    "span_bytes",
+    "spans_announced_again",
+    "record_file_bytes",
+    "record_file_skipped_bytes",
+    "addresses_resolved",
+    "addresses_failed",
+    "done",
+    "kernel_dropped_events",
+    "kernel_dropped_bytes",
+    "kernel_map_full",
+    "kernel_not_http",
+    "kernel_tls",
+    "kernel_http2",
+    "kernel_faults",
+    "probes",
+    "io_uring_setups",
+    "ring_high_water_bytes",
+    "kernel_unseen_bytes",
+    "kernel_unwanted_bytes",
+    "kernel_bounded_bytes",
+    "kernel_process_full",
+    "kernel_entries_made",
+    "kernel_entries_ended",
+    "kernel_entries_swept",
+    "kernel_entries_stale",
+    "kernel_unplaced_bytes",
+    "kernel_entries",
+    "kernel_entries_pushed_out",
+)
+SHARD_NAMES = (
+    *COMMON,
+    "messages",
+    "batches",
+    "batch_bytes",
+    "batches_resent",
+    "window_full",
+    "refused_messages",
+    "in_flight_bytes",
+    "records_acknowledged",
+    "batches_without_slot",
+)
+SINK_NAMES = (
+    *COMMON,
+    "batches",
+    "records",
+    "record_bytes",
+    "delivered_records",
+    "failed_records",
+    "dropped_records",
+    "queue_bytes",
+    "write_errors",
+    "refused_messages",
+    "destination_up",
+    "unreadable_batches",
+    "output_state",
+)
+SUPERVISOR_NAMES = (
+    "restarts_loader",
+    "restarts_shard",
+    "restarts_sink",
+    "memory_pss_bytes",
+    "memory_checks",
+    "shed",
+    "lost_exchanges",
+    "lost_state_bytes",
+    "lost_records",
+    "heartbeat_ns",
+    "restarts_health",
+)
 HEALTH_NAMES = (*COMMON, "requests", "pushed_out", "too_slow", "bad_requests")
 
 
@@ -54,8 +146,10 @@ UNSEEN_REASONS: dict[str, tuple[str, str]] = {
 }
 UNSEEN_NAMES = 64  # process names that are exported; further ones as "other"
 UNSEEN_METRIC = "collector_unseen_processes"
-UNSEEN_HELP = ("Processes whose traffic cannot be captured, by name: those that sent or received through io_uring, and "
-               "32-bit programs that were started or made calls. Their exchanges are missing, or marked.")
+UNSEEN_HELP = (
+    "Processes whose traffic cannot be captured, by name: those that sent or received through io_uring, and "
+    "32-bit programs that were started or made calls. Their exchanges are missing, or marked."
+)
 
 
 @dataclass(frozen=True)
@@ -74,28 +168,42 @@ def _core(name: str, key: str, help_: str, *labels: tuple[str, str], kind: str =
     return Metric(name, kind, "core", key, help_, labels)
 
 
-_HEALTH_REFUSED = ("Connections to the health pages that got no page: closed to make room for newer ones, too slow, or with "
-                   "a request that is none. Many: somebody attacks the port.")
+_HEALTH_REFUSED = (
+    "Connections to the health pages that got no page: closed to make room for newer ones, too slow, or with "
+    "a request that is none. Many: somebody attacks the port."
+)
 _FILTERED = "Exchanges and connections left out by a filter; the reason names the setting."
 _EVICTED = "Connections given up for a limit; with `connection_bytes` only what they held was."
 _LOST_EVENTS = "Events that the kernel could not hand over. Above zero: enlarge COLLECTOR_RING_BYTES or add shards."
 
 METRICS: tuple[Metric, ...] = (
     _core("collector_records", "records", "Records made from exchanges."),
-    _core("collector_records_marked", "records_marked",
-          "Records that carry a mark (docs/records.md). A rising share means loss or odd traffic: look at the others."),
+    _core(
+        "collector_records_marked",
+        "records_marked",
+        "Records that carry a mark (docs/records.md). A rising share means loss or odd traffic: look at the others.",
+    ),
     _core("collector_record_bytes", "record_bytes", "Bytes of JSON made."),
-    _core("collector_records_too_large", "records_dropped_size",
-          "Records left out because even without bodies they pass the size limit of a Kafka message."),
+    _core(
+        "collector_records_too_large",
+        "records_dropped_size",
+        "Records left out because even without bodies they pass the size limit of a Kafka message.",
+    ),
     _core("collector_events", "events", "Events taken from the rings."),
     _core("collector_event_bytes", "event_bytes", "Bytes of spans taken from the rings, headers included."),
     _core("collector_bad_events", "bad_events", "Events whose form is wrong. Above zero is a bug."),
     _core("collector_connections_opened", "connections_opened", "Connections that a shard began to follow."),
     _core("collector_connections_closed", "connections_closed", "Connections that a shard ceased to follow."),
-    _core("collector_connections_not_http", "connections_not_http",
-          "Connections that looked like HTTP to the kernel and were not."),
-    _core("collector_orphan_responses", "orphan_responses",
-          "Responses without a request: joined in the middle, or the request was lost."),
+    _core(
+        "collector_connections_not_http",
+        "connections_not_http",
+        "Connections that looked like HTTP to the kernel and were not.",
+    ),
+    _core(
+        "collector_orphan_responses",
+        "orphan_responses",
+        "Responses without a request: joined in the middle, or the request was lost.",
+    ),
     _core("collector_filtered", "filtered_rule", _FILTERED, ("reason", "header_rule")),
     _core("collector_filtered", "filtered_ip_host", _FILTERED, ("reason", "ip_host")),
     _core("collector_filtered", "filtered_metadata", _FILTERED, ("reason", "cloud_metadata")),
@@ -103,136 +211,298 @@ METRICS: tuple[Metric, ...] = (
     _core("collector_filtered", "filtered_port", _FILTERED, ("reason", "port")),
     _core("collector_holes", "holes", "Places in a stream where bytes are missing; the records they touch are marked."),
     _core("collector_hole_bytes", "hole_bytes", "Bytes missing in those places."),
-    _core("collector_uncaptured_bytes", "uncaptured_bytes",
-          "Bytes that were counted and not copied: beyond the limit of one call, sendfile, splice."),
-    _core("collector_other_source_bytes", "other_source_bytes",
-          "Bytes of a socket whose plaintext is captured at a library, or of one that was read in two ways: left out."),
+    _core(
+        "collector_uncaptured_bytes",
+        "uncaptured_bytes",
+        "Bytes that were counted and not copied: beyond the limit of one call, sendfile, splice.",
+    ),
+    _core(
+        "collector_other_source_bytes",
+        "other_source_bytes",
+        "Bytes of a socket whose plaintext is captured at a library, or of one that was read in two ways: left out.",
+    ),
     _core("collector_overlaps", "overlaps", "Events for bytes that were there already: two threads on one connection."),
     _core("collector_resyncs", "resyncs", "Times that a direction found a message start again after a hole."),
     _core("collector_skipped_bytes", "skipped_bytes", "Bytes that belong to no recorded message."),
     _core("collector_interim_responses", "interim_responses", "1xx responses."),
     _core("collector_upgraded", "upgraded", "Connections that became another protocol (101, CONNECT)."),
-    _core("collector_undecoded_bodies", "undecoded_bodies",
-          "Bodies whose content coding or charset is unknown or broken, or costs too much; recorded as they were, marked."),
-    _core("collector_refused_bodies", "refused_bodies",
-          "Undecoded bodies that would have cost more than decoding may (docs/records.md), marked `:budget`. Many: somebody "
-          "tries to keep a shard busy, or there is more coded traffic than the shards can decode: add shards."),
-    _core("collector_evicted_connections", "evicted_connections", _EVICTED,
-          ("limit", "connections")),
+    _core(
+        "collector_undecoded_bodies",
+        "undecoded_bodies",
+        "Bodies whose content coding or charset is unknown or broken, or costs too much; recorded as they were, marked.",
+    ),
+    _core(
+        "collector_refused_bodies",
+        "refused_bodies",
+        "Undecoded bodies that would have cost more than decoding may (docs/records.md), marked `:budget`. Many: somebody "
+        "tries to keep a shard busy, or there is more coded traffic than the shards can decode: add shards.",
+    ),
+    _core("collector_evicted_connections", "evicted_connections", _EVICTED, ("limit", "connections")),
     _core("collector_evicted_connections", "evicted_budget", _EVICTED, ("limit", "bytes")),
-    _core("collector_evicted_connections", "evicted_connection_bytes", _EVICTED,
-          ("limit", "connection_bytes")),
-    _core("collector_evicted_active_connections", "evicted_active_connections",
-          "Of these, connections that had been silent for less than TRAFFIC_INACTIVITY_THRESHOLD: the limit is too low."),
-    _core("collector_exchanges_sampled_out", "sampled_out_exchanges",
-          "Exchanges not recorded because TRAFFIC_SAMPLE_BUFFER_PER_MINUTE was used up."),
-    _core("collector_records_over_bandwidth", "records_dropped_bandwidth",
-          "Records left out because OUTPUT_BANDWIDTH_LIMIT was used up."),
-    _core("collector_timed_out", "timed_out",
-          "Incomplete exchanges recorded as they stood after COLLECTOR_UNANSWERED_SECS of silence."),
+    _core("collector_evicted_connections", "evicted_connection_bytes", _EVICTED, ("limit", "connection_bytes")),
+    _core(
+        "collector_evicted_active_connections",
+        "evicted_active_connections",
+        "Of these, connections that had been silent for less than TRAFFIC_INACTIVITY_THRESHOLD: the limit is too low.",
+    ),
+    _core(
+        "collector_exchanges_sampled_out",
+        "sampled_out_exchanges",
+        "Exchanges not recorded because TRAFFIC_SAMPLE_BUFFER_PER_MINUTE was used up.",
+    ),
+    _core(
+        "collector_records_over_bandwidth",
+        "records_dropped_bandwidth",
+        "Records left out because OUTPUT_BANDWIDTH_LIMIT was used up.",
+    ),
+    _core(
+        "collector_timed_out",
+        "timed_out",
+        "Incomplete exchanges recorded as they stood after COLLECTOR_UNANSWERED_SECS of silence.",
+    ),
     _core("collector_unanswered", "unanswered", "Requests recorded without answer after COLLECTOR_UNANSWERED_SECS."),
     _core("collector_suspect_events", "suspect_events", "Events of connections skipped for having killed a shard twice."),
-    _core("collector_unconfirmed_exchanges", "unconfirmed_exchanges",
-          "Exchanges left out because their descriptor was gone before anybody could see that it was a socket: mostly "
-          "files that hold HTTP text."),
+    _core(
+        "collector_unconfirmed_exchanges",
+        "unconfirmed_exchanges",
+        "Exchanges left out because their descriptor was gone before anybody could see that it was a socket: mostly "
+        "files that hold HTTP text.",
+    ),
     _core("collector_callback_errors", "callback_errors", "Failures inside a filter or decoder. Above zero is a bug."),
     _core("collector_connections", "connections", "Connections being followed.", kind=GAUGE),
     _core("collector_queued_exchanges", "queued_exchanges", "Exchanges that wait for their end.", kind=GAUGE),
-    _core("collector_buffer_bytes", "buffer_bytes", "Bytes held for connections; compared with the shard's budget.",
-          kind=GAUGE),
-    _core("collector_buffer_peak_bytes", "buffer_peak_bytes", "The most that was ever held, per life of the shard.",
-          kind=GAUGE),
+    _core(
+        "collector_buffer_bytes", "buffer_bytes", "Bytes held for connections; compared with the shard's budget.", kind=GAUGE
+    ),
+    _core(
+        "collector_buffer_peak_bytes", "buffer_peak_bytes", "The most that was ever held, per life of the shard.", kind=GAUGE
+    ),
     Metric("collector_spans", COUNTER, "loader", "spans", "Messages sent to shards."),
-    Metric("collector_spans_announced_again", COUNTER, "loader", "spans_announced_again",
-           "Spans that a shard had not finished when it died; they were still in their ring and went to the new one."),
+    Metric(
+        "collector_spans_announced_again",
+        COUNTER,
+        "loader",
+        "spans_announced_again",
+        "Spans that a shard had not finished when it died; they were still in their ring and went to the new one.",
+    ),
     Metric("collector_span_bytes", COUNTER, "loader", "span_bytes", "Bytes sent to shards."),
     Metric("collector_kernel_dropped_events", COUNTER, "loader", "kernel_dropped_events", _LOST_EVENTS),
-    Metric("collector_kernel_dropped_bytes", COUNTER, "loader", "kernel_dropped_bytes",
-           "Stream bytes of those events."),
-    Metric("collector_kernel_map_full", COUNTER, "loader", "kernel_map_full",
-           "Connections that found no room in the kernel's table; they are tried again at their next message."),
-    Metric("collector_kernel_connections", GAUGE, "loader", "kernel_entries",
-           "Entries of the kernel's table of connections. Near 65,536 the least recently used give way."),
-    Metric("collector_kernel_connections_refused", COUNTER, "loader", "kernel_process_full",
-           "Calls on connections left out because their process has half of the table's entries already."),
-    Metric("collector_kernel_connections_pushed_out", COUNTER, "loader", "kernel_entries_pushed_out",
-           "Entries that gave way to newer ones (lower bound); such connections are joined again at their next message."),
-    Metric("collector_kernel_connections_swept", COUNTER, "loader", "kernel_entries_swept",
-           "Entries whose socket had gone without its end being seen: killed processes with Unix sockets, or with "
-           "sockets that the peer had reset."),
-    Metric("collector_kernel_unseen_bytes", COUNTER, "loader", "kernel_unseen_bytes",
-           "Bytes that went through a captured connection by ways that are not hooked (io_uring, splice, zero-copy receive, "
-           "two threads at once). They are holes, and their records are marked."),
-    Metric("collector_kernel_unplaced_bytes", COUNTER, "loader", "kernel_unplaced_bytes",
-           "Bytes of calls whose place in their stream nobody knows: two threads read or wrote at once (the records are "
-           "marked), or the descriptor was closed and used again while a call waited on it."),
-    Metric("collector_kernel_size_only_bytes", COUNTER, "loader", "kernel_unwanted_bytes",
-           "Bytes that were counted in the kernel and not copied.", (("reason", "beyond_body_limit"),)),
-    Metric("collector_kernel_size_only_bytes", COUNTER, "loader", "kernel_bounded_bytes",
-           "Bytes that were counted in the kernel and not copied.", (("reason", "not_drained"),)),
+    Metric("collector_kernel_dropped_bytes", COUNTER, "loader", "kernel_dropped_bytes", "Stream bytes of those events."),
+    Metric(
+        "collector_kernel_map_full",
+        COUNTER,
+        "loader",
+        "kernel_map_full",
+        "Connections that found no room in the kernel's table; they are tried again at their next message.",
+    ),
+    Metric(
+        "collector_kernel_connections",
+        GAUGE,
+        "loader",
+        "kernel_entries",
+        "Entries of the kernel's table of connections. Near 65,536 the least recently used give way.",
+    ),
+    Metric(
+        "collector_kernel_connections_refused",
+        COUNTER,
+        "loader",
+        "kernel_process_full",
+        "Calls on connections left out because their process has half of the table's entries already.",
+    ),
+    Metric(
+        "collector_kernel_connections_pushed_out",
+        COUNTER,
+        "loader",
+        "kernel_entries_pushed_out",
+        "Entries that gave way to newer ones (lower bound); such connections are joined again at their next message.",
+    ),
+    Metric(
+        "collector_kernel_connections_swept",
+        COUNTER,
+        "loader",
+        "kernel_entries_swept",
+        "Entries whose socket had gone without its end being seen: killed processes with Unix sockets, or with "
+        "sockets that the peer had reset.",
+    ),
+    Metric(
+        "collector_kernel_unseen_bytes",
+        COUNTER,
+        "loader",
+        "kernel_unseen_bytes",
+        "Bytes that went through a captured connection by ways that are not hooked (io_uring, splice, zero-copy receive, "
+        "two threads at once). They are holes, and their records are marked.",
+    ),
+    Metric(
+        "collector_kernel_unplaced_bytes",
+        COUNTER,
+        "loader",
+        "kernel_unplaced_bytes",
+        "Bytes of calls whose place in their stream nobody knows: two threads read or wrote at once (the records are "
+        "marked), or the descriptor was closed and used again while a call waited on it.",
+    ),
+    Metric(
+        "collector_kernel_size_only_bytes",
+        COUNTER,
+        "loader",
+        "kernel_unwanted_bytes",
+        "Bytes that were counted in the kernel and not copied.",
+        (("reason", "beyond_body_limit"),),
+    ),
+    Metric(
+        "collector_kernel_size_only_bytes",
+        COUNTER,
+        "loader",
+        "kernel_bounded_bytes",
+        "Bytes that were counted in the kernel and not copied.",
+        (("reason", "not_drained"),),
+    ),
     Metric("collector_kernel_faults", COUNTER, "loader", "kernel_faults", "User pages that could not be read."),
-    Metric("collector_kernel_ignored", COUNTER, "loader", "kernel_not_http", "Connections left out in the kernel.",
-           (("reason", "not_http"),)),
-    Metric("collector_kernel_ignored", COUNTER, "loader", "kernel_tls", "Connections left out in the kernel.",
-           (("reason", "tls"),)),
-    Metric("collector_kernel_ignored", COUNTER, "loader", "kernel_http2", "Connections left out in the kernel.",
-           (("reason", "http2"),)),
-    Metric("collector_io_uring_setups", COUNTER, "loader", "io_uring_setups",
-           "io_uring instances made. Their traffic cannot be seen: above zero, some traffic may be missing."),
-    Metric("collector_ring_high_water_bytes", GAUGE, "loader", "ring_high_water_bytes",
-           "Highest fill level of any ring. Near COLLECTOR_RING_BYTES: enlarge the rings."),
+    Metric(
+        "collector_kernel_ignored",
+        COUNTER,
+        "loader",
+        "kernel_not_http",
+        "Connections left out in the kernel.",
+        (("reason", "not_http"),),
+    ),
+    Metric(
+        "collector_kernel_ignored",
+        COUNTER,
+        "loader",
+        "kernel_tls",
+        "Connections left out in the kernel.",
+        (("reason", "tls"),),
+    ),
+    Metric(
+        "collector_kernel_ignored",
+        COUNTER,
+        "loader",
+        "kernel_http2",
+        "Connections left out in the kernel.",
+        (("reason", "http2"),),
+    ),
+    Metric(
+        "collector_io_uring_setups",
+        COUNTER,
+        "loader",
+        "io_uring_setups",
+        "io_uring instances made. Their traffic cannot be seen: above zero, some traffic may be missing.",
+    ),
+    Metric(
+        "collector_ring_high_water_bytes",
+        GAUGE,
+        "loader",
+        "ring_high_water_bytes",
+        "Highest fill level of any ring. Near COLLECTOR_RING_BYTES: enlarge the rings.",
+    ),
     Metric("collector_probes", GAUGE, "loader", "probes", "Kernel programs attached."),
-    Metric("collector_addresses_resolved", COUNTER, "loader", "addresses_resolved",
-           "Address lookups, for connections that are older than the collector, that succeeded."),
+    Metric(
+        "collector_addresses_resolved",
+        COUNTER,
+        "loader",
+        "addresses_resolved",
+        "Address lookups, for connections that are older than the collector, that succeeded.",
+    ),
     Metric("collector_addresses_failed", COUNTER, "loader", "addresses_failed", "Address lookups that failed."),
     Metric("collector_record_file_bytes", COUNTER, "loader", "record_file_bytes", "Bytes written by --record."),
-    Metric("collector_record_file_skipped_bytes", COUNTER, "loader", "record_file_skipped_bytes",
-           "Bytes not written by --record because its limit was reached or the file could not be written."),
-    Metric("collector_log_lines_dropped", COUNTER, "shard", "log_lines_dropped",
-           "Log lines of a shard that could not be handed over in time."),
-    Metric("collector_refused_messages", COUNTER, "shard", "refused_messages",
-           "Messages between the processes that were refused: meant for an earlier process, or not from this collector."),
+    Metric(
+        "collector_record_file_skipped_bytes",
+        COUNTER,
+        "loader",
+        "record_file_skipped_bytes",
+        "Bytes not written by --record because its limit was reached or the file could not be written.",
+    ),
+    Metric(
+        "collector_log_lines_dropped",
+        COUNTER,
+        "shard",
+        "log_lines_dropped",
+        "Log lines of a shard that could not be handed over in time.",
+    ),
+    Metric(
+        "collector_refused_messages",
+        COUNTER,
+        "shard",
+        "refused_messages",
+        "Messages between the processes that were refused: meant for an earlier process, or not from this collector.",
+    ),
     Metric("collector_batches", COUNTER, "shard", "batches", "Batches of records sent to the sink."),
-    Metric("collector_batches_resent", COUNTER, "shard", "batches_resent",
-           "Batches sent again: to a new sink, or because a link broke."),
+    Metric(
+        "collector_batches_resent",
+        COUNTER,
+        "shard",
+        "batches_resent",
+        "Batches sent again: to a new sink, or because a link broke.",
+    ),
     Metric("collector_in_flight_bytes", GAUGE, "shard", "in_flight_bytes", "Bytes of records not acknowledged yet."),
-    Metric("collector_batches_without_slot", COUNTER, "shard", "batches_without_slot",
-           "Batches that went through a socket: the destination was slow, so no shared memory was free, or a "
-           "record did not fit."),
+    Metric(
+        "collector_batches_without_slot",
+        COUNTER,
+        "shard",
+        "batches_without_slot",
+        "Batches that went through a socket: the destination was slow, so no shared memory was free, or a "
+        "record did not fit.",
+    ),
     Metric("collector_window_full", COUNTER, "shard", "window_full", "Times that the sink's window was full."),
-    Metric("collector_delivered_records", COUNTER, "sink", "delivered_records",
-           "Records that the destination has taken."),
-    Metric("collector_failed_records", COUNTER, "sink", "failed_records",
-           "Records that the destination refused for good."),
-    Metric("collector_dropped_records", COUNTER, "sink", "dropped_records",
-           "Records dropped, oldest first, while the destination was unavailable. Above zero: data is missing."),
-    Metric("collector_sink_unreadable_batches", COUNTER, "sink", "unreadable_batches",
-           "Batches lost because their memory was gone (a shard died twice while they waited); their records "
-           "are among the failed ones."),
+    Metric("collector_delivered_records", COUNTER, "sink", "delivered_records", "Records that the destination has taken."),
+    Metric("collector_failed_records", COUNTER, "sink", "failed_records", "Records that the destination refused for good."),
+    Metric(
+        "collector_dropped_records",
+        COUNTER,
+        "sink",
+        "dropped_records",
+        "Records dropped, oldest first, while the destination was unavailable. Above zero: data is missing.",
+    ),
+    Metric(
+        "collector_sink_unreadable_batches",
+        COUNTER,
+        "sink",
+        "unreadable_batches",
+        "Batches lost because their memory was gone (a shard died twice while they waited); their records "
+        "are among the failed ones.",
+    ),
     Metric("collector_write_errors", COUNTER, "sink", "write_errors", "Failed attempts to deliver."),
     Metric("collector_sink_queue_bytes", GAUGE, "sink", "queue_bytes", "Bytes that wait for the destination."),
     Metric("collector_destination_up", GAUGE, "sink", "destination_up", "1 while the destination takes records."),
-    Metric("collector_restarts", COUNTER, "supervisor", "restarts_loader", "Child processes restarted.",
-           (("child", "loader"),)),
-    Metric("collector_restarts", COUNTER, "supervisor", "restarts_shard", "Child processes restarted.",
-           (("child", "shard"),)),
-    Metric("collector_restarts", COUNTER, "supervisor", "restarts_sink", "Child processes restarted.",
-           (("child", "sink"),)),
-    Metric("collector_restarts", COUNTER, "supervisor", "restarts_health", "Child processes restarted.",
-           (("child", "health"),)),
+    Metric(
+        "collector_restarts", COUNTER, "supervisor", "restarts_loader", "Child processes restarted.", (("child", "loader"),)
+    ),
+    Metric(
+        "collector_restarts", COUNTER, "supervisor", "restarts_shard", "Child processes restarted.", (("child", "shard"),)
+    ),
+    Metric("collector_restarts", COUNTER, "supervisor", "restarts_sink", "Child processes restarted.", (("child", "sink"),)),
+    Metric(
+        "collector_restarts", COUNTER, "supervisor", "restarts_health", "Child processes restarted.", (("child", "health"),)
+    ),
     Metric("collector_health_requests", COUNTER, "health", "requests", "Requests for the health pages that were answered."),
     Metric("collector_health_refused", COUNTER, "health", "pushed_out", _HEALTH_REFUSED, (("reason", "full"),)),
     Metric("collector_health_refused", COUNTER, "health", "too_slow", _HEALTH_REFUSED, (("reason", "too_slow"),)),
     Metric("collector_health_refused", COUNTER, "health", "bad_requests", _HEALTH_REFUSED, (("reason", "bad_request"),)),
-    Metric("collector_memory_pss_bytes", GAUGE, "supervisor", "memory_pss_bytes",
-           "Proportional set size of all processes; compared with TRAFFIC_BUFFER_THRESHOLD and AKTO_MEM_THRESH_RESTART."),
+    Metric(
+        "collector_memory_pss_bytes",
+        GAUGE,
+        "supervisor",
+        "memory_pss_bytes",
+        "Proportional set size of all processes; compared with TRAFFIC_BUFFER_THRESHOLD and AKTO_MEM_THRESH_RESTART.",
+    ),
     Metric("collector_shed", COUNTER, "supervisor", "shed", "Times that the shards were told to shed connection state."),
-    Metric("collector_lost_exchanges", COUNTER, "supervisor", "lost_exchanges",
-           "Exchanges that a shard had begun when it died."),
-    Metric("collector_lost_records", COUNTER, "supervisor", "lost_records",
-           "Records that a shard had made and the sink had not acknowledged when the shard died (upper bound)."),
-    Metric("collector_lost_state_bytes", COUNTER, "supervisor", "lost_state_bytes",
-           "Bytes of connection state that a shard held when it died."),
+    Metric(
+        "collector_lost_exchanges", COUNTER, "supervisor", "lost_exchanges", "Exchanges that a shard had begun when it died."
+    ),
+    Metric(
+        "collector_lost_records",
+        COUNTER,
+        "supervisor",
+        "lost_records",
+        "Records that a shard had made and the sink had not acknowledged when the shard died (upper bound).",
+    ),
+    Metric(
+        "collector_lost_state_bytes",
+        COUNTER,
+        "supervisor",
+        "lost_state_bytes",
+        "Bytes of connection state that a shard held when it died.",
+    ),
 )
 
 
@@ -245,8 +515,13 @@ def readings(memory: CounterMemory) -> list[Reading]:
     out: list[Reading] = []
     for i in range(shards):
         block = memory.block(i)
-        out.append(("shard", {"shard": str(i)}, {**Counters(block, SHARD_NAMES).snapshot(),
-                                                 **Counters(block, CORE_NAMES, 0).snapshot()}))
+        out.append(
+            (
+                "shard",
+                {"shard": str(i)},
+                {**Counters(block, SHARD_NAMES).snapshot(), **Counters(block, CORE_NAMES, 0).snapshot()},
+            )
+        )
     for i, (role, names) in enumerate((("loader", LOADER_NAMES), ("sink", SINK_NAMES), ("supervisor", SUPERVISOR_NAMES))):
         out.append((role, {}, Counters(memory.block(shards + i), names).snapshot()))
     return out
@@ -270,17 +545,25 @@ def unseen(rows: Iterable[dict[str, Any]]) -> list[tuple[str, str, int]]:
         name = str(row["name"]).encode("utf-8", "replace").decode()
         if len(names) < UNSEEN_NAMES:
             names.add(name)
-        counts.update((name if name in names else "other", label)
-                      for key, (label, _words) in UNSEEN_REASONS.items() if row[key])
+        counts.update(
+            (name if name in names else "other", label) for key, (label, _words) in UNSEEN_REASONS.items() if row[key]
+        )
     return [(name, reason, number) for (name, reason), number in counts.items()]
 
 
 def markdown() -> str:
     """docs/metrics.md."""
-    out = ["# Metrics", "", "<!-- Generated by `make docs` from collector/metrics.py. Do not edit. -->", "",
-           "Served at `http://COLLECTOR_HEALTH_ADDRESS/metrics` in the Prometheus text format. Counters get the suffix "
-           "`_total`. Everything of a shard has the label `shard`.", "",
-           "| Metric | Kind | Labels | Meaning |", "|---|---|---|---|"]
+    out = [
+        "# Metrics",
+        "",
+        "<!-- Generated by `make docs` from collector/metrics.py. Do not edit. -->",
+        "",
+        "Served at `http://COLLECTOR_HEALTH_ADDRESS/metrics` in the Prometheus text format. Counters get the suffix "
+        "`_total`. Everything of a shard has the label `shard`.",
+        "",
+        "| Metric | Kind | Labels | Meaning |",
+        "|---|---|---|---|",
+    ]
     merged: dict[str, tuple[Metric, list[str]]] = {}
     for metric in METRICS:
         entry = merged.setdefault(metric.name, (metric, []))

@@ -42,8 +42,7 @@ def prctl(option: int, argument: int) -> bool:
 
 def prctl2(option: int, argument: int) -> bool:
     """prctl(2) with further arguments zero, for options whose first argument is a command."""
-    return int(_libc.prctl(option, ctypes.c_ulong(argument), ctypes.c_ulong(0), ctypes.c_ulong(0),
-                           ctypes.c_ulong(0))) == 0
+    return int(_libc.prctl(option, ctypes.c_ulong(argument), ctypes.c_ulong(0), ctypes.c_ulong(0), ctypes.c_ulong(0))) == 0
 
 
 def drop_privileges(uid: int | None) -> None:

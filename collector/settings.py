@@ -120,25 +120,43 @@ class ShardSettings(Message):
     daemonset_id: str
 
     @classmethod
-    def of(cls, config: Config, *, shards: int = 1, want_details: bool = False, only_ports: tuple[int, ...] = (),
-           record_prefix: str = "", daemonset_id: str = "") -> Self:
+    def of(
+        cls,
+        config: Config,
+        *,
+        shards: int = 1,
+        want_details: bool = False,
+        only_ports: tuple[int, ...] = (),
+        record_prefix: str = "",
+        daemonset_id: str = "",
+    ) -> Self:
         """One of so many shards. ``buffer_bytes`` is its share of the whole threshold; the supervisor takes off what the
         processes need besides.
         """
         return cls(
-            header_bytes=config.COLLECTOR_HEADER_BYTES, body_bytes=config.COLLECTOR_BODY_BYTES, record_bytes=RECORD_BYTES,
+            header_bytes=config.COLLECTOR_HEADER_BYTES,
+            body_bytes=config.COLLECTOR_BODY_BYTES,
+            record_bytes=RECORD_BYTES,
             max_connections=max(1, -(-config.TRAFFIC_MAX_ACTIVE_CONN * 5 // (4 * shards))),
             buffer_bytes=config.TRAFFIC_BUFFER_THRESHOLD * MIB // shards,
             connection_bytes=config.SOCKET_DATA_EVENT_BYTES_THRESHOLD,
             input_bytes_per_minute=per_minute(config.TRAFFIC_SAMPLE_BUFFER_PER_MINUTE, shards),
             output_bytes_per_minute=per_minute(config.OUTPUT_BANDWIDTH_LIMIT, shards),
-            inactive_seconds=config.TRAFFIC_INACTIVITY_THRESHOLD, unanswered_seconds=config.COLLECTOR_UNANSWERED_SECS,
-            response_bodies=config.COLLECTOR_RESPONSE_BODIES, disable_egress=config.TRAFFIC_DISABLE_EGRESS,
-            ignore_ip_hosts=config.AKTO_IGNORE_IP_TRAFFIC, ignore_metadata=config.AKTO_IGNORE_CLOUD_METADATA_CALLS,
-            want_details=want_details, ignore_ports=IGNORED_PORTS if config.TRAFFIC_IGNORE_DEFAULT_PORTS else (),
-            only_ports=only_ports, rules=config.AKTO_MODULE_DISCOVERY_CONFIG,
-            real_ip_header=config.COLLECTOR_REAL_IP_HEADER, trusted_networks=config.COLLECTOR_TRUSTED_CIDRS,
-            record_prefix=record_prefix, daemonset_id=daemonset_id)
+            inactive_seconds=config.TRAFFIC_INACTIVITY_THRESHOLD,
+            unanswered_seconds=config.COLLECTOR_UNANSWERED_SECS,
+            response_bodies=config.COLLECTOR_RESPONSE_BODIES,
+            disable_egress=config.TRAFFIC_DISABLE_EGRESS,
+            ignore_ip_hosts=config.AKTO_IGNORE_IP_TRAFFIC,
+            ignore_metadata=config.AKTO_IGNORE_CLOUD_METADATA_CALLS,
+            want_details=want_details,
+            ignore_ports=IGNORED_PORTS if config.TRAFFIC_IGNORE_DEFAULT_PORTS else (),
+            only_ports=only_ports,
+            rules=config.AKTO_MODULE_DISCOVERY_CONFIG,
+            real_ip_header=config.COLLECTOR_REAL_IP_HEADER,
+            trusted_networks=config.COLLECTOR_TRUSTED_CIDRS,
+            record_prefix=record_prefix,
+            daemonset_id=daemonset_id,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,11 +186,17 @@ class LoaderSettings(Message):
     def of(cls, config: Config, *, rings: int, pids: tuple[int, ...] = (), record_limit: int = 0) -> Self:
         """``record_limit``: bytes of raw events to be recorded at most, 0 for none."""
         return cls(
-            rings=rings, ring_bytes=ring_size(config.COLLECTOR_RING_BYTES),
+            rings=rings,
+            ring_bytes=ring_size(config.COLLECTOR_RING_BYTES),
             variants=() if config.COLLECTOR_HOOKS == "auto" else (config.COLLECTOR_HOOKS,),
-            identity=config.COLLECTOR_IDENTITY, body_bytes=config.COLLECTOR_BODY_BYTES,
-            header_bytes=config.COLLECTOR_HEADER_BYTES, pids=pids, unix=config.COLLECTOR_UNIX_SOCKETS,
-            record=record_limit > 0, record_limit=record_limit)
+            identity=config.COLLECTOR_IDENTITY,
+            body_bytes=config.COLLECTOR_BODY_BYTES,
+            header_bytes=config.COLLECTOR_HEADER_BYTES,
+            pids=pids,
+            unix=config.COLLECTOR_UNIX_SOCKETS,
+            record=record_limit > 0,
+            record_limit=record_limit,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,14 +240,28 @@ class SupervisorSettings:
     announcement: str = ""
 
     @classmethod
-    def of(cls, config: Config, *, live: bool = True, ends_by_itself: bool = False, duration_seconds: float | None = None,
-           announcement: str = "") -> Self:
+    def of(
+        cls,
+        config: Config,
+        *,
+        live: bool = True,
+        ends_by_itself: bool = False,
+        duration_seconds: float | None = None,
+        announcement: str = "",
+    ) -> Self:
         """From the configuration, and what the command is."""
         return cls(
-            shards=config.shards, log_level=config.AKTO_LOG_LEVEL, health_address=config.COLLECTOR_HEALTH_ADDRESS,
-            soft_bytes=config.TRAFFIC_BUFFER_THRESHOLD * MIB, hard_bytes=config.AKTO_MEM_THRESH_RESTART * MIB,
-            memory_check_seconds=config.MODULE_MEM_CHECK_INTERVAL / 1000, live=live, ends_by_itself=ends_by_itself,
-            duration_seconds=duration_seconds, announcement=announcement)
+            shards=config.shards,
+            log_level=config.AKTO_LOG_LEVEL,
+            health_address=config.COLLECTOR_HEALTH_ADDRESS,
+            soft_bytes=config.TRAFFIC_BUFFER_THRESHOLD * MIB,
+            hard_bytes=config.AKTO_MEM_THRESH_RESTART * MIB,
+            memory_check_seconds=config.MODULE_MEM_CHECK_INTERVAL / 1000,
+            live=live,
+            ends_by_itself=ends_by_itself,
+            duration_seconds=duration_seconds,
+            announcement=announcement,
+        )
 
 
 # ---- start messages ----------------------------------------------------------------------------------------------

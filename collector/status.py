@@ -56,8 +56,11 @@ def text(said: dict[str, Any]) -> str:
         f"live      {'yes' if said['live'] else 'no'}: {said['live_words']}",
         f"ready     {'yes' if said['ready'] else 'no'}: {said['ready_words']}",
         f"health    {said['health_address']}" + (f": {said['health_problem']}" if said["health_problem"] else ""),
-        "children  " + ", ".join(f"{child['name']} {child['pid'] or '-'}" + ("" if child["ready"] else " (not ready)")
-                                 for child in said["children"]),
+        "children  "
+        + ", ".join(
+            f"{child['name']} {child['pid'] or '-'}" + ("" if child["ready"] else " (not ready)")
+            for child in said["children"]
+        ),
         f"records   {numbers['records']} ({numbers['records_marked']} marked), {numbers['sink_delivered_records']} "
         f"delivered, {numbers['sink_dropped_records']} dropped, {numbers['sink_failed_records']} failed",
         f"events    {numbers['events']}, {numbers['loader_kernel_dropped_events']} lost, {numbers['holes']} holes",

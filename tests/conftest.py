@@ -60,5 +60,8 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Settings of the shell never leak into a test."""
     for name in list(os.environ):
         if name.startswith(("AKTO_", "TRAFFIC_", "COLLECTOR_")) and name not in (
-                "COLLECTOR_CORPORA", "COLLECTOR_REQUIRE_LIVE", "COLLECTOR_DEBUG"):
+            "COLLECTOR_CORPORA",
+            "COLLECTOR_REQUIRE_LIVE",
+            "COLLECTOR_DEBUG",
+        ):
             monkeypatch.delenv(name)

@@ -26,7 +26,8 @@ from collector.shards.pipeline import Pipeline
 from collector.shards.records.content import Decoder
 
 _SCHEMA = jsonschema.Draft202012Validator(
-    json.loads((Path(__file__).resolve().parents[1] / "docs" / "records.schema.json").read_text()))
+    json.loads((Path(__file__).resolve().parents[1] / "docs" / "records.schema.json").read_text())
+)
 MS = 1_000_000
 
 
@@ -40,13 +41,21 @@ def validate(record: dict[str, Any]) -> dict[str, Any]:
     _SCHEMA.validate(record)
     marks = json.loads(record["marks"])
     assert isinstance(marks, list)
-    return {**record, "request": json.loads(record["requestHeaders"]), "response": json.loads(record["responseHeaders"]),
-            "mark": marks, "words": {mark.partition(":")[0] for mark in marks}}
+    return {
+        **record,
+        "request": json.loads(record["requestHeaders"]),
+        "response": json.loads(record["responseHeaders"]),
+        "mark": marks,
+        "words": {mark.partition(":")[0] for mark in marks},
+    }
 
 
 DEFAULTS = dataclasses.replace(
-    ShardSettings.of(config.load({}), record_prefix="test-", daemonset_id="d"), max_connections=4096, buffer_bytes=1 << 28,
-    ignore_ports=())
+    ShardSettings.of(config.load({}), record_prefix="test-", daemonset_id="d"),
+    max_connections=4096,
+    buffer_bytes=1 << 28,
+    ignore_ports=(),
+)
 
 
 def settings(**changes: Any) -> ShardSettings:
@@ -56,8 +65,7 @@ def settings(**changes: Any) -> ShardSettings:
 
 def pipeline(rules: str | None = "[]", **changes: Any) -> Pipeline:
     """A pipeline with ordinary memory for its counters."""
-    return Pipeline(settings(**changes), Filters(parse_rules(rules)), Decoder(),
-                    memoryview(array.array("Q", [0] * 128)))
+    return Pipeline(settings(**changes), Filters(parse_rules(rules)), Decoder(), memoryview(array.array("Q", [0] * 128)))
 
 
 def take(pipe: Pipeline) -> list[dict[str, Any]]:
@@ -72,10 +80,20 @@ def take(pipe: Pipeline) -> list[dict[str, Any]]:
 class Conversation:
     """One connection of a pipeline."""
 
-    def __init__(self, pipe: Pipeline | None = None, *, conn: tuple[int, int, int] = ident(100, 5), role: int = abi.SERVER,
-                 start: int = abi.SEEN, opened: bool = True, local: tuple[str, int] = ("10.0.0.1", 80),
-                 remote: tuple[str, int] = ("10.0.0.2", 40000), rules: str | None = "[]", source: int = 0,
-                 **changes: Any) -> None:
+    def __init__(
+        self,
+        pipe: Pipeline | None = None,
+        *,
+        conn: tuple[int, int, int] = ident(100, 5),
+        role: int = abi.SERVER,
+        start: int = abi.SEEN,
+        opened: bool = True,
+        local: tuple[str, int] = ("10.0.0.1", 80),
+        remote: tuple[str, int] = ("10.0.0.2", 40000),
+        rules: str | None = "[]",
+        source: int = 0,
+        **changes: Any,
+    ) -> None:
         self.pipe = pipe if pipe is not None else pipeline(rules, **changes)
         self.conn = conn
         self.now = 1_000_000_000
@@ -84,21 +102,38 @@ class Conversation:
         self.requests = abi.OUT if role == abi.CLIENT else abi.IN
         if opened:
             self.feed(abi.pack_process(conn[1], b"server", ts_ns=self.now))
-            self.feed(abi.pack_open(conn, ts_ns=self.now, role=role, start=start, local=local, remote=remote,
-                                    source=source))
+            self.feed(abi.pack_open(conn, ts_ns=self.now, role=role, start=start, local=local, remote=remote, source=source))
 
     def feed(self, events: bytes) -> None:
         """Ring records, as they are."""
         self.pipe.feed(events, 1_795_000_000 * 10**9)
 
-    def send(self, direction: int, data: bytes, *, lose: bool = False, true_length: int | None = None, flags: int = 0,
-             step_ms: float = 1) -> Conversation:
+    def send(
+        self,
+        direction: int,
+        data: bytes,
+        *,
+        lose: bool = False,
+        true_length: int | None = None,
+        flags: int = 0,
+        step_ms: float = 1,
+    ) -> Conversation:
         """One event of a direction."""
         self.now += int(step_ms * MS)
         size = len(data) if true_length is None else true_length
         if not lose:
-            self.feed(abi.pack_data(self.conn, direction, self.positions[direction], data, ts_ns=self.now,
-                                    len_true=size, flags=flags, source=self.source))
+            self.feed(
+                abi.pack_data(
+                    self.conn,
+                    direction,
+                    self.positions[direction],
+                    data,
+                    ts_ns=self.now,
+                    len_true=size,
+                    flags=flags,
+                    source=self.source,
+                )
+            )
         self.positions[direction] += size
         return self
 
@@ -123,8 +158,11 @@ class Conversation:
     def close(self) -> Conversation:
         """The descriptor was closed."""
         self.now += MS
-        self.feed(abi.pack_close(self.conn, ts_ns=self.now, final_in=self.positions[0], final_out=self.positions[1],
-                                 source=self.source))
+        self.feed(
+            abi.pack_close(
+                self.conn, ts_ns=self.now, final_in=self.positions[0], final_out=self.positions[1], source=self.source
+            )
+        )
         return self
 
     def wait(self, seconds: float) -> Conversation:

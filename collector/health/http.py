@@ -54,8 +54,12 @@ class Conversation:
 
     def _write(self, answer: Answer) -> bytes:
         self.status = answer.status
-        headers = [("Content-Type", answer.content_type), ("Content-Length", str(len(answer.body))),
-                   ("Cache-Control", "no-store"), ("Connection", "close")]
+        headers = [
+            ("Content-Type", answer.content_type),
+            ("Content-Length", str(len(answer.body))),
+            ("Cache-Control", "no-store"),
+            ("Connection", "close"),
+        ]
         if answer.status == 405:
             headers.append(("Allow", "GET, HEAD"))
         reason = HTTPStatus(answer.status).phrase.encode()

@@ -71,9 +71,14 @@ class Pages:
         live, live_words = self._said("live")
         ready, ready_words = self._said("ready")
         totals = metrics.totals(self.readings())
-        return {**{name: value for name, value in self.state.items() if name not in ("kind", "fds")},
-                "live": live, "live_words": live_words, "ready": ready, "ready_words": ready_words,
-                "totals": {name: value for name, value in totals.items() if not name.endswith("heartbeat_ns")}}
+        return {
+            **{name: value for name, value in self.state.items() if name not in ("kind", "fds")},
+            "live": live,
+            "live_words": live_words,
+            "ready": ready,
+            "ready_words": ready_words,
+            "totals": {name: value for name, value in totals.items() if not name.endswith("heartbeat_ns")},
+        }
 
     def _metrics_text(self) -> bytes:
         now = time.monotonic()
@@ -106,7 +111,8 @@ class _Families:
                 if where == role and declared.key in values:
                     family.add_metric(  # type: ignore[attr-defined]
                         [*(labels[name] for name in shard_label), *(value for _, value in declared.labels)],
-                        values[declared.key])
+                        values[declared.key],
+                    )
         unseen = GaugeMetricFamily(metrics.UNSEEN_METRIC, metrics.UNSEEN_HELP, labels=["process", "reason"])
         for process, reason, number in self._unseen:
             unseen.add_metric([process, reason], number)

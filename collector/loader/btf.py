@@ -17,15 +17,15 @@ _INT, _STRUCT, _UNION = 1, 4, 5
 _MODIFIERS = frozenset((8, 9, 10, 11, 18))  # typedef, volatile, const, restrict, type tag
 # words (of 4 bytes) that follow the three of each type: always, and for each of its `vlen` parts
 _EXTRA: Final = {
-    1: (1, 0),   # INT: encoding
-    2: (0, 0),   # PTR
-    3: (3, 0),   # ARRAY: element, index, count
-    4: (0, 3),   # STRUCT: name, type, offset
-    5: (0, 3),   # UNION
-    6: (0, 2),   # ENUM: name, value
-    7: (0, 0),   # FWD
-    8: (0, 0),   # TYPEDEF
-    9: (0, 0),   # VOLATILE
+    1: (1, 0),  # INT: encoding
+    2: (0, 0),  # PTR
+    3: (3, 0),  # ARRAY: element, index, count
+    4: (0, 3),  # STRUCT: name, type, offset
+    5: (0, 3),  # UNION
+    6: (0, 2),  # ENUM: name, value
+    7: (0, 0),  # FWD
+    8: (0, 0),  # TYPEDEF
+    9: (0, 0),  # VOLATILE
     10: (0, 0),  # CONST
     11: (0, 0),  # RESTRICT
     12: (0, 0),  # FUNC
@@ -71,8 +71,9 @@ def offsets(data: bytes, wanted: Iterable[str]) -> dict[str, int]:
     for name, entries in by_struct.items():
         best: dict[str, int] | None = None
         for type_id in types.named[name]:
-            found = {entry: offset for entry, members in entries.items()
-                     if (offset := types.offset(type_id, members)) is not None}
+            found = {
+                entry: offset for entry, members in entries.items() if (offset := types.offset(type_id, members)) is not None
+            }
             if best is None or len(found) == len(entries):
                 best = found
             if len(found) == len(entries):
@@ -109,9 +110,12 @@ class _Types:
                 lengths[info] = self._length(info, at)
                 at += lengths[info]
         if at != end:
-            raise BtfError(f"half a type at byte {self._byte(at)}" if at < end else
-                           f"the last type, at byte {self._byte(self._starts[-1])}, goes beyond the types' end at byte "
-                           f"{self._byte(end)}")
+            raise BtfError(
+                f"half a type at byte {self._byte(at)}"
+                if at < end
+                else f"the last type, at byte {self._byte(self._starts[-1])}, goes beyond the types' end at byte "
+                f"{self._byte(end)}"
+            )
         for type_id, at, name in hits:
             if words[at + 1] >> 24 & 31 in (_STRUCT, _UNION):
                 self.named[name].append(type_id)
@@ -216,8 +220,10 @@ class _Types:
         if bits % 8:
             return None
         if bits > 8 * words[start + 2]:
-            raise BtfError(f"a member's offset of {bits // 8} bytes at byte {self._byte(at + 2)} is more than its struct's "
-                           f"size of {words[start + 2]}")
+            raise BtfError(
+                f"a member's offset of {bits // 8} bytes at byte {self._byte(at + 2)} is more than its struct's "
+                f"size of {words[start + 2]}"
+            )
         return bits // 8
 
 
@@ -240,7 +246,7 @@ def _sections(data: bytes) -> tuple[int, memoryview, bytes]:
             raise BtfError(f"the {what} (see byte {said}) end at byte {at + size}, the data at byte {len(data)}")
     if types_length % 4:
         raise BtfError(f"the types' length of {types_length} bytes at byte 12 is no multiple of 4")
-    strings = data[strings_at:strings_at + strings_length]
+    strings = data[strings_at : strings_at + strings_length]
     if strings[:1] != b"\0" or strings[-1:] != b"\0":
         raise BtfError(f"the strings from byte {strings_at} to {strings_at + strings_length} do not begin and end with NUL")
-    return types_at, memoryview(data)[types_at:types_at + types_length].cast("I"), strings
+    return types_at, memoryview(data)[types_at : types_at + types_length].cast("I"), strings

@@ -140,7 +140,8 @@ def _read_header(path: str, file: BinaryIO) -> str:
     if version != VERSION or abi_version != abi.VERSION:
         raise DamagedFileError(
             f"{path}: offset 16: written by another version (file {version}, events {abi_version}; this is {VERSION}, "
-            f"{abi.VERSION}): replay it with the collector that recorded it, or record again")
+            f"{abi.VERSION}): replay it with the collector that recorded it, or record again"
+        )
     if len(head) < _HEADER_BYTES:
         raise DamagedFileError(f"{path}: offset {len(head)}: ends inside the header")
     if zlib.crc32(head[: _HEADER.size]) != _CRC.unpack_from(head, _HEADER.size)[0]:
@@ -182,8 +183,11 @@ class Recording:
     def _block(self, file: BinaryIO, offset: int) -> tuple[bytes, Span, int]:
         head = file.read(_BLOCK_BYTES)
         if not head:
-            raise self._damaged(offset, "the end is missing: the file was cut here, or the collector that recorded it was "
-                                        "killed, or is still recording")
+            raise self._damaged(
+                offset,
+                "the end is missing: the file was cut here, or the collector that recorded it was "
+                "killed, or is still recording",
+            )
         if len(head) < _BLOCK_BYTES:
             raise self._damaged(offset, "ends inside a block header")
         magic, crc = _BLOCK.unpack_from(head)
@@ -196,8 +200,10 @@ class Recording:
         if _checksum(magic, head[_BLOCK.size :], data) != crc:
             raise self._damaged(offset, "the block is damaged (CRC)")
         if place != offset:
-            raise self._damaged(offset, f"a block that was written at offset {place}: others before it are missing, or it "
-                                        "comes from elsewhere")
+            raise self._damaged(
+                offset,
+                f"a block that was written at offset {place}: others before it are missing, or it comes from elsewhere",
+            )
         return magic, Span(ring, data, wall), length
 
     def _damaged(self, offset: int, what: str) -> DamagedFileError:

@@ -45,9 +45,25 @@ DEFAULTS = {
     "UNWANTED_WORDS": 1 << 15,
 }
 # What the loader must know of struct conn (bpf/maps.h); the compiler child asserts it.
-CONN = {"conn_id": 0, "pos": 8, "tgid": 64, "fd": 68, "told": 72, "ring": 84, "local_port": 86, "remote_port": 88,
-        "state": 90, "role": 91, "start": 92, "family": 93, "opened": 94, "source": 101, "local": 112, "remote": 128,
-        "sizeof": 144}
+CONN = {
+    "conn_id": 0,
+    "pos": 8,
+    "tgid": 64,
+    "fd": 68,
+    "told": 72,
+    "ring": 84,
+    "local_port": 86,
+    "remote_port": 88,
+    "state": 90,
+    "role": 91,
+    "start": 92,
+    "family": 93,
+    "opened": 94,
+    "source": 101,
+    "local": 112,
+    "remote": 128,
+    "sizeof": 144,
+}
 PROCESS = {"rings": 0, "told_ns": 8, "connections": 16, "sizeof": 32}
 UNSEEN = {"rings": 0, "operations": 8, "compat": 16, "comm": 24, "sizeof": 40}
 OBJECT = {"c": 0, "socket": 144, "sizeof": 288}  # of libraries; only where there are programs of them
@@ -55,12 +71,24 @@ QUESTION = {"conn_id": 0, "tgid": 8, "fd": 12, "ring": 16, "sizeof": 24}
 CONN_HTTP, CONN_IGNORED = 1, 2
 # Statistics of the programs in the order of enum stat: what they are called here, and there.
 STATS: Mapping[str, str] = {
-    "kernel_dropped_events": "DROPPED_EVENTS", "kernel_dropped_bytes": "DROPPED_BYTES", "kernel_map_full": "MAP_FULL",
-    "kernel_not_http": "NOT_HTTP", "kernel_tls": "TLS", "kernel_http2": "HTTP2", "kernel_faults": "FAULTS",
-    "null_accepts": "NULL_ACCEPTS", "io_uring_setups": "IO_URING", "kernel_unseen_bytes": "UNSEEN_BYTES",
-    "kernel_unwanted_bytes": "UNWANTED_BYTES", "kernel_bounded_bytes": "BOUNDED_BYTES",
-    "kernel_process_full": "PROCESS_FULL", "kernel_entries_made": "ENTRIES_MADE", "kernel_entries_ended": "ENTRIES_ENDED",
-    "kernel_entries_swept": "SWEPT", "kernel_entries_stale": "STALE", "kernel_unplaced_bytes": "UNPLACED_BYTES",
+    "kernel_dropped_events": "DROPPED_EVENTS",
+    "kernel_dropped_bytes": "DROPPED_BYTES",
+    "kernel_map_full": "MAP_FULL",
+    "kernel_not_http": "NOT_HTTP",
+    "kernel_tls": "TLS",
+    "kernel_http2": "HTTP2",
+    "kernel_faults": "FAULTS",
+    "null_accepts": "NULL_ACCEPTS",
+    "io_uring_setups": "IO_URING",
+    "kernel_unseen_bytes": "UNSEEN_BYTES",
+    "kernel_unwanted_bytes": "UNWANTED_BYTES",
+    "kernel_bounded_bytes": "BOUNDED_BYTES",
+    "kernel_process_full": "PROCESS_FULL",
+    "kernel_entries_made": "ENTRIES_MADE",
+    "kernel_entries_ended": "ENTRIES_ENDED",
+    "kernel_entries_swept": "SWEPT",
+    "kernel_entries_stale": "STALE",
+    "kernel_unplaced_bytes": "UNPLACED_BYTES",
 }
 MAPS = ("conns", "pid_bits", "processes", "rings", "questions", "stats", "further", "unwanted", "unseen_processes")
 
@@ -88,8 +116,12 @@ def source(directory: Path, name: str = "collector.c") -> str:
 def layout_checks() -> str:
     """Assertions that the kernel side lays the events and its maps' values out as the user side does, and numbers alike."""
     out = []
-    numbers = {"CONN_HTTP": CONN_HTTP, "CONN_IGNORED": CONN_IGNORED, "STATS_IN_USE": len(STATS),
-               **{f"STAT_{name}": number for number, name in enumerate(STATS.values())}}
+    numbers = {
+        "CONN_HTTP": CONN_HTTP,
+        "CONN_IGNORED": CONN_IGNORED,
+        "STATS_IN_USE": len(STATS),
+        **{f"STAT_{name}": number for number, name in enumerate(STATS.values())},
+    }
     for name, value in numbers.items():
         out.append(f'_Static_assert({name} == {value}, "{name} differs between kernel and user side");\n')
     structs = {**abi.layout(), "conn": CONN, "process": PROCESS, "unseen": UNSEEN, "question": QUESTION}
@@ -122,8 +154,9 @@ def declared(sources: Sequence[Source], found: Sequence[str], build: Build) -> d
                 raise ValueError(f"program {program.name} is declared twice")
             out[program.name] = program.type
     if set(out) != set(found):
-        raise ValueError("programs of the kernel side and of the probe sources differ: "
-                         + ", ".join(sorted(set(out) ^ set(found))))
+        raise ValueError(
+            "programs of the kernel side and of the probe sources differ: " + ", ".join(sorted(set(out) ^ set(found)))
+        )
     return out
 
 
@@ -144,8 +177,9 @@ def _load(defines: dict[str, int], build: Build, sources: Sequence[Source], upro
     if libraries:
         flags.append("-DLIBRARIES=1")
     module = Module(text=text(sources).encode(), cflags=flags)
-    functions = [bcc.lib.bpf_function_name(module.module, i).decode()
-                 for i in range(bcc.lib.bpf_num_functions(module.module))]
+    functions = [
+        bcc.lib.bpf_function_name(module.module, i).decode() for i in range(bcc.lib.bpf_num_functions(module.module))
+    ]
     types = declared(sources, functions, build)
     if uprobes != PERF:
         uprobes = MULTI if _takes_multi(module, types) else PERF
@@ -157,11 +191,23 @@ def _load(defines: dict[str, int], build: Build, sources: Sequence[Source], upro
         info = Path(f"/proc/self/fdinfo/{programs[name]}").read_text()
         found = re.search(r"verified_insns:\s*(\d+)", info)
         verified[name] = int(found[1]) if found else 0
-    wanted = [*MAPS, *(("calls",) if build.variant == RAW else ()), *(("objects",) if libraries else ()),
-              *(name for source in sources for name in source.maps)]
+    wanted = [
+        *MAPS,
+        *(("calls",) if build.variant == RAW else ()),
+        *(("objects",) if libraries else ()),
+        *(name for source in sources for name in source.maps),
+    ]
     maps = {name: module[name.encode()].map_fd for name in wanted}
-    return {"variant": build.variant, "identity": build.identity, "uprobes": uprobes, "why": "", "programs": programs,
-            "maps": maps, "verified": verified, "_module": module}
+    return {
+        "variant": build.variant,
+        "identity": build.identity,
+        "uprobes": uprobes,
+        "why": "",
+        "programs": programs,
+        "maps": maps,
+        "verified": verified,
+        "_module": module,
+    }
 
 
 def _takes_multi(module: Any, types: Mapping[str, ProgramType]) -> bool:
@@ -180,8 +226,9 @@ def _takes_multi(module: Any, types: Mapping[str, ProgramType]) -> bool:
     return False
 
 
-def build(defines: dict[str, int], variants: Sequence[str], identity: str = AUTO, modules: Sequence[str] = (),
-          uprobes: str = "") -> dict[str, Any]:
+def build(
+    defines: dict[str, int], variants: Sequence[str], identity: str = AUTO, modules: Sequence[str] = (), uprobes: str = ""
+) -> dict[str, Any]:
     """Load the first combination that this kernel takes: sockets as the identity before descriptors, then the variants in
     their order. ``modules``: of further probe sources; ``uprobes``: MULTI if this kernel can, unless it is PERF. ``why`` of
     the answer says why it is not sockets. Raises the last error when none loads.
@@ -224,12 +271,22 @@ def main() -> int:
     except Exception as error:
         control.send(channel, {"error": f"{type(error).__name__}: {error}"[:2000]})
         return 1
-    named = {**{f"programs/{name}": fd for name, fd in built["programs"].items()},
-             **{f"maps/{name}": fd for name, fd in built["maps"].items()}}
+    named = {
+        **{f"programs/{name}": fd for name, fd in built["programs"].items()},
+        **{f"maps/{name}": fd for name, fd in built["maps"].items()},
+    }
     for names, fds in control.batches(named):
         control.send(channel, {"names": names}, fds)
-    control.send(channel, {"variant": built["variant"], "identity": built["identity"], "uprobes": built["uprobes"],
-                           "why": built["why"][:2000], "verified": built["verified"]})
+    control.send(
+        channel,
+        {
+            "variant": built["variant"],
+            "identity": built["identity"],
+            "uprobes": built["uprobes"],
+            "why": built["why"][:2000],
+            "verified": built["verified"],
+        },
+    )
     sys.stdout.flush()
     os._exit(0)
 

@@ -44,16 +44,35 @@ class Entry:
         tgid, fd, told = struct.unpack_from("=IiI", value, _CONN["tgid"])
         ring, local_port, remote_port = struct.unpack_from("=HHH", value, _CONN["ring"])
         local, remote = _CONN["local"], _CONN["remote"]
-        return cls(struct.unpack_from("=Q", value, _CONN["conn_id"])[0], tgid, fd, told, ring,
-                   (value[local : local + 16], local_port), (value[remote : remote + 16], remote_port),
-                   value[_CONN["role"]], value[_CONN["state"]], bool(value[_CONN["opened"]]), value[_CONN["source"]],
-                   socket)
+        return cls(
+            struct.unpack_from("=Q", value, _CONN["conn_id"])[0],
+            tgid,
+            fd,
+            told,
+            ring,
+            (value[local : local + 16], local_port),
+            (value[remote : remote + 16], remote_port),
+            value[_CONN["role"]],
+            value[_CONN["state"]],
+            bool(value[_CONN["opened"]]),
+            value[_CONN["source"]],
+            socket,
+        )
 
     def introduction(self, ts_ns: int) -> bytes:
         """The events that tell a new shard what it cannot see any more: role and ends, and the other name of an object."""
         name = self.conn_id, self.told or self.tgid, self.fd
-        known = abi.pack_known(name, self.local[0], self.remote[0], ts_ns=ts_ns, role=self.role, local_port=self.local[1],
-                               remote_port=self.remote[1], ring=self.ring, source=self.source)
+        known = abi.pack_known(
+            name,
+            self.local[0],
+            self.remote[0],
+            ts_ns=ts_ns,
+            role=self.role,
+            local_port=self.local[1],
+            remote_port=self.remote[1],
+            ring=self.ring,
+            source=self.source,
+        )
         if self.socket in (0, self.conn_id):
             return known
         return known + abi.pack_bind(name, self.socket, ts_ns=ts_ns, role=self.role, source=self.source)
@@ -148,6 +167,13 @@ def unseen(table: int) -> list[dict[str, object]]:
             continue
         rings, operations, compat = struct.unpack_from("=QQQ", value)
         comm = value[_UNSEEN["comm"] : _UNSEEN["comm"] + 16].split(b"\0")[0]
-        out.append({"pid": struct.unpack("=I", key)[0], "name": comm.decode("utf-8", "replace"), "rings": rings,
-                    "operations": operations, "compat": compat})
+        out.append(
+            {
+                "pid": struct.unpack("=I", key)[0],
+                "name": comm.decode("utf-8", "replace"),
+                "rings": rings,
+                "operations": operations,
+                "compat": compat,
+            }
+        )
     return out

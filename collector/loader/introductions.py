@@ -12,8 +12,9 @@ EVENTS = 4096  # in one message
 _Portion = tuple[list[bytes], int]
 
 
-def introductions(maps: Mapping[str, int], shard: int, shards: int, *, provider: Provider | None,
-                  now_ns: int) -> Iterator[_Portion]:
+def introductions(
+    maps: Mapping[str, int], shard: int, shards: int, *, provider: Provider | None, now_ns: int
+) -> Iterator[_Portion]:
     """Portions of (events for one message, connections in them) about the open connections of a shard. ``maps``: the
     kernel's, by name; ``provider`` answers for the processes; None when process ids here are not the kernel's: then the
     kernel tells the names, with the next connection of each. Raises OSError.

@@ -87,8 +87,14 @@ def map_keys(fd: int, size: int) -> Iterator[bytes]:
 def _perf_event(attributes: bytes, program: int) -> int:
     """Open an event for all processes that runs the program. It is opened on one CPU, and the program runs on all."""
     buffer = ctypes.create_string_buffer(attributes, 128)
-    fd = _libc.syscall(ctypes.c_long(_SYS_PERF_EVENT_OPEN), buffer, ctypes.c_long(-1), ctypes.c_long(0),
-                       ctypes.c_long(-1), ctypes.c_long(_PERF_FLAG_FD_CLOEXEC))
+    fd = _libc.syscall(
+        ctypes.c_long(_SYS_PERF_EVENT_OPEN),
+        buffer,
+        ctypes.c_long(-1),
+        ctypes.c_long(0),
+        ctypes.c_long(-1),
+        ctypes.c_long(_PERF_FLAG_FD_CLOEXEC),
+    )
     if fd < 0:
         error = ctypes.get_errno()
         raise OSError(error, f"perf_event_open: {os.strerror(error)}")
@@ -130,9 +136,23 @@ def attach_uprobes(program: int, path: str, offsets: Sequence[int], *, returns: 
     name = ctypes.create_string_buffer(os.fsencode(path))
     places = (ctypes.c_uint64 * len(offsets))(*offsets)
     # prog_fd, target_fd, attach_type, flags; path, offsets, ref_ctr_offsets, cookies, cnt, flags, pid
-    fd = _bpf(_LINK_CREATE, struct.pack(
-        "=IIIIQQQQIII", program, 0, TRACE_UPROBE_MULTI, 0, ctypes.addressof(name), ctypes.addressof(places), 0, 0,
-        len(offsets), _UPROBE_MULTI_RETURN if returns else 0, 0))
+    fd = _bpf(
+        _LINK_CREATE,
+        struct.pack(
+            "=IIIIQQQQIII",
+            program,
+            0,
+            TRACE_UPROBE_MULTI,
+            0,
+            ctypes.addressof(name),
+            ctypes.addressof(places),
+            0,
+            0,
+            len(offsets),
+            _UPROBE_MULTI_RETURN if returns else 0,
+            0,
+        ),
+    )
     os.set_inheritable(fd, False)
     return fd
 
@@ -160,8 +180,7 @@ def pidfd_getfd(pid: int, fd: int) -> int:
     """
     pidfd = os.pidfd_open(pid)
     try:
-        result = _libc.syscall(ctypes.c_long(_SYS_PIDFD_GETFD), ctypes.c_long(pidfd), ctypes.c_long(fd),
-                               ctypes.c_long(0))
+        result = _libc.syscall(ctypes.c_long(_SYS_PIDFD_GETFD), ctypes.c_long(pidfd), ctypes.c_long(fd), ctypes.c_long(0))
         if result < 0:
             error = ctypes.get_errno()
             raise OSError(error, f"pidfd_getfd: {os.strerror(error)}")
@@ -196,7 +215,10 @@ def find_tracefs() -> str | None:
     for path in ("/sys/kernel/tracing", "/sys/kernel/debug/tracing"):
         if os.path.isdir(f"{path}/events/syscalls"):
             return path
-    if (os.geteuid() == 0 and os.path.isdir("/sys/kernel/tracing")
-            and _libc.mount(b"tracefs", b"/sys/kernel/tracing", b"tracefs", ctypes.c_ulong(0), None) == 0):
+    if (
+        os.geteuid() == 0
+        and os.path.isdir("/sys/kernel/tracing")
+        and _libc.mount(b"tracefs", b"/sys/kernel/tracing", b"tracefs", ctypes.c_ulong(0), None) == 0
+    ):
         return "/sys/kernel/tracing"
     return None

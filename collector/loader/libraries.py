@@ -51,8 +51,9 @@ def open_mapped(pid: int, place: str, inode: int, path: str) -> int:
 class Libraries:
     """``modules``: those of the further sources, for the child; ``uid``: the user it becomes, None when there is none."""
 
-    def __init__(self, sources: Sequence[Source], modules: Sequence[str], build: Build, attachments: Attachments,
-                 uid: int | None) -> None:
+    def __init__(
+        self, sources: Sequence[Source], modules: Sequence[str], build: Build, attachments: Attachments, uid: int | None
+    ) -> None:
         self._modules = modules
         self._attachments = attachments
         self._uid = uid
@@ -137,7 +138,8 @@ class Libraries:
 
     def _busy(self, key: str) -> bool:
         return any(target.key == key for target, *_rest in self._waiting) or any(
-            target.key == key for _probe, target, *_rest in self._work)
+            target.key == key for _probe, target, *_rest in self._work
+        )
 
     # ---- reading
 

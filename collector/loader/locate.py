@@ -65,7 +65,10 @@ class Job:
         self._data = b""
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "collector.loader.locate", str(-1 if uid is None else uid), source, *modules],
-            stdin=file, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+            stdin=file,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
         assert self._process.stdout is not None
         os.set_blocking(self._process.stdout.fileno(), False)
 
@@ -105,8 +108,13 @@ def main() -> int:
     import elftools.elf.elffile  # noqa: F401  (while files can be opened)
     import elftools.elf.sections  # noqa: F401
 
-    for limit, value in ((resource.RLIMIT_CORE, 0), (resource.RLIMIT_FSIZE, 0), (resource.RLIMIT_AS, MEMORY_BYTES),
-                         (resource.RLIMIT_CPU, CPU_SECONDS), (resource.RLIMIT_NOFILE, 16)):
+    for limit, value in (
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_FSIZE, 0),
+        (resource.RLIMIT_AS, MEMORY_BYTES),
+        (resource.RLIMIT_CPU, CPU_SECONDS),
+        (resource.RLIMIT_NOFILE, 16),
+    ):
         resource.setrlimit(limit, (value, value))
     runtime.drop_privileges(None if uid < 0 else uid)
     sys.stdout.write(json.dumps(answer(source, 0)) + "\n")

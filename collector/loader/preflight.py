@@ -12,17 +12,27 @@ from dataclasses import dataclass
 from collector import cgroups, config, errors
 from collector.loader import kernel, offsets
 
-_CAPABILITIES = {"CAP_SYS_ADMIN": 21, "CAP_SYS_PTRACE": 19, "CAP_SYS_RESOURCE": 24, "CAP_IPC_LOCK": 14,
-                 "CAP_PERFMON": 38, "CAP_BPF": 39}
+_CAPABILITIES = {
+    "CAP_SYS_ADMIN": 21,
+    "CAP_SYS_PTRACE": 19,
+    "CAP_SYS_RESOURCE": 24,
+    "CAP_IPC_LOCK": 14,
+    "CAP_PERFMON": 38,
+    "CAP_BPF": 39,
+}
 _INITIAL_PID_NAMESPACE = 0xEFFFFFFC  # include/linux/proc_ns.h PROC_PID_INIT_INO
-NESTED = ("a pid namespace of its own (a container without hostPID): process ids in records are the node's and not those "
-          "seen here; --pid takes processes of this namespace only; where descriptors are the identity, connections older "
-          "than the collector stay without addresses, or are left out")
+NESTED = (
+    "a pid namespace of its own (a container without hostPID): process ids in records are the node's and not those "
+    "seen here; --pid takes processes of this namespace only; where descriptors are the identity, connections older "
+    "than the collector stay without addresses, or are left out"
+)
 FOUND, MISSING, NOTE = "found", "MISSING", "note"
 
 
-_WITHOUT_SOCKETS = ("connections passed between processes may be missing; bytes that go by sendfile, splice or io_uring "
-                    "before the first captured call can shift pairs")
+_WITHOUT_SOCKETS = (
+    "connections passed between processes may be missing; bytes that go by sendfile, splice or io_uring "
+    "before the first captured call can shift pairs"
+)
 
 
 @dataclass(frozen=True)
@@ -69,16 +79,26 @@ def _kernel() -> Row:
     release = os.uname().release
     version = tuple(int(n) for n in release.split("-")[0].split(".")[:2])
     good = version >= (5, 8)
-    return Row("kernel 5.8 or later", FOUND if good else MISSING, release,
-               "" if good else "capture needs BPF ring buffers: use a newer kernel", not good)
+    return Row(
+        "kernel 5.8 or later",
+        FOUND if good else MISSING,
+        release,
+        "" if good else "capture needs BPF ring buffers: use a newer kernel",
+        not good,
+    )
 
 
 def _ring_buffer() -> Row:
     try:
         os.close(kernel.create_ring(4096))
     except OSError as error:
-        return Row("BPF ring buffer", MISSING, str(error),
-                   "run as root, or with CAP_BPF and CAP_PERFMON (privileged in a container)", True)
+        return Row(
+            "BPF ring buffer",
+            MISSING,
+            str(error),
+            "run as root, or with CAP_BPF and CAP_PERFMON (privileged in a container)",
+            True,
+        )
     return Row("BPF ring buffer", FOUND, "created one and closed it")
 
 
@@ -88,8 +108,12 @@ def _hooks() -> Row:
     if version >= (5, 15) and btf:
         return Row("hook variant", FOUND, "tpx: one tracepoint per covered call (tried at start)")
     if os.uname().machine == "x86_64":
-        return Row("hook variant", FOUND, "raw: one raw tracepoint for all calls (dearer for uncovered calls)",
-                   "a kernel >= 5.15 with BTF has the cheaper one")
+        return Row(
+            "hook variant",
+            FOUND,
+            "raw: one raw tracepoint for all calls (dearer for uncovered calls)",
+            "a kernel >= 5.15 with BTF has the cheaper one",
+        )
     return Row("hook variant", MISSING, "this architecture needs tpx", "kernel >= 5.15 with BTF", True)
 
 
@@ -117,8 +141,13 @@ def _identity() -> Row:
 def _tracefs() -> Row:
     path = kernel.find_tracefs()
     if path is None:
-        return Row("tracefs", MISSING, "not mounted, and mounting it is not allowed",
-                   "mount -t tracefs nodev /sys/kernel/tracing, or mount the host's /sys/kernel", True)
+        return Row(
+            "tracefs",
+            MISSING,
+            "not mounted, and mounting it is not allowed",
+            "mount -t tracefs nodev /sys/kernel/tracing, or mount the host's /sys/kernel",
+            True,
+        )
     return Row("tracefs", FOUND, path)
 
 
@@ -128,12 +157,21 @@ def _capabilities() -> Row:
     enough = "CAP_SYS_ADMIN" in have or {"CAP_BPF", "CAP_PERFMON"} <= have
     missing = sorted(set(_CAPABILITIES) - have)
     if not enough:
-        return Row("capabilities", MISSING, "have " + (", ".join(sorted(have)) or "none"),
-                   "run as root, or grant CAP_BPF and CAP_PERFMON (or CAP_SYS_ADMIN)", True)
+        return Row(
+            "capabilities",
+            MISSING,
+            "have " + (", ".join(sorted(have)) or "none"),
+            "run as root, or grant CAP_BPF and CAP_PERFMON (or CAP_SYS_ADMIN)",
+            True,
+        )
     if missing:
-        return Row("capabilities", NOTE, "without " + ", ".join(missing),
-                   "CAP_SYS_PTRACE is needed for addresses of connections older than the collector; CAP_SYS_RESOURCE "
-                   "below kernel 5.11")
+        return Row(
+            "capabilities",
+            NOTE,
+            "without " + ", ".join(missing),
+            "CAP_SYS_PTRACE is needed for addresses of connections older than the collector; CAP_SYS_RESOURCE "
+            "below kernel 5.11",
+        )
     return Row("capabilities", FOUND, "all")
 
 
@@ -154,9 +192,14 @@ def _bcc() -> Row:
     spec = importlib.util.find_spec("bcc")
     origin = (spec.origin or "") if spec else ""
     if not spec or "dist-packages" not in origin and not os.path.exists(os.path.join(os.path.dirname(origin), "table.py")):
-        return Row("bcc", MISSING, "no module bcc for " + sys.executable,
-                   "install the distribution's python3-bpfcc and use a virtual environment with system site packages "
-                   "(scripts/setup); the PyPI package named bcc is another program", True)
+        return Row(
+            "bcc",
+            MISSING,
+            "no module bcc for " + sys.executable,
+            "install the distribution's python3-bpfcc and use a virtual environment with system site packages "
+            "(scripts/setup); the PyPI package named bcc is another program",
+            True,
+        )
     return Row("bcc", FOUND, origin)
 
 
@@ -165,8 +208,12 @@ def _memory() -> Row:
     if limit is None:
         return Row("memory limit", FOUND, "none")
     state = FOUND if limit >= 256 << 20 else NOTE
-    return Row("memory limit", state, f"{limit >> 20} MiB",
-               "" if state == FOUND else "less than 256 MiB: lower COLLECTOR_RING_BYTES and COLLECTOR_SHARDS")
+    return Row(
+        "memory limit",
+        state,
+        f"{limit >> 20} MiB",
+        "" if state == FOUND else "less than 256 MiB: lower COLLECTOR_RING_BYTES and COLLECTOR_SHARDS",
+    )
 
 
 def _cpuid() -> Row:
@@ -176,18 +223,34 @@ def _cpuid() -> Row:
         time.monotonic_ns()
     each = (time.perf_counter_ns() - started) / 20000
     source = "unknown"
-    with contextlib.suppress(OSError), open("/sys/devices/system/clocksource/clocksource0/current_clocksource",
-                                            encoding="ascii") as file:
+    with (
+        contextlib.suppress(OSError),
+        open("/sys/devices/system/clocksource/clocksource0/current_clocksource", encoding="ascii") as file,
+    ):
         source = file.read().strip()
     if each > 500:
-        return Row("clock cost", NOTE, f"{each:.0f} ns a reading, clock source {source}",
-                   "readings trap to the hypervisor: every captured event costs more; a tsc clock source would help")
+        return Row(
+            "clock cost",
+            NOTE,
+            f"{each:.0f} ns a reading, clock source {source}",
+            "readings trap to the hypervisor: every captured event costs more; a tsc clock source would help",
+        )
     return Row("clock cost", FOUND, f"{each:.0f} ns a reading, clock source {source}")
 
 
 CHECKS: tuple[Callable[[], Row], ...] = (
-    _kernel, _hooks, _identity, _ring_buffer, _tracefs, _capabilities, _paranoid, _bcc, _pid_namespace, _memory,
-    _cpuid)
+    _kernel,
+    _hooks,
+    _identity,
+    _ring_buffer,
+    _tracefs,
+    _capabilities,
+    _paranoid,
+    _bcc,
+    _pid_namespace,
+    _memory,
+    _cpuid,
+)
 
 
 def rows() -> list[Row]:
@@ -199,8 +262,12 @@ def table(found: list[Row]) -> str:
     """The table that is printed."""
     lines = [("NEED", "STATE", "DETAIL", "WHAT TO DO")] + [(r.need, r.state, r.detail, r.todo or "-") for r in found]
     widths = [max(len(line[i]) for line in lines) for i in range(3)]
-    return "\n".join("  ".join([*(cell.ljust(width) for cell, width in zip(line, widths, strict=False)), line[3]])
-                     for line in lines) + "\n"
+    return (
+        "\n".join(
+            "  ".join([*(cell.ljust(width) for cell, width in zip(line, widths, strict=False)), line[3]]) for line in lines
+        )
+        + "\n"
+    )
 
 
 def main() -> int:
@@ -215,5 +282,3 @@ def require() -> None:
     found = [check() for check in (_kernel, _hooks, _identity, _ring_buffer, _tracefs, _capabilities, _paranoid, _bcc)]
     if any(row.state == MISSING and row.fatal for row in found):
         raise errors.PreflightError("capture is not possible on this host:\n" + table(found))
-
-

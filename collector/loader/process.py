@@ -59,8 +59,9 @@ def attach_sources(sources: Sequence[Source], loaded: Loaded, attachments: Attac
     missing = []
     for source in sources:
         for jump in source.jumps(loaded.build):
-            kernel.map_update(loaded.maps[jump.table], struct.pack("=I", jump.index),
-                              struct.pack("=I", loaded.programs[jump.program]))
+            kernel.map_update(
+                loaded.maps[jump.table], struct.pack("=I", jump.index), struct.pack("=I", loaded.programs[jump.program])
+            )
     for source in sources:
         for probe in source.probes(loaded.build):
             if probe.need or isinstance(probe.at, Uprobe):
@@ -85,8 +86,10 @@ class Loader:
         self._clock = SystemClock()
         token = bytes.fromhex(start.token)
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
-        self._senders = [Sender(self.context, endpoints.shard(i), token,
-                                on_peer=functools.partial(self._introduce, i)) for i in range(start.shards)]
+        self._senders = [
+            Sender(self.context, endpoints.shard(i), token, on_peer=functools.partial(self._introduce, i))
+            for i in range(start.shards)
+        ]
         self._sources: Sequence[Source] = ()
         self._loaded = Loaded()
         self._attachments = Attachments({}, "", multi=False)
@@ -109,8 +112,9 @@ class Loader:
         self._writer: capturefile.Writer | None = None
         self._record_failed = False
         if record is not None:
-            self._writer = capturefile.Writer(record, settings.rings, settings.record_limit,
-                                              self._counters["record_file_bytes"])
+            self._writer = capturefile.Writer(
+                record, settings.rings, settings.record_limit, self._counters["record_file_bytes"]
+            )
             self._writer.skipped_bytes = self._counters["record_file_skipped_bytes"]
 
     def _introduce(self, shard: int, again: bool) -> None:
@@ -121,8 +125,13 @@ class Loader:
             return
         self._forget_names(shard)
         told = 0
-        for events, count in introductions(self._loaded.maps, shard, len(self._senders), now_ns=self._clock.monotonic_ns(),
-                                           provider=self._owners if self._nested is None else None):
+        for events, count in introductions(
+            self._loaded.maps,
+            shard,
+            len(self._senders),
+            now_ns=self._clock.monotonic_ns(),
+            provider=self._owners if self._nested is None else None,
+        ):
             self._senders[shard].introduce((b"".join(events),), wall_offset_ns=self._wall)
             told += count
             self._child.beat()
@@ -130,8 +139,10 @@ class Loader:
 
     def _forget_names(self, shard: int) -> None:
         """A new shard knows no process's name: the kernel tells them again."""
-        entries.forget_names(self._loaded.maps["processes"], sum(
-            1 << ring for ring in range(len(self._rings)) if partition.shard_of_ring(ring, len(self._senders)) == shard))
+        entries.forget_names(
+            self._loaded.maps["processes"],
+            sum(1 << ring for ring in range(len(self._rings)) if partition.shard_of_ring(ring, len(self._senders)) == shard),
+        )
 
     def close(self) -> None:
         """Close the sockets at once."""
@@ -203,8 +214,14 @@ class Loader:
         # what one connection may always fill: a body that is kept whole, with its head if the ring is not too small for that
         body, chunk = settings.body_bytes, compiler.DEFAULTS["CHUNK"]
         run = min(body + settings.header_bytes + chunk, max(body + chunk, size // 16))
-        defines = {**compiler.DEFAULTS, "RINGS": settings.rings, "CPUS": kernel.possible_cpus(),
-                   "WAKE_BYTES": size // WAKE_PART, "RUN_BYTES": run, "WINDOW_BYTES": max(chunk, size // WINDOW_PART)}
+        defines = {
+            **compiler.DEFAULTS,
+            "RINGS": settings.rings,
+            "CPUS": kernel.possible_cpus(),
+            "WAKE_BYTES": size // WAKE_PART,
+            "RUN_BYTES": run,
+            "WINDOW_BYTES": max(chunk, size // WINDOW_PART),
+        }
         if settings.unix:
             defines["UNIX_SOCKETS"] = 1
         if self._nested is not None:
@@ -220,8 +237,9 @@ class Loader:
         if tracefs is None:
             raise errors.PreflightError("tracefs is not mounted and may not be mounted (see `collector check`)")
         variants = list(settings.variants) or compiler.default_variants()
-        self._loaded = loaded = compile_programs(self._defines(), variants, settings.identity, settings.sources,
-                                                 settings.uprobes)
+        self._loaded = loaded = compile_programs(
+            self._defines(), variants, settings.identity, settings.sources, settings.uprobes
+        )
         if loaded.why and settings.identity == compiler.AUTO:
             log.warning("connections are known by descriptor: %s", loaded.why)
         size = settings.ring_bytes
@@ -238,10 +256,13 @@ class Loader:
         for names, fds in control.batches(loaded.named()):
             self._child.say({"kind": "held", "names": names}, fds)
         self._tell_attached()
-        line = (f"hooks {loaded.variant}, identity {loaded.identity}, {len(self._attachments)} probes, "
-                f"{len(loaded.rings)} rings of {size >> 10} KiB")
-        self._child.say({"kind": "attached", "line": line, "state": loaded.state().to_message(),
-                         "verified": loaded.verified})
+        line = (
+            f"hooks {loaded.variant}, identity {loaded.identity}, {len(self._attachments)} probes, "
+            f"{len(loaded.rings)} rings of {size >> 10} KiB"
+        )
+        self._child.say(
+            {"kind": "attached", "line": line, "state": loaded.state().to_message(), "verified": loaded.verified}
+        )
         log.info("attached: %s", line)
 
     def _tell_attached(self) -> None:
@@ -268,8 +289,10 @@ class Loader:
                     self._unheard.append(message)
             self._child.beat()
         self._loaded = Loaded.adopt(adopt.state, named)
-        self._use(kernel.find_tracefs() or "", {
-            name.removeprefix("probes/"): fd for name, fd in named.items() if name.startswith("probes/")})
+        self._use(
+            kernel.find_tracefs() or "",
+            {name.removeprefix("probes/"): fd for name, fd in named.items() if name.startswith("probes/")},
+        )
         assert self._selection is not None
         # the bits that the loader before us had set: those of processes that are gone must be cleared
         self._selection.adopt(self._start.known)
@@ -317,8 +340,13 @@ class Loader:
                 continue
             position, length = span
             moved += length
-            sender.send((messages.pack_span(number, position, length),), kind=messages.SPAN, size=length,
-                        wall_offset_ns=self._wall, done=functools.partial(ring.release, position + length))
+            sender.send(
+                (messages.pack_span(number, position, length),),
+                kind=messages.SPAN,
+                size=length,
+                wall_offset_ns=self._wall,
+                done=functools.partial(ring.release, position + length),
+            )
             self._counters.add("spans")
             self._counters.add("span_bytes", length)
             if self._writer is not None:
@@ -348,15 +376,21 @@ class Loader:
                 self._cannot_record(error)
                 self._writer.skipped_bytes += len(span)
         if self._writer.full and not full:
-            log.warning("--record: the limit of %d bytes is reached: later events are counted, not written",
-                        self._settings.record_limit)
+            log.warning(
+                "--record: the limit of %d bytes is reached: later events are counted, not written",
+                self._settings.record_limit,
+            )
         self._counters["record_file_bytes"] = self._writer.written_bytes
         self._counters["record_file_skipped_bytes"] = self._writer.skipped_bytes
 
     def _cannot_record(self, error: OSError) -> None:
         self._record_failed = True
-        self._child.say({"kind": "problem", "text": f"--record: {error.strerror}: later events are counted, not written; "
-                         "capture goes on"})
+        self._child.say(
+            {
+                "kind": "problem",
+                "text": f"--record: {error.strerror}: later events are counted, not written; capture goes on",
+            }
+        )
 
     def _inject(self, wall: int) -> None:
         for _ in range(len(self._injected)):

@@ -15,6 +15,7 @@ from collector.settings import KernelState
 
 __all__ = ["MULTI", "PERF", "Loaded", "compile_programs"]
 
+
 @dataclass
 class Loaded:
     """Descriptors by name, and what is to be known of them. ``why``: why connections are not known by their sockets, "" if
@@ -41,9 +42,11 @@ class Loaded:
 
     def named(self) -> dict[str, int]:
         """Every descriptor by a name that says what it is, for the hand-over."""
-        return {**{f"programs/{name}": fd for name, fd in self.programs.items()},
-                **{f"maps/{name}": fd for name, fd in self.maps.items()},
-                **{f"rings/{number}": fd for number, fd in enumerate(self.rings)}}
+        return {
+            **{f"programs/{name}": fd for name, fd in self.programs.items()},
+            **{f"maps/{name}": fd for name, fd in self.maps.items()},
+            **{f"rings/{number}": fd for number, fd in enumerate(self.rings)},
+        }
 
     @classmethod
     def adopt(cls, state: KernelState, named: Mapping[str, int]) -> Loaded:
@@ -54,23 +57,42 @@ class Loaded:
             if group in groups:
                 groups[group][rest] = fd
         rings = groups["rings"]
-        return cls(state.variant, state.identity, state.uprobes, programs=groups["programs"], maps=groups["maps"],
-                   rings=[rings[str(number)] for number in range(len(rings))])
+        return cls(
+            state.variant,
+            state.identity,
+            state.uprobes,
+            programs=groups["programs"],
+            maps=groups["maps"],
+            rings=[rings[str(number)] for number in range(len(rings))],
+        )
 
 
-def compile_programs(defines: Mapping[str, int], variants: Sequence[str], identity: str, sources: Sequence[str] = (),
-                     uprobes: str = "") -> Loaded:
+def compile_programs(
+    defines: Mapping[str, int], variants: Sequence[str], identity: str, sources: Sequence[str] = (), uprobes: str = ""
+) -> Loaded:
     """Run the compiler child. ``sources``: modules of further probe sources; ``uprobes``: MULTI, PERF or "" for the best
     that the kernel has. Raises PreflightError with the child's message when nothing loads.
     """
     ours, theirs = control.pair()
     with ours, tempfile.TemporaryFile() as stderr:  # not a pipe: a verifier log is longer than one holds
         process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "collector.loader.compiler", str(theirs.fileno())], pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=stderr)
+            [sys.executable, "-P", "-m", "collector.loader.compiler", str(theirs.fileno())],
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=stderr,
+        )
         theirs.close()
-        control.send(ours, {"defines": dict(defines), "variants": list(variants), "identity": identity,
-                            "sources": list(sources), "uprobes": uprobes})
+        control.send(
+            ours,
+            {
+                "defines": dict(defines),
+                "variants": list(variants),
+                "identity": identity,
+                "sources": list(sources),
+                "uprobes": uprobes,
+            },
+        )
         named: dict[str, int] = {}
         received = control.receive(ours)
         while received is not None and "names" in received[0]:

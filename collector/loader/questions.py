@@ -67,8 +67,9 @@ class Questions:
             self._counters.add("addresses_failed")
             return b""
         self._counters.add("addresses_resolved")
-        return abi.pack_open(conn, ts_ns=now_ns, role=abi.UNKNOWN, local=found.local, remote=found.remote, type=abi.ADDRESS,
-                             ring=ring)
+        return abi.pack_open(
+            conn, ts_ns=now_ns, role=abi.UNKNOWN, local=found.local, remote=found.remote, type=abi.ADDRESS, ring=ring
+        )
 
     def _entry(self, conn: tuple[int, int, int]) -> bytes | None:
         """The kernel's entry of a connection under this descriptor, if it still knows it so."""

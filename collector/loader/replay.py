@@ -35,8 +35,7 @@ class Replay:
         token = bytes.fromhex(start.token)
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
         self._rings = partition.ring_count(start.shards, 64)
-        self._senders = [Sender(self.context, endpoints.shard(i), token)
-                         for i in range(start.shards)]
+        self._senders = [Sender(self.context, endpoints.shard(i), token) for i in range(start.shards)]
         self._files = start.settings.files
         self._spans: list[bytearray] = [bytearray() for _ in self._senders]
         self._wall = 0
@@ -98,8 +97,13 @@ class Replay:
         for span in recording.spans():
             self._send(partition.shard_of_ring(span.ring, len(self._senders)), span.data, span.wall_offset_ns)
         if recording.left_out_bytes:
-            self._child.say({"kind": "problem", "text": f"{path}: {recording.left_out_bytes} bytes of events were left out "
-                             "when it was recorded (its limit was reached, or the disk was full)"})
+            self._child.say(
+                {
+                    "kind": "problem",
+                    "text": f"{path}: {recording.left_out_bytes} bytes of events were left out "
+                    "when it was recorded (its limit was reached, or the disk was full)",
+                }
+            )
 
     def _streams(self, path: str, number: int) -> None:
         file = streams.StreamsFile(path)

@@ -23,8 +23,9 @@ class Statistics:
         self._maps = loaded.maps
         self._counters = counters
         self._cpus = kernel.possible_cpus()
-        self._sweep = entries.Sweep(loaded.programs.get("raw_sweep", -1), loaded.maps.get("conns", -1),
-                                    loaded.maps.get("processes", -1))
+        self._sweep = entries.Sweep(
+            loaded.programs.get("raw_sweep", -1), loaded.maps.get("conns", -1), loaded.maps.get("processes", -1)
+        )
         self._next_unseen = 0.0
         self._unseen: list[dict[str, object]] = []
         self._next_warning = 0.0
@@ -51,8 +52,12 @@ class Statistics:
         refused = totals["kernel_process_full"]
         if (open_ > most * 9 // 10 or refused > self._refused) and now > self._next_warning:
             self._next_warning = now + WARNING_SECONDS
-            log.warning("the kernel's table of connections is %d %% full, its least recently used entries give way; "
-                        "%d calls of processes that have half of it were left out", min(100, open_ * 100 // most), refused)
+            log.warning(
+                "the kernel's table of connections is %d %% full, its least recently used entries give way; "
+                "%d calls of processes that have half of it were left out",
+                min(100, open_ * 100 // most),
+                refused,
+            )
         self._refused = refused
 
     def unseen(self, now: float) -> list[dict[str, object]] | None:

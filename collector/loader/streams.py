@@ -298,9 +298,19 @@ class StreamsFile:
                 continue  # a second end
             if not connection.opened:
                 connection.opened = True
-                yield Event(conn_id, ts, abi.pack_process(tgid, b"replay", ts_ns=ts) + abi.pack_open(
-                    ident, ts_ns=ts, role=abi.SERVER, start=abi.MID if connection.mid else abi.SEEN,
-                    local=connection.server, remote=connection.client))
+                yield Event(
+                    conn_id,
+                    ts,
+                    abi.pack_process(tgid, b"replay", ts_ns=ts)
+                    + abi.pack_open(
+                        ident,
+                        ts_ns=ts,
+                        role=abi.SERVER,
+                        start=abi.MID if connection.mid else abi.SEEN,
+                        local=connection.server,
+                        remote=connection.client,
+                    ),
+                )
             d = line.direction
             if line.kind == "data_b64":
                 record = abi.pack_data(ident, d, connection.position[d], self._bytes(fd, line), ts_ns=ts)
@@ -323,6 +333,13 @@ class StreamsFile:
 
     @staticmethod
     def _close(connection: _Connection, tgid: int, ts_ns: int) -> Event:
-        return Event(_identity(tgid, connection.number), ts_ns, abi.pack_close(
-            (_identity(tgid, connection.number), tgid, connection.number), ts_ns=ts_ns, final_in=connection.position[0],
-            final_out=connection.position[1]))
+        return Event(
+            _identity(tgid, connection.number),
+            ts_ns,
+            abi.pack_close(
+                (_identity(tgid, connection.number), tgid, connection.number),
+                ts_ns=ts_ns,
+                final_in=connection.position[0],
+                final_out=connection.position[1],
+            ),
+        )

@@ -47,13 +47,17 @@ def check(records: bytes | memoryview, index: bytes | memoryview, details: bytes
     """Raise ProtocolError when the index does not describe exactly these bytes."""
     count(index)
     sizes = [(size, beside) for size, beside, *_place in _ENTRY.iter_unpack(index)]
-    if (any(not size for size, _beside in sizes) or sum(size for size, _beside in sizes) != len(records)
-            or sum(beside for _size, beside in sizes) != len(details)):
+    if (
+        any(not size for size, _beside in sizes)
+        or sum(size for size, _beside in sizes) != len(records)
+        or sum(beside for _size, beside in sizes) != len(details)
+    ):
         raise ProtocolError("the index of a batch does not describe its records")
 
 
-def iterate(records: bytes | memoryview, index: bytes | memoryview,
-            details: bytes | memoryview) -> Iterator[tuple[bytes, bytes, Place]]:
+def iterate(
+    records: bytes | memoryview, index: bytes | memoryview, details: bytes | memoryview
+) -> Iterator[tuple[bytes, bytes, Place]]:
     """Each record of a JSON_LINES batch without its newline, its details, and its place in the order. Raises
     ProtocolError, before the first record, when the index does not describe exactly these bytes.
     """

@@ -42,8 +42,14 @@ _NO_COPY_BYTES = 65536  # from here on ZeroMQ takes a message's own memory
 class Sender(Outbox):
     """The sending half; connects. See the module, and `Outbox` for ``on_peer``."""
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str, token: bytes, *,
-                 on_peer: Callable[[bool], None] = lambda _again: None) -> None:
+    def __init__(
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        endpoint: str,
+        token: bytes,
+        *,
+        on_peer: Callable[[bool], None] = lambda _again: None,
+    ) -> None:
         super().__init__(token, self._send_frames, on_peer)
         self.socket = context.socket(zmq.DEALER)
         self.socket.setsockopt(zmq.LINGER, 0)

@@ -73,8 +73,11 @@ class Inbox:
         if header.kind == messages.HELLO and peer is None:
             self._forget_gone(now)
             peer = self._peers[header.sender_epoch] = _Peer(header.sender_epoch, link, now)
-        elif peer is None or header.kind != messages.HELLO and (
-                header.session != peer.session or header.kind not in messages.NUMBERED):
+        elif (
+            peer is None
+            or header.kind != messages.HELLO
+            and (header.session != peer.session or header.kind not in messages.NUMBERED)
+        ):
             self.refused += 1  # meant for an earlier life of ours: the sender will hear of this one
             return
         peer.heard_at = now
@@ -110,8 +113,16 @@ class Inbox:
         if header.number in peer.received:
             self.duplicates += 1
             return
-        delivery = Delivery(peer.epoch, peer.session, header.number, header.kind, header.wall_offset_ns, header.file,
-                            payload, sum(map(len, payload)))
+        delivery = Delivery(
+            peer.epoch,
+            peer.session,
+            header.number,
+            header.kind,
+            header.wall_offset_ns,
+            header.file,
+            payload,
+            sum(map(len, payload)),
+        )
         if header.number != peer.received.below:
             if len(peer.held) >= HELD_MESSAGES or peer.held_bytes > self._window:
                 return

@@ -74,8 +74,17 @@ class Header:
     file: int
 
 
-def pack(token: bytes, kind: int, sender_epoch: int, session: int, *, number: int = 0, transmission: int = 0,
-         wall_offset_ns: int = 0, file: int = 0) -> bytes:
+def pack(
+    token: bytes,
+    kind: int,
+    sender_epoch: int,
+    session: int,
+    *,
+    number: int = 0,
+    transmission: int = 0,
+    wall_offset_ns: int = 0,
+    file: int = 0,
+) -> bytes:
     """The header frame. ``token`` is 8 bytes."""
     return _HEADER.pack(MAGIC, kind, token, sender_epoch, session, number, transmission, wall_offset_ns, file)
 
@@ -110,7 +119,8 @@ class Acknowledgement:
         received = list(itertools.islice(self.received.ranges(), MAX_RANGES))
         flat = itertools.chain.from_iterable(itertools.chain(done, received))
         return _ACKNOWLEDGEMENT.pack(self.window, self.done.below, self.received.below, len(done), len(received)) + (
-            struct.pack(f"<{2 * (len(done) + len(received))}Q", *flat))
+            struct.pack(f"<{2 * (len(done) + len(received))}Q", *flat)
+        )
 
 
 def unpack_acknowledgement(frame: bytes | memoryview) -> Acknowledgement:

@@ -56,7 +56,10 @@ class Numbers:
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Numbers) and (self.below, self._starts, self._ends) == (
-            other.below, other._starts, other._ends)
+            other.below,
+            other._starts,
+            other._ends,
+        )
 
     __hash__ = None  # type: ignore[assignment]
 

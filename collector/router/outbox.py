@@ -43,8 +43,12 @@ class Outbox:
     session with us, ``again`` when there was one before: then it may `introduce`.
     """
 
-    def __init__(self, token: bytes, transmit: Callable[[Sequence[bytes]], None],
-                 on_peer: Callable[[bool], None] = lambda _again: None) -> None:
+    def __init__(
+        self,
+        token: bytes,
+        transmit: Callable[[Sequence[bytes]], None],
+        on_peer: Callable[[bool], None] = lambda _again: None,
+    ) -> None:
         self.epoch = new_epoch()
         self.in_flight_bytes = 0
         self.resent = 0
@@ -77,8 +81,16 @@ class Outbox:
         """Is everything acknowledged?"""
         return not self._sent and not self._waiting
 
-    def send(self, frames: Sequence[bytes], *, kind: int = messages.DATA, wall_offset_ns: int = 0, file: int = 0,
-             size: int | None = None, done: Callable[[], None] | None = None) -> None:
+    def send(
+        self,
+        frames: Sequence[bytes],
+        *,
+        kind: int = messages.DATA,
+        wall_offset_ns: int = 0,
+        file: int = 0,
+        size: int | None = None,
+        done: Callable[[], None] | None = None,
+    ) -> None:
         """Send one message; the caller has asked room(). ``wall_offset_ns`` and ``file``: see messages.py. ``size``: bytes
         it stands for, if not those of its frames. ``done`` is called when it is acknowledged: in the order of sending if
         the receiver acknowledges in that order, else in that of the acknowledgements.
@@ -94,8 +106,9 @@ class Outbox:
         """Send a message that comes before everything that is sent again. Only in ``on_peer``. A receiver that dies with it
         has a successor, who gets its own.
         """
-        self._number_and_put(_Message(messages.DATA, frames, sum(map(len, frames)), wall_offset_ns, 0, None,
-                                      introduction=True))
+        self._number_and_put(
+            _Message(messages.DATA, frames, sum(map(len, frames)), wall_offset_ns, 0, None, introduction=True)
+        )
 
     def end(self) -> None:
         """Say that nothing follows; acknowledged like any message."""
@@ -114,8 +127,12 @@ class Outbox:
             said = messages.unpack_acknowledgement(frames[1])
         except ProtocolError:
             return
-        if (header.kind not in (messages.WELCOME, messages.ACK) or header.sender_epoch != self.epoch or not header.session
-                or header.transmission > self._transmission):
+        if (
+            header.kind not in (messages.WELCOME, messages.ACK)
+            or header.sender_epoch != self.epoch
+            or not header.session
+            or header.transmission > self._transmission
+        ):
             return
         if header.session != self._session:
             # A link begins empty, so whoever has seen more of us than the last receiver is its successor.
@@ -138,8 +155,11 @@ class Outbox:
             self._hello_wait = min(MAX_HELLO_SECONDS, 2 * self._hello_wait)
             self._transmission += 1
             self._transmit([messages.pack(self._token, messages.HELLO, self.epoch, 0, transmission=self._transmission)])
-        while self._session and self._waiting and (
-                not self._sent or self.in_flight_bytes + self._waiting[0].size <= self._window):
+        while (
+            self._session
+            and self._waiting
+            and (not self._sent or self.in_flight_bytes + self._waiting[0].size <= self._window)
+        ):
             message = self._waiting.popleft()
             self.resent += message.transmission != 0
             self._number_and_put(message)
@@ -154,8 +174,16 @@ class Outbox:
     def _put(self, message: _Message) -> None:
         self._transmission += 1
         message.transmission = self._transmission
-        header = messages.pack(self._token, message.kind, self.epoch, self._session, number=message.number,
-                               transmission=message.transmission, wall_offset_ns=message.wall_offset_ns, file=message.file)
+        header = messages.pack(
+            self._token,
+            message.kind,
+            self.epoch,
+            self._session,
+            number=message.number,
+            transmission=message.transmission,
+            wall_offset_ns=message.wall_offset_ns,
+            file=message.file,
+        )
         self._transmit([header, *message.frames])
 
     def _begin_session(self, session: int) -> None:

@@ -46,8 +46,7 @@ class Shard:
         token = bytes.fromhex(start.token)
         child.drop_privileges()
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
-        self._in = Receiver(self.context, endpoints.shard(start.number), token,
-                            window=INPUT_WINDOW_BYTES)
+        self._in = Receiver(self.context, endpoints.shard(start.number), token, window=INPUT_WINDOW_BYTES)
         self._out = Sender(self.context, endpoints.sink(), token)
         self._settings, self._suspects = start.settings, start.suspects
         self._number, self._life = start.number, start.life
@@ -215,14 +214,19 @@ class Shard:
             if isinstance(records, tuple):
                 slot, size = records
                 self._slots.used(slot, len(self._pipeline.free_slots()))
-                self._out.send((slots.pack(self._number, self._life, slot, size), index, details), file=self._file,
-                               kind=messages.SLOT, size=size + len(index) + len(details),
-                               done=functools.partial(self._acknowledged, count, slot))
+                self._out.send(
+                    (slots.pack(self._number, self._life, slot, size), index, details),
+                    file=self._file,
+                    kind=messages.SLOT,
+                    size=size + len(index) + len(details),
+                    done=functools.partial(self._acknowledged, count, slot),
+                )
             else:
                 size = len(records)
                 self._counters.add("batches_without_slot")
-                self._out.send((records, index, details), file=self._file,
-                               done=functools.partial(self._acknowledged, count, None))
+                self._out.send(
+                    (records, index, details), file=self._file, done=functools.partial(self._acknowledged, count, None)
+                )
             self._counters.add("batch_bytes", size)
             self._counters["records_acknowledged"] = self._records_done
             self._counters["in_flight_bytes"] = self._out.in_flight_bytes
@@ -259,8 +263,10 @@ class Shard:
             self._out.service()
             self._child.beat()
             if time.monotonic() > deadline:
-                log.error("stopped with %d bytes of records not acknowledged by the sink",
-                          self._pipeline.pending() + self._out.in_flight_bytes)
+                log.error(
+                    "stopped with %d bytes of records not acknowledged by the sink",
+                    self._pipeline.pending() + self._out.in_flight_bytes,
+                )
                 return 1
         return 0
 

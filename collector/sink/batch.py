@@ -18,8 +18,14 @@ class Batch:
 
     __slots__ = ("records", "index", "details", "token", "format", "count", "left", "at")
 
-    def __init__(self, records: bytes | memoryview, index: bytes | memoryview, details: bytes | memoryview,
-                 token: Any = None, format: str = batches.JSON_LINES) -> None:
+    def __init__(
+        self,
+        records: bytes | memoryview,
+        index: bytes | memoryview,
+        details: bytes | memoryview,
+        token: Any = None,
+        format: str = batches.JSON_LINES,
+    ) -> None:
         self.records = records
         self.index = index
         self.details = details

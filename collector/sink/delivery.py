@@ -38,8 +38,14 @@ class Delivery:
     batch is done. ``up``: does the destination take records? ``gone``: why it never will again ("" while it can).
     """
 
-    def __init__(self, make: Callable[[Settled], Destination], *, lossless: bool, wake: Callable[[], None],
-                 queue_bytes: int = QUEUE_BYTES) -> None:
+    def __init__(
+        self,
+        make: Callable[[Settled], Destination],
+        *,
+        lossless: bool,
+        wake: Callable[[], None],
+        queue_bytes: int = QUEUE_BYTES,
+    ) -> None:
         self.destination = make(self._settled)
         self.queue = BatchQueue(lossless=lossless, limit_bytes=queue_bytes, linger=self.destination.linger)
         self.totals = Totals()

@@ -41,11 +41,17 @@ class Output:
         """What SIGHUP does, if it does anything."""
         return (lambda: self.open(shared=shared)) if self.destination.reopens(self.name) else None
 
-    def settings(self, config: Config, *, lossless: bool = False, ordered: bool = False,
-                 stop_seconds: float = STOP_SINK_SECONDS) -> SinkSettings:
+    def settings(
+        self, config: Config, *, lossless: bool = False, ordered: bool = False, stop_seconds: float = STOP_SINK_SECONDS
+    ) -> SinkSettings:
         """What the sink is told."""
-        return SinkSettings(kind=self.destination.kind, options=self.destination.options(config), lossless=lossless,
-                            ordered=ordered, stop_seconds=stop_seconds)
+        return SinkSettings(
+            kind=self.destination.kind,
+            options=self.destination.options(config),
+            lossless=lossless,
+            ordered=ordered,
+            stop_seconds=stop_seconds,
+        )
 
 
 def chosen(config: Config, option: str | None = None) -> Output:

@@ -101,10 +101,15 @@ class JsonLines(Destination):
         """A file's name must not look like an address."""
         scheme = re.match(r"[a-z][a-z0-9+.-]*://", output, re.IGNORECASE)
         if scheme:
-            raise ConfigError(f"output {output!r}: not a file" + (
-                "; brokers are named by AKTO_KAFKA_BROKER_MAL=HOST:PORT[,HOST:PORT...], the topic by "
-                "COLLECTOR_KAFKA_TOPIC, and the output is then `kafka`" if scheme[0].lower().startswith("kafka") else
-                f"; a file of that name: ./{output}"))
+            raise ConfigError(
+                f"output {output!r}: not a file"
+                + (
+                    "; brokers are named by AKTO_KAFKA_BROKER_MAL=HOST:PORT[,HOST:PORT...], the topic by "
+                    "COLLECTOR_KAFKA_TOPIC, and the output is then `kafka`"
+                    if scheme[0].lower().startswith("kafka")
+                    else f"; a file of that name: ./{output}"
+                )
+            )
 
     @classmethod
     def describe(cls, output: str, config: Config) -> str:
@@ -148,13 +153,19 @@ class JsonLines(Destination):
                 except BlockingIOError as error:
                     # a pipe that somebody has made non-blocking is full: its reader takes its time, as with any other
                     if not select.select([], [self._fd], [], _POLL_SECONDS)[1]:
-                        raise DestinationError(f"output not read by its reader ({error.strerror})", retriable=True,
-                                               retry_seconds=0, attempts_at_end=_POLLS_AT_END, busy=True) from None
+                        raise DestinationError(
+                            f"output not read by its reader ({error.strerror})",
+                            retriable=True,
+                            retry_seconds=0,
+                            attempts_at_end=_POLLS_AT_END,
+                            busy=True,
+                        ) from None
         except OSError as error:
             if error.errno in (errno.EPIPE, errno.EBADF):
                 raise DestinationError(f"output closed by its reader ({error.strerror})", retriable=False) from None
-            raise DestinationError(f"cannot write the output: {error.strerror}", retriable=True,
-                                   retry_seconds=_RETRY_SECONDS) from None
+            raise DestinationError(
+                f"cannot write the output: {error.strerror}", retriable=True, retry_seconds=_RETRY_SECONDS
+            ) from None
         self._notes["output_state"] = WHOLE
         self._begun = None
         self.settled(batch, batch.count, 0)

@@ -97,9 +97,12 @@ class Kafka(Destination):
     def options(cls, config: Config) -> dict[str, Any]:
         """As `KafkaSettings`."""
         return KafkaSettings(
-            brokers=config.brokers, topic=config.COLLECTOR_KAFKA_TOPIC, compression=config.COLLECTOR_COMPRESSION,
+            brokers=config.brokers,
+            topic=config.COLLECTOR_KAFKA_TOPIC,
+            compression=config.COLLECTOR_COMPRESSION,
             batch_records=config.AKTO_TRAFFIC_BATCH_SIZE,
-            batch_seconds=config.AKTO_TRAFFIC_BATCH_TIME_SECS).to_message()
+            batch_seconds=config.AKTO_TRAFFIC_BATCH_TIME_SECS,
+        ).to_message()
 
     @classmethod
     def make(cls, options: dict[str, Any], *, fd: int | None, notes: Notes, settled: Settled) -> Self:
@@ -110,11 +113,24 @@ class Kafka(Destination):
         """Make the client, which connects by itself."""
         codec = self._settings.compression
         self._producer = self._client(
-            bootstrap_servers=self._settings.brokers.split(","), client_id="collector", api_version=API_VERSION,
-            acks="all", enable_idempotence=False, max_in_flight_requests_per_connection=1, retries=2**31 - 1,
-            delivery_timeout_ms=2**31 - 1, request_timeout_ms=30000, linger_ms=5, batch_size=512 * 1024,
-            max_request_size=MAX_REQUEST_BYTES, compression_type=None if codec == "none" else codec,
-            max_block_ms=2000, reconnect_backoff_ms=100, reconnect_backoff_max_ms=1000, metrics_enabled=False)
+            bootstrap_servers=self._settings.brokers.split(","),
+            client_id="collector",
+            api_version=API_VERSION,
+            acks="all",
+            enable_idempotence=False,
+            max_in_flight_requests_per_connection=1,
+            retries=2**31 - 1,
+            delivery_timeout_ms=2**31 - 1,
+            request_timeout_ms=30000,
+            linger_ms=5,
+            batch_size=512 * 1024,
+            max_request_size=MAX_REQUEST_BYTES,
+            compression_type=None if codec == "none" else codec,
+            max_block_ms=2000,
+            reconnect_backoff_ms=100,
+            reconnect_backoff_max_ms=1000,
+            metrics_enabled=False,
+        )
 
     def deliver(self, batch: Batch) -> None:
         """Hand the records to the client, waiting while it has too many; its futures settle them."""
@@ -130,8 +146,12 @@ class Kafka(Destination):
                 future = self._producer.send(self._settings.topic, value=record, headers=headers)
             except self._client_error as error:
                 if getattr(error, "retriable", False):
-                    raise DestinationError(f"Kafka {self._settings.brokers}: brokers unreachable: {error}", retriable=True,
-                                           retry_seconds=RETRY_SECONDS, attempts_at_end=None) from None
+                    raise DestinationError(
+                        f"Kafka {self._settings.brokers}: brokers unreachable: {error}",
+                        retriable=True,
+                        retry_seconds=RETRY_SECONDS,
+                        attempts_at_end=None,
+                    ) from None
                 batch.at += 1
                 log.error("record refused: %s", error)
                 self._settle(batch, 0, 1)

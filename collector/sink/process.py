@@ -42,13 +42,15 @@ class Sink:
         self._base = child.counters.snapshot()  # another life may have counted before us
         destination = destinations.by_kind(settings.kind)
         self._delivery = Delivery(
-            lambda settled: destination.make(settings.options, fd=child.fds[1] if start.output else None,
-                                             notes=child.counters, settled=settled),
-            lossless=settings.lossless, wake=self._wake)
+            lambda settled: destination.make(
+                settings.options, fd=child.fds[1] if start.output else None, notes=child.counters, settled=settled
+            ),
+            lossless=settings.lossless,
+            wake=self._wake,
+        )
         child.drop_privileges()
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
-        self._in = Receiver(self.context, endpoints.sink(), bytes.fromhex(start.token),
-                            window=INPUT_WINDOW_BYTES)
+        self._in = Receiver(self.context, endpoints.sink(), bytes.fromhex(start.token), window=INPUT_WINDOW_BYTES)
         self._poller = zmq.Poller()
         self._poller.register(self._in.socket, zmq.POLLIN)
         self._poller.register(child.channel, zmq.POLLIN)
@@ -115,8 +117,10 @@ class Sink:
 
     def _cannot_order(self, error: OSError) -> None:
         """The temporary files cannot be written or read: what a replay has made cannot be brought into order."""
-        self._delivery.give_up(f"cannot bring the records into order in {tempfile.gettempdir()}: {error.strerror}; "
-                                  "TMPDIR names another directory")
+        self._delivery.give_up(
+            f"cannot bring the records into order in {tempfile.gettempdir()}: {error.strerror}; "
+            "TMPDIR names another directory"
+        )
 
     def _turn(self) -> int:
         """What is at hand, within bounds. Bytes of records that came in, 0 when there is more to take."""
@@ -192,8 +196,9 @@ class Sink:
     def _count(self) -> None:
         totals, base = self._delivery.totals, self._base
         self._counters["delivered_records"] = base["delivered_records"] + totals.delivered
-        self._counters["failed_records"] = base["failed_records"] + totals.failed + self._unreadable_records + (
-            self._not_submitted)
+        self._counters["failed_records"] = (
+            base["failed_records"] + totals.failed + self._unreadable_records + (self._not_submitted)
+        )
         self._counters["dropped_records"] = base["dropped_records"] + totals.dropped
         self._counters["write_errors"] = base["write_errors"] + totals.errors
         self._counters["queue_bytes"] = self._delivery.queue.bytes

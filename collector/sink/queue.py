@@ -30,8 +30,14 @@ class Linger:
 class BatchQueue:
     """See the module. Safe to use from several threads."""
 
-    def __init__(self, *, lossless: bool, limit_bytes: int = QUEUE_BYTES, linger: Linger = Linger(),  # noqa: B008 - frozen
-                 clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        *,
+        lossless: bool,
+        limit_bytes: int = QUEUE_BYTES,
+        linger: Linger = Linger(),  # noqa: B008 - frozen
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._lossless = lossless
         self._limit = limit_bytes
         self._linger = linger
@@ -109,9 +115,15 @@ class BatchQueue:
         return batch
 
     def _any_due(self) -> bool:
-        if not self._due and self._waiting and (
-                self.closing or self._waiting_records >= self._linger.records
+        if (
+            not self._due
+            and self._waiting
+            and (
+                self.closing
+                or self._waiting_records >= self._linger.records
                 or self._waiting_bytes * _DUE_PART >= self._limit
-                or self._clock() - self._waiting[0][1] >= self._linger.seconds):
+                or self._clock() - self._waiting[0][1] >= self._linger.seconds
+            )
+        ):
             self._due = len(self._waiting)
         return self._due > 0

@@ -61,8 +61,12 @@ class Port:
             if error.errno != errno.EADDRINUSE:
                 raise self._unusable(error) from None
             self._next = now + TRY_AGAIN_SECONDS
-            log.warning("health pages: %s is in use by another program; starting without them, retrying every %.0f s "
-                        "(`collector status` works all the same)", self._text, TRY_AGAIN_SECONDS)
+            log.warning(
+                "health pages: %s is in use by another program; starting without them, retrying every %.0f s "
+                "(`collector status` works all the same)",
+                self._text,
+                TRY_AGAIN_SECONDS,
+            )
 
     def again(self, now: float) -> bool:
         """Is there a new socket now? A child can have spoilt the old one; somebody else may have given the port back."""
@@ -109,8 +113,9 @@ class Health:
         self._memory = memory
         self._read_only = memory.read_only_fd()
         self._directory = directory
-        self.child = ChildProcess("health", "health", "collector.health.process", 0,
-                                  Counters(self._own.block(0), HEALTH_NAMES))
+        self.child = ChildProcess(
+            "health", "health", "collector.health.process", 0, Counters(self._own.block(0), HEALTH_NAMES)
+        )
         self._port = Port(address)
         self._local: socket.socket | None = None
         self._told: dict[str, Any] | None = None
@@ -132,8 +137,11 @@ class Health:
     def start(self, log_level: str, uid: int | None, state: dict[str, Any]) -> None:
         """A life of the child, which becomes user ``uid`` (None: stays who it is). Raises OSError."""
         self._told = self._with_address(state)
-        self.child.start(HealthStart(log_level=log_level, block=0, blocks=1, uid=uid, all_blocks=self._memory.blocks,
-                                     state=self._told), [self._own.fd, self._read_only], "/")
+        self.child.start(
+            HealthStart(log_level=log_level, block=0, blocks=1, uid=uid, all_blocks=self._memory.blocks, state=self._told),
+            [self._own.fd, self._read_only],
+            "/",
+        )
 
     def serves(self) -> None:
         """The child is ready: give it the sockets. Not at its start: by now the loader knows to leave it alone."""

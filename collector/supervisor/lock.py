@@ -124,8 +124,7 @@ class NodeLock:
         except BlockingIOError:
             raise LockedError("another collector captures on this node") from None
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None,
-                 trace: TracebackType | None) -> None:
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
         for fd in self._fds:
             os.close(fd)
         self._fds.clear()

@@ -60,26 +60,51 @@ class Messages:
         self._plan = plan
         self._shards = plan.supervisor.shards
         self._common: dict[str, Any] = {
-            "log_level": plan.supervisor.log_level, "blocks": blocks, "uid": uid, "token": secrets.token_hex(8),
-            "shards": self._shards}
+            "log_level": plan.supervisor.log_level,
+            "blocks": blocks,
+            "uid": uid,
+            "token": secrets.token_hex(8),
+            "shards": self._shards,
+        }
 
-    def shard(self, number: int, life: int, *, buffer_bytes: int, suspects: Sequence[int],
-              rings: Rings | None) -> ShardStart:
+    def shard(
+        self, number: int, life: int, *, buffer_bytes: int, suspects: Sequence[int], rings: Rings | None
+    ) -> ShardStart:
         """For one life of a shard. ``buffer_bytes`` is its budget now, ``rings`` what it maps, if there are any yet."""
         return ShardStart(
-            **self._common, block=number, number=number, life=life, live=self._plan.supervisor.live,
-            settings=replace(self._plan.shard, buffer_bytes=buffer_bytes), suspects=tuple(suspects), rings=rings)
+            **self._common,
+            block=number,
+            number=number,
+            life=life,
+            live=self._plan.supervisor.live,
+            settings=replace(self._plan.shard, buffer_bytes=buffer_bytes),
+            suspects=tuple(suspects),
+            rings=rings,
+        )
 
-    def first_stage(self, *, ours: Sequence[int], known: Sequence[int], adopt: Adoption | None = None,
-                    reader_uid: int | None = None) -> LoaderStart | ReplayStart:
+    def first_stage(
+        self, *, ours: Sequence[int], known: Sequence[int], adopt: Adoption | None = None, reader_uid: int | None = None
+    ) -> LoaderStart | ReplayStart:
         """For the loader (LoaderStart says what the arguments are), or what stands in its place."""
         settings = self._plan.loader
         if isinstance(settings, ReplaySettings):
             return ReplayStart(**self._common, block=self._shards, settings=settings)
-        return LoaderStart(**self._common, block=self._shards, settings=settings, adopt=adopt,
-                           reader_uid=reader_uid, ours=tuple(ours), known=tuple(known))
+        return LoaderStart(
+            **self._common,
+            block=self._shards,
+            settings=settings,
+            adopt=adopt,
+            reader_uid=reader_uid,
+            ours=tuple(ours),
+            known=tuple(known),
+        )
 
     def sink(self, slots: Sequence[tuple[int, int]]) -> SinkStart:
         """For the sink, with the (shard, life) of the memory that comes along."""
-        return SinkStart(**self._common, block=self._shards + 1, settings=self._plan.sink,
-                         output=self._plan.output_fd is not None, slots=tuple(slots))
+        return SinkStart(
+            **self._common,
+            block=self._shards + 1,
+            settings=self._plan.sink,
+            output=self._plan.output_fd is not None,
+            slots=tuple(slots),
+        )

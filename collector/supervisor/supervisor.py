@@ -68,13 +68,20 @@ class Supervisor:
         self._unseen_logged: set[tuple[str, str]] = set()
         self.problems: list[str] = []
         self._last_turn = time.monotonic()
-        self.sink = ChildProcess("sink", "sink", starting.SINK, self.shards + 1,
-                                 Counters(self._memory.block(self.shards + 1), metrics.SINK_NAMES))
+        self.sink = ChildProcess(
+            "sink", "sink", starting.SINK, self.shards + 1, Counters(self._memory.block(self.shards + 1), metrics.SINK_NAMES)
+        )
         self.shard_children = [
-            ChildProcess(f"shard-{i}", "shard", starting.SHARD, i,
-                         Counters(self._memory.block(i), metrics.SHARD_NAMES)) for i in range(self.shards)]
-        self.loader = ChildProcess("loader", "loader", starting.FIRST_STAGE[type(plan.loader)], self.shards,
-                                   Counters(self._memory.block(self.shards), metrics.LOADER_NAMES))
+            ChildProcess(f"shard-{i}", "shard", starting.SHARD, i, Counters(self._memory.block(i), metrics.SHARD_NAMES))
+            for i in range(self.shards)
+        ]
+        self.loader = ChildProcess(
+            "loader",
+            "loader",
+            starting.FIRST_STAGE[type(plan.loader)],
+            self.shards,
+            Counters(self._memory.block(self.shards), metrics.LOADER_NAMES),
+        )
         self.children = [self.sink, *self.shard_children, self.loader]  # the stages of the data
         self._health: Health | None = None
         if plan.health_directory is not None:
@@ -86,7 +93,8 @@ class Supervisor:
         self._messages = starting.Messages(plan, self._memory.blocks, next(iter(self._identity.ids), None))
         self._guard = memory.Guard(
             *memory.thresholds(plan.supervisor.soft_bytes, plan.supervisor.hard_bytes, cgroups.memory_limit()),
-            plan.supervisor.memory_check_seconds)
+            plan.supervisor.memory_check_seconds,
+        )
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
     # ---- starts
@@ -95,21 +103,39 @@ class Supervisor:
         directory = self._plan.directory
         if child.role == "shard":
             self._new_slots(child.block, child.lives)
-            child.start(self._messages.shard(
-                child.block, child.lives, buffer_bytes=self._budget(), suspects=policy.suspects(self._deaths_while_fed),
-                rings=self._rings()), [self._memory.fd, self._slots[child.block][1], *self._ring_fds()], directory)
+            child.start(
+                self._messages.shard(
+                    child.block,
+                    child.lives,
+                    buffer_bytes=self._budget(),
+                    suspects=policy.suspects(self._deaths_while_fed),
+                    rings=self._rings(),
+                ),
+                [self._memory.fd, self._slots[child.block][1], *self._ring_fds()],
+                directory,
+            )
         elif child.role == "sink":
             output = [self._output_fd] if self._output_fd is not None else []
-            child.start(self._messages.sink([(shard, life) for shard, (life, _fd) in self._slots.items()]),
-                        [self._memory.fd, *output, *(fd for _life, fd in self._slots.values())], directory)
+            child.start(
+                self._messages.sink([(shard, life) for shard, (life, _fd) in self._slots.items()]),
+                [self._memory.fd, *output, *(fd for _life, fd in self._slots.values())],
+                directory,
+            )
         elif self._health is not None and child is self._health.child:
-            self._health.start(self._plan.supervisor.log_level, self._identity.ids[1] if self._identity.ids else None,
-                               self._state())
+            self._health.start(
+                self._plan.supervisor.log_level, self._identity.ids[1] if self._identity.ids else None, self._state()
+            )
         else:
-            child.start(self._messages.first_stage(
-                ours=self.pids(), known=sorted(self._known_pids), adopt=self._handover.offer(),
-                reader_uid=self._identity.ids[2] if self._identity.ids else None),
-                [self._memory.fd, *self._plan.loader_fds], directory)
+            child.start(
+                self._messages.first_stage(
+                    ours=self.pids(),
+                    known=sorted(self._known_pids),
+                    adopt=self._handover.offer(),
+                    reader_uid=self._identity.ids[2] if self._identity.ids else None,
+                ),
+                [self._memory.fd, *self._plan.loader_fds],
+                directory,
+            )
             self._handover.turn(child)
         self._known_pids.update(self.pids())
         if child.role == "shard" and child.lives > 1:
@@ -155,10 +181,16 @@ class Supervisor:
 
     def _state(self) -> dict[str, Any]:
         """What only we know; the health child is told when it changes."""
-        return {"live": list(self.live()), "ready": list(self.ready()), "unseen": self._unseen,
-                "pid": os.getpid(), "notes": [self._identity.why] if self._identity.why else [],
-                "children": [{"name": child.name, "pid": child.pid, "ready": child.ready, "lives": child.lives}
-                             for child in self.everyone]}
+        return {
+            "live": list(self.live()),
+            "ready": list(self.ready()),
+            "unseen": self._unseen,
+            "pid": os.getpid(),
+            "notes": [self._identity.why] if self._identity.why else [],
+            "children": [
+                {"name": child.name, "pid": child.pid, "ready": child.ready, "lives": child.lives} for child in self.everyone
+            ],
+        }
 
     def live(self) -> tuple[bool, str]:
         """Live fails only when repair failed."""
@@ -294,8 +326,11 @@ class Supervisor:
 
     def statistics(self) -> dict[str, Any]:
         """What SIGUSR1 asks for: the processes, and all counters as in `totals`."""
-        return {"ready": self.ready()[1], "processes": {child.name: {"pid": child.pid, "lives": child.lives}
-                                                        for child in self.children}, **self.totals()}
+        return {
+            "ready": self.ready()[1],
+            "processes": {child.name: {"pid": child.pid, "lives": child.lives} for child in self.children},
+            **self.totals(),
+        }
 
     def _turn(self, seconds: float) -> None:
         self._wait(seconds)
@@ -349,8 +384,12 @@ class Supervisor:
             if child is self.loader and not self._captures_since:
                 self._captures_since = time.monotonic()
             self._announce()
-        elif (kind in KINDS and (child is not self.loader or self._plan.rings is None)
-              or kind == "destination_gone" and child is not self.sink):
+        elif (
+            kind in KINDS
+            and (child is not self.loader or self._plan.rings is None)
+            or kind == "destination_gone"
+            and child is not self.sink
+        ):
             log.error("%s sent a message that its role may not send; killing it", child.name)
             child.kill()
         elif kind in KINDS:
@@ -467,13 +506,19 @@ class Supervisor:
                 child.tell({"kind": "budget", "bytes": self._budget()})
         decision = guard.decide(used) if self._plan.supervisor.live else memory.OK
         if decision == memory.RESTART:
-            log.error("memory: %d MiB in use, above AKTO_MEM_THRESH_RESTART (%d MiB): draining for a restart",
-                      used >> 20, guard.hard >> 20)
+            log.error(
+                "memory: %d MiB in use, above AKTO_MEM_THRESH_RESTART (%d MiB): draining for a restart",
+                used >> 20,
+                guard.hard >> 20,
+            )
             self._stop("memory", errors.EXIT_MEMORY)
         elif decision == memory.SHED:
             self.own.add("shed")
-            log.warning("memory: %d MiB in use, above TRAFFIC_BUFFER_THRESHOLD (%d MiB): shedding connection state",
-                        used >> 20, guard.soft >> 20)
+            log.warning(
+                "memory: %d MiB in use, above TRAFFIC_BUFFER_THRESHOLD (%d MiB): shedding connection state",
+                used >> 20,
+                guard.soft >> 20,
+            )
             over = used - guard.soft
             for i, child in enumerate(self.shard_children):
                 held = self._core[i]["buffer_bytes"]

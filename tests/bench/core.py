@@ -1,7 +1,7 @@
 """scripts/bench core: the shard's path alone, in this process: CPU time, or instructions under callgrind.
 
-    scripts/bench core --body 1024                 us of CPU time, the least of several runs
-    scripts/bench core --body 1024 --callgrind     instructions per exchange; they repeat for the same build
+scripts/bench core --body 1024                 us of CPU time, the least of several runs
+scripts/bench core --body 1024 --callgrind     instructions per exchange; they repeat for the same build
 """
 
 from __future__ import annotations
@@ -29,14 +29,21 @@ from collector.shards.records.content import Decoder
 from tests.bench import traffic
 
 SETTINGS = dataclasses.replace(
-    ShardSettings.of(config.load({}), record_prefix="bench-", daemonset_id="bench"), max_connections=1_000_000,
-    buffer_bytes=1 << 31, ignore_ports=(9092, 6379))
+    ShardSettings.of(config.load({}), record_prefix="bench-", daemonset_id="bench"),
+    max_connections=1_000_000,
+    buffer_bytes=1 << 31,
+    ignore_ports=(9092, 6379),
+)
 
 
 def pipeline(**changes: Any) -> Pipeline:
     """A pipeline with its counters and slots in ordinary memory."""
-    pipe = Pipeline(dataclasses.replace(SETTINGS, **changes), Filters(parse_rules(None)), Decoder(),
-                    memoryview(array.array("Q", [0] * 128)))
+    pipe = Pipeline(
+        dataclasses.replace(SETTINGS, **changes),
+        Filters(parse_rules(None)),
+        Decoder(),
+        memoryview(array.array("Q", [0] * 128)),
+    )
     pipe.use_slots(bytearray(4 * SLOT_BYTES), 4, BATCH_BYTES)
     return pipe
 
@@ -83,8 +90,11 @@ def idle_span(first: int, count: int) -> bytes:
     out = []
     for i in range(first, first + count):
         conn = (1 << 50 | i << 12, 50000 + i % 1000, 100 + i // 1000)
-        out += [abi.pack_open(conn, ts_ns=1, local=("10.0.0.1", 80), remote=("10.0.0.2", 1)),
-                abi.pack_data(conn, 0, 0, ask, ts_ns=1), abi.pack_data(conn, 1, 0, answer, ts_ns=1)]
+        out += [
+            abi.pack_open(conn, ts_ns=1, local=("10.0.0.1", 80), remote=("10.0.0.2", 1)),
+            abi.pack_data(conn, 0, 0, ask, ts_ns=1),
+            abi.pack_data(conn, 1, 0, answer, ts_ns=1),
+        ]
     return b"".join(out)
 
 
@@ -112,9 +122,24 @@ def instructions(body: int, zipped: bool, idle: int) -> float:
 
 def _counted(events: Path, pieces: int) -> int:
     done = subprocess.run(
-        ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", sys.executable, "-m", "tests.bench",
-         "core", "--events", str(events), "--once", str(pieces)],
-        capture_output=True, text=True, check=True, env={**os.environ, "PYTHONHASHSEED": "0"})
+        [
+            "valgrind",
+            "--tool=callgrind",
+            "--callgrind-out-file=/dev/null",
+            sys.executable,
+            "-m",
+            "tests.bench",
+            "core",
+            "--events",
+            str(events),
+            "--once",
+            str(pieces),
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONHASHSEED": "0"},
+    )
     found = re.search(r"Collected : (\d+)", done.stderr)
     assert found, done.stderr[-500:]
     return int(found[1])
@@ -140,8 +165,16 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--callgrind", action="store_true", help="count instructions per exchange")
     options = parser.parse_args(arguments)
     if options.callgrind:
-        print(json.dumps({"body": options.body, "gzip": options.gzip, "idle": options.idle,
-                          "instructions_per_exchange": round(instructions(options.body, options.gzip, options.idle))}))
+        print(
+            json.dumps(
+                {
+                    "body": options.body,
+                    "gzip": options.gzip,
+                    "idle": options.idle,
+                    "instructions_per_exchange": round(instructions(options.body, options.gzip, options.idle)),
+                }
+            )
+        )
         return
     if options.once:
         feed_file(options.events, options.once)
@@ -153,11 +186,19 @@ def main(arguments: list[str]) -> None:
     for _ in range(options.runs):
         pipe = pipeline()
         open_idle(pipe, options.idle)
-        feed(pipe, pieces)      # what is touched for the first time is not what is measured
+        feed(pipe, pieces)  # what is touched for the first time is not what is measured
         started = time.process_time()
         feed(pipe, pieces)
         best.append((time.process_time() - started) / n * 1e6)
         assert pipe.statistics()["records"] == 2 * n + options.idle, pipe.statistics()
         assert pipe.statistics()["records_marked"] == 0
-    print(json.dumps({"body": options.body, "gzip": options.gzip, "us_per_exchange": round(min(best), 3),
-                      "all": [round(b, 3) for b in sorted(best)]}))
+    print(
+        json.dumps(
+            {
+                "body": options.body,
+                "gzip": options.gzip,
+                "us_per_exchange": round(min(best), 3),
+                "all": [round(b, 3) for b in sorted(best)],
+            }
+        )
+    )

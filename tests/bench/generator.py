@@ -48,8 +48,16 @@ def main() -> None:
             ahead = started + (number + 1) * per_round / options["rate"] - time.monotonic()
             if ahead > 0:
                 time.sleep(ahead)
-    print(json.dumps({"exchanges": total * per_round, "bytes": sent_bytes, "refused_events": refused,
-                      "seconds": time.monotonic() - started}))
+    print(
+        json.dumps(
+            {
+                "exchanges": total * per_round,
+                "bytes": sent_bytes,
+                "refused_events": refused,
+                "seconds": time.monotonic() - started,
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -91,7 +91,8 @@ def empty_program() -> int:
     instructions = ctypes.create_string_buffer(struct.pack("=BBhiBBhi", 0xB7, 0, 0, 0, 0x95, 0, 0, 0), 16)
     licence = ctypes.create_string_buffer(b"GPL")
     attributes = ctypes.create_string_buffer(
-        struct.pack("=IIQQ", 5, 2, ctypes.addressof(instructions), ctypes.addressof(licence)), 128)
+        struct.pack("=IIQQ", 5, 2, ctypes.addressof(instructions), ctypes.addressof(licence)), 128
+    )
     fd = ctypes.CDLL(None, use_errno=True).syscall(ctypes.c_long(321), ctypes.c_long(5), attributes, ctypes.c_long(128))
     if fd < 0:
         raise OSError(ctypes.get_errno(), "BPF_PROG_LOAD")
@@ -105,9 +106,17 @@ class Probes:
         self.tracefs = kernel.find_tracefs() or sys.exit("no tracefs")
         rings = 2
         self.loaded: Loaded = compile_programs(
-            {**compiler.DEFAULTS, "RINGS": rings, "CPUS": kernel.possible_cpus(), "WAKE_BYTES": ring_bytes,
-             "RUN_BYTES": 1 << 31, "WINDOW_BYTES": 1 << 31}, [variant],
-            identity)
+            {
+                **compiler.DEFAULTS,
+                "RINGS": rings,
+                "CPUS": kernel.possible_cpus(),
+                "WAKE_BYTES": ring_bytes,
+                "RUN_BYTES": 1 << 31,
+                "WINDOW_BYTES": 1 << 31,
+            },
+            [variant],
+            identity,
+        )
         self.empty = empty_program()
         self.rings = []
         self.views = []
@@ -151,7 +160,8 @@ class Probes:
             for probe in SOURCES[0].probes(self.loaded.build):
                 if not probe.need and isinstance(probe.at, Tracepoint):
                     self._empties.append(
-                        kernel.attach_tracepoint(self.empty, probe.at.category, probe.at.name, self.tracefs))
+                        kernel.attach_tracepoint(self.empty, probe.at.category, probe.at.name, self.tracefs)
+                    )
 
     def run_times(self) -> dict[str, tuple[int, int]]:
         """(ns, runs) of each program by the kernel's count."""
@@ -180,8 +190,12 @@ def interval(values: list[float]) -> dict[str, float]:
     n = len(ordered)
     half = 0.98 * math.sqrt(n)
     low, high = max(0, math.floor(n / 2 - half)), min(n - 1, math.ceil(n / 2 + half))
-    return {"median": round(ordered[n // 2], 1), "low": round(ordered[low], 1), "high": round(ordered[high], 1),
-            "min": round(ordered[0], 1)}
+    return {
+        "median": round(ordered[n // 2], 1),
+        "low": round(ordered[low], 1),
+        "high": round(ordered[high], 1),
+        "min": round(ordered[0], 1),
+    }
 
 
 def loops(probes: Probes, rounds: int, iterations: int) -> dict[str, object]:
@@ -210,11 +224,15 @@ def loops(probes: Probes, rounds: int, iterations: int) -> dict[str, object]:
                     probes.set("traced" if mode == "ignored" else mode)
                     series[mode].append(measure(loop))
             base = series["off"]
-            out[loop] = {"off_ns": round(min(base), 1), **{
-                f"{mode}_added_ns": interval([b - a for a, b in zip(base, series[mode], strict=True)])
-                for mode in ("empty", "ignored", "traced")},
+            out[loop] = {
+                "off_ns": round(min(base), 1),
+                **{
+                    f"{mode}_added_ns": interval([b - a for a, b in zip(base, series[mode], strict=True)])
+                    for mode in ("empty", "ignored", "traced")
+                },
                 "traced_over_empty_ns": interval([b - a for a, b in zip(series["empty"], series["traced"], strict=True)]),
-                "ignored_over_empty_ns": interval([b - a for a, b in zip(series["empty"], series["ignored"], strict=True)])}
+                "ignored_over_empty_ns": interval([b - a for a, b in zip(series["empty"], series["ignored"], strict=True)]),
+            }
         stdin.close()
         process.wait()
     return out
@@ -226,7 +244,7 @@ def nginx(probes: Probes, rounds: int, seconds: float) -> dict[str, object]:
 
     with tempfile.TemporaryDirectory() as folder:
         text = "x" * (NGINX_BODY - len('{"text":""}'))
-        server = Nginx(Path(folder), "location / { return 200 '{\"text\":\"" + text + "\"}'; }")
+        server = Nginx(Path(folder), 'location / { return 200 \'{"text":"' + text + "\"}'; }")
         worker = server.workers()[0]
         series: dict[str, list[float]] = {"off": [], "empty": [], "traced": []}
         try:
@@ -234,8 +252,11 @@ def nginx(probes: Probes, rounds: int, seconds: float) -> dict[str, object]:
                 for mode in series:
                     probes.set(mode)
                     before = int(Path(f"/proc/{worker}/schedstat").read_text().split()[0])
-                    with subprocess.Popen(["wrk", "-t1", "-c32", f"-d{seconds}s", f"http://127.0.0.1:{server.port}/x"],
-                                          stdout=subprocess.PIPE, text=True) as wrk:
+                    with subprocess.Popen(
+                        ["wrk", "-t1", "-c32", f"-d{seconds}s", f"http://127.0.0.1:{server.port}/x"],
+                        stdout=subprocess.PIPE,
+                        text=True,
+                    ) as wrk:
                         probes.ignore(wrk.pid, True)
                         text = wrk.communicate()[0]
                         probes.ignore(wrk.pid, False)
@@ -246,10 +267,14 @@ def nginx(probes: Probes, rounds: int, seconds: float) -> dict[str, object]:
             programs = run_time(probes, server, seconds)
         finally:
             server.close()
-    return {"programs_ns": programs, "off_us": interval(series["off"]), "empty_us": interval(series["empty"]),
-            "traced_us": interval(series["traced"]),
-            "added_us": interval([round(b - a, 3) for a, b in zip(series["off"], series["traced"], strict=True)]),
-            "over_empty_us": interval([round(b - a, 3) for a, b in zip(series["empty"], series["traced"], strict=True)])}
+    return {
+        "programs_ns": programs,
+        "off_us": interval(series["off"]),
+        "empty_us": interval(series["empty"]),
+        "traced_us": interval(series["traced"]),
+        "added_us": interval([round(b - a, 3) for a, b in zip(series["off"], series["traced"], strict=True)]),
+        "over_empty_us": interval([round(b - a, 3) for a, b in zip(series["empty"], series["traced"], strict=True)]),
+    }
 
 
 def run_time(probes: Probes, server: object, seconds: float, rounds: int = 5) -> dict[str, list[float]]:
@@ -264,8 +289,9 @@ def run_time(probes: Probes, server: object, seconds: float, rounds: int = 5) ->
     try:
         for _ in range(rounds):
             before = probes.run_times()
-            with subprocess.Popen(["wrk", "-t1", "-c32", f"-d{seconds}s", f"http://127.0.0.1:{server.port}/x"],
-                                  stdout=subprocess.DEVNULL) as wrk:
+            with subprocess.Popen(
+                ["wrk", "-t1", "-c32", f"-d{seconds}s", f"http://127.0.0.1:{server.port}/x"], stdout=subprocess.DEVNULL
+            ) as wrk:
                 probes.ignore(wrk.pid, True)
                 wrk.wait()
                 probes.ignore(wrk.pid, False)
@@ -292,8 +318,12 @@ def main(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     probes = Probes(options.variant, options.identity, options.ring_bytes)
     try:
-        result = {"variant": options.variant, "identity": options.identity, "ring_bytes": options.ring_bytes,
-                  "loops": loops(probes, options.rounds, options.iterations)}
+        result = {
+            "variant": options.variant,
+            "identity": options.identity,
+            "ring_bytes": options.ring_bytes,
+            "loops": loops(probes, options.rounds, options.iterations),
+        }
         if options.nginx_rounds:
             result["nginx"] = nginx(probes, options.nginx_rounds, options.nginx_seconds)
         result["dropped_events"] = probes.dropped()

@@ -38,8 +38,12 @@ def reference_seconds() -> float:
 
 def run_once(options: argparse.Namespace) -> dict[str, Any]:
     """One run; the result as documented in docs/benchmarks.md."""
-    environment = {"COLLECTOR_SHARDS": str(options.shards), "AKTO_LOG_LEVEL": "ERROR",
-                   "TRAFFIC_BUFFER_THRESHOLD": "2000", "AKTO_MEM_THRESH_RESTART": "4000"}
+    environment = {
+        "COLLECTOR_SHARDS": str(options.shards),
+        "AKTO_LOG_LEVEL": "ERROR",
+        "TRAFFIC_BUFFER_THRESHOLD": "2000",
+        "AKTO_MEM_THRESH_RESTART": "4000",
+    }
     broker = os.environ.get("AKTO_KAFKA_BROKER_MAL", "")
     if options.output == "kafka":
         if not broker:
@@ -53,15 +57,26 @@ def run_once(options: argparse.Namespace) -> dict[str, Any]:
         file, path = tempfile.mkstemp(prefix="bench-", suffix=".jsonl")
         os.close(file)
     output = destinations.chosen(settings, path or options.output)
-    supervisor = Supervisor(Plan(
-        supervisor=SupervisorSettings.of(settings, live=False),
-        shard=ShardSettings.of(settings, shards=settings.shards, want_details=output.destination.wants_details,
-                               record_prefix="bench-", daemonset_id="bench"),
-        loader=dataclasses.replace(LoaderSettings.of(settings, rings=len(rings)), ring_bytes=options.ring_bytes,
-                                   test_rings=True),
-        sink=output.settings(settings, lossless=not options.rate, stop_seconds=60.0),
-        loader_fds=rings, output_fd=output.open(shared=False), directory=tempfile.mkdtemp(prefix="bench-"),
-        directory_exists=True))
+    supervisor = Supervisor(
+        Plan(
+            supervisor=SupervisorSettings.of(settings, live=False),
+            shard=ShardSettings.of(
+                settings,
+                shards=settings.shards,
+                want_details=output.destination.wants_details,
+                record_prefix="bench-",
+                daemonset_id="bench",
+            ),
+            loader=dataclasses.replace(
+                LoaderSettings.of(settings, rings=len(rings)), ring_bytes=options.ring_bytes, test_rings=True
+            ),
+            sink=output.settings(settings, lossless=not options.rate, stop_seconds=60.0),
+            loader_fds=rings,
+            output_fd=output.open(shared=False),
+            directory=tempfile.mkdtemp(prefix="bench-"),
+            directory_exists=True,
+        )
+    )
     reference = reference_seconds()
     result: dict[str, Any] = {}
     measured = threading.Thread(target=_measure, args=(supervisor, options, rings, result), daemon=True)
@@ -87,12 +102,19 @@ def run_once(options: argparse.Namespace) -> dict[str, Any]:
     cpu = {"loader": each("loader_cpu_ns"), "shard": each("cpu_ns"), "sink": each("sink_cpu_ns")}
     cpu["total"] = round(sum(cpu.values()), 3)
     return {
-        "exchanges_per_s": round(n / result["seconds"]), "cpu_us_per_exchange": cpu,
-        "reference": round(reference * 1e6), "bytes": result["generator"]["bytes"],
-        "lost": {"exchanges": offered - complete, "marked": totals["records_marked"],
-                 "ring_refused_events": result["generator"]["refused_events"],
-                 "dropped_records": totals["sink_dropped_records"]},
-        "peak_pss_mib": round(result["peak"] / memory.MIB, 1), "exchanges": offered, "body": options.body,
+        "exchanges_per_s": round(n / result["seconds"]),
+        "cpu_us_per_exchange": cpu,
+        "reference": round(reference * 1e6),
+        "bytes": result["generator"]["bytes"],
+        "lost": {
+            "exchanges": offered - complete,
+            "marked": totals["records_marked"],
+            "ring_refused_events": result["generator"]["refused_events"],
+            "dropped_records": totals["sink_dropped_records"],
+        },
+        "peak_pss_mib": round(result["peak"] / memory.MIB, 1),
+        "exchanges": offered,
+        "body": options.body,
         "output": options.output,
         "mean_span_kib": round(totals["loader_span_bytes"] / max(1, totals["loader_spans"]) / 1024, 1),
         "mean_batch_kib": round(totals["batch_bytes"] / max(1, totals["batches"]) / 1024, 1),
@@ -102,10 +124,19 @@ def run_once(options: argparse.Namespace) -> dict[str, Any]:
 def _measure(supervisor: Supervisor, options: argparse.Namespace, rings: list[int], result: dict[str, Any]) -> None:
     while not supervisor.ready()[0]:
         time.sleep(0.02)
-    message = json.dumps({"fds": rings, "ring_bytes": options.ring_bytes, "exchanges": options.exchanges,
-                          "body": options.body, "zipped": options.gzip, "rate": options.rate})
-    process = subprocess.Popen([sys.executable, "-m", "tests.bench.generator", message], pass_fds=rings,
-                               stdout=subprocess.PIPE, text=True)
+    message = json.dumps(
+        {
+            "fds": rings,
+            "ring_bytes": options.ring_bytes,
+            "exchanges": options.exchanges,
+            "body": options.body,
+            "zipped": options.gzip,
+            "rate": options.rate,
+        }
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.bench.generator", message], pass_fds=rings, stdout=subprocess.PIPE, text=True
+    )
     assert process.stdout is not None
     process.stdout.readline()
     warm = int(options.exchanges * WARM_UP_SHARE)

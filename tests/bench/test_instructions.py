@@ -36,7 +36,6 @@ def test_instructions_of_the_shards_path(counted: dict[tuple[int, bool, int], fl
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_the_cost_does_not_depend_on_the_number_of_open_connections(
-        counted: dict[tuple[int, bool, int], float]) -> None:
+def test_the_cost_does_not_depend_on_the_number_of_open_connections(counted: dict[tuple[int, bool, int], float]) -> None:
     few, many = counted[200, False, 0], counted[200, False, 100_000]
     assert abs(many - few) <= few * TOLERANCE

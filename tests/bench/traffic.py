@@ -14,15 +14,23 @@ CHUNK = 16384
 _REQUEST_HEADERS = (
     "Host: api.shop.example.com",
     "User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 Chrome/126.0 Safari/537.36",
-    "Accept: application/json, text/plain, */*", "Accept-Encoding: gzip, deflate, br", "Accept-Language: en-US,en;q=0.9",
+    "Accept: application/json, text/plain, */*",
+    "Accept-Encoding: gzip, deflate, br",
+    "Accept-Language: en-US,en;q=0.9",
     "Authorization: Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N",
-    "X-Request-Id: 7f8d5c1a-3b2e-4f6a-9c8d-1e2f3a4b5c6d", "Content-Type: application/json",
+    "X-Request-Id: 7f8d5c1a-3b2e-4f6a-9c8d-1e2f3a4b5c6d",
+    "Content-Type: application/json",
     "Cookie: session=8f14e45fceea167a5a36dedd4bea2543; theme=dark; consent=yes",
 )
 _RESPONSE_HEADERS = (
-    "Server: nginx/1.24.0", "Date: Sun, 22 Nov 2026 10:00:00 GMT", "Content-Type: application/json",
-    "Cache-Control: no-store", "X-Request-Id: 7f8d5c1a-3b2e-4f6a-9c8d-1e2f3a4b5c6d", "Vary: Accept-Encoding",
-    "Strict-Transport-Security: max-age=31536000; includeSubDomains", "X-Content-Type-Options: nosniff",
+    "Server: nginx/1.24.0",
+    "Date: Sun, 22 Nov 2026 10:00:00 GMT",
+    "Content-Type: application/json",
+    "Cache-Control: no-store",
+    "X-Request-Id: 7f8d5c1a-3b2e-4f6a-9c8d-1e2f3a4b5c6d",
+    "Vary: Accept-Encoding",
+    "Strict-Transport-Security: max-age=31536000; includeSubDomains",
+    "X-Content-Type-Options: nosniff",
     "Set-Cookie: session=8f14e45fceea167a5a36dedd4bea2543; Path=/; HttpOnly; Secure; SameSite=Lax",
 )
 
@@ -33,8 +41,15 @@ def json_body(size: int, rng: random.Random) -> bytes:
     items: list[str] = []
     length = len(head) + len(tail)
     while True:
-        item = json.dumps({"id": rng.randrange(10**6), "name": f"item {rng.randrange(1000)}",
-                           "price": round(rng.random() * 100, 2), "tags": ["new", "sale"], "active": rng.random() < 0.5})
+        item = json.dumps(
+            {
+                "id": rng.randrange(10**6),
+                "name": f"item {rng.randrange(1000)}",
+                "price": round(rng.random() * 100, 2),
+                "tags": ["new", "sale"],
+                "active": rng.random() < 0.5,
+            }
+        )
         if length + len(item) + 2 > size:
             break
         items.append(item)
@@ -48,8 +63,11 @@ def json_body(size: int, rng: random.Random) -> bytes:
 def request(size: int, rng: random.Random) -> bytes:
     """One request with ten headers and a body of ``size`` bytes."""
     body = json_body(size, rng) if size else b""
-    head = [f"POST /v1/orders/{rng.randrange(10**6)}/items?expand=customer&page={rng.randrange(50)} HTTP/1.1",
-            *_REQUEST_HEADERS, f"Content-Length: {len(body)}"]
+    head = [
+        f"POST /v1/orders/{rng.randrange(10**6)}/items?expand=customer&page={rng.randrange(50)} HTTP/1.1",
+        *_REQUEST_HEADERS,
+        f"Content-Length: {len(body)}",
+    ]
     return "\r\n".join(head).encode() + b"\r\n\r\n" + body
 
 
@@ -60,8 +78,12 @@ def response(size: int, rng: random.Random, *, zipped: bool = False) -> bytes:
     if zipped:
         body = gzip.compress(body, 6)
         extra = ["Content-Encoding: gzip"]
-    head = ["HTTP/1.1 200 OK", *(_RESPONSE_HEADERS[:-1] if zipped else _RESPONSE_HEADERS), *extra,
-            f"Content-Length: {len(body)}"]
+    head = [
+        "HTTP/1.1 200 OK",
+        *(_RESPONSE_HEADERS[:-1] if zipped else _RESPONSE_HEADERS),
+        *extra,
+        f"Content-Length: {len(body)}",
+    ]
     return "\r\n".join(head).encode() + b"\r\n\r\n" + body
 
 
@@ -72,8 +94,15 @@ def _data(conn: tuple[int, int, int], direction: int, pos: int, data: bytes, ts:
     return out
 
 
-def round_of(number: int, size: int, *, zipped: bool = False, connections: int = CONNECTIONS,
-             exchanges: int = EXCHANGES_EACH, close: bool = True) -> list[bytes]:
+def round_of(
+    number: int,
+    size: int,
+    *,
+    zipped: bool = False,
+    connections: int = CONNECTIONS,
+    exchanges: int = EXCHANGES_EACH,
+    close: bool = True,
+) -> list[bytes]:
     """One round: ``connections`` connections with ``exchanges`` exchanges each, interleaved; a list of pieces that
     each fit any ring. ``number`` distinguishes rounds (it becomes a part of the identities)."""
     rng = random.Random(number)

@@ -26,12 +26,32 @@ BPF = compiler.bpf_directory()
 
 # Verified instructions per program: what grows past it has to be looked at (limit: 1,000,000).
 VERIFIED_LIMIT = {
-    probe.SOCKET: {"exit_read": 52_000, "exit_write": 52_000, "exit_recvfrom": 52_000, "exit_writev": 6_000,
-                      "exit_sendmsg": 7_000, "exit_recvmmsg": 16_000, "exit_accept4": 3_000, "meet": 320_000,
-                      "gather": 130_000, "process_exit": 1_000, "enter_close": 1_000},
-    probe.DESCRIPTOR: {"exit_read": 72_000, "exit_write": 72_000, "exit_recvfrom": 72_000, "exit_writev": 10_000,
-                          "exit_sendmsg": 11_000, "exit_recvmmsg": 18_000, "exit_accept4": 3_000, "meet": 650_000,
-                          "gather": 250_000, "process_exit": 150_000, "enter_close": 1_000},
+    probe.SOCKET: {
+        "exit_read": 52_000,
+        "exit_write": 52_000,
+        "exit_recvfrom": 52_000,
+        "exit_writev": 6_000,
+        "exit_sendmsg": 7_000,
+        "exit_recvmmsg": 16_000,
+        "exit_accept4": 3_000,
+        "meet": 320_000,
+        "gather": 130_000,
+        "process_exit": 1_000,
+        "enter_close": 1_000,
+    },
+    probe.DESCRIPTOR: {
+        "exit_read": 72_000,
+        "exit_write": 72_000,
+        "exit_recvfrom": 72_000,
+        "exit_writev": 10_000,
+        "exit_sendmsg": 11_000,
+        "exit_recvmmsg": 18_000,
+        "exit_accept4": 3_000,
+        "meet": 650_000,
+        "gather": 250_000,
+        "process_exit": 150_000,
+        "enter_close": 1_000,
+    },
 }
 
 
@@ -60,8 +80,7 @@ def test_every_program_loads(live: None, variant: str, identity: str) -> None:
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("identity", [probe.SOCKET, probe.DESCRIPTOR])
 @pytest.mark.parametrize("variant", [probe.TPX, probe.RAW])
-def test_every_program_of_a_library_loads(live: None, variant: str, identity: str,
-                                          monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_program_of_a_library_loads(live: None, variant: str, identity: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     defines = {**compiler.DEFAULTS, "RINGS": 4, "CPUS": kernel.possible_cpus()}
     loaded = compile_programs(defines, [variant], identity, ["tests.demo.source"])
@@ -85,8 +104,13 @@ def test_unix_variant_loads(live: None, identity: str) -> None:
 @pytest.mark.parametrize("variant", [probe.TPX, probe.RAW])
 def test_every_program_loads_for_a_pid_namespace_of_our_own(live: None, variant: str, identity: str) -> None:
     found = os.stat("/proc/self/ns/pid")
-    defines = {**compiler.DEFAULTS, "RINGS": 1, "CPUS": kernel.possible_cpus(), "PIDNS_DEV": found.st_dev,
-               "PIDNS_INO": found.st_ino}
+    defines = {
+        **compiler.DEFAULTS,
+        "RINGS": 1,
+        "CPUS": kernel.possible_cpus(),
+        "PIDNS_DEV": found.st_dev,
+        "PIDNS_INO": found.st_ino,
+    }
     loaded = compile_programs(defines, [variant], identity)
     assert max(loaded.verified.values()) < 700_000
     close(loaded)
@@ -141,18 +165,57 @@ def test_tchar_is_rfc_9110s(native: ctypes.CDLL) -> None:
 NO, YES, MORE, TLS, HTTP2 = range(5)
 
 
-@pytest.mark.parametrize(("data", "verdict"), [
-    (b"GET / HTTP/1.1", YES), (b"PROPFIND /x", YES), (b"M-SEARCH * HTTP/1.1", YES), (b"GET http://a/", YES),
-    (b"CONNECT a:1", YES), (b"OPTIONS *", YES), (b"FOO http://a", YES), (b"\r\nGET / ", YES), (b"G", MORE), (b"GET", MORE),
-    (b"GET ", MORE), (b"\x16\x03\x01\x02\x00", TLS), (b"PRI * HTTP/2.0\r\n", HTTP2),
-    (b"SSH-2.0-OpenSSH_9.2 Debian", NO), (b"220 smtp ESMTP", NO), (b"EHLO me", NO), (b"*1\r\n$4\r\nPING", NO),
-    (b"\x00\x00\x00\x01", NO), (b"GET\t/", NO), (b"X" * 40, NO), (b"get key\r\n", NO),
-    (b"PROXY ", YES), (b"PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r\nGET / ", YES), (b"PROXY UNKNOWN\r\n", YES), (b"PROXY", MORE),
-    (b"PROXY\0", NO), (b"PROXY\r\n", NO), (b"PROXYS /x", YES), (b"PROX", MORE), (b"PRO TCP4", NO), (b"proxy TCP4", NO),
-    (b"\r\n\r\n\0\r\nQUIT\n", YES), (b"\r\n\r\n\0", YES), (b"\r\n\r\n", MORE), (b"\r\n\r\nGET / ", YES),
-    (b"\r\n\r\nP", MORE), (b"\r\n\n\n\0", NO), (b"\n\r\n\r\0", NO), (b"\r\n\0", NO), (b"\0", NO), (b"\r\n\r\n\1", NO),
-    (b"\r\n\r\n\x16", TLS), (b"\r\n\r\nPRI * ", HTTP2), (b"\r\nPOST /", YES), (b"PUT /", YES), (b"PATCH /", YES),
-])
+@pytest.mark.parametrize(
+    ("data", "verdict"),
+    [
+        (b"GET / HTTP/1.1", YES),
+        (b"PROPFIND /x", YES),
+        (b"M-SEARCH * HTTP/1.1", YES),
+        (b"GET http://a/", YES),
+        (b"CONNECT a:1", YES),
+        (b"OPTIONS *", YES),
+        (b"FOO http://a", YES),
+        (b"\r\nGET / ", YES),
+        (b"G", MORE),
+        (b"GET", MORE),
+        (b"GET ", MORE),
+        (b"\x16\x03\x01\x02\x00", TLS),
+        (b"PRI * HTTP/2.0\r\n", HTTP2),
+        (b"SSH-2.0-OpenSSH_9.2 Debian", NO),
+        (b"220 smtp ESMTP", NO),
+        (b"EHLO me", NO),
+        (b"*1\r\n$4\r\nPING", NO),
+        (b"\x00\x00\x00\x01", NO),
+        (b"GET\t/", NO),
+        (b"X" * 40, NO),
+        (b"get key\r\n", NO),
+        (b"PROXY ", YES),
+        (b"PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r\nGET / ", YES),
+        (b"PROXY UNKNOWN\r\n", YES),
+        (b"PROXY", MORE),
+        (b"PROXY\0", NO),
+        (b"PROXY\r\n", NO),
+        (b"PROXYS /x", YES),
+        (b"PROX", MORE),
+        (b"PRO TCP4", NO),
+        (b"proxy TCP4", NO),
+        (b"\r\n\r\n\0\r\nQUIT\n", YES),
+        (b"\r\n\r\n\0", YES),
+        (b"\r\n\r\n", MORE),
+        (b"\r\n\r\nGET / ", YES),
+        (b"\r\n\r\nP", MORE),
+        (b"\r\n\n\n\0", NO),
+        (b"\n\r\n\r\0", NO),
+        (b"\r\n\0", NO),
+        (b"\0", NO),
+        (b"\r\n\r\n\1", NO),
+        (b"\r\n\r\n\x16", TLS),
+        (b"\r\n\r\nPRI * ", HTTP2),
+        (b"\r\nPOST /", YES),
+        (b"PUT /", YES),
+        (b"PATCH /", YES),
+    ],
+)
 def test_recognition_by_grammar(native: ctypes.CDLL, data: bytes, verdict: int) -> None:
     assert native.native_judge(data, len(data)) == verdict
     for cut in range(1, len(data)):  # byte by byte it never says no to what is a yes
@@ -162,7 +225,7 @@ def test_recognition_by_grammar(native: ctypes.CDLL, data: bytes, verdict: int) 
 
 USUAL = (b"GET ", b"POST", b"PUT ", b"HEAD", b"DELE", b"OPTI", b"PATC", b"CONN", b"TRAC", b"PROP")
 METHOD = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]*")
-PROXY_V2 = b"\r\n\r\n\0"        # how version 2 begins; no request has a NUL there
+PROXY_V2 = b"\r\n\r\n\0"  # how version 2 begins; no request has a NUL there
 
 
 def verdict_of(data: bytes) -> int:
@@ -189,9 +252,36 @@ def verdict_of(data: bytes) -> int:
     return YES if first4 in USUAL or rest[1:2] in (b"/", b"*", b"h", b"H") else NO
 
 
-beginnings = st.lists(st.one_of(
-    st.sampled_from([b"\r\n", b"\r", b"\n", b"\0", b" ", b"P", b"PR", b"PROXY", b"Y", b"PROP", b"PRI", b"FIND", b"T", b"/",
-                     b"\x16", PROXY_V2, b"OST", b"UT", b"GET ", b"TCP4 "]), st.binary(max_size=2)), max_size=6).map(b"".join)
+beginnings = st.lists(
+    st.one_of(
+        st.sampled_from(
+            [
+                b"\r\n",
+                b"\r",
+                b"\n",
+                b"\0",
+                b" ",
+                b"P",
+                b"PR",
+                b"PROXY",
+                b"Y",
+                b"PROP",
+                b"PRI",
+                b"FIND",
+                b"T",
+                b"/",
+                b"\x16",
+                PROXY_V2,
+                b"OST",
+                b"UT",
+                b"GET ",
+                b"TCP4 ",
+            ]
+        ),
+        st.binary(max_size=2),
+    ),
+    max_size=6,
+).map(b"".join)
 
 
 @given(beginnings, st.lists(st.integers(1, 8), max_size=12))
@@ -225,8 +315,16 @@ def test_every_preamble_is_let_through(native: ctypes.CDLL, corpora: Path) -> No
 
 def test_unknown_descriptors_are_judged_by_usual_starts(native: ctypes.CDLL) -> None:
     native.native_usual.restype = ctypes.c_bool
-    for text, known in ((b"GET ", True), (b"POST", True), (b"HTTP", True), (b"PROP", True), (b"\x7fELF", False),
-                        (b"#!/b", False), (b"PROX", False), (b"\r\n\r\n", False)):
+    for text, known in (
+        (b"GET ", True),
+        (b"POST", True),
+        (b"HTTP", True),
+        (b"PROP", True),
+        (b"\x7fELF", False),
+        (b"#!/b", False),
+        (b"PROX", False),
+        (b"\r\n\r\n", False),
+    ):
         assert native.native_usual(int.from_bytes(text, "little")) is known
 
 
@@ -244,8 +342,19 @@ def test_kernel_side_includes_nothing_of_the_user_side() -> None:
 
 def test_layout_checks_name_every_struct() -> None:
     text = compiler.layout_checks()
-    for struct in ("event_header", "event_open", "event_close", "event_exit", "event_process", "event_bind", "conn",
-                   "process", "unseen", "question", "object"):
+    for struct in (
+        "event_header",
+        "event_open",
+        "event_close",
+        "event_exit",
+        "event_process",
+        "event_bind",
+        "conn",
+        "process",
+        "unseen",
+        "question",
+        "object",
+    ):
         assert f"struct {struct}" in text
     assert "_Static_assert(STAT_UNPLACED_BYTES == 17," in text and "_Static_assert(STATS_IN_USE == 18," in text
 

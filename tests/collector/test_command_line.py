@@ -26,8 +26,9 @@ BIG = b"HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n" + b"x" * 60000
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*COLLECTOR, *arguments], capture_output=True, text=True, timeout=60,
-                          env={**os.environ, **environment})
+    return subprocess.run(
+        [*COLLECTOR, *arguments], capture_output=True, text=True, timeout=60, env={**os.environ, **environment}
+    )
 
 
 @pytest.fixture
@@ -44,8 +45,12 @@ class Blocked:
     def __init__(self, path: Path) -> None:
         self.errors = path.parent / "stderr.txt"
         with self.errors.open("wb") as stderr:
-            self.process = subprocess.Popen([*COLLECTOR, "replay", str(path), "--shards", "1"], stdout=subprocess.PIPE,
-                                            stderr=stderr, start_new_session=True)
+            self.process = subprocess.Popen(
+                [*COLLECTOR, "replay", str(path), "--shards", "1"],
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                start_new_session=True,
+            )
         assert self.process.stdout is not None
         self.process.stdout.read(1)  # the sink delivers now
 
@@ -106,20 +111,38 @@ def test_1_when_the_records_cannot_be_brought_into_order(tmp_path: Path) -> None
         skip_or_fail("needs root to mount a small file system")
     path = tmp_path / "large.streams.jsonl"
     answer = b"HTTP/1.1 200 OK\r\nContent-Length: 32768\r\n\r\n"
-    path.write_text(stream_lines(HEAD, *(
-        line for n in range(1000) for line in (data("c2s", n, GET), data("s2c", n, answer + os.urandom(32768))))))
+    path.write_text(
+        stream_lines(
+            HEAD, *(line for n in range(1000) for line in (data("c2s", n, GET), data("s2c", n, answer + os.urandom(32768))))
+        )
+    )
     done = subprocess.run(
-        ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs -o size=1m none /var/tmp && exec "$@"', "sh", *COLLECTOR,
-         "replay", str(path)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, timeout=60,
-        env={**os.environ, "TMPDIR": "/var/tmp"})
+        [
+            "unshare",
+            "--mount",
+            "sh",
+            "-c",
+            'mount -t tmpfs -o size=1m none /var/tmp && exec "$@"',
+            "sh",
+            *COLLECTOR,
+            "replay",
+            str(path),
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=60,
+        env={**os.environ, "TMPDIR": "/var/tmp"},
+    )
     assert done.returncode == 1, done.stderr
     assert "cannot bring the records into order in /var/tmp: No space left" in done.stderr and "TMPDIR" in done.stderr
     totals = re.search(r"([0-9]+) records .*, 0 delivered, 0 dropped, ([0-9]+) failed", done.stderr)
     assert totals and totals[1] == totals[2], done.stderr
 
 
-@pytest.mark.parametrize("arguments", [[], ["nonsense"], ["run", "--port", "0"], ["run", "--pid", "x"], ["replay"],
-                                       ["run", "--duration", "-1"]])
+@pytest.mark.parametrize(
+    "arguments", [[], ["nonsense"], ["run", "--port", "0"], ["run", "--pid", "x"], ["replay"], ["run", "--duration", "-1"]]
+)
 def test_2_for_a_wrong_command_line(arguments: list[str]) -> None:
     assert run(*arguments).returncode == 2
 
@@ -150,8 +173,9 @@ def children(pid: int) -> dict[str, int]:
 
 def test_70_when_a_child_of_a_replay_dies(recorded: Path) -> None:
     """It cannot end without its shard, so as soon as there is one it is killed."""
-    process = subprocess.Popen([*COLLECTOR, "replay", str(recorded), "--shards", "1"], stdout=subprocess.DEVNULL,
-                               stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [*COLLECTOR, "replay", str(recorded), "--shards", "1"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
     wait_for(lambda: "collector.shards.process" in children(process.pid))
     os.kill(children(process.pid)["collector.shards.process"], signal.SIGKILL)
     _out, err = process.communicate(timeout=30)
@@ -165,20 +189,23 @@ def test_1_when_the_sink_dies_while_it_delivers(blocked: Blocked) -> None:
     assert "8 records (0 marked), 0 delivered, 0 dropped, 0 failed, 8 not delivered" in blocked.said()
 
 
-@pytest.mark.parametrize(("arguments", "environment", "words"), [
-    (["replay", "/nonexistent"], {}, "no such file"),
-    (["replay", __file__, "--shards", "300"], {}, "1 to 64"),
-    (["replay", __file__, "--output", __file__, "--shared-files"], {}, "is one of the recordings"),
-    (["replay", __file__, "--output", "kafka"], {}, "needs AKTO_KAFKA_BROKER_MAL"),
-    (["replay", __file__, "--output", "kafka://broker:9092"], {}, "AKTO_KAFKA_BROKER_MAL=HOST:PORT"),
-    (["replay", __file__, "--output", "KAFKA://broker:9092/topic"], {}, "COLLECTOR_KAFKA_TOPIC"),
-    (["replay", __file__], {"COLLECTOR_OUTPUT": "kafka://broker:9092"}, "AKTO_KAFKA_BROKER_MAL=HOST:PORT"),
-    (["replay", __file__, "--output", "file:///tmp/x"], {}, "not a file"),
-    (["replay", __file__, "--output", "/nonexistent/x"], {}, "No such file or directory"),
-    (["replay", __file__, "--output", "/"], {}, "Is a directory"),
-    (["config"], {"COLLECTOR_SHARDS": "many"}, "COLLECTOR_SHARDS"),
-    (["config"], {"AKTO_MODULE_DISCOVERY_CONFIG": "{"}, "AKTO_MODULE_DISCOVERY_CONFIG"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "environment", "words"),
+    [
+        (["replay", "/nonexistent"], {}, "no such file"),
+        (["replay", __file__, "--shards", "300"], {}, "1 to 64"),
+        (["replay", __file__, "--output", __file__, "--shared-files"], {}, "is one of the recordings"),
+        (["replay", __file__, "--output", "kafka"], {}, "needs AKTO_KAFKA_BROKER_MAL"),
+        (["replay", __file__, "--output", "kafka://broker:9092"], {}, "AKTO_KAFKA_BROKER_MAL=HOST:PORT"),
+        (["replay", __file__, "--output", "KAFKA://broker:9092/topic"], {}, "COLLECTOR_KAFKA_TOPIC"),
+        (["replay", __file__], {"COLLECTOR_OUTPUT": "kafka://broker:9092"}, "AKTO_KAFKA_BROKER_MAL=HOST:PORT"),
+        (["replay", __file__, "--output", "file:///tmp/x"], {}, "not a file"),
+        (["replay", __file__, "--output", "/nonexistent/x"], {}, "No such file or directory"),
+        (["replay", __file__, "--output", "/"], {}, "Is a directory"),
+        (["config"], {"COLLECTOR_SHARDS": "many"}, "COLLECTOR_SHARDS"),
+        (["config"], {"AKTO_MODULE_DISCOVERY_CONFIG": "{"}, "AKTO_MODULE_DISCOVERY_CONFIG"),
+    ],
+)
 def test_78_for_a_bad_value(arguments: list[str], environment: dict[str, str], words: str) -> None:
     done = run(*arguments, **environment)
     assert done.returncode == 78 and words in done.stderr, done.stderr
@@ -197,16 +224,24 @@ def test_128_and_the_number_of_a_second_signal(blocked: Blocked) -> None:
 
 @pytest.mark.parametrize("redirection", ["2>&-", "<&-", "<&- 2>&-"])
 def test_closed_standard_descriptors_take_nothing_from_the_records(recorded: Path, redirection: str) -> None:
-    done = subprocess.run(["sh", "-c", f'exec "$@" {redirection}', "sh", *COLLECTOR, "replay", str(recorded)],
-                          stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=60)
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$@" {redirection}', "sh", *COLLECTOR, "replay", str(recorded)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        timeout=60,
+    )
     assert done.returncode == 0
     assert [json.loads(line)["statusCode"] for line in done.stdout.splitlines()] == ["200"] * 8
 
 
 def test_closed_standard_output_is_refused_when_it_is_the_output(recorded: Path, tmp_path: Path) -> None:
     for option, code in (("-", 78), (str(tmp_path / "out"), 0)):
-        done = subprocess.run(["sh", "-c", 'exec "$@" >&-', "sh", *COLLECTOR, "replay", str(recorded), "--output", option],
-                              stderr=subprocess.PIPE, text=True, timeout=60)
+        done = subprocess.run(
+            ["sh", "-c", 'exec "$@" >&-', "sh", *COLLECTOR, "replay", str(recorded), "--output", option],
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+        )
         assert done.returncode == code, done.stderr
     assert "standard output is closed" in done.stderr or len((tmp_path / "out").read_bytes().splitlines()) == 8
 
@@ -257,8 +292,9 @@ def test_sighup_opens_the_output_file_again(recorded: Path, tmp_path: Path) -> N
     path, old = tmp_path / "out", tmp_path / "out.1"
     os.mkfifo(path)
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    process = subprocess.Popen([*COLLECTOR, "replay", str(recorded), "--output", str(path)], stderr=subprocess.PIPE,
-                               text=True)
+    process = subprocess.Popen(
+        [*COLLECTOR, "replay", str(recorded), "--output", str(path)], stderr=subprocess.PIPE, text=True
+    )
     wait_for(lambda: read_some(reader))
     path.rename(old)
     process.send_signal(signal.SIGHUP)
@@ -290,8 +326,9 @@ def test_a_full_pipe_that_does_not_block_is_waited_for(recorded: Path) -> None:
     read, write = os.pipe2(os.O_NONBLOCK)
     os.set_blocking(read, True)
     fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, 4096)
-    process = subprocess.Popen([*COLLECTOR, "replay", *[str(recorded)] * 20, "--output", "-"], stdout=write,
-                               stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [*COLLECTOR, "replay", *[str(recorded)] * 20, "--output", "-"], stdout=write, stderr=subprocess.DEVNULL
+    )
     os.close(write)
     data = b""
     while piece := os.read(read, 1000):

@@ -22,18 +22,39 @@ def test_booleans_false(text: str) -> None:
     assert config.load({"COLLECTOR_RESPONSE_BODIES": text}).COLLECTOR_RESPONSE_BODIES is False
 
 
-@pytest.mark.parametrize(("name", "text"), [
-    ("TRAFFIC_INACTIVITY_THRESHOLD", "5m"), ("TRAFFIC_INACTIVITY_THRESHOLD", "3s"), ("TRAFFIC_INACTIVITY_THRESHOLD", "-1"),
-    ("TRAFFIC_DISABLE_EGRESS", "maybe"), ("COLLECTOR_SHARDS", "1.5"), ("COLLECTOR_SHARDS", "65"),
-    ("COLLECTOR_BODY_BYTES", "262145"), ("AKTO_LOG_LEVEL", "LOUD"), ("COLLECTOR_HEALTH_ADDRESS", "11226"),
-    ("AKTO_KAFKA_BROKER_MAL", "broker"), ("COLLECTOR_COMPRESSION", "lzma"), ("COLLECTOR_LOG_FORMAT", "xml"),
-    ("COLLECTOR_REAL_IP_HEADER", "X Real"), ("COLLECTOR_REAL_IP_HEADER", "X-Real-IP:"), ("COLLECTOR_REAL_IP_HEADER", "é"),
-    ("COLLECTOR_REAL_IP_HEADER", "x" * 64), ("COLLECTOR_TRUSTED_CIDRS", "10.0.0.1/8"), ("COLLECTOR_TRUSTED_CIDRS", "10/8"),
-    ("COLLECTOR_TRUSTED_CIDRS", "fe80::%eth0/64"), ("COLLECTOR_TRUSTED_CIDRS", "10.0.0.0/255.0.0.0"),
-    ("COLLECTOR_TRUSTED_CIDRS", "10.0.0.0/33"), ("COLLECTOR_TRUSTED_CIDRS", "2001:db8::/129"),
-    ("COLLECTOR_TRUSTED_CIDRS", "010.0.0.0/8"), ("COLLECTOR_TRUSTED_CIDRS", "10.0.0.0/8 11.0.0.0/8"),
-    ("COLLECTOR_TRUSTED_CIDRS", ","), ("COLLECTOR_TRUSTED_CIDRS", ",".join(["10.0.0.1"] * 257)),
-    ("AKTO_MODULE_DISCOVERY_CONFIG", "{"), ("TRAFFIC_MAX_ACTIVE_CONN", "0")])
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("TRAFFIC_INACTIVITY_THRESHOLD", "5m"),
+        ("TRAFFIC_INACTIVITY_THRESHOLD", "3s"),
+        ("TRAFFIC_INACTIVITY_THRESHOLD", "-1"),
+        ("TRAFFIC_DISABLE_EGRESS", "maybe"),
+        ("COLLECTOR_SHARDS", "1.5"),
+        ("COLLECTOR_SHARDS", "65"),
+        ("COLLECTOR_BODY_BYTES", "262145"),
+        ("AKTO_LOG_LEVEL", "LOUD"),
+        ("COLLECTOR_HEALTH_ADDRESS", "11226"),
+        ("AKTO_KAFKA_BROKER_MAL", "broker"),
+        ("COLLECTOR_COMPRESSION", "lzma"),
+        ("COLLECTOR_LOG_FORMAT", "xml"),
+        ("COLLECTOR_REAL_IP_HEADER", "X Real"),
+        ("COLLECTOR_REAL_IP_HEADER", "X-Real-IP:"),
+        ("COLLECTOR_REAL_IP_HEADER", "é"),
+        ("COLLECTOR_REAL_IP_HEADER", "x" * 64),
+        ("COLLECTOR_TRUSTED_CIDRS", "10.0.0.1/8"),
+        ("COLLECTOR_TRUSTED_CIDRS", "10/8"),
+        ("COLLECTOR_TRUSTED_CIDRS", "fe80::%eth0/64"),
+        ("COLLECTOR_TRUSTED_CIDRS", "10.0.0.0/255.0.0.0"),
+        ("COLLECTOR_TRUSTED_CIDRS", "10.0.0.0/33"),
+        ("COLLECTOR_TRUSTED_CIDRS", "2001:db8::/129"),
+        ("COLLECTOR_TRUSTED_CIDRS", "010.0.0.0/8"),
+        ("COLLECTOR_TRUSTED_CIDRS", "10.0.0.0/8 11.0.0.0/8"),
+        ("COLLECTOR_TRUSTED_CIDRS", ","),
+        ("COLLECTOR_TRUSTED_CIDRS", ",".join(["10.0.0.1"] * 257)),
+        ("AKTO_MODULE_DISCOVERY_CONFIG", "{"),
+        ("TRAFFIC_MAX_ACTIVE_CONN", "0"),
+    ],
+)
 def test_a_bad_value_names_variable_value_and_form(name: str, text: str) -> None:
     with pytest.raises(ConfigError) as error:
         config.load({name: text})
@@ -94,16 +115,34 @@ def test_unknown_names_are_warned_about_with_the_nearest() -> None:
 
 
 def test_service_links_are_not_settings() -> None:
-    links = {"COLLECTOR_PORT": "tcp://10.0.0.1:80", "COLLECTOR_SERVICE_HOST": "10.0.0.1", "COLLECTOR_SERVICE_PORT": "80",
-             "AKTO_MINI_RUNTIME_PORT_9092_TCP_ADDR": "10.0.0.1", "AKTO_RUNTIME_SERVICE_PORT_HTTP": "80"}
+    links = {
+        "COLLECTOR_PORT": "tcp://10.0.0.1:80",
+        "COLLECTOR_SERVICE_HOST": "10.0.0.1",
+        "COLLECTOR_SERVICE_PORT": "80",
+        "AKTO_MINI_RUNTIME_PORT_9092_TCP_ADDR": "10.0.0.1",
+        "AKTO_RUNTIME_SERVICE_PORT_HTTP": "80",
+    }
     assert config.load(links).warnings == []
 
 
 def test_every_akto_manifest_variable_is_known() -> None:
-    names = {"AKTO_TRAFFIC_BATCH_SIZE", "AKTO_TRAFFIC_BATCH_TIME_SECS", "AKTO_KAFKA_BROKER_MAL", "CAPTURE_ALL",
-             "AKTO_MODULE_DISCOVERY_CONFIG", "TRAFFIC_INACTIVITY_THRESHOLD", "TRAFFIC_MAX_ACTIVE_CONN",
-             "TRAFFIC_DISABLE_EGRESS", "AKTO_MEM_THRESH_RESTART", "TRAFFIC_BUFFER_THRESHOLD", "AKTO_IGNORE_IP_TRAFFIC",
-             "AKTO_IGNORE_CLOUD_METADATA_CALLS", "AKTO_LOG_LEVEL", "KAFKA_PASSWORD", "UPROBE_POLL_INTERVAL"}
+    names = {
+        "AKTO_TRAFFIC_BATCH_SIZE",
+        "AKTO_TRAFFIC_BATCH_TIME_SECS",
+        "AKTO_KAFKA_BROKER_MAL",
+        "CAPTURE_ALL",
+        "AKTO_MODULE_DISCOVERY_CONFIG",
+        "TRAFFIC_INACTIVITY_THRESHOLD",
+        "TRAFFIC_MAX_ACTIVE_CONN",
+        "TRAFFIC_DISABLE_EGRESS",
+        "AKTO_MEM_THRESH_RESTART",
+        "TRAFFIC_BUFFER_THRESHOLD",
+        "AKTO_IGNORE_IP_TRAFFIC",
+        "AKTO_IGNORE_CLOUD_METADATA_CALLS",
+        "AKTO_LOG_LEVEL",
+        "KAFKA_PASSWORD",
+        "UPROBE_POLL_INTERVAL",
+    }
     assert names <= config.known_names()
 
 

@@ -47,13 +47,21 @@ def read_capture(path: Path) -> tuple[list[bytes], str]:
 
 
 def exchange(conn: tuple[int, int, int], ts: int = 1000) -> bytes:
-    return (abi.pack_open(conn, ts_ns=ts, local=("10.0.0.1", 80), remote=("10.0.0.2", 5))
-            + abi.pack_data(conn, abi.IN, 0, GET, ts_ns=ts + 1) + abi.pack_data(conn, abi.OUT, 0, OK, ts_ns=ts + 2))
+    return (
+        abi.pack_open(conn, ts_ns=ts, local=("10.0.0.1", 80), remote=("10.0.0.2", 5))
+        + abi.pack_data(conn, abi.IN, 0, GET, ts_ns=ts + 1)
+        + abi.pack_data(conn, abi.OUT, 0, OK, ts_ns=ts + 2)
+    )
 
 
 def replay(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "collector", "replay", *arguments], capture_output=True, text=True,
-                          timeout=60, env={**os.environ, **environment})
+    return subprocess.run(
+        [sys.executable, "-m", "collector", "replay", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, **environment},
+    )
 
 
 def test_capture_round_trip_and_limit(tmp_path: Path) -> None:
@@ -61,7 +69,10 @@ def test_capture_round_trip_and_limit(tmp_path: Path) -> None:
     write_capture(path, [b"one", b"two", b""])
     recording = capturefile.Recording(str(path))
     assert [(s.ring, s.data, s.wall_offset_ns) for s in recording.spans()] == [
-        (0, b"one", 10**18), (1, b"two", 10**18), (0, b"", 10**18)]
+        (0, b"one", 10**18),
+        (1, b"two", 10**18),
+        (0, b"", 10**18),
+    ]
     assert recording.boot == capturefile.boot_id() and recording.left_out_bytes == 0
     writer = write_capture(path, [b"x" * 100] * 5, limit=450)
     recording = capturefile.Recording(str(path))
@@ -78,7 +89,8 @@ def test_capture_without_events_is_whole(tmp_path: Path) -> None:
 @given(spans=st.lists(st.binary(max_size=80), max_size=5), cut=st.integers(0, 10**6))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 def test_a_capture_cut_anywhere_gives_its_whole_blocks_and_says_that_it_was_cut(
-        tmp_path: Path, spans: list[bytes], cut: int) -> None:
+    tmp_path: Path, spans: list[bytes], cut: int
+) -> None:
     path = tmp_path / "a.cap"
     write_capture(path, spans)
     data = path.read_bytes()
@@ -94,8 +106,11 @@ def test_a_capture_cut_anywhere_gives_its_whole_blocks_and_says_that_it_was_cut(
         assert f"offset {cut}: the end is missing" in damage
 
 
-@given(spans=st.lists(st.binary(min_size=1, max_size=80), min_size=1, max_size=5), place=st.integers(0, 10**6),
-       bits=st.integers(1, 255))
+@given(
+    spans=st.lists(st.binary(min_size=1, max_size=80), min_size=1, max_size=5),
+    place=st.integers(0, 10**6),
+    bits=st.integers(1, 255),
+)
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 def test_no_changed_byte_of_a_capture_passes(tmp_path: Path, spans: list[bytes], place: int, bits: int) -> None:
     path = tmp_path / "a.cap"
@@ -113,7 +128,8 @@ def test_no_changed_byte_of_a_capture_passes(tmp_path: Path, spans: list[bytes],
 @given(spans=st.lists(st.binary(min_size=5, max_size=5), min_size=2, max_size=5, unique=True), draw=st.data())
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 def test_blocks_that_are_missing_double_or_elsewhere_do_not_pass(
-        tmp_path: Path, spans: list[bytes], draw: st.DataObject) -> None:
+    tmp_path: Path, spans: list[bytes], draw: st.DataObject
+) -> None:
     path = tmp_path / "a.cap"
     write_capture(path, spans)
     data = path.read_bytes()
@@ -134,12 +150,21 @@ def test_what_is_no_capture_is_damaged(tmp_path: Path, data: bytes) -> None:
         assert read_capture(path)[0] == [] and read_capture(path)[1]
 
 
-@pytest.mark.parametrize(("damage", "words"), [
-    (lambda d: d[:-1], "ends inside a block"), (lambda d: d[:-200] + b"!" + d[-199:], "CRC"),
-    (lambda d: b"x" + d[1:], "not a capture"),
-    (lambda d: d[:56], "block header"), (lambda d: d[:40], "inside the header"), (lambda d: d[:-40], "the end is missing"),
-    (lambda d: d + b"x", "bytes behind the end"), (lambda d: d + d, "bytes behind the end"), (lambda d: d[:0], "empty"),
-    (lambda d: d[:16] + struct.pack("<I", 2) + d[20:], r"another version \(file 2.*record again")])
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda d: d[:-1], "ends inside a block"),
+        (lambda d: d[:-200] + b"!" + d[-199:], "CRC"),
+        (lambda d: b"x" + d[1:], "not a capture"),
+        (lambda d: d[:56], "block header"),
+        (lambda d: d[:40], "inside the header"),
+        (lambda d: d[:-40], "the end is missing"),
+        (lambda d: d + b"x", "bytes behind the end"),
+        (lambda d: d + d, "bytes behind the end"),
+        (lambda d: d[:0], "empty"),
+        (lambda d: d[:16] + struct.pack("<I", 2) + d[20:], r"another version \(file 2.*record again"),
+    ],
+)
 def test_damaged_capture_names_the_offset(tmp_path: Path, damage, words: str) -> None:  # noqa: ANN001
     path = tmp_path / "a.cap"
     write_capture(path, [exchange(CONN), exchange((10 << 12, 42, 8))])
@@ -218,12 +243,25 @@ def test_files_share_no_connection(tmp_path: Path) -> None:
     """A's request is never answered by B, nor does a process of A name one of B."""
     a, b, c = tmp_path / "a.cap", tmp_path / "b.cap", tmp_path / "c.streams.jsonl"
     opened = abi.pack_open(CONN, ts_ns=1000, local=("10.0.0.1", 80), remote=("10.0.0.2", 5))
-    write_capture(a, [abi.pack_process(42, b"of-a", ts_ns=999) + opened + abi.pack_data(
-        CONN, abi.IN, 0, b"GET /secret HTTP/1.1\r\nHost: a\r\n\r\n", ts_ns=1001)])
+    write_capture(
+        a,
+        [
+            abi.pack_process(42, b"of-a", ts_ns=999)
+            + opened
+            + abi.pack_data(CONN, abi.IN, 0, b"GET /secret HTTP/1.1\r\nHost: a\r\n\r\n", ts_ns=1001)
+        ],
+    )
     answer = abi.pack_data(CONN, abi.OUT, 0, OK, ts_ns=1002)
     mine = (11 << 12, 42, 9)
-    write_capture(b, [answer + abi.pack_open(mine, ts_ns=500, local=("10.0.0.1", 80), remote=("10.0.0.2", 6))
-                      + abi.pack_data(mine, abi.IN, 0, GET, ts_ns=501) + abi.pack_data(mine, abi.OUT, 0, OK, ts_ns=502)])
+    write_capture(
+        b,
+        [
+            answer
+            + abi.pack_open(mine, ts_ns=500, local=("10.0.0.1", 80), remote=("10.0.0.2", 6))
+            + abi.pack_data(mine, abi.IN, 0, GET, ts_ns=501)
+            + abi.pack_data(mine, abi.OUT, 0, OK, ts_ns=502)
+        ],
+    )
     of_boot(b, "0123456789abcdef")
     c.write_text(stream_lines({**HEAD, "connection": 0}, data("c2s", 0, GET), data("s2c", 0.25, OK)))
     single = [replay(str(path)).stdout for path in (a, b)]
@@ -232,10 +270,12 @@ def test_files_share_no_connection(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
         records = [validate(json.loads(line)) for line in done.stdout.splitlines()]
         assert [(r["path"], r["statusCode"], r["process_name"]) for r in records] == [
-            ("/secret", "0", "of-a"), ("/x", "200", ""), ("/x", "200", "replay")]
+            ("/secret", "0", "of-a"),
+            ("/x", "200", ""),
+            ("/x", "200", "replay"),
+        ]
         assert "no_response" in records[0]["words"] and records[1]["mark"] == records[2]["mark"] == []
-        assert [r["recordId"].partition("-")[0] for r in records] == [
-            capturefile.boot_id(), "0123456789abcdef", "replay"]
+        assert [r["recordId"].partition("-")[0] for r in records] == [capturefile.boot_id(), "0123456789abcdef", "replay"]
         # every file gives what it gives alone
         assert done.stdout.splitlines()[:2] == "".join(single).splitlines()
     twice = replay(str(a), str(a)).stdout.splitlines()
@@ -257,18 +297,30 @@ HEAD = {"connection": 0, "client": "10.0.0.1:40000", "server": "[fd00::2]:80", "
 
 def test_streams_become_records(tmp_path: Path) -> None:
     path = tmp_path / "a.streams.jsonl"
-    path.write_text(stream_lines(
-        HEAD, data("c2s", 0, GET), data("s2c", 0.25, OK),
-        {**HEAD, "connection": 1, "start": "mid"}, data("c2s", 0.1, GET), {"dir": "s2c", "t": 0.2, "gap": 100},
-        data("s2c", 0.3, OK), {"dir": "c2s", "t": 0.4, "end": "fin"}, {"dir": "s2c", "t": 0.4, "end": "fin"},
-        {**HEAD, "connection": 2}, data("c2s", 0.15, b"GET /open HTTP/1.1\r\n\r\n")))
+    path.write_text(
+        stream_lines(
+            HEAD,
+            data("c2s", 0, GET),
+            data("s2c", 0.25, OK),
+            {**HEAD, "connection": 1, "start": "mid"},
+            data("c2s", 0.1, GET),
+            {"dir": "s2c", "t": 0.2, "gap": 100},
+            data("s2c", 0.3, OK),
+            {"dir": "c2s", "t": 0.4, "end": "fin"},
+            {"dir": "s2c", "t": 0.4, "end": "fin"},
+            {**HEAD, "connection": 2},
+            data("c2s", 0.15, b"GET /open HTTP/1.1\r\n\r\n"),
+        )
+    )
     done = replay(str(path))
     assert done.returncode == 0, done.stderr
     records = [validate(json.loads(line)) for line in done.stdout.splitlines()]
     # in the order of their ends: an unanswered request ended with its own last byte
     assert [(r["path"], r["socket_id"], sorted(r["words"])) for r in records] == [
-        ("/open", "2", ["no_response"]), ("/x", "0", []), ("/x", "1", [
-            "joined_mid_stream", "pairing_uncertain", "request_framing_uncertain", "response_framing_uncertain"])]
+        ("/open", "2", ["no_response"]),
+        ("/x", "0", []),
+        ("/x", "1", ["joined_mid_stream", "pairing_uncertain", "request_framing_uncertain", "response_framing_uncertain"]),
+    ]
     assert records[1]["time"] == "1700000000" and records[1]["durationMs"] == "250.000"
     assert (records[1]["ip"], records[1]["destIp"]) == ("10.0.0.1:40000", "[fd00::2]:80")
 
@@ -276,28 +328,85 @@ def test_streams_become_records(tmp_path: Path) -> None:
 OPENING = stream_lines(HEAD)
 EVENT = '{"dir":"c2s","t":0.5,"gap":1}'
 BAD_LINES = [
-    "{", "[]", "0", "null", '"x"', "\x00", "nonsense",
-    '{"dir":"c2s","t":0.5,"data_b64":"*"}', '{"dir":"c2s","t":0.5,"data_b64":"QQ"}',
-    '{"dir":"c2s","t":0.5,"data_b64":5}', '{"dir":"c2s","t":0.5,"data_b64":null}',
+    "{",
+    "[]",
+    "0",
+    "null",
+    '"x"',
+    "\x00",
+    "nonsense",
+    '{"dir":"c2s","t":0.5,"data_b64":"*"}',
+    '{"dir":"c2s","t":0.5,"data_b64":"QQ"}',
+    '{"dir":"c2s","t":0.5,"data_b64":5}',
+    '{"dir":"c2s","t":0.5,"data_b64":null}',
     '{"dir":"c2s","t":0.5,"data_b64":"\\ud800"}',
-    '{"dir":"up","t":0.5,"end":"fin"}', '{"dir":["c2s"],"t":0.5,"end":"fin"}', '{"t":0.5,"end":"fin"}',
+    '{"dir":"up","t":0.5,"end":"fin"}',
+    '{"dir":["c2s"],"t":0.5,"end":"fin"}',
+    '{"t":0.5,"end":"fin"}',
     '{"dir":"c2s","gap":3}',
-    '{"dir":"c2s","t":0.5}', '{"dir":"c2s","t":0.5,"gap":1,"end":"fin"}', '{"dir":"c2s","t":0.5,"end":null}',
-    *(f'{{"dir":"c2s","t":{t},"gap":3}}' for t in (
-        "-1", "1e300", "1e999", "-1e999", "NaN", "Infinity", "2147483648", "true", '"1"', "null", "[0]", "9" * 5000)),
-    *(f'{{"dir":"c2s","t":0.5,"gap":{n}}}' for n in (
-        "-3", "1.5", "1e300", "true", '"3"', "null", "NaN", "4611686018427387905", "9" * 5000)),
-    '{"dir":"c2s","dir":"s2c","t":0.5,"gap":3}', '{"dir":"c2s","t":0.5,"gap":3,"gap":3}', '{"dir":"c2s","t":0.1,"gap":1}',
-    "[" * 100_000, '{"a":' * 100_000, '{"dir":"c2s","t":0.5,"gap":3} {"dir":"c2s","t":0.5,"gap":3}',
+    '{"dir":"c2s","t":0.5}',
+    '{"dir":"c2s","t":0.5,"gap":1,"end":"fin"}',
+    '{"dir":"c2s","t":0.5,"end":null}',
+    *(
+        f'{{"dir":"c2s","t":{t},"gap":3}}'
+        for t in (
+            "-1",
+            "1e300",
+            "1e999",
+            "-1e999",
+            "NaN",
+            "Infinity",
+            "2147483648",
+            "true",
+            '"1"',
+            "null",
+            "[0]",
+            "9" * 5000,
+        )
+    ),
+    *(
+        f'{{"dir":"c2s","t":0.5,"gap":{n}}}'
+        for n in ("-3", "1.5", "1e300", "true", '"3"', "null", "NaN", "4611686018427387905", "9" * 5000)
+    ),
+    '{"dir":"c2s","dir":"s2c","t":0.5,"gap":3}',
+    '{"dir":"c2s","t":0.5,"gap":3,"gap":3}',
+    '{"dir":"c2s","t":0.1,"gap":1}',
+    "[" * 100_000,
+    '{"a":' * 100_000,
+    '{"dir":"c2s","t":0.5,"gap":3} {"dir":"c2s","t":0.5,"gap":3}',
 ]
 BAD_OPENINGS = [
-    {"connection": 0}, {"connection": -1}, {"connection": 1.5}, {"connection": "1"}, {"connection": None},
+    {"connection": 0},
+    {"connection": -1},
+    {"connection": 1.5},
+    {"connection": "1"},
+    {"connection": None},
     {"connection": True},
-    *({"client": address} for address in (
-        "10.0.0.9:99999", "10.0.0.9:-1", "10.0.0.9", "10.0.0.9:", "10.0.0.999:1", "a:1", 5, None, "10.0.0.9:1_0",
-        "10.0.0.9: 1", "10.0.0.9:\u0661", "[::1:80", "::1:80", "[10.0.0.9]:1", "10.0.0.9\0:1", "\ud800:1")),
+    *(
+        {"client": address}
+        for address in (
+            "10.0.0.9:99999",
+            "10.0.0.9:-1",
+            "10.0.0.9",
+            "10.0.0.9:",
+            "10.0.0.999:1",
+            "a:1",
+            5,
+            None,
+            "10.0.0.9:1_0",
+            "10.0.0.9: 1",
+            "10.0.0.9:\u0661",
+            "[::1:80",
+            "::1:80",
+            "[10.0.0.9]:1",
+            "10.0.0.9\0:1",
+            "\ud800:1",
+        )
+    ),
     *({"epoch": epoch} for epoch in (1e300, float("inf"), float("nan"), -1, True, "1", [1], 1_700_000_001.5)),
-    {"start": "sideways"}, {"start": None}, {"server": ["10.0.0.1:80"]},
+    {"start": "sideways"},
+    {"start": None},
+    {"server": ["10.0.0.1:80"]},
 ]
 
 
@@ -319,10 +428,18 @@ def test_a_damaged_line_is_named_and_the_others_are_processed(tmp_path: Path, ba
         pipe.feed(event.record)
     records = take(pipe)
     assert sorted((r["socket_id"], "joined_mid_stream" in r["words"]) for r in records) == [
-        ("0", False), ("1", True), ("2", False)]
+        ("0", False),
+        ("1", True),
+        ("2", False),
+    ]
     joined = next(r for r in records if r["socket_id"] == "1")
-    an_event = bad.startswith('{"dir"') and bad.count("dir") == 1 and "999999" not in bad and "NaN" not in bad and (
-        "Infinity" not in bad and bad.count("gap") < 2)
+    an_event = (
+        bad.startswith('{"dir"')
+        and bad.count("dir") == 1
+        and "999999" not in bad
+        and "NaN" not in bad
+        and ("Infinity" not in bad and bad.count("gap") < 2)
+    )
     if an_event:
         assert joined["destIp"] == "[fd00::2]:80"  # it was an event of that connection, whatever it said
     elif not bad.startswith('{"t"'):
@@ -331,8 +448,12 @@ def test_a_damaged_line_is_named_and_the_others_are_processed(tmp_path: Path, ba
 
 @pytest.mark.parametrize("bad", BAD_OPENINGS, ids=str)
 def test_a_damaged_opening_is_named_and_lends_its_events_to_nobody(tmp_path: Path, bad: dict) -> None:
-    text = OPENING + stream_lines(data("c2s", 0.2, b"GET /open HTTP/1.1\r\n\r\n"), {**HEAD, "connection": 1, **bad},
-                                  data("c2s", 0.3, GET), data("s2c", 0.4, OK))
+    text = OPENING + stream_lines(
+        data("c2s", 0.2, b"GET /open HTTP/1.1\r\n\r\n"),
+        {**HEAD, "connection": 1, **bad},
+        data("c2s", 0.3, GET),
+        data("s2c", 0.4, OK),
+    )
     file = damaged(tmp_path / "a.streams.jsonl", text)
     assert len(file.errors) == 1 and "a.streams.jsonl: line 3, offset" in str(file.error)
     assert file.epoch_ns == 1_700_000_000_500_000_000
@@ -349,15 +470,20 @@ def test_an_opening_needs_all_its_members(tmp_path: Path, key: str) -> None:
 
 
 def test_bytes_behind_an_end_are_no_part_of_that_stream(tmp_path: Path) -> None:
-    file = damaged(tmp_path / "a.streams.jsonl", OPENING + stream_lines(
-        {"dir": "c2s", "t": 0.1, "end": "fin"}, data("c2s", 0.2, GET)))
+    file = damaged(
+        tmp_path / "a.streams.jsonl", OPENING + stream_lines({"dir": "c2s", "t": 0.1, "end": "fin"}, data("c2s", 0.2, GET))
+    )
     assert "line 3" in str(file.error) and "behind the end" in str(file.error)
 
 
 def test_invalid_utf8_and_other_encodings_are_damage(tmp_path: Path) -> None:
     path = tmp_path / "a.streams.jsonl"
-    for line in (b'{"dir":"c2s\xff","t":1,"gap":1}', OPENING.encode("utf-16"), b"\xef\xbb\xbf" + OPENING.encode(),
-                 b'{"notes":"\xed\xa0\x80","dir":"c2s","t":1,"gap":1}'):
+    for line in (
+        b'{"dir":"c2s\xff","t":1,"gap":1}',
+        OPENING.encode("utf-16"),
+        b"\xef\xbb\xbf" + OPENING.encode(),
+        b'{"notes":"\xed\xa0\x80","dir":"c2s","t":1,"gap":1}',
+    ):
         assert "line 2" in str(damaged(path, OPENING.encode() + line.replace(b"\n", b" ") + b"\n").error)
 
 
@@ -367,8 +493,10 @@ def test_a_line_that_is_too_long_is_passed_by(tmp_path: Path, monkeypatch: pytes
     for end in ("", '"}\n'):
         file = damaged(tmp_path / "a.streams.jsonl", OPENING + long + end)
         assert len(file.errors) == 1 and "line 2" in str(file.error) and "longer than 500" in str(file.error)
-    file = damaged(tmp_path / "a.streams.jsonl", OPENING + long + '"}\n' + stream_lines(
-        {**HEAD, "connection": 7}, data("c2s", 0.5, GET)))
+    file = damaged(
+        tmp_path / "a.streams.jsonl",
+        OPENING + long + '"}\n' + stream_lines({**HEAD, "connection": 7}, data("c2s", 0.5, GET)),
+    )
     assert len(file.errors) == 1 and len(list(file.events(1, 1))) == 2
 
 
@@ -386,13 +514,32 @@ def test_a_file_that_changes_while_it_is_read_is_damage(tmp_path: Path) -> None:
         list(file.events(1, 1))
 
 
-@given(lines=st.lists(st.one_of(
-    st.sampled_from([OPENING.encode().strip(), b'{"dir":"c2s","t":1,"gap":3}', b""]), st.binary(max_size=60),
-    st.builds(lambda item: json.dumps(item).encode(), st.dictionaries(
-        st.sampled_from(["connection", "client", "server", "start", "epoch", "dir", "t", "data_b64", "gap", "end"]),
-        st.one_of(st.sampled_from(["c2s", "s2c", "10.0.0.1:80", "mid", "fin", "rst", "QQ==", GET.hex()]), st.integers(),
-                  st.floats(), st.booleans(), st.none(), st.text(max_size=5), st.lists(st.integers(), max_size=2))))),
-    max_size=12))
+@given(
+    lines=st.lists(
+        st.one_of(
+            st.sampled_from([OPENING.encode().strip(), b'{"dir":"c2s","t":1,"gap":3}', b""]),
+            st.binary(max_size=60),
+            st.builds(
+                lambda item: json.dumps(item).encode(),
+                st.dictionaries(
+                    st.sampled_from(
+                        ["connection", "client", "server", "start", "epoch", "dir", "t", "data_b64", "gap", "end"]
+                    ),
+                    st.one_of(
+                        st.sampled_from(["c2s", "s2c", "10.0.0.1:80", "mid", "fin", "rst", "QQ==", GET.hex()]),
+                        st.integers(),
+                        st.floats(),
+                        st.booleans(),
+                        st.none(),
+                        st.text(max_size=5),
+                        st.lists(st.integers(), max_size=2),
+                    ),
+                ),
+            ),
+        ),
+        max_size=12,
+    )
+)
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=300)
 def test_any_bytes_are_events_or_damage_with_the_place(tmp_path: Path, lines: list[bytes]) -> None:
     path = tmp_path / "a.streams.jsonl"

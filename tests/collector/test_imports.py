@@ -43,13 +43,25 @@ def test_no_arrow_against_the_direction_of_the_data(part: str) -> None:
         assert others <= ALLOWED[part], f"{path.relative_to(PACKAGE)} imports {sorted(others - ALLOWED[part])}"
 
 
-@pytest.mark.parametrize("module", ["collector.supervisor.supervisor", "collector.supervisor.starting",
-                                    "collector.supervisor.handover", "collector.loader.process", "collector.loader.compiler",
-                                    "collector.loader.locate", "collector.sink.process", "collector.health.process",
-                                    "collector.sink.destinations"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "collector.supervisor.supervisor",
+        "collector.supervisor.starting",
+        "collector.supervisor.handover",
+        "collector.loader.process",
+        "collector.loader.compiler",
+        "collector.loader.locate",
+        "collector.sink.process",
+        "collector.health.process",
+        "collector.sink.destinations",
+    ],
+)
 def test_the_parser_is_loaded_by_the_shards_only(module: str) -> None:
     """Nor is the Kafka client loaded by anybody who does not deliver."""
-    code = (f"import sys, {module}; print([name for name in sys.modules if name.startswith('collector.shards.') "
-            "or name == 'kafka'])")
+    code = (
+        f"import sys, {module}; print([name for name in sys.modules if name.startswith('collector.shards.') "
+        "or name == 'kafka'])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout == "[]\n"

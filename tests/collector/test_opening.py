@@ -173,8 +173,11 @@ def test_an_access_list_makes_entries_of_others(root: None, tmp_path: Path) -> N
     nobody = 0xFFFFFFFF
     entries = ((0x01, 7, nobody), (0x02, 7, STRANGER), (0x04, 0, nobody), (0x10, 7, nobody), (0x20, 0, nobody))
     try:
-        os.setxattr(directory, "system.posix_acl_access", struct.pack("<I", 2) + b"".join(
-            struct.pack("<HHI", *entry) for entry in entries))
+        os.setxattr(
+            directory,
+            "system.posix_acl_access",
+            struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries),
+        )
     except OSError:
         skip_or_fail("the file system has no access lists")
     (tmp_path / "elsewhere").mkdir()
@@ -193,8 +196,10 @@ def test_a_pipe_that_another_user_planted(root: None, shared_directory: Path) ->
 @pytest.mark.parametrize("path", ["/dev/stdout", "/dev/fd/{}", "/proc/self/fd/{}", "/proc/thread-self/fd/{}"])
 def test_our_own_descriptors_are_taken_as_they_are(path: str, tmp_path: Path) -> None:
     """Also a pipe, a file without a name, another user's file: it was opened by whoever started us."""
-    code = ("import os, sys; from collector import files; "
-            "os.write(files.open_for_records(sys.argv[1], os.O_RDWR | os.O_APPEND, 'output'), b'record\\n')")
+    code = (
+        "import os, sys; from collector import files; "
+        "os.write(files.open_for_records(sys.argv[1], os.O_RDWR | os.O_APPEND, 'output'), b'record\\n')"
+    )
     shown = path.format(1)
     done = subprocess.run([os.sys.executable, "-c", code, shown], stdout=subprocess.PIPE, check=True)  # type: ignore[attr-defined]
     assert done.stdout == b"record\n"
@@ -218,8 +223,9 @@ def test_the_descriptor_of_another_process(tmp_path: Path) -> None:
     os.close(read)
 
 
-@pytest.mark.parametrize("bad", ["", "/", "x/", ".", "..", "missing/x", "file/x", "socket", "/dev/fd/999999", "\0",
-                                 "n" * 300])
+@pytest.mark.parametrize(
+    "bad", ["", "/", "x/", ".", "..", "missing/x", "file/x", "socket", "/dev/fd/999999", "\0", "n" * 300]
+)
 def test_what_cannot_be_opened_is_a_clear_error(bad: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text("")

@@ -41,14 +41,20 @@ def values(kind: Any) -> st.SearchStrategy[Any]:
             return st.lists(values(arguments[0]), max_size=3).map(tuple)
         return st.tuples(*map(values, arguments))
     if origin is dict:
-        return st.dictionaries(st.text(max_size=5), st.one_of(st.integers(), st.text(max_size=5), st.lists(st.integers())),
-                               max_size=3)
+        return st.dictionaries(
+            st.text(max_size=5), st.one_of(st.integers(), st.text(max_size=5), st.lists(st.integers())), max_size=3
+        )
     if dataclasses.is_dataclass(kind):
         hints = typing.get_type_hints(kind)
         parts = {field.name: values(hints[field.name]) for field in dataclasses.fields(kind)}
         return st.builds(typing.cast(type, kind), **parts)
-    return {bool: st.booleans(), int: st.integers(), float: st.floats(allow_nan=False), str: st.text(max_size=9),
-            type(None): st.none()}[kind]
+    return {
+        bool: st.booleans(),
+        int: st.integers(),
+        float: st.floats(allow_nan=False),
+        str: st.text(max_size=9),
+        type(None): st.none(),
+    }[kind]
 
 
 MESSAGES = st.one_of(*(values(kind) for kind in STARTS))
@@ -101,9 +107,17 @@ def test_limits_are_shared_out_among_the_shards() -> None:
 
 
 def test_the_configuration_arrives() -> None:
-    loaded = config.load({"COLLECTOR_BODY_BYTES": "10", "COLLECTOR_HOOKS": "raw", "COLLECTOR_RING_BYTES": "100000",
-                          "TRAFFIC_IGNORE_DEFAULT_PORTS": "false", "MODULE_MEM_CHECK_INTERVAL": "250",
-                          "TRAFFIC_BUFFER_THRESHOLD": "100", "COLLECTOR_SHARDS": "2"})
+    loaded = config.load(
+        {
+            "COLLECTOR_BODY_BYTES": "10",
+            "COLLECTOR_HOOKS": "raw",
+            "COLLECTOR_RING_BYTES": "100000",
+            "TRAFFIC_IGNORE_DEFAULT_PORTS": "false",
+            "MODULE_MEM_CHECK_INTERVAL": "250",
+            "TRAFFIC_BUFFER_THRESHOLD": "100",
+            "COLLECTOR_SHARDS": "2",
+        }
+    )
     shard = ShardSettings.of(loaded, shards=2, only_ports=(80,))
     assert (shard.body_bytes, shard.ignore_ports, shard.only_ports) == (10, (), (80,))
     loader = LoaderSettings.of(loaded, rings=4, pids=(7,))

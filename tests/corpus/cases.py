@@ -84,8 +84,7 @@ def llhttp(corpora: Path) -> Iterator[Case]:
             heading = re.findall(r"^#+ (.*)$", text[: match.start()], re.M)[-1]
             data = re.sub(r"\\\n", "", match[2].removesuffix("\n")).replace("\n", "\r\n").encode()
             data = re.sub(rb"\\(r|n|t|f|x[0-9a-fA-F]+|[0-7]{1,3})", _byte, data)
-            yield Case(f"{path.name}#{number} {heading}", ((True, data),),
-                       Log.read(json.loads(match[1])["type"], match[3]))
+            yield Case(f"{path.name}#{number} {heading}", ((True, data),), Log.read(json.loads(match[1])["type"], match[3]))
 
 
 def _byte(match: re.Match[bytes]) -> bytes:
@@ -100,8 +99,11 @@ def libhtp(corpora: Path) -> Iterator[Case]:
     """Named `00-adhoc.t`."""
     for name, stated in json.loads((corpora / "libhtp" / "expected.json").read_text()).items():
         lines = map(json.loads, libhtp_file(corpora, name).read_text().splitlines())
-        yield Case(name, tuple((line["dir"] == "c2s", base64.b64decode(line["data_b64"]))
-                               for line in lines if "data_b64" in line), stated)
+        yield Case(
+            name,
+            tuple((line["dir"] == "c2s", base64.b64decode(line["data_b64"])) for line in lines if "data_b64" in line),
+            stated,
+        )
 
 
 def libhtp_file(corpora: Path, name: str) -> Path:
@@ -130,7 +132,8 @@ def digest(record: dict[str, Any]) -> dict[str, Any]:
     """A record in the form of the expected files."""
     path = record["path"]
     out: dict[str, Any] = {
-        "request": f"{record['method']} {path if len(path) < 100 else f'({len(path)} {short(path.encode())})'}"}
+        "request": f"{record['method']} {path if len(path) < 100 else f'({len(path)} {short(path.encode())})'}"
+    }
     if record["statusCode"] != "0":
         out["status"] = int(record["statusCode"])
     for side, name in (("request", "body"), ("response", "answer")):

@@ -45,9 +45,14 @@ def test_the_observer_reports_what_is_expected(corpora: Path, corpus: str, count
 def as_file(case: Case, folder: Path, number: int) -> Path:
     """The case in the form that `collector replay` reads: a connection seen from its opening to its end."""
     head = {"connection": 0, "client": "10.0.0.2:40000", "server": "10.0.0.1:80", "start": "open"}
-    lines = [head, *({"dir": "c2s" if asks else "s2c", "t": at * 0.001, "data_b64": base64.b64encode(data).decode()}
-                     for at, (asks, data) in enumerate(case.chunks)),
-             *({"dir": side, "t": len(case.chunks) * 0.001, "end": "close"} for side in ("c2s", "s2c"))]
+    lines = [
+        head,
+        *(
+            {"dir": "c2s" if asks else "s2c", "t": at * 0.001, "data_b64": base64.b64encode(data).decode()}
+            for at, (asks, data) in enumerate(case.chunks)
+        ),
+        *({"dir": side, "t": len(case.chunks) * 0.001, "end": "close"} for side in ("c2s", "s2c")),
+    ]
     path = folder / f"{number}.streams.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return path
@@ -56,8 +61,10 @@ def as_file(case: Case, folder: Path, number: int) -> Path:
 @pytest.mark.parametrize("corpus", ["gunicorn", "llhttp", "libhtp"])
 def test_the_replay_command_reports_the_same(corpora: Path, tmp_path: Path, corpus: str) -> None:
     cases = pairs(corpus, corpora)
-    files = [str(libhtp_file(corpora, case.name) if corpus == "libhtp" else as_file(case, tmp_path, number))
-             for number, (case, _) in enumerate(cases)]
+    files = [
+        str(libhtp_file(corpora, case.name) if corpus == "libhtp" else as_file(case, tmp_path, number))
+        for number, (case, _) in enumerate(cases)
+    ]
     done = subprocess.run([sys.executable, "-m", "collector", "replay", *files], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     by_file: dict[int, list[dict[str, Any]]] = {}
@@ -83,8 +90,13 @@ def disagree_gunicorn(case: Case, words: Expectation) -> list[str]:
     """A valid file is its requests, unmarked; an invalid one is marked, cut, or no record."""
     if case.name.startswith("invalid/"):
         return unmarked(words)
-    said = [{"request": f"{r['method']} {r['uri']}".encode("latin-1").decode(), "body": f"{r['body_len']} "
-             f"{short(base64.b64decode(r.get('body_b64', '')))}"} for r in case.stated["requests"]]
+    said = [
+        {
+            "request": f"{r['method']} {r['uri']}".encode("latin-1").decode(),
+            "body": f"{r['body_len']} {short(base64.b64decode(r.get('body_b64', '')))}",
+        }
+        for r in case.stated["requests"]
+    ]
     for r in said:
         method, _, path = r["request"].partition(" ")
         if len(path) >= 100:
@@ -132,11 +144,13 @@ def disagree_libhtp(case: Case, words: Expectation) -> list[str]:
     return out
 
 
-@pytest.mark.parametrize(("corpus", "disagree"), [
-    ("gunicorn", disagree_gunicorn), ("llhttp", disagree_llhttp), ("libhtp", disagree_libhtp)])
+@pytest.mark.parametrize(
+    ("corpus", "disagree"), [("gunicorn", disagree_gunicorn), ("llhttp", disagree_llhttp), ("libhtp", disagree_libhtp)]
+)
 def test_where_we_differ_from_the_corpus_the_case_says_why(corpora: Path, corpus: str, disagree: Any) -> None:
-    unexplained = {case.name: found for case, words in pairs(corpus, corpora)
-                   if (found := disagree(case, words)) and "why" not in words}
+    unexplained = {
+        case.name: found for case, words in pairs(corpus, corpora) if (found := disagree(case, words)) and "why" not in words
+    }
     assert not unexplained, json.dumps(unexplained, indent=1)
 
 
@@ -168,8 +182,15 @@ def test_a_captured_exchange_with_a_hole_in_its_request(corpora: Path) -> None:
     assert r["method"] == "POST" and f'path: "{r["path"]}"' in stated and f'host: "{r["request"]["host"]}"' in stated
     assert (r["statusCode"], r["ip"], r["destIp"]) == ("200", "192.168.2.1:54034", "192.168.10.37:8080")
     # 308 bytes of the request were not captured, its head's end among them; the last chunk of the answer is not there
-    assert r["words"] == {"joined_mid_stream", "headers_cut", "request_incomplete", "response_incomplete",
-                          "pairing_uncertain", "request_framing_uncertain", "response_framing_uncertain"}
+    assert r["words"] == {
+        "joined_mid_stream",
+        "headers_cut",
+        "request_incomplete",
+        "response_incomplete",
+        "pairing_uncertain",
+        "request_framing_uncertain",
+        "response_framing_uncertain",
+    }
     assert r["request"]["content-length"] == "50" and r["requestPayload"] == ""
     assert json.loads(r["responsePayload"].strip())["success"] is True
 

@@ -11,6 +11,7 @@ HERE = Path(__file__).resolve().parent
 def library(name: str, directory: Path) -> Path:
     """lib`name`.so in a directory."""
     path = directory / f"lib{name}.so"
-    subprocess.run(["gcc", "-shared", "-fPIC", "-O2", "-Wall", "-fvisibility=hidden", "-o", path, HERE / f"{name}.c"],
-                   check=True)
+    subprocess.run(
+        ["gcc", "-shared", "-fPIC", "-O2", "-Wall", "-fvisibility=hidden", "-o", path, HERE / f"{name}.c"], check=True
+    )
     return path

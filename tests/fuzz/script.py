@@ -52,8 +52,33 @@ GROWS = b"\xf6"
 HEADER = 4
 STRUCTURED, CUTS, RAW, TEXT = b"SURT"  # the first byte of an input
 PIECES = (0, 1, 2, 3, 5, 7, 13, 16, 31, 33, 64, 100, 200, 500, 1000, 1500)  # 0: whole
-LENGTHS = (1, 2, 3, 7, 16, 64, 255, 256, 257, 383, 384, 577, 1000, 2047, 2048, 2049, 4095, 4096, 4097, 5000, 8191, 8193,
-           20_000, 66_000, 70_000)
+LENGTHS = (
+    1,
+    2,
+    3,
+    7,
+    16,
+    64,
+    255,
+    256,
+    257,
+    383,
+    384,
+    577,
+    1000,
+    2047,
+    2048,
+    2049,
+    4095,
+    4096,
+    4097,
+    5000,
+    8191,
+    8193,
+    20_000,
+    66_000,
+    70_000,
+)
 MANY = (2, 7, 30, 200, 600, 1100)
 REPEATS = (1, 2, 3, 8, 17, 65, 130, 1030)
 STEPS_MS = (0, 1, 3, 400, 1000, 1600, 2900, 3100, 4600, 30_000, 61_000, 200_000, -1, -2000)
@@ -63,14 +88,24 @@ MOST_EVENTS = 400
 CROWD = 500
 NEVER = 10 << 20  # bytes that no connection can hold: they are not even fed
 SLOTS, SLOT_BYTES, BATCH_BYTES = 3, 8192, 5000
-ADDRESSES = (("10.0.0.1", 80), ("10.0.0.2", 40000), ("", 0), ("2001:db8::7", 8080), ("169.254.169.254", 80),
-             ("127.0.0.1", 443))
+ADDRESSES = (
+    ("10.0.0.1", 80),
+    ("10.0.0.2", 40000),
+    ("", 0),
+    ("2001:db8::7", 8080),
+    ("169.254.169.254", 80),
+    ("127.0.0.1", 443),
+)
 _BUFFER_BYTES = CORE_NAMES.index("buffer_bytes")
 _CONNECTIONS = CORE_NAMES.index("connections")
 WALL_NS = 1_795_000_000 * 10**9
 
-RULES = ("[]", None, '[{"key":{"eq":"Host","ifAbsent":"reject"},"value":{"regex":"^[a-z.]+$"}},'
-         '{"key":{"eq":"x-a","ifAbsent":"accept"},"value":{"regex":"1"}}]')
+RULES = (
+    "[]",
+    None,
+    '[{"key":{"eq":"Host","ifAbsent":"reject"},"value":{"regex":"^[a-z.]+$"}},'
+    '{"key":{"eq":"x-a","ifAbsent":"accept"},"value":{"regex":"1"}}]',
+)
 FILTERS = [Filters(parse_rules(text)) for text in RULES]
 
 
@@ -81,15 +116,26 @@ def settings_of(header: bytes) -> tuple[ShardSettings, Filters]:
     wide = b & 12 == 12  # a table that grows
     tight = b >> 4 & 3 == 3  # what one connection may hold, and what a minute may bring
     chosen = settings(
-        header_bytes=2048, body_bytes=64 if b & 2 else 20_000 if b & 64 else 2048, record_bytes=6000 if b & 1 else 100_000,
+        header_bytes=2048,
+        body_bytes=64 if b & 2 else 20_000 if b & 64 else 2048,
+        record_bytes=6000 if b & 1 else 100_000,
         max_connections=2000 if wide else 3 if b & 4 else 6,
         buffer_bytes=3_000_000 if wide else 50_000 if b & 8 else 200_000,
         connection_bytes=12_000 if tight else NEVER,
-        input_bytes_per_minute=20_000 if tight else 0, output_bytes_per_minute=20_000 if tight else 0,
-        response_bodies=not a & 1, want_details=bool(a & 2), ignore_ip_hosts=bool(a & 4),
-        ignore_metadata=bool(a & 4), disable_egress=bool(a & 8), ignore_ports=(443,) if a & 16 else (),
-        only_ports=(80, 8080) if a & 32 else (), record_prefix="fuzz-", daemonset_id="d",
-        real_ip_header="X-Forwarded-For", trusted_networks="10.0.0.0/8,2001:db8::/32")
+        input_bytes_per_minute=20_000 if tight else 0,
+        output_bytes_per_minute=20_000 if tight else 0,
+        response_bodies=not a & 1,
+        want_details=bool(a & 2),
+        ignore_ip_hosts=bool(a & 4),
+        ignore_metadata=bool(a & 4),
+        disable_egress=bool(a & 8),
+        ignore_ports=(443,) if a & 16 else (),
+        only_ports=(80, 8080) if a & 32 else (),
+        record_prefix="fuzz-",
+        daemonset_id="d",
+        real_ip_header="X-Forwarded-For",
+        trusted_networks="10.0.0.0/8,2001:db8::/32",
+    )
     return chosen, rules
 
 
@@ -181,8 +227,18 @@ class Runner:
         self.bytes_left -= len(text)
         here = self.here
         length = len(text) if length is None else length
-        self.event(abi.pack_data(here.conn, direction, here.positions[direction], text, ts_ns=self.now, len_true=length,
-                                 flags=flags, source=here.source))
+        self.event(
+            abi.pack_data(
+                here.conn,
+                direction,
+                here.positions[direction],
+                text,
+                ts_ns=self.now,
+                len_true=length,
+                flags=flags,
+                source=here.source,
+            )
+        )
         here.positions[direction] += length
 
     # -- steps --
@@ -253,8 +309,9 @@ class Runner:
         self.crowd(count, len(text))
         for number in range(min(count, self.events_left // 2)):
             conn = ident(100 + number % 7, 1000 + number)
-            span.append(abi.pack_open(conn, ts_ns=self.now, role=abi.SERVER + direction, local=ADDRESSES[0],
-                                      remote=ADDRESSES[1]))
+            span.append(
+                abi.pack_open(conn, ts_ns=self.now, role=abi.SERVER + direction, local=ADDRESSES[0], remote=ADDRESSES[1])
+            )
             span.append(abi.pack_data(conn, direction, 0, text[:100], ts_ns=self.now))
         self.events_left -= len(span)
         if span:
@@ -292,12 +349,23 @@ class Runner:
         if start == abi.REJOIN and kind == abi.OPEN:
             self.here.positions = [5000, 6000]
         local, remote = ADDRESSES[ports % 6], ADDRESSES[(ports + 1 + ports // 6) % 6]
-        comm = (b"server", b"caf\xc3\xa9\"\\", b"\xff\x01x", b"")[ports & 3]
+        comm = (b"server", b'caf\xc3\xa9"\\', b"\xff\x01x", b"")[ports & 3]
         if comm:
             self.event(abi.pack_process(self.here.conn[1], comm, ts_ns=self.now))
         positions = self.here.positions[0], self.here.positions[1]
-        self.event(abi.pack_open(self.here.conn, ts_ns=self.now, role=role % 3, start=start, local=local, remote=remote,
-                                 positions=positions, type=kind, source=ports >> 3 & 1))
+        self.event(
+            abi.pack_open(
+                self.here.conn,
+                ts_ns=self.now,
+                role=role % 3,
+                start=start,
+                local=local,
+                remote=remote,
+                positions=positions,
+                type=kind,
+                source=ports >> 3 & 1,
+            )
+        )
 
     def open_again(self, argument: int, text: bytes) -> None:
         self.open(argument & 3, argument >> 2 & 3, argument >> 4)
@@ -317,14 +385,22 @@ class Runner:
 
     def eof(self, argument: int, text: bytes) -> None:
         direction = argument & 1
-        self.event(abi.pack_eof(self.here.conn, direction, self.here.positions[direction] + (argument >> 1 & 15),
-                                ts_ns=self.now))
+        self.event(
+            abi.pack_eof(self.here.conn, direction, self.here.positions[direction] + (argument >> 1 & 15), ts_ns=self.now)
+        )
 
     def close(self, argument: int, text: bytes) -> None:
         positions = self.here.positions
         reason = {7: abi.NOT_HTTP, 6: abi.SWEPT, 5: abi.RESET, 4: abi.REPLACED}.get(argument & 7, abi.NORMAL)
-        self.event(abi.pack_close(self.here.conn, ts_ns=self.now, final_in=positions[0] + (argument >> 3 & 3),
-                                  final_out=positions[1] + (argument >> 5), reason=reason))
+        self.event(
+            abi.pack_close(
+                self.here.conn,
+                ts_ns=self.now,
+                final_in=positions[0] + (argument >> 3 & 3),
+                final_out=positions[1] + (argument >> 5),
+                reason=reason,
+            )
+        )
         _, tgid, fd = self.here.conn
         self.generation += 1
         self.here.conn = ident(tgid, fd, self.generation)
@@ -347,8 +423,9 @@ class Runner:
         if text and len(text) <= self.bytes_left:
             self.bytes_left -= len(text)
             direction = argument >> 7
-            record = bytearray(abi.pack_data(self.here.conn, direction, self.here.positions[direction], text[1:],
-                                             ts_ns=self.now))
+            record = bytearray(
+                abi.pack_data(self.here.conn, direction, self.here.positions[direction], text[1:], ts_ns=self.now)
+            )
             record[(argument & 127) % min(len(record), 64)] = text[0]
             self.flush()
             self.feed(bytes(record))
@@ -387,15 +464,32 @@ class Runner:
         if argument & 4:
             self.here.positions = [0, 0]
         if argument & 8:
-            self.event(abi.pack_open(self.here.conn, ts_ns=self.now, role=(argument >> 4) % 3, start=argument >> 6,
-                                     positions=(self.here.positions[0], self.here.positions[1]), source=self.here.source))
+            self.event(
+                abi.pack_open(
+                    self.here.conn,
+                    ts_ns=self.now,
+                    role=(argument >> 4) % 3,
+                    start=argument >> 6,
+                    positions=(self.here.positions[0], self.here.positions[1]),
+                    source=self.here.source,
+                )
+            )
 
     def bind(self, argument: int, text: bytes) -> None:
         other = self.connections.get(argument & 7)
         socket = other.conn[0] if other is not None else argument
         local, remote = (ADDRESSES[0], ADDRESSES[1]) if argument & 8 else (ADDRESSES[2], ADDRESSES[2])
-        self.event(abi.pack_bind(self.here.conn, socket, ts_ns=self.now, role=(argument >> 4) % 3, local=local,
-                                 remote=remote, source=self.here.source))
+        self.event(
+            abi.pack_bind(
+                self.here.conn,
+                socket,
+                ts_ns=self.now,
+                role=(argument >> 4) % 3,
+                local=local,
+                remote=remote,
+                source=self.here.source,
+            )
+        )
 
     def finish(self) -> None:
         """Everything that waits is recorded; nothing is left behind, not a byte."""
@@ -419,12 +513,31 @@ class Runner:
 
 
 _NAMED: dict[str, Callable[..., Any]] = {
-    "I": Runner.received, "O": Runner.sent, "i": Runner.lost_in, "o": Runner.lost_out, "Z": Runner.counted, "F": Runner.cut,
-    "V": Runner.overlap, "Y": Runner.long, "r": Runner.repeat, "c": Runner.select, "g": Runner.generate,
+    "I": Runner.received,
+    "O": Runner.sent,
+    "i": Runner.lost_in,
+    "o": Runner.lost_out,
+    "Z": Runner.counted,
+    "F": Runner.cut,
+    "V": Runner.overlap,
+    "Y": Runner.long,
+    "r": Runner.repeat,
+    "c": Runner.select,
+    "g": Runner.generate,
     "M": Runner.many,
-    "P": Runner.open_again, "A": Runner.address, "E": Runner.eof, "C": Runner.close, "X": Runner.exit, "T": Runner.time,
-    "H": Runner.tampered, "D": Runner.discarded, "B": Runner.set_budget, "K": Runner.take, "S": Runner.skip,
-    "L": Runner.library, "b": Runner.bind,
+    "P": Runner.open_again,
+    "A": Runner.address,
+    "E": Runner.eof,
+    "C": Runner.close,
+    "X": Runner.exit,
+    "T": Runner.time,
+    "H": Runner.tampered,
+    "D": Runner.discarded,
+    "B": Runner.set_budget,
+    "K": Runner.take,
+    "S": Runner.skip,
+    "L": Runner.library,
+    "b": Runner.bind,
 }
 _VERBS = {ord(letter): method for letter, method in _NAMED.items()}
 _LETTERS = list(_VERBS)

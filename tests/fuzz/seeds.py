@@ -26,18 +26,39 @@ POST = b"POST /p HTTP/1.1\r\nHost: a.example\r\n"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"
 CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n4\r\nabcd\r\n5;x=y\r\nefghi\r\n0\r\nT: 1\r\n\r\n"
 FRAGMENTS = [
-    b"GET / HTTP/1.1\r\n", b"HTTP/1.1 200 OK\r\n", b"\r\n", b"\n", b"Content-Length: 5\r\n", b"Content-Length: -1\r\n",
-    b"Transfer-Encoding: chunked\r\n", b"Transfer-Encoding: x, chunked\r\n", b"5\r\nabcde\r\n", b"0\r\n\r\n",
-    b"ffffffffffffffff\r\n", b"HEAD /h HTTP/1.0\r\n", b"HTTP/1.1 101 Up\r\n", b"Content-Encoding: gzip\r\n",
-    b" folded\r\n", b"HTTP/1.1 100 C\r\n", b"X" * 200, b":\r\n", b"\x00", b"\xff\xfe"]
+    b"GET / HTTP/1.1\r\n",
+    b"HTTP/1.1 200 OK\r\n",
+    b"\r\n",
+    b"\n",
+    b"Content-Length: 5\r\n",
+    b"Content-Length: -1\r\n",
+    b"Transfer-Encoding: chunked\r\n",
+    b"Transfer-Encoding: x, chunked\r\n",
+    b"5\r\nabcde\r\n",
+    b"0\r\n\r\n",
+    b"ffffffffffffffff\r\n",
+    b"HEAD /h HTTP/1.0\r\n",
+    b"HTTP/1.1 101 Up\r\n",
+    b"Content-Encoding: gzip\r\n",
+    b" folded\r\n",
+    b"HTTP/1.1 100 C\r\n",
+    b"X" * 200,
+    b":\r\n",
+    b"\x00",
+    b"\xff\xfe",
+]
 LONG_HEAD = b"GET /long HTTP/1.1\r\n" + b"X-Long: " + b"z" * 2500 + b"\r\nHost: a\r\n\r\n"
 
 
-def seed(*steps: tuple[str, int, bytes], kind: bytes = b"S", settings: int = 0, connection: int = SERVER,
-         limits: int = 0) -> bytes:
+def seed(
+    *steps: tuple[str, int, bytes], kind: bytes = b"S", settings: int = 0, connection: int = SERVER, limits: int = 0
+) -> bytes:
     """One input; see script.py."""
-    return kind + bytes((settings, connection, limits)) + b"".join(
-        STEP + verb.encode() + bytes((argument,)) + text.replace(STEP, b"\xf7") for verb, argument, text in steps)
+    return (
+        kind
+        + bytes((settings, connection, limits))
+        + b"".join(STEP + verb.encode() + bytes((argument,)) + text.replace(STEP, b"\xf7") for verb, argument, text in steps)
+    )
 
 
 def long(direction: int, length: int, before: bytes, text: bytes, after: bytes) -> tuple[str, int, bytes]:
@@ -60,8 +81,10 @@ def own() -> Iterator[bytes]:
         (b"HEAD / HTTP/1.1\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n"),
         (GET * 3, OK * 3),
         (GET, b"HTTP/1.1 103 Early\r\nLink: x\r\n\r\n" + OK),
-        (b"GET /ws HTTP/1.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
-         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n\x81\x05hello"),
+        (
+            b"GET /ws HTTP/1.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n\x81\x05hello",
+        ),
         (b"CONNECT a:443 HTTP/1.1\r\n\r\n", b"HTTP/1.1 200 Connected\r\n\r\n\x16\x03\x01"),
         (POST + b"Expect: 100-continue\r\nContent-Length: 5\r\n\r\n", b"HTTP/1.1 417 No\r\nContent-Length: 0\r\n\r\n"),
         (LONG_HEAD, b"HTTP/1.1 200 OK\r\nX: " + b"y" * 3000 + b"\r\nContent-Length: 1\r\n\r\nz"),
@@ -75,11 +98,13 @@ def own() -> Iterator[bytes]:
         (GET, b"HTTP/1.1 200 OK\r\nContent-Type: text/plain; a=b; charset=iso-8859-1\r\n\r\ncaf\xe9"),
         (GET, b"HTTP/1.1 200 OK\r\nContent-Type: image/png\r\nContent-Length: 4\r\n\r\n\x89PNG"),
         (GET, b"HTTP/1.1 200 OK\r\nSet-Cookie: a=1\r\nSet-Cookie: b=2\r\nVary: x\r\nvary: y\r\n folded\r\n\r\n\xff\xfe"),
-        (b"GET / HTTP/1.1\r\nCookie: a\r\nCookie: b\r\nX-\xe9: \xe9\r\nHost : b\r\nbad\r\nX-A: \x01\"\\\r\n\r\n", OK),
+        (b'GET / HTTP/1.1\r\nCookie: a\r\nCookie: b\r\nX-\xe9: \xe9\r\nHost : b\r\nbad\r\nX-A: \x01"\\\r\n\r\n', OK),
         (b"GET / HTTP/1.1\r\n" + b"".join(b"H%d: %d\r\n" % (n, n) for n in range(300)) + b"\r\n", OK),
         (b"not http at all\r\n\r\n", b"\x00\x01\x02"),
-        (b"OPTIONS  *  HTTP/1.1 \r\nContent-Length: 3, 3\r\nTransfer-Encoding: gzip, chunked\r\n\r\n"
-         b"3\nabc\r\n0 \r\n\r\n", OK),
+        (
+            b"OPTIONS  *  HTTP/1.1 \r\nContent-Length: 3, 3\r\nTransfer-Encoding: gzip, chunked\r\n\r\n3\nabc\r\n0 \r\n\r\n",
+            OK,
+        ),
     ]
     for request, response in pairs:
         both = exchange(request, response)
@@ -92,11 +117,14 @@ def own() -> Iterator[bytes]:
         yield seed(*both, *both, settings=128)
         yield seed(*[(v, 4, t) for v, _, t in both], *both)
         yield seed(*[(v, 0x27, t) for v, _, t in both], *both, ("T", 0x8A, b""))  # the second piece is lost
-    yield seed(("I", 0, POST + b"Content-Length: 256\r\n\r\n"), ("Y", 6 << 1, b"ab\"\xc3\xa9"), ("O", 0, OK))
+    yield seed(("I", 0, POST + b"Content-Length: 256\r\n\r\n"), ("Y", 6 << 1, b'ab"\xc3\xa9'), ("O", 0, OK))
     for number, size in enumerate((256, 384, 577, 2048, 2049)):
-        yield seed(("I", 0, POST + b"Content-Length: %d\r\n\r\n" % size + b"0123456789abcde\xe9" * 40),
-                   ("O", 0, b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size),
-                   ("Y", (7, 10, 11, 14, 15)[number] << 1 | 1, b"text"), ("C", 0, b""))
+        yield seed(
+            ("I", 0, POST + b"Content-Length: %d\r\n\r\n" % size + b"0123456789abcde\xe9" * 40),
+            ("O", 0, b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size),
+            ("Y", (7, 10, 11, 14, 15)[number] << 1 | 1, b"text"),
+            ("C", 0, b""),
+        )
     yield seed(("I", 0, POST + b"Content-Length: 1000\r\n\r\nabc"), ("Z", 12 << 1, b""), ("O", 0, OK), *exchange(GET, OK))
     yield seed(("I", 0, POST + b"Content-Length: 1000\r\n\r\nabc"), ("i", 5, b""), ("O", 0, OK), *exchange(GET, OK))
     yield seed(("I", 0, POST + b"Content-Length: 10\r\n\r\n"), ("F", 6, b"abc"), ("O", 0, OK), *exchange(GET, OK))
@@ -116,8 +144,17 @@ def own() -> Iterator[bytes]:
     for start in range(4):
         for settings in (0, 2, 4, 8, 16, 32):
             pair = exchange(GET, OK)
-            yield seed(*pair, ("A", 1 | settings << 1, b""), *pair, ("g", 1, b""), *pair, ("C", 7 * (start & 1), b""),
-                       settings=settings, connection=SERVER | start << 5, limits=16 * (start % 3))
+            yield seed(
+                *pair,
+                ("A", 1 | settings << 1, b""),
+                *pair,
+                ("g", 1, b""),
+                *pair,
+                ("C", 7 * (start & 1), b""),
+                settings=settings,
+                connection=SERVER | start << 5,
+                limits=16 * (start % 3),
+            )
     for host in (b"169.254.169.254", b"[::1]:80", b"a.example", b""):
         for limits in (0, 16, 32):
             get = b"GET / HTTP/1.1\r\nHost: " + host + b"\r\nX-A: 2\r\nx-a: 0\r\nx-envoy-peer-metadata-id: y\r\n\r\n"
@@ -133,33 +170,63 @@ def own() -> Iterator[bytes]:
         chunked = POST + b"Transfer-Encoding: chunked\r\n\r\n4;"
         yield seed(long(0, size, chunked, b"y", b"\r\nabcd\r\n0\r\n\r\n"), ("O", 0, OK))
     for size in (2047, 4095, 4096):
-        yield seed(("I", 0, POST + b"Transfer-Encoding: chunked\r\n\r\n4"), long(0, 2047, b";", b"y", b""),
-                   long(0, size, b"", b"y", b"\r\nabcd\r\n0\r\n\r\n"), ("O", 0, OK), *exchange(GET, OK))
-        yield seed(("I", 0, POST + b"Transfer-Encoding: chunked\r\n\r\n4"), long(0, size, b";", b"y", b""),
-                   ("I", 0, b"yyy\r\nabcd\r\n0\r\n\r\n"), ("O", 0, OK), *exchange(GET, OK))
-    for preamble in (b"PROXY TCP4 192.0.2.10 198.51.100.20 51000 443\r\n", b"PROXY UNKNOWN x\r\n", b"PROXY TCP4 bad\r\n",
-                     b"\r\n\r\n\0\r\nQUIT\n!\x11\0\x0c\xc0\0\x02\x0a\xc6\x33\x64\x14\xc7\x38\x01\xbb",
-                     b"\r\n\r\n\0\r\nQUIT\n!\x11\0\x13\xc0\0\x02\x0a\xc6\x33\x64\x14\xc7\x38\x01\xbb\x03\0\x04abcd"):
+        yield seed(
+            ("I", 0, POST + b"Transfer-Encoding: chunked\r\n\r\n4"),
+            long(0, 2047, b";", b"y", b""),
+            long(0, size, b"", b"y", b"\r\nabcd\r\n0\r\n\r\n"),
+            ("O", 0, OK),
+            *exchange(GET, OK),
+        )
+        yield seed(
+            ("I", 0, POST + b"Transfer-Encoding: chunked\r\n\r\n4"),
+            long(0, size, b";", b"y", b""),
+            ("I", 0, b"yyy\r\nabcd\r\n0\r\n\r\n"),
+            ("O", 0, OK),
+            *exchange(GET, OK),
+        )
+    for preamble in (
+        b"PROXY TCP4 192.0.2.10 198.51.100.20 51000 443\r\n",
+        b"PROXY UNKNOWN x\r\n",
+        b"PROXY TCP4 bad\r\n",
+        b"\r\n\r\n\0\r\nQUIT\n!\x11\0\x0c\xc0\0\x02\x0a\xc6\x33\x64\x14\xc7\x38\x01\xbb",
+        b"\r\n\r\n\0\r\nQUIT\n!\x11\0\x13\xc0\0\x02\x0a\xc6\x33\x64\x14\xc7\x38\x01\xbb\x03\0\x04abcd",
+    ):
         for cut in (0, 3, 5):
             yield seed(("I", cut, preamble + GET), ("O", 0, OK), *exchange(GET, OK))
         yield seed(("I", 0, preamble), ("L", 0x1D, b""), *exchange(GET, OK), ("C", 0, b""))
         yield seed(("I", 0, preamble[:20]), ("i", 3, b""), *exchange(GET, OK), ("O", 0, OK))
     yield seed(("I", 0, GET[:-2] + b"X-Forwarded-For: 1.2.3.4, 10.0.0.9\r\n\r\n"), ("O", 0, OK))
     yield seed(("L", 0x1D, b""), ("b", 0x1A, b""), *exchange(GET, OK), ("c", 2, b""), *exchange(GET, OK), ("C", 0, b""))
-    yield seed(("c", 2, b""), *exchange(GET, OK), ("c", 0, b""), ("L", 0x1D, b""), ("b", 0x1A, b""), *exchange(GET, OK),
-               ("c", 3, b""), ("L", 5, b""), ("b", 0x0A, b""), *exchange(GET, OK), ("X", 0, b""))
+    yield seed(
+        ("c", 2, b""),
+        *exchange(GET, OK),
+        ("c", 0, b""),
+        ("L", 0x1D, b""),
+        ("b", 0x1A, b""),
+        *exchange(GET, OK),
+        ("c", 3, b""),
+        ("L", 5, b""),
+        ("b", 0x0A, b""),
+        *exchange(GET, OK),
+        ("X", 0, b""),
+    )
     yield seed(("I", 0, GET), ("O", 0, b"HTTP/1.1 101 Switching Protocols\r\n\r\n\x81\x05hello"), *exchange(GET, OK))
     yield seed(("B", 255, b""), ("I", 0, GET), ("r", 7, b""), *exchange(GET, OK))
     for limits in (0, 12):
         yield seed(("M", 5, GET), ("M", 128 | 3, GET), ("X", 0, b""), limits=limits)
     json_head = POST + b"Content-Type: application/json\r\nContent-Length: 4096\r\n\r\n"
-    for text in (b"[", b"[{\"a\":", b"\xc3\xa9", b"[\"\xf0\x9f\x98\x80\",", b"{\"k\":true,"):
-        for before in (b"", b"[", b"[1,\""):
+    for text in (b"[", b'[{"a":', b"\xc3\xa9", b'["\xf0\x9f\x98\x80",', b'{"k":true,'):
+        for before in (b"", b"[", b'[1,"'):
             yield seed(("I", 0, json_head), long(0, 4096, before, text, b""), ("O", 0, OK))
     for length in (8191, 20_000):
         sized = b"Content-Length: %d\r\n\r\n" % length
-        yield seed(("I", 0, POST + sized), long(0, length, b"", b"ab\xe9c", b""),
-                   ("O", 0, b"HTTP/1.1 200 OK\r\n" + sized), long(1, length, b"", b"{\"x\":1}", b""), limits=64)
+        yield seed(
+            ("I", 0, POST + sized),
+            long(0, length, b"", b"ab\xe9c", b""),
+            ("O", 0, b"HTTP/1.1 200 OK\r\n" + sized),
+            long(1, length, b"", b'{"x":1}', b""),
+            limits=64,
+        )
     for limits in (48, 48 | 64):  # of a connection, of a minute; in slots
         yield seed(*many, *exchange(GET, OK), *many, limits=limits, settings=64 | 2)
         yield seed(("I", 0, POST + sized), long(0, 20_000, b"", b"ab", b""), ("I", 0, GET), ("r", 3, b""), limits=limits)
@@ -167,9 +234,18 @@ def own() -> Iterator[bytes]:
     yield seed(*([*exchange(GET, OK), ("K", 1, b"")] * 4), ("K", 0, b""), *(exchange(LONG_HEAD, OK) * 4), settings=64)
     up = b"GET /ws HTTP/1.1\r\nUpgrade: x\r\n\r\n" + POST + b"Content-Length: 9\r\n\r\nabc"
     yield seed(*exchange(up, b"HTTP/1.1 101 Up\r\n\r\n"), *exchange(GET, OK))
-    for media in (b"image/svg+xml", b"audio/x", b"font/woff", b"application/octet-stream", b"application/zip",
-                  b"application/x", b"text/x; charset=utf-8", b"text/x;charset=US-ASCII", b"text/x;charset=utf-16",
-                  b"text/x; charset=zz"):
+    for media in (
+        b"image/svg+xml",
+        b"audio/x",
+        b"font/woff",
+        b"application/octet-stream",
+        b"application/zip",
+        b"application/x",
+        b"text/x; charset=utf-8",
+        b"text/x;charset=US-ASCII",
+        b"text/x;charset=utf-16",
+        b"text/x; charset=zz",
+    ):
         yield seed(*exchange(GET, b"HTTP/1.1 200 OK\r\nContent-Type: " + media + b"\r\n\r\n\xff\xfea\0"))
     yield seed(("I", 0, OK), ("T", 0x85, b""), ("T", 0x87, b""), ("O", 0, GET), connection=CLIENT)
     yield seed(("I", 0, POST), ("O", 0, OK), ("T", 0x40, b""), *exchange(GET, OK), ("I", 0, GET), limits=128)
@@ -195,9 +271,15 @@ def own() -> Iterator[bytes]:
 
 def span_of_all() -> bytes:
     """One event of each kind."""
-    return (abi.pack_open(ident(1, 2)) + abi.pack_data(ident(1, 2), 0, 0, GET) + abi.pack_data(ident(1, 2), 1, 0, OK)
-            + abi.pack_eof(ident(1, 2), 0, len(GET)) + abi.pack_close(ident(1, 2), final_in=len(GET), final_out=50)
-            + abi.pack_process(1, b"name") + abi.pack_exit(1))
+    return (
+        abi.pack_open(ident(1, 2))
+        + abi.pack_data(ident(1, 2), 0, 0, GET)
+        + abi.pack_data(ident(1, 2), 1, 0, OK)
+        + abi.pack_eof(ident(1, 2), 0, len(GET))
+        + abi.pack_close(ident(1, 2), final_in=len(GET), final_out=50)
+        + abi.pack_process(1, b"name")
+        + abi.pack_exit(1)
+    )
 
 
 def of_streams(path: Path) -> bytes:

@@ -135,5 +135,3 @@ def one(data: bytes) -> set[int]:
     runner = Runner(data[:HEADER])
     runner.run(data)
     return features(runner)
-
-

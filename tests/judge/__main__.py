@@ -1,7 +1,7 @@
 """scripts/judge: random conversations through the collector's pipeline, and a judgement on the records.
 
-    scripts/judge --conversations 60000 --seed 1            figures, and a command for each failure
-    scripts/judge --seed 1 --only 4711 --dump               one conversation, with its events, in its batch
+scripts/judge --conversations 60000 --seed 1            figures, and a command for each failure
+scripts/judge --seed 1 --only 4711 --dump               one conversation, with its events, in its batch
 """
 
 from __future__ import annotations
@@ -30,13 +30,19 @@ def run_batch(number: int, *, seed: int, kinds: tuple[str, ...]) -> Tally:
 def dump(conversation: Conversation, limits: dict[str, int]) -> str:
     """The truth, and what the collector is given of it."""
     c = conversation
-    out = [f"{c.plan}", f"done to it: {', '.join(c.damage) or 'nothing'}; settings {limits}; OPEN {c.opened}"
-           f" {c.open_positions}; CLOSE {c.close}", ""]
+    out = [
+        f"{c.plan}",
+        f"done to it: {', '.join(c.damage) or 'nothing'}; settings {limits}; OPEN {c.opened}"
+        f" {c.open_positions}; CLOSE {c.close}",
+        "",
+    ]
     for ex in c.exchanges:
         answer = "none" if ex.response is None else f"{ex.response.status} at {ex.response.start}-{ex.response.end}"
         m = ex.request
-        out.append(f"{ex.number} {ex.kind} {m.method} {m.target[:40]} at {m.start}-{m.end}"
-                   f"{' (body not sent)' if m.unsent else ''}, {len(ex.interims)} interim, answer {answer}")
+        out.append(
+            f"{ex.number} {ex.kind} {m.method} {m.target[:40]} at {m.start}-{m.end}"
+            f"{' (body not sent)' if m.unsent else ''}, {len(ex.interims)} interim, answer {answer}"
+        )
     if c.opaque_from:
         out.append(f"another protocol from {c.opaque_from[0]} and {c.opaque_from[1]} on")
     out.append("")
@@ -45,8 +51,10 @@ def dump(conversation: Conversation, limits: dict[str, int]) -> str:
         e = seen.get((was.sender, was.pos, was.eof))
         when = "      not seen" if e is None else f"{e.ns / 1e6:14.3f}"
         what = "END" if was.eof else f"{len(e.data) if e else 0}/{was.size} {was.data[:60]!r}..{was.data[-16:]!r}"
-        out.append(f"{when} {'<--' if was.sender else '-->'} {was.pos:7} flags {e.flags if e else 0}"
-                   f"{' forged' if was.forged else ''} {what}")
+        out.append(
+            f"{when} {'<--' if was.sender else '-->'} {was.pos:7} flags {e.flags if e else 0}"
+            f"{' forged' if was.forged else ''} {what}"
+        )
     return "\n".join(out)
 
 
@@ -66,12 +74,14 @@ def show(account: Account, limits: dict[str, int], *, events: bool) -> str:
 
 def main(argv: list[str]) -> int:
     """Entry; 1 when something failed."""
-    parser = argparse.ArgumentParser(prog="scripts/judge", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="scripts/judge", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--conversations", type=int, default=6000, metavar="N", help=f"in whole batches of {play.BATCH}")
     parser.add_argument("--seed", type=int, default=1, metavar="S")
-    parser.add_argument("--only", type=int, metavar="K",
-                        help="show this conversation; the others of its batch are played too")
+    parser.add_argument(
+        "--only", type=int, metavar="K", help="show this conversation; the others of its batch are played too"
+    )
     parser.add_argument("--alone", action="store_true", help="with --only: without the others")
     parser.add_argument("--dump", action="store_true", help="with --only: its truth and events")
     parser.add_argument("--kinds", default=",".join(generator.KINDS), metavar="A,B", help=f"of {','.join(generator.KINDS)}")
@@ -88,7 +98,7 @@ def main(argv: list[str]) -> int:
         records, _ = play.play(batch, only if options.alone else None)
         if options.alone:
             batch.conversations = [c for c in batch.conversations if c.number in only]
-        account, = judge_batch(batch, records, only)
+        (account,) = judge_batch(batch, records, only)
         sys.stdout.write(show(account, batch.limits, events=options.dump) + "\n")
         return 1 if account.failures else 0
     total = Tally()

@@ -33,15 +33,27 @@ from tests.judge.truth import (
 )
 
 KINDS = ("whole", "lost", "size_only", "tail", "join", "open_lost", "reorder", "silence", "evict")
-_WEIGHTS = (40, 20, 7, 6, 13, 3, 5, 4)      # of all but evict, which is a whole batch's
+_WEIGHTS = (40, 20, 7, 6, 13, 3, 5, 4)  # of all but evict, which is a whole batch's
 DEPTHS = (1, 2, 3, 4, 10)
 US, MS, SECOND = 1_000, 1_000_000, 1_000_000_000
-_PHRASES = {200: "OK", 201: "Created", 202: "Accepted", 204: "No Content", 304: "Not Modified", 400: "Bad Request",
-            403: "Forbidden", 404: "Not Found", 413: "Content Too Large", 417: "Expectation Failed", 500: "Oops"}
+_PHRASES = {
+    200: "OK",
+    201: "Created",
+    202: "Accepted",
+    204: "No Content",
+    304: "Not Modified",
+    400: "Bad Request",
+    403: "Forbidden",
+    404: "Not Found",
+    413: "Content Too Large",
+    417: "Expectation Failed",
+    500: "Oops",
+}
 _AGENTS = ("curl/7.88.1", "python-requests/2.31", "Go-http-client/1.1", "Mozilla/5.0 (X11; Linux x86_64)")
 
 
 # ---- plans -------------------------------------------------------------------------------------------------------
+
 
 def draw_plan(rng: Random, kinds: tuple[str, ...] = KINDS, *, evicting: bool = False) -> Plan:
     """A plan whose damage is of these kinds."""
@@ -58,14 +70,19 @@ def draw_plan(rng: Random, kinds: tuple[str, ...] = KINDS, *, evicting: bool = F
     if evicting:
         damage.append("evict")
     return Plan(
-        client=client, flow=flow, depth=depth, pace=rng.choice(("tight", "ms", "pauses")),
+        client=client,
+        flow=flow,
+        depth=depth,
+        pace=rng.choice(("tight", "ms", "pauses")),
         exchanges=rng.randint(2, 8) if depth == 1 else rng.randint(depth + 1, min(3 * depth, depth + 9)),
         damage=tuple(k for k in damage if k != "whole"),
         forged=rng.choices(("", "request", "response", "both"), (78, 5, 5, 12))[0],
-        last=rng.choices(("ordinary", "until_close", "upgrade", "connect", "unanswered"), (70, 9, 6, 4, 11))[0])
+        last=rng.choices(("ordinary", "until_close", "upgrade", "connect", "unanswered"), (70, 9, 6, 4, 11))[0],
+    )
 
 
 # ---- bodies ------------------------------------------------------------------------------------------------------
+
 
 def _filler(owner: str, size: int) -> bytes:
     """About so many bytes, of which every few say whose they are and where they belong."""
@@ -73,8 +90,9 @@ def _filler(owner: str, size: int) -> bytes:
 
 
 def _size(rng: Random) -> int:
-    return rng.choices((rng.randint(1, 40), rng.randint(40, 300), rng.randint(300, 3000), rng.randint(60_000, 90_000)),
-                       (30, 45, 24.6, 0.4))[0]
+    return rng.choices(
+        (rng.randint(1, 40), rng.randint(40, 300), rng.randint(300, 3000), rng.randint(60_000, 90_000)), (30, 45, 24.6, 0.4)
+    )[0]
 
 
 def _forged_request(rng: Random, marker: str) -> bytes:
@@ -87,7 +105,7 @@ def _forged_request(rng: Random, marker: str) -> bytes:
         return f"HEAD {head}\r\n".encode()
     if how < 0.8:
         return f"POST {head}Content-Length: {len(body)}\r\n\r\n".encode() + body
-    if how < 0.9:       # swallows what comes, if it is believed
+    if how < 0.9:  # swallows what comes, if it is believed
         return f"POST {head}Content-Length: {rng.randint(2000, 200_000)}\r\n\r\n".encode() + body
     return f"POST {head}Transfer-Encoding: chunked\r\n\r\n{len(body):x}\r\n".encode() + body + b"\r\n0\r\n\r\n"
 
@@ -100,7 +118,7 @@ def _forged_answer(rng: Random, marker: str) -> bytes:
         return f"HTTP/1.1 200 {marker}\r\n{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
     if how < 0.65:
         return f"HTTP/1.1 204 {marker}\r\n{head}\r\n".encode()
-    if how < 0.73:      # until the connection's end, if it is believed
+    if how < 0.73:  # until the connection's end, if it is believed
         return f"HTTP/1.1 200 {marker}\r\n{head}\r\n".encode() + body
     if how < 0.8:
         return f"HTTP/1.1 101 {marker}\r\n{head}Upgrade: websocket\r\nConnection: upgrade\r\n\r\n".encode()
@@ -108,8 +126,11 @@ def _forged_answer(rng: Random, marker: str) -> bytes:
         return f"HTTP/1.1 100 {marker}\r\n{head}\r\n".encode()
     if how < 0.92:
         return f"HTTP/1.1 200 {marker}\r\n{head}Content-Length: {rng.randint(2000, 200_000)}\r\n\r\n".encode() + body
-    return (f"HTTP/1.1 200 {marker}\r\n{head}Transfer-Encoding: chunked\r\n\r\n{len(body):x}\r\n".encode() + body
-            + b"\r\n0\r\n\r\n")
+    return (
+        f"HTTP/1.1 200 {marker}\r\n{head}Transfer-Encoding: chunked\r\n\r\n{len(body):x}\r\n".encode()
+        + body
+        + b"\r\n0\r\n\r\n"
+    )
 
 
 _CODERS: dict[str, Callable[[bytes], bytes]] = {
@@ -120,8 +141,7 @@ _CODERS: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
-def _write_body(rng: Random, message: Message, lines: list[str], plan: Plan, marker: str, *,
-                framing: str = "") -> None:
+def _write_body(rng: Random, message: Message, lines: list[str], plan: Plan, marker: str, *, framing: str = "") -> None:
     """Give the message a body, and to `lines` the header fields that describe it."""
     forged = plan.forged in ("both", "request" if message.request else "response") and rng.random() < 0.7
     owner, shown = message.owner, message.fields
@@ -136,8 +156,11 @@ def _write_body(rng: Random, message: Message, lines: list[str], plan: Plan, mar
             if rng.random() < 0.8:
                 segments.append((_filler(owner, rng.randint(10, 200)), rng.choice((ON, CUT))))
     else:
-        media = "text/plain" if plan.simple else rng.choices(
-            ("text/plain", "application/json", "image/png", ""), (55, 30, 6, 9))[0]
+        media = (
+            "text/plain"
+            if plan.simple
+            else rng.choices(("text/plain", "application/json", "image/png", ""), (55, 30, 6, 9))[0]
+        )
         size = _size(rng)
         if media == "application/json" or (media == "" and rng.random() < 0.5):
             text = json.dumps({"owner": owner, "items": _filler(owner, size).decode().split("\n"), "n": {"a": [1]}})
@@ -185,6 +208,7 @@ def _chunk(rng: Random, message: Message, segments: Pieces, marker: str) -> None
 
 
 # ---- messages ----------------------------------------------------------------------------------------------------
+
 
 def _add(lines: list[str], shown: dict[str, str], name: str, *values: str) -> None:
     lines += [f"{name}: {value}" for value in values]
@@ -247,8 +271,11 @@ def _answer(rng: Random, marker: str, plan: Plan, request: Message, *, status: i
     lines: list[str] = []
     shown = message.fields
     if not status:
-        status = 200 if plan.simple or framing else rng.choices(
-            (200, 201, 202, 204, 304, 400, 404, 500), (60, 8, 5, 8, 6, 5, 5, 3))[0]
+        status = (
+            200
+            if plan.simple or framing
+            else rng.choices((200, 201, 202, 204, 304, 400, 404, 500), (60, 8, 5, 8, 6, 5, 5, 3))[0]
+        )
     # a phrase of its own: the owner shows, though all of the head but its first line may be lost
     message.status = f"{status} {_PHRASES.get(status, 'Fine')} {owner}"
     _add(lines, shown, "X-Owner", owner)
@@ -290,7 +317,7 @@ def _exchanges(rng: Random, number: int, plan: Plan) -> list[Exchange]:
         last = n == plan.exchanges - 1
         kind = plan.last if last and plan.last in ("upgrade", "connect") else "plain"
         if kind == "plain" and not plan.simple and rng.random() < 0.03:
-            kind = rng.choice(("expect", "expect", "upgrade", "connect"))      # the latter two: refused
+            kind = rng.choice(("expect", "expect", "upgrade", "connect"))  # the latter two: refused
         request = _request(rng, marker, plan, kind, last)
         barrier = kind in ("expect", "connect", "upgrade") and rng.random() < (0.9 if kind == "upgrade" else 1)
         interims: list[bytes] = []
@@ -314,6 +341,7 @@ def _exchanges(rng: Random, number: int, plan: Plan) -> list[Exchange]:
 
 # ---- the order of things -----------------------------------------------------------------------------------------
 
+
 def _order(rng: Random, plan: Plan, exchanges: list[Exchange]) -> Iterator[tuple[str, int, bool]]:
     """('q' or 'a', exchange, whether nothing was outstanding before) in a causal order."""
     sent = answered = 0
@@ -325,7 +353,7 @@ def _order(rng: Random, plan: Plan, exchanges: list[Exchange]) -> Iterator[tuple
         blocked = outstanding > 0 and (exchanges[sent - 1].barrier or (sent < total and exchanges[sent].barrier))
         can_ask = sent < total and outstanding < plan.depth and not blocked
         if sent < total and answered == answers:
-            can_ask = True          # nobody answers any more
+            can_ask = True  # nobody answers any more
         if outstanding == 0:
             draining = False
         if plan.flow == "batch":
@@ -368,21 +396,24 @@ class _Tape:
         for run, begins in runs:
             if not run:
                 continue
-            at = sorted({rng.randrange(1, len(run)) for _ in range(rng.randint(1, 1 + self.cuts))}) if (
-                len(run) > 1 and self.cuts and rng.random() < 0.5) else []
+            at = (
+                sorted({rng.randrange(1, len(run)) for _ in range(rng.randint(1, 1 + self.cuts))})
+                if (len(run) > 1 and self.cuts and rng.random() < 0.5)
+                else []
+            )
             if not at and len(run) > 16384:
                 at = list(range(16384, len(run), 16384))
             for a, b in zip([0, *at], [*at, len(run)], strict=True):
-                step.append(Event(sender, self.sent[sender], bytes(run[a:b]), b - a,
-                                  forged=begins == FORGED and a == 0))
+                step.append(Event(sender, self.sent[sender], bytes(run[a:b]), b - a, forged=begins == FORGED and a == 0))
                 self.sent[sender] += b - a
         step[0].quiet, step[0].first = quiet, True
         step[0].answers = answers
         step[-1].asks = asks
         self.steps.append(step)
 
-    def message(self, message: Message, part: str = "all", *, interims: Iterable[bytes] = (), quiet: bool = False,
-                exchange: int = -1) -> None:
+    def message(
+        self, message: Message, part: str = "all", *, interims: Iterable[bytes] = (), quiet: bool = False, exchange: int = -1
+    ) -> None:
         """One message, or its head or its body, as a step."""
         sender = CLIENT_BYTES if message.request else SERVER_BYTES
         pieces: Pieces = [(data, ON) for data in interims]
@@ -397,10 +428,15 @@ class _Tape:
         if not sum(len(data) for data, _ in pieces):
             return
         if part == "all" and message.pieces and not self.plan.simple and self.rng.random() < 0.3:
-            pieces.insert(-len(message.pieces), (b"", CUT))         # head and body by two calls
+            pieces.insert(-len(message.pieces), (b"", CUT))  # head and body by two calls
         whole = part != "head" or not message.pieces
-        self.write(sender, pieces, quiet=quiet, asks=exchange if message.request and whole else -1,
-                   answers=-1 if message.request or part == "body" else exchange)
+        self.write(
+            sender,
+            pieces,
+            quiet=quiet,
+            asks=exchange if message.request and whole else -1,
+            answers=-1 if message.request or part == "body" else exchange,
+        )
 
     def events(self, independent: set[int]) -> list[Event]:
         """All steps in one row. A step of `independent` may overlap with the one behind it."""
@@ -422,8 +458,15 @@ class _Tape:
         out: list[Event] = []
         for event in row:
             last = out[-1] if out else None
-            if (last is not None and event.first and last.sender == event.sender and not event.forged and not event.quiet
-                    and rng.random() < self.joins and last.size + event.size < 100_000):
+            if (
+                last is not None
+                and event.first
+                and last.sender == event.sender
+                and not event.forged
+                and not event.quiet
+                and rng.random() < self.joins
+                and last.size + event.size < 100_000
+            ):
                 last.data += event.data
                 last.size += event.size
                 last.asks = max(last.asks, event.asks)
@@ -446,10 +489,16 @@ def _play(rng: Random, number: int, plan: Plan, exchanges: list[Exchange]) -> Co
                 continue
             if at + 1 < len(order) and order[at + 1][0] == "a" and order[at + 1][1] < n:
                 independent.add(len(tape.steps))
-            if (plan.simple or ex.barrier or not ex.request.pieces or plan.depth > 1 or ex.response is None
-                    or rng.random() > 0.03):
+            if (
+                plan.simple
+                or ex.barrier
+                or not ex.request.pieces
+                or plan.depth > 1
+                or ex.response is None
+                or rng.random() > 0.03
+            ):
                 tape.message(ex.request, quiet=quiet, exchange=n)
-            else:       # answered before its body is whole
+            else:  # answered before its body is whole
                 tape.message(ex.request, "head", quiet=quiet, exchange=n)
                 tape.message(ex.response, interims=ex.interims, exchange=n)
                 tape.message(ex.request, "body", exchange=n)
@@ -466,7 +515,8 @@ def _play(rng: Random, number: int, plan: Plan, exchanges: list[Exchange]) -> Co
     ends = SERVER_BYTES if plan.client else CLIENT_BYTES
     now = events[-1].ns
     if rng.random() < (0.9 if plan.client and plan.last == "until_close" else 0.3) and (
-            plan.client or plan.last != "until_close"):
+        plan.client or plan.last != "until_close"
+    ):
         now += 20 * US
         events.append(Event(ends, sent[ends], b"", 0, now, eof=True))
     conversation.close_ns = now + 50 * US
@@ -482,7 +532,7 @@ def _expect(rng: Random, tape: _Tape, ex: Exchange, number: int, *, quiet: bool)
     refused = ex.response is not None and ex.response.status[:3] in ("417", "413")
     if refused and ex.response is not None:
         tape.message(ex.response, exchange=ex.number)
-        if how < 0.7:       # the client keeps its body
+        if how < 0.7:  # the client keeps its body
             ex.request.pieces = []
             ex.request.coded = ex.request.plain = b""
             ex.request.unsent, ex.request.forged, ex.request.end = True, False, ex.request.head_end
@@ -493,7 +543,7 @@ def _expect(rng: Random, tape: _Tape, ex: Exchange, number: int, *, quiet: bool)
             tape.write(SERVER_BYTES, [(_interim(rng, marker, 100), ON)])
         tape.message(ex.request, "body", exchange=ex.number)
         if how > 0.8 and ex.response is not None:
-            tape.write(SERVER_BYTES, [(_interim(rng, marker, 100), ON)])     # late
+            tape.write(SERVER_BYTES, [(_interim(rng, marker, 100), ON)])  # late
 
 
 def _opaque(rng: Random, tape: _Tape, number: int) -> None:
@@ -523,6 +573,7 @@ def _times(rng: Random, plan: Plan, events: list[Event]) -> None:
 
 
 # ---- damage ------------------------------------------------------------------------------------------------------
+
 
 def lose(conversation: Conversation, chosen: set[int]) -> None:
     """These of the events that would be fed are never seen; positions go on."""
@@ -555,7 +606,7 @@ def _lost(rng: Random, conversation: Conversation) -> bool:
     forged = _before_forged(conversation)
     if forged and rng.random() < 0.6:
         chosen = set(rng.sample(forged, min(len(forged), rng.randint(1, 2))))
-        if rng.random() < 0.5:      # one hole each: pairs can match
+        if rng.random() < 0.5:  # one hole each: pairs can match
             chosen = {next((n for n in forged if fed[n].sender == sender), forged[0]) for sender in (0, 1)}
     elif rng.random() < 0.3:
         first = rng.randrange(len(fed))
@@ -575,8 +626,9 @@ def _size_only(rng: Random, conversation: Conversation) -> bool:
         how = rng.random()
         kept = 0 if how < 0.5 else rng.randrange(e.size)
         flags = abi.F_FAULT if how > 0.85 else abi.F_CUT if kept else abi.F_SIZE_ONLY
-        conversation.fed[n] = Event(e.sender, e.pos, e.data[:kept], e.size, e.ns, e.quiet, flags, e.asks, e.answers, e.eof,
-                                    e.forged, e.first)
+        conversation.fed[n] = Event(
+            e.sender, e.pos, e.data[:kept], e.size, e.ns, e.quiet, flags, e.asks, e.answers, e.eof, e.forged, e.first
+        )
     return True
 
 
@@ -595,7 +647,8 @@ def _join(rng: Random, conversation: Conversation) -> bool:
     if len(fed) < 2:
         return False
     starts = {(CLIENT_BYTES, ex.request.start) for ex in conversation.exchanges} | {
-        (SERVER_BYTES, ex.response.start) for ex in conversation.exchanges if ex.response is not None}
+        (SERVER_BYTES, ex.response.start) for ex in conversation.exchanges if ex.response is not None
+    }
     begins = [n for n, e in enumerate(fed) if n and (e.sender, e.pos) in starts]
     forged = [n for n, e in enumerate(fed) if n and e.forged]
     if forged and rng.random() < 0.5:
@@ -629,9 +682,9 @@ def _reorder(rng: Random, conversation: Conversation) -> bool:
         return False
     for n in rng.sample(possible, min(len(possible), rng.choice((1, 1, 2)))):
         e, following = fed[n], fed[n + 1]
-        if e.sender == CLIENT_BYTES and following.sender == SERVER_BYTES:       # not exchanged already
+        if e.sender == CLIENT_BYTES and following.sender == SERVER_BYTES:  # not exchanged already
             e.ns, following.ns = following.ns, e.ns
-            following.ahead = rng.random() < 0.8        # where connections are known by descriptor nobody says so
+            following.ahead = rng.random() < 0.8  # where connections are known by descriptor nobody says so
             fed[n], fed[n + 1] = following, e
     return True
 
@@ -655,8 +708,15 @@ def _nothing(_rng: Random, _conversation: Conversation) -> bool:
 
 
 _DAMAGE: dict[str, Callable[[Random, Conversation], bool]] = {
-    "lost": _lost, "size_only": _size_only, "tail": _tail, "join": _join, "open_lost": _open_lost, "reorder": _reorder,
-    "silence": _silence, "evict": _nothing}
+    "lost": _lost,
+    "size_only": _size_only,
+    "tail": _tail,
+    "join": _join,
+    "open_lost": _open_lost,
+    "reorder": _reorder,
+    "silence": _silence,
+    "evict": _nothing,
+}
 
 
 def conversation(rng: Random, number: int, plan: Plan) -> Conversation:

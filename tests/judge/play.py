@@ -14,7 +14,7 @@ from tests.judge import generator
 from tests.judge.truth import CLIENT_BYTES, SERVER_BYTES, Conversation
 
 BATCH = 200
-WALL_NS = 1_795_000_000 * 10**9         # wall clock minus event time
+WALL_NS = 1_795_000_000 * 10**9  # wall clock minus event time
 BASE_NS = 10**9
 _SPAN_BYTES = 1 << 16
 _CLOSES = {"normal": abi.NORMAL, "reset": abi.RESET, "swept": abi.SWEPT}
@@ -26,9 +26,9 @@ class Batch:
 
     seed: int
     number: int
-    limits: dict[str, int]              # settings that are not the usual ones
+    limits: dict[str, int]  # settings that are not the usual ones
     conversations: list[Conversation]
-    patient: bool                       # the timers are left to fire before the end
+    patient: bool  # the timers are left to fire before the end
 
 
 def process_of(conversation: Conversation) -> tuple[int, int]:
@@ -77,11 +77,20 @@ def ring_records(conversation: Conversation) -> list[tuple[int, bytes]]:
         asking, answering = ends_of(conversation)
         at = conversation.open_positions
         ns = BASE_NS + (conversation.fed[0].ns if conversation.fed else conversation.close_ns) - 1
-        out.append((ns, abi.pack_open(
-            conn, ts_ns=ns, role=abi.CLIENT if client else abi.SERVER,
-            start=abi.SEEN if conversation.opened == "seen" else abi.MID,
-            local=asking if client else answering, remote=answering if client else asking,
-            positions=(at[SERVER_BYTES], at[CLIENT_BYTES]) if client else at)))
+        out.append(
+            (
+                ns,
+                abi.pack_open(
+                    conn,
+                    ts_ns=ns,
+                    role=abi.CLIENT if client else abi.SERVER,
+                    start=abi.SEEN if conversation.opened == "seen" else abi.MID,
+                    local=asking if client else answering,
+                    remote=answering if client else asking,
+                    positions=(at[SERVER_BYTES], at[CLIENT_BYTES]) if client else at,
+                ),
+            )
+        )
     for e in conversation.fed:
         ns = BASE_NS + e.ns
         if e.ahead:
@@ -89,14 +98,16 @@ def ring_records(conversation: Conversation) -> list[tuple[int, bytes]]:
         if e.eof:
             out.append((ns, abi.pack_eof(conn, direction[e.sender], e.pos, ts_ns=ns)))
         else:
-            out.append((ns, abi.pack_data(conn, direction[e.sender], e.pos, e.data, ts_ns=ns, len_true=e.size,
-                                          flags=e.flags)))
+            out.append(
+                (ns, abi.pack_data(conn, direction[e.sender], e.pos, e.data, ts_ns=ns, len_true=e.size, flags=e.flags))
+            )
     if conversation.close != "none":
         ns = BASE_NS + conversation.close_ns
         sent = conversation.sent
         final = (sent[SERVER_BYTES], sent[CLIENT_BYTES]) if client else sent
-        out.append((ns, abi.pack_close(conn, ts_ns=ns, final_in=final[0], final_out=final[1],
-                                       reason=_CLOSES[conversation.close])))
+        out.append(
+            (ns, abi.pack_close(conn, ts_ns=ns, final_in=final[0], final_out=final[1], reason=_CLOSES[conversation.close]))
+        )
     return out
 
 

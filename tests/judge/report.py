@@ -11,8 +11,22 @@ from typing import Any
 from tests.judge import play
 from tests.judge.verdict import Account, judge_batch
 
-COLUMNS = ("conversations", "records", "right_unmarked", "right_in_doubt", "right_marked", "wrong_in_doubt", "wrong_marked",
-           "wrong_unmarked", "foreign", "twice", "ids", "missing", "unanswered", "failures")
+COLUMNS = (
+    "conversations",
+    "records",
+    "right_unmarked",
+    "right_in_doubt",
+    "right_marked",
+    "wrong_in_doubt",
+    "wrong_marked",
+    "wrong_unmarked",
+    "foreign",
+    "twice",
+    "ids",
+    "missing",
+    "unanswered",
+    "failures",
+)
 MEANING = {
     "right_in_doubt": "right, and a mark says that the pair or the framing is in doubt",
     "right_marked": "right, with other marks",
@@ -25,7 +39,7 @@ MEANING = {
     "missing": "exchanges of which all was seen and nothing recorded (a failure when nothing says so, see the end)",
     "unanswered": "recorded without the answer, though all of it was seen, and no mark of doubt",
 }
-_LINES = 40     # of failures that are kept of a batch
+_LINES = 40  # of failures that are kept of a batch
 
 
 @dataclass
@@ -33,11 +47,11 @@ class Tally:
     """Adds up; two of them can be added."""
 
     tables: dict[str, dict[str, Counter[str]]] = field(default_factory=dict)
-    failing: Counter[tuple[str, str]] = field(default_factory=Counter)      # (marks, what was wrong)
-    lines: list[tuple[int, str]] = field(default_factory=list)              # (conversation, failure)
+    failing: Counter[tuple[str, str]] = field(default_factory=Counter)  # (marks, what was wrong)
+    lines: list[tuple[int, str]] = field(default_factory=list)  # (conversation, failure)
     ids: set[str] = field(default_factory=set)
-    uncounted: list[tuple[str, int, int]] = field(default_factory=list)     # (where, bytes missing, bytes counted)
-    half_missing: int = 0       # of these the request was seen, and the answer or a part of it was not
+    uncounted: list[tuple[str, int, int]] = field(default_factory=list)  # (where, bytes missing, bytes counted)
+    half_missing: int = 0  # of these the request was seen, and the answer or a part of it was not
 
     @property
     def total(self) -> Counter[str]:
@@ -72,14 +86,21 @@ class Tally:
         only = frozenset({number})
         alone = dataclasses.replace(batch, conversations=[c for c in batch.conversations if c.number in only])
         records, counters = play.play(alone)
-        account, = judge_batch(alone, records)
+        (account,) = judge_batch(alone, records)
         if account.silently_missing > counters["skipped_bytes"]:
             self.uncounted.append((f"--only {number} --alone", account.silently_missing, counters["skipped_bytes"]))
 
     def _add(self, account: Account) -> None:
         c = account.conversation
-        count = Counter({"conversations": 1, "records": len(account.verdicts), "missing": len(account.missing),
-                         "twice": len(account.twice), "ids": len(account.ids)})
+        count = Counter(
+            {
+                "conversations": 1,
+                "records": len(account.verdicts),
+                "missing": len(account.missing),
+                "twice": len(account.twice),
+                "ids": len(account.ids),
+            }
+        )
         for v in account.verdicts:
             count[v.outcome] += 1
             count["foreign"] += v.foreign
@@ -97,9 +118,13 @@ class Tally:
         kinds = c.damage or ("whole",)
         damage = "evict, alone or not" if "evict" in kinds else kinds[0] if len(kinds) == 1 else "two kinds"
         rows = {
-            "all": "all", "damage": damage,
-            "flow": f"{c.plan.flow} {c.plan.depth}", "forged": c.plan.forged or "nothing",
-            "last": c.plan.last, "side": "client" if c.plan.client else "server"}
+            "all": "all",
+            "damage": damage,
+            "flow": f"{c.plan.flow} {c.plan.depth}",
+            "forged": c.plan.forged or "nothing",
+            "last": c.plan.last,
+            "side": "client" if c.plan.client else "server",
+        }
         for table, row in rows.items():
             self.tables.setdefault(table, {}).setdefault(row, Counter()).update(count)
 
@@ -119,13 +144,18 @@ class Tally:
 
     def as_json(self) -> dict[str, Any]:
         """All figures."""
-        return {"failures": self.failures, "doubted": round(self.doubted, 4), "half_missing": self.half_missing,
-                "uncounted": self.uncounted,
-                "tables": {table: {row: {name: count[name] for name in COLUMNS} for row, count in sorted(rows.items())}
-                           for table, rows in self.tables.items()},
-                "failing": [{"marks": marks, "wrong": what, "records": n}
-                            for (marks, what), n in self.failing.most_common()],
-                "lines": [{"conversation": number, "failure": line} for number, line in self.lines]}
+        return {
+            "failures": self.failures,
+            "doubted": round(self.doubted, 4),
+            "half_missing": self.half_missing,
+            "uncounted": self.uncounted,
+            "tables": {
+                table: {row: {name: count[name] for name in COLUMNS} for row, count in sorted(rows.items())}
+                for table, rows in self.tables.items()
+            },
+            "failing": [{"marks": marks, "wrong": what, "records": n} for (marks, what), n in self.failing.most_common()],
+            "lines": [{"conversation": number, "failure": line} for number, line in self.lines],
+        }
 
     def as_text(self, replay: str, most: int) -> str:
         """The tables, and at most so many failures with the command that shows each; `replay` lacks its number."""
@@ -137,12 +167,19 @@ class Tally:
             out.append(f"-- {table}")
             for line in range(3):
                 if any(len(words) > line for words in names):
-                    out.append((" " * width + " ".join(
-                        (words[line] if len(words) > line else "").rjust(w)
-                        for words, w in zip(names, widths, strict=True))).rstrip())
+                    out.append(
+                        (
+                            " " * width
+                            + " ".join(
+                                (words[line] if len(words) > line else "").rjust(w)
+                                for words, w in zip(names, widths, strict=True)
+                            )
+                        ).rstrip()
+                    )
             for row, count in sorted(rows.items()):
-                out.append(row.ljust(width) + " ".join(
-                    str(count[name]).rjust(w) for name, w in zip(COLUMNS, widths, strict=True)))
+                out.append(
+                    row.ljust(width) + " ".join(str(count[name]).rjust(w) for name, w in zip(COLUMNS, widths, strict=True))
+                )
             out.append("")
         out += [f"{name.replace('_', ' ')}: {text}" for name, text in MEANING.items()]
         out.append(f"requests seen whole, answers not, and not recorded: {self.half_missing}")
@@ -163,7 +200,9 @@ class Tally:
                     out.append(f"{replay} --only {number}")
                 if shown[number] <= 3:
                     out.append(f"    {text}")
-        out += [f"{where}: {missing} bytes of requests are missing, {counted} were counted as skipped: a failure"
-                for where, missing, counted in self.uncounted]
+        out += [
+            f"{where}: {missing} bytes of requests are missing, {counted} were counted as skipped: a failure"
+            for where, missing, counted in self.uncounted
+        ]
         out.append(f"\n{self.failures} failures in {total['conversations']} conversations, {total['records']} records")
         return "\n".join(out)

@@ -124,32 +124,106 @@ def test_everything_that_was_promised_occurs() -> None:
     seen: Counter[str] = Counter()
     for c in conversations:
         seen.update(c.damage or ("whole",))
-        seen.update({f"depth {c.plan.depth}", c.plan.flow, c.plan.pace, c.plan.last, f"forged {c.plan.forged}",
-                     f"open {c.opened}", f"close {c.close}", f"client {c.plan.client}"})
+        seen.update(
+            {
+                f"depth {c.plan.depth}",
+                c.plan.flow,
+                c.plan.pace,
+                c.plan.last,
+                f"forged {c.plan.forged}",
+                f"open {c.opened}",
+                f"close {c.close}",
+                f"client {c.plan.client}",
+            }
+        )
         for ex in c.exchanges:
             seen.update((ex.kind, ex.request.method, f"{len(ex.interims)} interim"))
             for m in (ex.request, ex.response):
                 if m is not None:
-                    seen.update(name for name, there in (
-                        (f"coding {m.coding}", m.coding), ("chunked", "Transfer-Encoding" in m.fields), ("unsent", m.unsent),
-                        ("trailers", m.trailers), ("until close", m.until_close), ("omitted", m.omitted),
-                        ("closable", m.closable), (f"status {m.status[:3]}", not m.request)) if there)
+                    seen.update(
+                        name
+                        for name, there in (
+                            (f"coding {m.coding}", m.coding),
+                            ("chunked", "Transfer-Encoding" in m.fields),
+                            ("unsent", m.unsent),
+                            ("trailers", m.trailers),
+                            ("until close", m.until_close),
+                            ("omitted", m.omitted),
+                            ("closable", m.closable),
+                            (f"status {m.status[:3]}", not m.request),
+                        )
+                        if there
+                    )
         starts = {(SERVER_BYTES, ex.response.start) for ex in c.exchanges if ex.response is not None}
         for e in c.fed:
             messages = sum(sender == e.sender and e.pos <= start < e.pos + e.size for sender, start in starts)
-            seen.update({"forged at an event's start": e.forged, "several messages in one event": messages > 1,
-                         "a message's part": messages == 0, f"flags {e.flags}": True})
+            seen.update(
+                {
+                    "forged at an event's start": e.forged,
+                    "several messages in one event": messages > 1,
+                    "a message's part": messages == 0,
+                    f"flags {e.flags}": True,
+                }
+            )
     for batch in batches:
         seen.update(batch.limits)
-    wanted = [*generator.KINDS, *(f"depth {d}" for d in generator.DEPTHS), "closed", "steady", "batch", "random",
-              "tight", "ms", "pauses", "ordinary", "until_close", "upgrade", "connect", "unanswered",
-              "forged request", "forged response", "forged both", "open mid", "open none", "close none",
-              "close reset", "close swept", "client True", "client False", "expect", "HEAD", "PUT", "1 interim",
-              "2 interim", "coding gzip", "coding deflate", "coding br", "coding zstd", "chunked", "unsent",
-              "trailers", "until close", "omitted", "closable", "status 101", "status 204", "status 304",
-              "status 417", "forged at an event's start", "several messages in one event", "a message's part",
-              "flags 0", "flags 1", "flags 2", "flags 4", "max_connections", "buffer_bytes", "connection_bytes",
-              "header_bytes", "body_bytes"]
+    wanted = [
+        *generator.KINDS,
+        *(f"depth {d}" for d in generator.DEPTHS),
+        "closed",
+        "steady",
+        "batch",
+        "random",
+        "tight",
+        "ms",
+        "pauses",
+        "ordinary",
+        "until_close",
+        "upgrade",
+        "connect",
+        "unanswered",
+        "forged request",
+        "forged response",
+        "forged both",
+        "open mid",
+        "open none",
+        "close none",
+        "close reset",
+        "close swept",
+        "client True",
+        "client False",
+        "expect",
+        "HEAD",
+        "PUT",
+        "1 interim",
+        "2 interim",
+        "coding gzip",
+        "coding deflate",
+        "coding br",
+        "coding zstd",
+        "chunked",
+        "unsent",
+        "trailers",
+        "until close",
+        "omitted",
+        "closable",
+        "status 101",
+        "status 204",
+        "status 304",
+        "status 417",
+        "forged at an event's start",
+        "several messages in one event",
+        "a message's part",
+        "flags 0",
+        "flags 1",
+        "flags 2",
+        "flags 4",
+        "max_connections",
+        "buffer_bytes",
+        "connection_bytes",
+        "header_bytes",
+        "body_bytes",
+    ]
     assert not [name for name in wanted if seen[name] < 3]
     # a good part of them is undamaged, and not many are evicted
     assert 0.25 < seen["whole"] / len(conversations) < 0.5

@@ -44,9 +44,12 @@ def test_nothing_is_doubted_where_nothing_is_missing() -> None:
     plain = [a for a in accounts if all(ex.kind != "expect" for ex in a.conversation.exchanges)]
     assert not [(a.conversation.number, ex.number) for a in plain for ex in a.missing]
     # what comes behind a CONNECT or upgrade that is never answered may be bytes of a tunnel
-    assert not [(a.conversation.number, v.record["path"], v.record["marks"]) for a in plain for v in a.verdicts
-                if v.doubt and not ("no_response" in v.marks
-                                    and a.conversation.plan.last in ("upgrade", "connect", "unanswered"))]
+    assert not [
+        (a.conversation.number, v.record["path"], v.record["marks"])
+        for a in plain
+        for v in a.verdicts
+        if v.doubt and not ("no_response" in v.marks and a.conversation.plan.last in ("upgrade", "connect", "unanswered"))
+    ]
 
 
 @pytest.mark.parametrize("kind", [kind for kind in generator.KINDS if kind != "whole"])
@@ -56,6 +59,7 @@ def test_each_kind_of_damage(kind: str) -> None:
 
 
 # ---- the cases ---------------------------------------------------------------------------------------------------
+
 
 def judged(plan: Plan, damage: Callable[[Random, Conversation], bool], *, count: int = 60) -> list[Account]:
     """Conversations of this plan that `damage` could be done to, at all paces."""
@@ -77,7 +81,8 @@ def assert_right(accounts: Iterable[Account]) -> None:
     accounts = list(accounts)
     failures = [(a.conversation.number, line) for a in accounts for line in a.failures]
     assert not failures, f"{len(failures)} of {sum(len(a.verdicts) for a in accounts)} records: " + "\n".join(
-        map(str, failures[:10]))
+        map(str, failures[:10])
+    )
 
 
 def case(flow: str, depth: int, exchanges: int, **more: object) -> Plan:
@@ -95,6 +100,7 @@ def joined_at_request(number: int) -> Callable[[Random, Conversation], bool]:
     def damage(rng: Random, c: Conversation) -> bool:
         generator.join_at(c, beginning(c, c.exchanges[number].request), rng.choice(("mid", "none")))
         return True
+
     return damage
 
 
@@ -113,6 +119,7 @@ def one_lost(request: bool) -> Callable[[Random, Conversation], bool]:
         assert message is not None
         generator.lose(c, {beginning(c, message)})
         return True
+
     return damage
 
 
@@ -123,7 +130,7 @@ SIDES = pytest.mark.parametrize("client", [True, False], ids=["client", "server"
 def test_a_batch_joined_before_its_last_request(client: bool) -> None:
     accounts = judged(case("batch", 4, 12, client=client), joined_at_request(3))
     assert_right(accounts)
-    assert all(len(a.verdicts) >= 8 for a in accounts)      # the batches behind it
+    assert all(len(a.verdicts) >= 8 for a in accounts)  # the batches behind it
 
 
 @SIDES
@@ -146,6 +153,7 @@ def test_one_message_lost(depth: int, request_lost: bool, client: bool) -> None:
 
 def hole_before_forged(sides: tuple[int, ...]) -> Callable[[Random, Conversation], bool]:
     """The event before a forged message is lost, in each of these directions, in one exchange where that can be."""
+
     def damage(rng: Random, c: Conversation) -> bool:
         chosen = set()
         for sender in sides:
@@ -155,6 +163,7 @@ def hole_before_forged(sides: tuple[int, ...]) -> Callable[[Random, Conversation
                 chosen.add(events[at - 1])
         generator.lose(c, chosen)
         return len(chosen) == len(sides)
+
     return damage
 
 
@@ -166,10 +175,16 @@ def joined_at_forged(rng: Random, c: Conversation) -> bool:
 
 
 @SIDES
-@pytest.mark.parametrize("damage", [
-    hole_before_forged((CLIENT_BYTES, SERVER_BYTES)), hole_before_forged((CLIENT_BYTES,)),
-    hole_before_forged((SERVER_BYTES,)), joined_at_forged],
-    ids=["holes in both", "hole in request", "hole in response", "joined"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        hole_before_forged((CLIENT_BYTES, SERVER_BYTES)),
+        hole_before_forged((CLIENT_BYTES,)),
+        hole_before_forged((SERVER_BYTES,)),
+        joined_at_forged,
+    ],
+    ids=["holes in both", "hole in request", "hole in response", "joined"],
+)
 @pytest.mark.parametrize("depth", [1, 3])
 def test_forged_pairs_in_bodies(depth: int, damage: Callable[[Random, Conversation], bool], client: bool) -> None:
     plan = case("closed" if depth == 1 else "steady", depth, 12, forged="both", client=client)
@@ -178,6 +193,7 @@ def test_forged_pairs_in_bodies(depth: int, damage: Callable[[Random, Conversati
 
 def head_cut(how: str) -> Callable[[Random, Conversation], bool]:
     """Of the last answer's head only a part is seen, or nothing."""
+
     def damage(rng: Random, c: Conversation) -> bool:
         answer = c.exchanges[-1].response
         assert answer is not None
@@ -188,9 +204,10 @@ def head_cut(how: str) -> Callable[[Random, Conversation], bool]:
             generator.lose(c, {at})
         elif how == "cut":
             c.fed[at] = dataclasses.replace(e, data=e.data[:kept], flags=abi.F_CUT)
-        else:       # two events, of which the second is lost
+        else:  # two events, of which the second is lost
             c.fed[at] = Event(e.sender, e.pos, e.data[:kept], kept, e.ns)
         return True
+
     return damage
 
 
@@ -208,14 +225,16 @@ def test_another_protocol_whose_beginning_was_not_seen(depth: int, last: str, ho
 
 @SIDES
 @pytest.mark.parametrize("depth", [1, 2, 3])
-@pytest.mark.parametrize("damage", [one_lost(True), one_lost(False), joined_in_the_middle],
-                         ids=["request lost", "response lost", "joined"])
+@pytest.mark.parametrize(
+    "damage", [one_lost(True), one_lost(False), joined_in_the_middle], ids=["request lost", "response lost", "joined"]
+)
 def test_head_answers_in_doubt(depth: int, damage: Callable[[Random, Conversation], bool], client: bool) -> None:
     plan = case("closed" if depth == 1 else "steady", depth, 30, heads=0.4, client=client)
     assert_right(judged(plan, damage))
 
 
 # ---- the command -------------------------------------------------------------------------------------------------
+
 
 def test_one_conversation_can_be_shown(capsys: pytest.CaptureFixture[str]) -> None:
     main(["--seed", "1", "--only", "205", "--dump"])

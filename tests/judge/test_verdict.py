@@ -69,16 +69,32 @@ def test_right_records_are_right() -> None:
     assert not account.failures and not account.missing and not account.half_missing
 
 
-@pytest.mark.parametrize(("marks", "outcome"), [
-    ((), "wrong_unmarked"),
-    (("joined_mid_stream",), "wrong_marked"),
-    (("headers_cut",), "wrong_marked"),
-    (("request_bytes_lost", "response_bytes_lost", "request_incomplete", "response_incomplete", "evicted", "end_unseen",
-      "joined_mid_stream", "headers_cut", "headers_uncertain", "peer_unknown"), "wrong_marked"),
-    (("ambiguous_framing:start_line",), "wrong_marked"),
-    (("pairing_uncertain",), "wrong_in_doubt"),
-    (("request_framing_uncertain", "response_framing_uncertain"), "wrong_in_doubt"),
-])
+@pytest.mark.parametrize(
+    ("marks", "outcome"),
+    [
+        ((), "wrong_unmarked"),
+        (("joined_mid_stream",), "wrong_marked"),
+        (("headers_cut",), "wrong_marked"),
+        (
+            (
+                "request_bytes_lost",
+                "response_bytes_lost",
+                "request_incomplete",
+                "response_incomplete",
+                "evicted",
+                "end_unseen",
+                "joined_mid_stream",
+                "headers_cut",
+                "headers_uncertain",
+                "peer_unknown",
+            ),
+            "wrong_marked",
+        ),
+        (("ambiguous_framing:start_line",), "wrong_marked"),
+        (("pairing_uncertain",), "wrong_in_doubt"),
+        (("request_framing_uncertain", "response_framing_uncertain"), "wrong_in_doubt"),
+    ],
+)
 def test_an_answer_of_another_exchange(marks: tuple[str, ...], outcome: str) -> None:
     judge, records = fresh()
     verdict = judge.record(marked(swapped(records), *marks))
@@ -90,25 +106,40 @@ FAULTS: dict[str, tuple[Callable[[list[Record]], Record], str, bool]] = {
     # name: (the record with the fault, what the judge has to call it, whether it is foreign bytes)
     "foreign bytes behind a body": (
         lambda rs: {**body_of(rs, "response"), "responsePayload": body_of(rs, "response")["responsePayload"] + "q7x9z"},
-        "foreign", True),
+        "foreign",
+        True,
+    ),
     "framing in a body": (
         lambda rs: {**body_of(rs, "request"), "requestPayload": "1f\r\n" + body_of(rs, "request")["requestPayload"]},
-        "gap", False),
+        "gap",
+        False,
+    ),
     "a body of another message": (
         lambda rs: {**body_of(rs, "response"), "responsePayload": body_of(rs, "request")["requestPayload"]},
-        "foreign", True),
+        "foreign",
+        True,
+    ),
     "bytes that nobody sent": (lambda rs: {**body_of(rs, "response"), "responsePayload": "nothing"}, "foreign", True),
     "a piece missing inside": (
-        lambda rs: {**body_of(rs, "request"), "requestPayload": body_of(rs, "request")["requestPayload"][:20]
-                    + body_of(rs, "request")["requestPayload"][30:]}, "gap", False),
+        lambda rs: {
+            **body_of(rs, "request"),
+            "requestPayload": body_of(rs, "request")["requestPayload"][:20] + body_of(rs, "request")["requestPayload"][30:],
+        },
+        "gap",
+        False,
+    ),
     "the end of a body missing": (
         lambda rs: {**body_of(rs, "request"), "requestPayload": body_of(rs, "request")["requestPayload"][:-1]},
-        "missing", False),
+        "missing",
+        False,
+    ),
     "no body": (lambda rs: {**body_of(rs, "response"), "responsePayload": ""}, "missing", False),
     "a size too large": (lambda rs: {**rs[0], "responseSize": str(int(rs[0]["responseSize"]) + 1)}, "size", False),
     "a size too small": (
         lambda rs: {**body_of(rs, "request"), "requestSize": str(int(body_of(rs, "request")["requestSize"]) - 1)},
-        "size", False),
+        "size",
+        False,
+    ),
     "broken base64": (lambda rs: {**rs[0], "responsePayload": "!", "responsePayloadEncoding": "base64"}, "foreign", True),
     "another method": (lambda rs: {**rs[0], "method": "PATCH"}, "foreign", True),
     "more behind the target": (lambda rs: {**rs[0], "path": rs[0]["path"] + "x"}, "foreign", True),
@@ -116,7 +147,10 @@ FAULTS: dict[str, tuple[Callable[[list[Record]], Record], str, bool]] = {
     "a request of nobody": (lambda rs: {**rs[0], "path": "/"}, "invented", True),
     "a request of another conversation": (lambda rs: {**rs[0], "path": "/q8x0z/items?page=1"}, "invented", True),
     "an interim answer for the final one": (
-        lambda rs: {**rs[0], "status": "103 i7x0z", "statusCode": "103"}, "invented", True),
+        lambda rs: {**rs[0], "status": "103 i7x0z", "statusCode": "103"},
+        "invented",
+        True,
+    ),
     "a forged answer": (lambda rs: {**rs[0], "status": "200 f7x0n0z"}, "invented", True),
     "another code": (lambda rs: {**rs[0], "statusCode": "500"}, "foreign", True),
     "a header of another message": (lambda rs: changed(rs[0], "requestHeaders", **{"X-Owner": "q7x1z"}), "foreign", True),
@@ -124,18 +158,47 @@ FAULTS: dict[str, tuple[Callable[[list[Record]], Record], str, bool]] = {
     "a trailer among the headers": (lambda rs: changed(rs[0], "responseHeaders", **{"X-Trailer": "t7x0z"}), "foreign", True),
     "a header missing": (lambda rs: changed(rs[0], "responseHeaders", **{"X-Owner": None}), "missing", False),
     "no answer, and no word of it": (
-        lambda rs: {**rs[0], "status": "", "statusCode": "0", "responseHeaders": "{}", "responsePayload": "",
-                    "responseSize": "0"}, "mark", False),
+        lambda rs: {
+            **rs[0],
+            "status": "",
+            "statusCode": "0",
+            "responseHeaders": "{}",
+            "responsePayload": "",
+            "responseSize": "0",
+        },
+        "mark",
+        False,
+    ),
     "no answer, and its body": (
-        lambda rs: marked({**rs[0], "status": "", "statusCode": "0", "responseHeaders": "{}", "responsePayload": "hi",
-                           "responseSize": "2"}, "no_response"), "invented", True),
+        lambda rs: marked(
+            {
+                **rs[0],
+                "status": "",
+                "statusCode": "0",
+                "responseHeaders": "{}",
+                "responsePayload": "hi",
+                "responseSize": "2",
+            },
+            "no_response",
+        ),
+        "invented",
+        True,
+    ),
     "an answer that is there and is not": (lambda rs: marked(rs[0], "no_response"), "mark", False),
     "a body left out that is no binary one": (
-        lambda rs: marked({**body_of(rs, "response"), "responsePayload": ""}, "response_body_omitted"), "mark", False),
+        lambda rs: marked({**body_of(rs, "response"), "responsePayload": ""}, "response_body_omitted"),
+        "mark",
+        False,
+    ),
     "bytes lost where none were": (lambda rs: marked(rs[0], "response_bytes_lost:10"), "loss", False),
     "a wrong count of bytes that are not shown": (
-        lambda rs: marked({**body_of(rs, "response"), "responsePayload": body_of(rs, "response")["responsePayload"][:-7]},
-                          "response_body_cut:8"), "count", False),
+        lambda rs: marked(
+            {**body_of(rs, "response"), "responsePayload": body_of(rs, "response")["responsePayload"][:-7]},
+            "response_body_cut:8",
+        ),
+        "count",
+        False,
+    ),
     "another peer": (lambda rs: {**rs[0], "ip": rs[0]["destIp"]}, "address", False),
     "no peer, and no word of it": (lambda rs: {**rs[0], "destIp": "0.0.0.0:0"}, "address", False),
     "another process": (lambda rs: {**rs[0], "process_id": "1"}, "address", False),
@@ -179,14 +242,14 @@ def test_what_marks_allow(side: str) -> None:
 
     assert outcome(prefix, f"{side}_body_cut:{size - 20}") == right
     assert outcome(prefix, f"{side}_body_cut:{size - 21}") == wrong
-    assert outcome(shorter, f"{side}_body_cut:{size - 20}") == wrong        # the size is true
+    assert outcome(shorter, f"{side}_body_cut:{size - 20}") == wrong  # the size is true
     assert outcome(prefix, f"{side}_incomplete") == right
     assert outcome(shorter, f"{side}_incomplete") == right
     assert outcome(shorter, f"{side}_bytes_lost") == right
     assert outcome({**record, f"{side}Size": str(size + 1)}, f"{side}_incomplete") == wrong
     other = "response" if side == "request" else "request"
     assert outcome(prefix, f"{other}_incomplete") == wrong
-    assert outcome(prefix, "end_unseen") == wrong       # no answer until the connection's end
+    assert outcome(prefix, "end_unseen") == wrong  # no answer until the connection's end
     assert outcome(prefix, "joined_mid_stream") == wrong
     assert outcome({**shorter, f"{side}Payload": "", f"{side}Size": "0"}, "headers_cut") == right
     assert outcome(changed(record, f"{side}Headers", **{"X-Owner": None}), "headers_cut") == right
@@ -210,8 +273,14 @@ def test_what_is_not_there_is_missed() -> None:
     judge, records = fresh()
     account = judge.account(records[:4] + records[5:])
     assert [ex.number for ex in account.missing] == [4]
-    no_answer = {**records[4], "status": "", "statusCode": "0", "responseHeaders": "{}", "responsePayload": "",
-                 "responseSize": "0"}
+    no_answer = {
+        **records[4],
+        "status": "",
+        "statusCode": "0",
+        "responseHeaders": "{}",
+        "responsePayload": "",
+        "responseSize": "0",
+    }
     assert judge.record(marked(no_answer, "no_response")).unanswered
 
 
@@ -223,9 +292,26 @@ def test_records_of_one_exchange_and_their_ids() -> None:
     assert len(judge.account([records[2], double]).ids) == 1
 
 
-@given(st.integers(0, 11), st.integers(0, 11), st.sampled_from(
-    ("method", "path", "requestHeaders", "requestPayload", "requestSize", "status", "statusCode", "responseHeaders",
-     "responsePayload", "responseSize", "startTimeMs", "recordId")))
+@given(
+    st.integers(0, 11),
+    st.integers(0, 11),
+    st.sampled_from(
+        (
+            "method",
+            "path",
+            "requestHeaders",
+            "requestPayload",
+            "requestSize",
+            "status",
+            "statusCode",
+            "responseHeaders",
+            "responsePayload",
+            "responseSize",
+            "startTimeMs",
+            "recordId",
+        )
+    ),
+)
 def test_no_field_can_come_from_another_record(one: int, two: int, name: str) -> None:
     judge, records = fresh()
     assume(records[one][name] != records[two][name])
@@ -240,7 +326,7 @@ def test_no_byte_of_a_body_can_change(one: int, name: str, data: st.DataObject) 
     at = data.draw(st.integers(0, len(body)))
     before = data.draw(st.integers(0, len(body) - at))
     put = data.draw(st.text(max_size=12))
-    other = body[:at] + put + body[at + before:]
+    other = body[:at] + put + body[at + before :]
     assume(other != body)
     assert judge.record({**records[one], name: other}).outcome == "wrong_unmarked"
 
@@ -249,8 +335,10 @@ def test_marks_that_are_dropped_are_missed() -> None:
     """Of a damaged batch, every record that has to have its mark."""
     batch = play.make_batch(3, 1, ("lost", "size_only", "tail"))
     records, _ = play.play(batch)
-    caught = dict.fromkeys(("no_response", "headers_cut", "response_incomplete", "request_incomplete", "response_body_cut",
-                            "request_body_cut"), 0)
+    caught = dict.fromkeys(
+        ("no_response", "headers_cut", "response_incomplete", "request_incomplete", "response_body_cut", "request_body_cut"),
+        0,
+    )
     for word in caught:
         for c, own in of_conversations(batch, records):
             for record in own:
@@ -278,7 +366,7 @@ def test_the_tally_counts_failures_and_what_nobody_counted() -> None:
     twin.add_batch(batch, [judge.account([records[6]])], {"skipped_bytes": 10**6})
     assert not twin.uncounted and not twin.failures
     tally.merge(twin)
-    assert tally.total["ids"] == 1 and tally.failures == 3      # the same id, in another batch
+    assert tally.total["ids"] == 1 and tally.failures == 3  # the same id, in another batch
     text = tally.as_text("scripts/judge --seed 9", 5)
     assert "scripts/judge --seed 9 --only 7\n" in text and "3 failures in 2 conversations, 9 records" in text
     assert json.loads(json.dumps(tally.as_json()))["failures"] == 3

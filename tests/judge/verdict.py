@@ -22,9 +22,13 @@ from tests.judge import play
 from tests.judge.truth import MARKER, SERVER_BYTES, Conversation, Event, Exchange, Message
 
 # What each word of doubt excuses, of: pair, request, response.
-DOUBT = {"pairing_uncertain": frozenset({"pair"}), "request_framing_uncertain": frozenset({"pair", "request"}),
-         "response_framing_uncertain": frozenset({"pair", "response"}), "ambiguous_framing": frozenset[str]()}
-FOREIGN = ("foreign", "invented")       # bytes that are not this message's
+DOUBT = {
+    "pairing_uncertain": frozenset({"pair"}),
+    "request_framing_uncertain": frozenset({"pair", "request"}),
+    "response_framing_uncertain": frozenset({"pair", "response"}),
+    "ambiguous_framing": frozenset[str](),
+}
+FOREIGN = ("foreign", "invented")  # bytes that are not this message's
 # What excuses a problem; if it is not here, the side that it is of. Whose a loss was is as doubtful as the pair.
 _EXCUSE = {"pair": "pair", "loss": "pair", "address": ""}
 # (direction: where the opening was not seen, what looks like a request says which side is traced)
@@ -37,7 +41,7 @@ class Problem:
     """What is wrong, of which part of a record: `pair`, `record`, or a field."""
 
     part: str
-    what: str           # foreign, invented, pair, missing, gap, size, count, loss, mark, messages, address, time
+    what: str  # foreign, invented, pair, missing, gap, size, count, loss, mark, messages, address, time
     text: str = ""
 
     @property
@@ -56,12 +60,12 @@ class Verdict:
     """What a record is."""
 
     record: dict[str, Any]
-    marks: dict[str, str]                   # word: the rest
-    request: Exchange | None = None         # whose request it shows
+    marks: dict[str, str]  # word: the rest
+    request: Exchange | None = None  # whose request it shows
     response: Exchange | None = None
     problems: list[Problem] = field(default_factory=list)
     excused: list[Problem] = field(default_factory=list)
-    unanswered: bool = False                # shows no answer, though all of it was there to be seen
+    unanswered: bool = False  # shows no answer, though all of it was there to be seen
 
     @property
     def doubt(self) -> bool:
@@ -91,10 +95,10 @@ class Account:
 
     conversation: Conversation
     verdicts: list[Verdict]
-    missing: list[Exchange] = field(default_factory=list)       # all of them was seen, and there is no record
+    missing: list[Exchange] = field(default_factory=list)  # all of them was seen, and there is no record
     half_missing: list[Exchange] = field(default_factory=list)  # all of the request was seen, and there is no record
-    twice: list[Verdict] = field(default_factory=list)          # further records of an exchange that has one
-    ids: list[Verdict] = field(default_factory=list)            # a record's id, and another content
+    twice: list[Verdict] = field(default_factory=list)  # further records of an exchange that has one
+    ids: list[Verdict] = field(default_factory=list)  # a record's id, and another content
 
     @property
     def silently_missing(self) -> int:
@@ -111,10 +115,13 @@ class Account:
         for v in self.verdicts:
             if v.problems:
                 kinds = ", ".join(f"{p.part} {p.what}{': ' + p.text if p.text else ''}" for p in v.problems)
-                out.append(f"{v.outcome}: {v.record['method']} {v.record['path'][:60]} -> {v.record['status'][:60]!r}"
-                           f" marks {v.record['marks']}: {kinds}")
-        out += [f"recorded twice: {v.record['method']} {v.record['path'][:60]} marks {v.record['marks']}"
-                for v in self.twice]
+                out.append(
+                    f"{v.outcome}: {v.record['method']} {v.record['path'][:60]} -> {v.record['status'][:60]!r}"
+                    f" marks {v.record['marks']}: {kinds}"
+                )
+        out += [
+            f"recorded twice: {v.record['method']} {v.record['path'][:60]} marks {v.record['marks']}" for v in self.twice
+        ]
         out += [f"one recordId, two contents: {v.record['recordId']}" for v in self.ids]
         return out
 
@@ -138,7 +145,8 @@ class Judge:
         asking, answering = play.ends_of(conversation)
         self.ends = f"{asking[0]}:{asking[1]}", f"{answering[0]}:{answering[1]}"
         self.end_seen = conversation.close in ("normal", "reset") or any(
-            e.eof and e.sender == SERVER_BYTES for e in conversation.fed)
+            e.eof and e.sender == SERVER_BYTES for e in conversation.fed
+        )
 
     # ---- single records ----
 
@@ -194,7 +202,11 @@ class Judge:
             if "no_response" not in verdict.marks:
                 found.append(Problem("marks", "mark", "no_response is missing"))
             if (record["status"], record["responseHeaders"], record["responsePayload"], record["responseSize"]) != (
-                    "", "{}", "", "0"):
+                "",
+                "{}",
+                "",
+                "0",
+            ):
                 found.append(Problem("response", "invented", "of no answer"))
             if verdict.request is not None:
                 verdict.unanswered = self.answer_seen(verdict.request)
@@ -232,8 +244,12 @@ class Judge:
         record, marks = verdict.record, verdict.marks
         lost = marks.get(f"{side}_bytes_lost")
         cut = marks.get(f"{side}_body_cut")
-        unended = f"{side}_incomplete" in marks or "headers_cut" in marks or lost == "" or (
-            m.until_close and "end_unseen" in marks)
+        unended = (
+            f"{side}_incomplete" in marks
+            or "headers_cut" in marks
+            or lost == ""
+            or (m.until_close and "end_unseen" in marks)
+        )
         # sizes
         size, true = int(record[f"{side}Size"]), len(m.coded)
         if size != true and (size > true or not unended):
@@ -269,7 +285,7 @@ class Judge:
             return
         if m.closable and short:
             prefix = os.path.commonprefix((data, whole))
-            if _CLOSERS.fullmatch(data[len(prefix):]):
+            if _CLOSERS.fullmatch(data[len(prefix) :]):
                 return
         owners = set(MARKER.findall(data.decode("latin-1")))
         own = owners and owners <= set(MARKER.findall(whole.decode("latin-1")))

@@ -28,14 +28,25 @@ class Collector:
         self.directory = directory
         self.output = directory / "records.jsonl"
         self.port = free_port()
-        env = {**os.environ, "COLLECTOR_RUNTIME_DIR": str(directory / "run"), "AKTO_LOG_LEVEL": "INFO",
-               "COLLECTOR_HEALTH_ADDRESS": f"127.0.0.1:{self.port}", "COLLECTOR_SHARDS": "2", **environment}
+        env = {
+            **os.environ,
+            "COLLECTOR_RUNTIME_DIR": str(directory / "run"),
+            "AKTO_LOG_LEVEL": "INFO",
+            "COLLECTOR_HEALTH_ADDRESS": f"127.0.0.1:{self.port}",
+            "COLLECTOR_SHARDS": "2",
+            **environment,
+        }
         self.stderr = directory / "stderr.txt"
         if "--output" not in arguments:
             arguments = ("--output", str(self.output), *arguments)
         with self.stderr.open("wb") as err:
-            self.process = subprocess.Popen([sys.executable, "-m", *self.program, "run", *arguments], env=env, stderr=err,
-                                            stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", *self.program, "run", *arguments],
+                env=env,
+                stderr=err,
+                stdout=subprocess.DEVNULL,
+                stdin=subprocess.DEVNULL,
+            )
         wait_for(lambda: "capturing" in self.stderr.read_text() or self.process.poll() is not None, 60)
         if self.process.poll() is not None:
             raise RuntimeError(self.stderr.read_text())
@@ -53,7 +64,10 @@ class Collector:
         time.sleep(0.3)
         found = self.records(part)
         assert len(found) == count, (
-            len(found), [(r["direction"], r["path"], r["mark"]) for r in found][:8], self.log()[-1500:])
+            len(found),
+            [(r["direction"], r["path"], r["mark"]) for r in found][:8],
+            self.log()[-1500:],
+        )
         return found
 
     def page(self, name: str) -> str:
@@ -68,8 +82,11 @@ class Collector:
 
     def metric(self, name: str) -> float:
         """The sum of a metric over its labels."""
-        return sum(float(line.rsplit(" ", 1)[1]) for line in self.page("metrics").splitlines()
-                   if line.startswith((name + " ", name + "{")))
+        return sum(
+            float(line.rsplit(" ", 1)[1])
+            for line in self.page("metrics").splitlines()
+            if line.startswith((name + " ", name + "{"))
+        )
 
     def child(self, module: str) -> int:
         """The pid of a child process, by its module."""
@@ -119,8 +136,9 @@ class Program:
     def __init__(self, *command: str) -> None:
         if not command[0].startswith("/"):
             command = (sys.executable, str(HERE / "programs.py"), *command)
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True,
-                                        start_new_session=True)
+        self.process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True, start_new_session=True
+        )
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line.strip().isdigit():
@@ -152,8 +170,11 @@ http {{ access_log {root}/access.log; client_body_temp_path {root}/b; proxy_temp
 uwsgi_temp_path {root}/u; scgi_temp_path {root}/s; keepalive_requests 1000000; default_type application/json;
 server {{ listen 127.0.0.1:{self.port} backlog=1024; root {root}; {locations} }} }}""")
         self.root = root
-        self.process = subprocess.Popen(["/usr/sbin/nginx", "-p", str(root), "-c", str(root / "nginx.conf")],
-                                        stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
+        self.process = subprocess.Popen(
+            ["/usr/sbin/nginx", "-p", str(root), "-c", str(root / "nginx.conf")],
+            stderr=subprocess.DEVNULL,
+            stdin=subprocess.DEVNULL,
+        )
         import socket
 
         def answers() -> bool:

@@ -27,8 +27,21 @@ def libraries() -> Path:
     if not (target / ".complete").exists():
         target.mkdir(parents=True, exist_ok=True)
         (target / "pom.xml").write_text(_POM)
-        subprocess.run(["mvn", "-q", "-B", "-f", str(target / "pom.xml"), _PLUGIN, "-DincludeScope=runtime",
-                        f"-DoutputDirectory={target}"], check=True, timeout=600, stdin=subprocess.DEVNULL)
+        subprocess.run(
+            [
+                "mvn",
+                "-q",
+                "-B",
+                "-f",
+                str(target / "pom.xml"),
+                _PLUGIN,
+                "-DincludeScope=runtime",
+                f"-DoutputDirectory={target}",
+            ],
+            check=True,
+            timeout=600,
+            stdin=subprocess.DEVNULL,
+        )
         (target / ".complete").touch()
     return target
 
@@ -48,20 +61,38 @@ class Broker:
         self.port, self.controller_port = free_port(), free_port()
         self._process: subprocess.Popen[bytes] | None = None
         self._jars = f"{libraries()}/*"
-        (directory / "server.properties").write_text("\n".join((
-            "process.roles=broker,controller", "node.id=1",
-            f"controller.quorum.voters=1@127.0.0.1:{self.controller_port}", "controller.listener.names=CONTROLLER",
-            f"listeners=PLAINTEXT://127.0.0.1:{self.port},CONTROLLER://127.0.0.1:{self.controller_port}",
-            f"advertised.listeners=PLAINTEXT://127.0.0.1:{self.port}",
-            "listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
-            "inter.broker.listener.name=PLAINTEXT", f"log.dirs={directory}/data",
-            "offsets.topic.replication.factor=1", "transaction.state.log.replication.factor=1",
-            "transaction.state.log.min.isr=1", "broker.session.timeout.ms=2000", "broker.heartbeat.interval.ms=500",
-            "log.cleaner.enable=false", "num.partitions=3", "auto.create.topics.enable=true", "")))
+        (directory / "server.properties").write_text(
+            "\n".join(
+                (
+                    "process.roles=broker,controller",
+                    "node.id=1",
+                    f"controller.quorum.voters=1@127.0.0.1:{self.controller_port}",
+                    "controller.listener.names=CONTROLLER",
+                    f"listeners=PLAINTEXT://127.0.0.1:{self.port},CONTROLLER://127.0.0.1:{self.controller_port}",
+                    f"advertised.listeners=PLAINTEXT://127.0.0.1:{self.port}",
+                    "listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
+                    "inter.broker.listener.name=PLAINTEXT",
+                    f"log.dirs={directory}/data",
+                    "offsets.topic.replication.factor=1",
+                    "transaction.state.log.replication.factor=1",
+                    "transaction.state.log.min.isr=1",
+                    "broker.session.timeout.ms=2000",
+                    "broker.heartbeat.interval.ms=500",
+                    "log.cleaner.enable=false",
+                    "num.partitions=3",
+                    "auto.create.topics.enable=true",
+                    "",
+                )
+            )
+        )
         identity = "AAAAAAAAAAAAAAAAAAAAAA"
-        subprocess.run([*self._java(), "kafka.tools.StorageTool", "format", "-c",
-                        str(directory / "server.properties"), "-t", identity], check=True, timeout=120,
-                       stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
+        subprocess.run(
+            [*self._java(), "kafka.tools.StorageTool", "format", "-c", str(directory / "server.properties"), "-t", identity],
+            check=True,
+            timeout=120,
+            stdout=subprocess.DEVNULL,
+            stdin=subprocess.DEVNULL,
+        )
 
     def _java(self) -> list[str]:
         return ["java", "-Xms128m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", self._jars]
@@ -74,8 +105,12 @@ class Broker:
     def start(self) -> None:
         """Until the port answers."""
         with open(self.directory / "broker.log", "ab") as log:
-            self._process = subprocess.Popen([*self._java(), "kafka.Kafka", str(self.directory / "server.properties")],
-                                             stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+            self._process = subprocess.Popen(
+                [*self._java(), "kafka.Kafka", str(self.directory / "server.properties")],
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+            )
         deadline = time.monotonic() + 90
         while time.monotonic() < deadline:
             with socket.socket() as sock:

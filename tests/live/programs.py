@@ -1,13 +1,13 @@
 """Servers with one peculiarity each. Prints the port, then serves until killed.
 
-    echo       answers each request with its path and body, keep-alive
-    null       the same, with accept(fd, NULL, NULL)
-    prefork    accepts in three forked children
-    dup        answers through dup'd descriptors; the original is closed first
-    sendfile   a head by write, a file by sendfile
-    big        5 MB by one write call
-    ipv6       listens on ::1
-    instant    closes right after the answer
+echo       answers each request with its path and body, keep-alive
+null       the same, with accept(fd, NULL, NULL)
+prefork    accepts in three forked children
+dup        answers through dup'd descriptors; the original is closed first
+sendfile   a head by write, a file by sendfile
+big        5 MB by one write call
+ipv6       listens on ::1
+instant    closes right after the answer
 """
 
 from __future__ import annotations

@@ -46,8 +46,9 @@ class Load:
         self._until = 0.0
         self._stop = threading.Event()
         self._lock = threading.Lock()
-        self._threads = [threading.Thread(target=self._work, args=(port, path, n, pause), daemon=True)
-                         for n in range(threads)]
+        self._threads = [
+            threading.Thread(target=self._work, args=(port, path, n, pause), daemon=True) for n in range(threads)
+        ]
         for t in self._threads:
             t.start()
 
@@ -227,8 +228,17 @@ def strangers(count: int, seed: int) -> None:
     """Connections that speak something else, or nothing in particular."""
     rng = random.Random(seed)
     listener = socket.create_server(("127.0.0.1", 0), backlog=512)
-    starts = [b"", b"\x16\x03\x01\x02\x00\x01\x00", b"SSH-2.0-x\r\n", b"*1\r\n$4\r\nPING\r\n", b"EHLO me\r\n", b"GET",
-              b"\0" * 50, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"GET / HTTP/1.1\r\n" + b"x" * 100]
+    starts = [
+        b"",
+        b"\x16\x03\x01\x02\x00\x01\x00",
+        b"SSH-2.0-x\r\n",
+        b"*1\r\n$4\r\nPING\r\n",
+        b"EHLO me\r\n",
+        b"GET",
+        b"\0" * 50,
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"GET / HTTP/1.1\r\n" + b"x" * 100,
+    ]
     for _ in range(count):
         with socket.create_connection(listener.getsockname()) as client, listener.accept()[0] as server:
             client.send(rng.choice(starts) + rng.randbytes(rng.randrange(1, 400)))
@@ -261,8 +271,11 @@ def test_foreign_traffic_costs_no_exchange_and_no_memory(collector: Collector, n
 
 def test_output_that_goes_away_ends_the_collector(live: None, tmp_path: Path) -> None:
     env = {**os.environ, "COLLECTOR_RUNTIME_DIR": str(tmp_path / "run"), "COLLECTOR_HEALTH_ADDRESS": "127.0.0.1:0"}
-    with subprocess.Popen(["sh", "-c", "python3 -m collector run 2>err.txt | head -1 >out.txt; true"], cwd=tmp_path,
-                          env={**env, "PATH": f"{Path(os.sys.executable).parent}:{env['PATH']}"}) as shell:  # type: ignore[attr-defined]
+    with subprocess.Popen(
+        ["sh", "-c", "python3 -m collector run 2>err.txt | head -1 >out.txt; true"],
+        cwd=tmp_path,
+        env={**env, "PATH": f"{Path(os.sys.executable).parent}:{env['PATH']}"},
+    ) as shell:  # type: ignore[attr-defined]
         wait_for(lambda: (tmp_path / "err.txt").exists() and "capturing" in (tmp_path / "err.txt").read_text(), 60)
         server = Program("echo")
         try:
@@ -278,10 +291,19 @@ def test_output_that_goes_away_ends_the_collector(live: None, tmp_path: Path) ->
 
 
 def test_memory_limit_drains_and_exits_with_3(live: None, tmp_path: Path) -> None:
-    done = subprocess.run([os.sys.executable, "-m", "collector", "run", "--output", "null"],  # type: ignore[attr-defined]
-                          capture_output=True, text=True, timeout=60, env={
-                              **os.environ, "COLLECTOR_RUNTIME_DIR": str(tmp_path / "run"), "AKTO_MEM_HARD_LIMIT": "40",
-                              "AKTO_MEM_SOFT_LIMIT": "30", "COLLECTOR_HEALTH_ADDRESS": "127.0.0.1:0"})
+    done = subprocess.run(
+        [os.sys.executable, "-m", "collector", "run", "--output", "null"],  # type: ignore[attr-defined]
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={
+            **os.environ,
+            "COLLECTOR_RUNTIME_DIR": str(tmp_path / "run"),
+            "AKTO_MEM_HARD_LIMIT": "40",
+            "AKTO_MEM_SOFT_LIMIT": "30",
+            "COLLECTOR_HEALTH_ADDRESS": "127.0.0.1:0",
+        },
+    )
     assert done.returncode == 3, done.stderr
     assert "above AKTO_MEM_THRESH_RESTART (40 MiB)" in done.stderr
 

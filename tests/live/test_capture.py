@@ -33,8 +33,9 @@ def http(sock: socket.socket, request: bytes) -> bytes:
             return data
         data += piece
     head, _, body = data.partition(b"\r\n\r\n")
-    length = next((int(line.split(b":")[1]) for line in head.split(b"\r\n")
-                   if line.lower().startswith(b"content-length")), 0)
+    length = next(
+        (int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length")), 0
+    )
     while len(body) < length:
         body += sock.recv(1 << 20)
     return body
@@ -56,13 +57,19 @@ class Running:
         assert code == 0, self.collector.log()
 
 
-RAW_ONLY_X86 = pytest.mark.skipif(platform.machine() != "x86_64",
-                                  reason="the raw variant knows the call numbers of x86-64 only")
+RAW_ONLY_X86 = pytest.mark.skipif(
+    platform.machine() != "x86_64", reason="the raw variant knows the call numbers of x86-64 only"
+)
 
 
-@pytest.fixture(scope="module", params=[
-    "tpx-socket", "tpx-descriptor", *(pytest.param(f"raw-{identity}", marks=RAW_ONLY_X86)
-                                      for identity in ("socket", "descriptor"))])
+@pytest.fixture(
+    scope="module",
+    params=[
+        "tpx-socket",
+        "tpx-descriptor",
+        *(pytest.param(f"raw-{identity}", marks=RAW_ONLY_X86) for identity in ("socket", "descriptor")),
+    ],
+)
 def running(live: None, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Running]:
     hooks, identity = request.param.split("-")
     r = Running(tmp_path_factory.mktemp("collector"), hooks, identity)
@@ -89,8 +96,19 @@ def both(collector: Collector, part: str) -> tuple[dict, dict]:
     by = {r["direction"]: r for r in records}
     assert set(by) == {"1", "2"}
     server, client = by["1"], by["2"]
-    for field in ("method", "path", "status", "statusCode", "request", "response", "requestPayload", "responsePayload",
-                  "requestSize", "responseSize", "type"):
+    for field in (
+        "method",
+        "path",
+        "status",
+        "statusCode",
+        "request",
+        "response",
+        "requestPayload",
+        "responsePayload",
+        "requestSize",
+        "responseSize",
+        "type",
+    ):
         assert server[field] == client[field], field
     assert server["process_id"] != client["process_id"]
     return server, client
@@ -102,10 +120,19 @@ def curl(*arguments: str) -> None:
 
 def test_nginx_and_curl(collector: Collector, tmp_path: Path) -> None:
     body = json.dumps({"hello": "wörld", "n": [1, 2, 3]})
-    nginx = Nginx(tmp_path, "location / { add_header X-Seen \"$http_x_test\"; return 201 '" + body + "'; }")
+    nginx = Nginx(tmp_path, 'location / { add_header X-Seen "$http_x_test"; return 201 \'' + body + "'; }")
     try:
-        curl("-X", "POST", "-H", "X-Test: one", "-H", "Content-Type: application/json", "-d", '{"a":1}',
-             f"http://127.0.0.1:{nginx.port}/nginx/t?q=1")
+        curl(
+            "-X",
+            "POST",
+            "-H",
+            "X-Test: one",
+            "-H",
+            "Content-Type: application/json",
+            "-d",
+            '{"a":1}',
+            f"http://127.0.0.1:{nginx.port}/nginx/t?q=1",
+        )
         server, client = both(collector, "/nginx/t")
     finally:
         nginx.close()
@@ -123,11 +150,18 @@ def test_nginx_and_curl(collector: Collector, tmp_path: Path) -> None:
 def test_python_http_server(collector: Collector, tmp_path: Path) -> None:
     (tmp_path / "page.json").write_text('{"x": 1}')
     port = free_port()
-    server = subprocess.Popen([sys.executable, "-m", "http.server", str(port), "-b", "127.0.0.1", "-d", str(tmp_path)],
-                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    server = subprocess.Popen(
+        [sys.executable, "-m", "http.server", str(port), "-b", "127.0.0.1", "-d", str(tmp_path)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     try:
-        wait_for(lambda: subprocess.run(["curl", "-s", "-o", "/dev/null", f"http://127.0.0.1:{port}/warm"],
-                                        check=False).returncode == 0)
+        wait_for(
+            lambda: (
+                subprocess.run(["curl", "-s", "-o", "/dev/null", f"http://127.0.0.1:{port}/warm"], check=False).returncode
+                == 0
+            )
+        )
         curl(f"http://127.0.0.1:{port}/page.json?python")
         record, _ = both(collector, "/page.json?python")
     finally:
@@ -148,8 +182,10 @@ def test_node_server_and_node_client(collector: Collector, tmp_path: Path) -> No
     (tmp_path / "server.js").write_text(NODE)
     node = "/usr/bin/node"
     server = Program(node, str(tmp_path / "server.js"))
-    call = (f"const r = require('http').request({{port: {server.port}, host: '127.0.0.1', path: '/node/call', "
-            "method: 'PUT'}, a => a.on('data', () => 0)); r.write('abc'); r.end('def');")
+    call = (
+        f"const r = require('http').request({{port: {server.port}, host: '127.0.0.1', path: '/node/call', "
+        "method: 'PUT'}, a => a.on('data', () => 0)); r.write('abc'); r.end('def');"
+    )
     try:
         curl(f"http://127.0.0.1:{server.port}/node/first")
         collector.wait_records("/node/first", 2)
@@ -198,8 +234,12 @@ def test_connection_older_than_the_collector(running: Running) -> None:
     assert all({"joined_mid_stream", "pairing_uncertain"} <= r["words"] for r in records if r["path"] == "/older")
     second = [r for r in records if r["path"] == "/older-2"]
     # in doubt until it is silent (docs/decisions/0011)
-    assert all("pairing_uncertain" in r["words"] and "joined_mid_stream" not in r["words"]
-               and r["destIp"] == f"127.0.0.1:{running.old_server.port}" for r in second), second
+    assert all(
+        "pairing_uncertain" in r["words"]
+        and "joined_mid_stream" not in r["words"]
+        and r["destIp"] == f"127.0.0.1:{running.old_server.port}"
+        for r in second
+    ), second
     assert running.collector.records("/before-the-start") == []
 
 
@@ -210,7 +250,8 @@ def test_opened_and_closed_within_a_millisecond(collector: Collector, program: P
             http(sock, b"GET /instant/%d HTTP/1.1\r\nHost: h\r\n\r\n" % i)
     records = collector.wait_records("/instant/", 40)
     assert {(r["direction"], *r["mark"], r["destIp"]) for r in records} == {
-        (direction, f"127.0.0.1:{program.port}") for direction in "12"}
+        (direction, f"127.0.0.1:{program.port}") for direction in "12"
+    }
     # the client's descriptor was the same number each time: never merged
     assert len({r["path"] for r in records if r["direction"] == "2"}) == 20
 
@@ -333,8 +374,9 @@ def test_peeked_bytes_are_not_read_twice(collector: Collector) -> None:
 
 def test_health_pages_and_no_privileges(collector: Collector) -> None:
     assert collector.page("healthz").strip() == "ok" and collector.page("readyz").strip() == "ok"
-    build = Build(TPX if f"hooks {TPX}" in collector.log() else RAW,
-                  SOCKET if f"identity {SOCKET}" in collector.log() else DESCRIPTOR)
+    build = Build(
+        TPX if f"hooks {TPX}" in collector.log() else RAW, SOCKET if f"identity {SOCKET}" in collector.log() else DESCRIPTOR
+    )
     waiting = [bool(probe.need) for probe in Syscalls().probes(build)]
     assert len(waiting) - sum(waiting) <= collector.metric("collector_probes") <= len(waiting)
     users = {}
@@ -352,6 +394,11 @@ def test_health_pages_and_no_privileges(collector: Collector) -> None:
 
 
 def test_second_collector_refuses(collector: Collector, tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, "-m", "collector", "run", "--output", "null"], capture_output=True, text=True,
-                          timeout=30, env={**os.environ, "COLLECTOR_RUNTIME_DIR": str(tmp_path / "other")})
+    done = subprocess.run(
+        [sys.executable, "-m", "collector", "run", "--output", "null"],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        env={**os.environ, "COLLECTOR_RUNTIME_DIR": str(tmp_path / "other")},
+    )
     assert done.returncode == 75 and "another collector" in done.stderr

@@ -99,15 +99,20 @@ def test_a_recording_that_cannot_be_written_is_said_and_capture_goes_on(echo: Pr
 
 
 def test_a_recording_that_reaches_its_limit_is_whole_and_says_what_was_left_out(
-        echo: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    echo: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "a.cap"
-    program = ("import sys, collector.loader.capturefile as c; c.DEFAULT_LIMIT_BYTES = 4000; "
-               "from collector.__main__ import main; sys.exit(main(sys.argv[1:]))")
+    program = (
+        "import sys, collector.loader.capturefile as c; c.DEFAULT_LIMIT_BYTES = 4000; "
+        "from collector.__main__ import main; sys.exit(main(sys.argv[1:]))"
+    )
     stderr = tmp_path / "stderr.txt"
     with stderr.open("wb") as err:
         process = subprocess.Popen(
-            [sys.executable, "-c", program, "run", "--output", str(tmp_path / "out"), "--record", str(path)], stderr=err,
-            env={**os.environ, "COLLECTOR_RUNTIME_DIR": str(tmp_path / "run"), "COLLECTOR_HEALTH_ADDRESS": "127.0.0.1:0"})
+            [sys.executable, "-c", program, "run", "--output", str(tmp_path / "out"), "--record", str(path)],
+            stderr=err,
+            env={**os.environ, "COLLECTOR_RUNTIME_DIR": str(tmp_path / "run"), "COLLECTOR_HEALTH_ADDRESS": "127.0.0.1:0"},
+        )
     wait_for(lambda: b"capturing" in stderr.read_bytes() or process.poll() is not None, 60)
     exchanges(echo.port, "/limited", 100)
     wait_for(lambda: (tmp_path / "out").read_bytes().count(b"/limited") >= 200)
@@ -218,9 +223,15 @@ def test_in_a_pid_namespace_of_its_own(echo: Program, tmp_path: Path, hooks: str
     nested = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
     with stderr.open("wb") as err:
         process = subprocess.Popen(
-            [*nested, sys.executable, "-m", "collector", "run", "--output", str(out), "--duration", "8"], stderr=err,
-            env={**os.environ, "COLLECTOR_RUNTIME_DIR": str(tmp_path / "run"), "COLLECTOR_HOOKS": hooks,
-                 "COLLECTOR_HEALTH_ADDRESS": f"127.0.0.1:{port.port}"})
+            [*nested, sys.executable, "-m", "collector", "run", "--output", str(out), "--duration", "8"],
+            stderr=err,
+            env={
+                **os.environ,
+                "COLLECTOR_RUNTIME_DIR": str(tmp_path / "run"),
+                "COLLECTOR_HOOKS": hooks,
+                "COLLECTOR_HEALTH_ADDRESS": f"127.0.0.1:{port.port}",
+            },
+        )
     wait_for(lambda: b"capturing" in stderr.read_bytes() or process.poll() is not None, 60)
     curl(f"http://127.0.0.1:{port.port}/metrics?nested")
     exchanges(echo.port, "/nested")
@@ -246,9 +257,17 @@ def test_75_for_a_second_collector_and_78_for_what_cannot_be_used(live: None, tm
 
     def start(**changes: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", "collector", "run", "--output", "null", "--duration", "1"], capture_output=True,
-            text=True, timeout=60, env={**os.environ, "COLLECTOR_RUNTIME_DIR": str(tmp_path / "other"),
-                             "COLLECTOR_HEALTH_ADDRESS": "127.0.0.1:0", **changes})
+            [sys.executable, "-m", "collector", "run", "--output", "null", "--duration", "1"],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            env={
+                **os.environ,
+                "COLLECTOR_RUNTIME_DIR": str(tmp_path / "other"),
+                "COLLECTOR_HEALTH_ADDRESS": "127.0.0.1:0",
+                **changes,
+            },
+        )
 
     try:
         done = start()
@@ -256,7 +275,10 @@ def test_75_for_a_second_collector_and_78_for_what_cannot_be_used(live: None, tm
     finally:
         c.stop()
     (tmp_path / "file").write_text("")
-    for changes in ({"COLLECTOR_RUNTIME_DIR": str(tmp_path / "file")}, {"COLLECTOR_RUNTIME_DIR": "/proc/nothing"},
-                    {"COLLECTOR_HEALTH_ADDRESS": "1.2.3.4:80"}):
+    for changes in (
+        {"COLLECTOR_RUNTIME_DIR": str(tmp_path / "file")},
+        {"COLLECTOR_RUNTIME_DIR": "/proc/nothing"},
+        {"COLLECTOR_HEALTH_ADDRESS": "1.2.3.4:80"},
+    ):
         done = start(**changes)
         assert done.returncode == 78 and next(iter(changes)) in done.stderr, done.stderr

@@ -29,13 +29,21 @@ def packed(times: int) -> bytes:
 def talk(rate: int, connections: int, path: str, coding: str, body: Path) -> subprocess.Popen[bytes]:
     with body.open("rb") as file:
         numbers = map(str, (rate, SECONDS, connections))
-        return subprocess.Popen([sys.executable, str(HERE / "paced.py"), *numbers, path, coding], stdin=file,
-                                stdout=subprocess.PIPE)
+        return subprocess.Popen(
+            [sys.executable, str(HERE / "paced.py"), *numbers, path, coding], stdin=file, stdout=subprocess.PIPE
+        )
 
 
-@pytest.mark.parametrize(("rate", "coding", "body"), [
-    (1000, "br, br, br, br", packed(3)), (3000, "zstd, zstd", zstandard.compress(EMPTY_FRAMES)), (3000, "gzip", CONTROLS),
-    (1000, "br, gzip", gzip.compress(packed(0)))], ids=["br", "zstd", "controls", "br in gzip"])
+@pytest.mark.parametrize(
+    ("rate", "coding", "body"),
+    [
+        (1000, "br, br, br, br", packed(3)),
+        (3000, "zstd, zstd", zstandard.compress(EMPTY_FRAMES)),
+        (3000, "gzip", CONTROLS),
+        (1000, "br, gzip", gzip.compress(packed(0))),
+    ],
+    ids=["br", "zstd", "controls", "br in gzip"],
+)
 def test_a_victim_on_the_same_shard_loses_nothing(live: None, tmp_path: Path, rate: int, coding: str, body: bytes) -> None:
     collector = Collector(tmp_path, COLLECTOR_SHARDS="1")
     counts: dict[tuple[str, str], int] = {}
@@ -51,7 +59,7 @@ def test_a_victim_on_the_same_shard_loses_nothing(live: None, tmp_path: Path, ra
     finally:
         collector.stop()
     with collector.output.open("rb") as lines:
-        for record in map(json.loads, lines):   # too many to be validated
+        for record in map(json.loads, lines):  # too many to be validated
             key = record["path"], record["direction"]
             if record["path"] != "/metrics":
                 counts[key] = counts.get(key, 0) + 1

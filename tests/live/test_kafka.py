@@ -43,8 +43,9 @@ def topic(broker: Broker, name: str) -> str:
 
 
 def consume(broker: Broker, name: str, expected: int, seconds: float = 20) -> list:
-    consumer = KafkaConsumer(name, bootstrap_servers=broker.address, auto_offset_reset="earliest", group_id=None,
-                             consumer_timeout_ms=1500)
+    consumer = KafkaConsumer(
+        name, bootstrap_servers=broker.address, auto_offset_reset="earliest", group_id=None, consumer_timeout_ms=1500
+    )
     out: list = []
     deadline = time.monotonic() + seconds
     while len(out) < expected and time.monotonic() < deadline:
@@ -59,8 +60,12 @@ def test_replay_to_kafka_is_what_replay_prints(broker: Broker, corpora: Path, co
     files = [str(p) for p in sorted((corpora / "libhtp" / "files").glob("*.jsonl"))]
     run = [sys.executable, "-m", "collector", "replay", *files]
     printed = subprocess.run(run, capture_output=True, text=True, timeout=60, check=True).stdout.splitlines()
-    env = {**os.environ, "AKTO_KAFKA_BROKER_MAL": broker.address, "COLLECTOR_KAFKA_TOPIC": name,
-           "COLLECTOR_COMPRESSION": codec}
+    env = {
+        **os.environ,
+        "AKTO_KAFKA_BROKER_MAL": broker.address,
+        "COLLECTOR_KAFKA_TOPIC": name,
+        "COLLECTOR_COMPRESSION": codec,
+    }
     done = subprocess.run(run, capture_output=True, text=True, timeout=60, env=env)
     assert done.returncode == 0 and done.stdout == "", done.stderr
     messages = consume(broker, name, len(printed))
@@ -79,8 +84,14 @@ def test_replay_to_kafka_is_what_replay_prints(broker: Broker, corpora: Path, co
 
 def test_broker_killed_under_load_loses_nothing(live: None, broker: Broker, tmp_path: Path) -> None:
     name = topic(broker, "killed")
-    c = Collector(tmp_path, "--output", "kafka", AKTO_KAFKA_BROKER_MAL=broker.address, COLLECTOR_KAFKA_TOPIC=name,
-                  AKTO_TRAFFIC_BATCH_TIME_SECS="0.2")
+    c = Collector(
+        tmp_path,
+        "--output",
+        "kafka",
+        AKTO_KAFKA_BROKER_MAL=broker.address,
+        COLLECTOR_KAFKA_TOPIC=name,
+        AKTO_TRAFFIC_BATCH_TIME_SECS="0.2",
+    )
     server = Program("echo")
     sent = 0
     try:

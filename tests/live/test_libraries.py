@@ -39,8 +39,12 @@ class Player:
     """A process that plays a scenario of tests/demo/play.py once it is told to."""
 
     def __init__(self, library: Path, scenario: str) -> None:
-        self.process = subprocess.Popen([sys.executable, ROOT / "tests/demo/play.py", library, scenario], text=True,
-                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.process = subprocess.Popen(
+            [sys.executable, ROOT / "tests/demo/play.py", library, scenario],
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
         assert self.line() == "ready"
 
     def line(self) -> str:
@@ -106,14 +110,18 @@ def played(uprobes: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
 
 def named(events: list[dict[str, Any]], *types: int) -> list[tuple[Any, ...]]:
     """The library's events, and binds: (type, direction, position, true length)."""
-    return [(event["type"], event["dir"], event["pos"], event["len_true"]) for event in events
-            if event["source"] == source.NUMBER and (not types or event["type"] in types)]
+    return [
+        (event["type"], event["dir"], event["pos"], event["len_true"])
+        for event in events
+        if event["source"] == source.NUMBER and (not types or event["type"] in types)
+    ]
 
 
 def of_object(events: list[dict[str, Any]], role: int) -> list[dict[str, Any]]:
     """The events of the process's object with this role, under its own conn_id and in its ring."""
-    opened = next(event for event in events if event["type"] == abi.OPEN and event["source"] == source.NUMBER
-                  and event["role"] == role)
+    opened = next(
+        event for event in events if event["type"] == abi.OPEN and event["source"] == source.NUMBER and event["role"] == role
+    )
     return [event for event in events if event["conn"][0] == opened["conn"][0] and event["type"] != abi.PROCESS]
 
 
@@ -130,9 +138,13 @@ def stream(events: list[dict[str, Any]], direction: int) -> bytes:
 def expected(scenario: str) -> tuple[bytes, bytes]:
     """(requests, answers)."""
     name = scenario.encode()
-    return (b"".join(b"POST /%s?n=%d HTTP/1.1\r\nHost: demo\r\nContent-Length: %d\r\n\r\n%s" % (name, i, n, b"q" * n)
-                     for i, n in enumerate(SIZES)),
-            b"".join(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (n, b"a" * n) for n in SIZES))
+    return (
+        b"".join(
+            b"POST /%s?n=%d HTTP/1.1\r\nHost: demo\r\nContent-Length: %d\r\n\r\n%s" % (name, i, n, b"q" * n)
+            for i, n in enumerate(SIZES)
+        ),
+        b"".join(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (n, b"a" * n) for n in SIZES),
+    )
 
 
 @pytest.mark.parametrize("scenario", ["known", "late", "never", "memory", "killed"])
@@ -155,8 +167,10 @@ def test_plaintext_arrives_whole_and_in_order(played: dict[str, list[Any]], scen
 def test_an_object_with_a_known_socket_has_its_name_and_ends(played: dict[str, list[Any]], scenario: str) -> None:
     server_host, server_port, client_host, client_port = played[f"ends {scenario}"]
     events = of_object(played[scenario], abi.SERVER)
-    assert (events[0]["local"], events[0]["remote"]) == ((abi.address16(server_host), int(server_port)),
-                                                         (abi.address16(client_host), int(client_port)))
+    assert (events[0]["local"], events[0]["remote"]) == (
+        (abi.address16(server_host), int(server_port)),
+        (abi.address16(client_host), int(client_port)),
+    )
     assert not [event for event in played[scenario] if event["type"] == abi.BIND]
     # the socket's end is told under the same name, although nothing of it was captured
     last = events[-1]
@@ -173,8 +187,10 @@ def test_a_socket_that_is_known_late_is_bound_and_follows_into_the_ring_of_the_o
     before = [event for event in data if events.index(event) < events.index(bind)]
     assert before and len(before) < len(data)
     assert bind["socket"] not in (0, bind["conn"][0]) and bind["role"] == abi.SERVER
-    assert (bind["local"], bind["remote"]) == ((abi.address16(server_host), int(server_port)),
-                                               (abi.address16(client_host), int(client_port)))
+    assert (bind["local"], bind["remote"]) == (
+        (abi.address16(server_host), int(server_port)),
+        (abi.address16(client_host), int(client_port)),
+    )
     socket_events = [event for event in played["late"] if event["conn"][0] == bind["socket"]]
     assert [event["type"] for event in socket_events] == [abi.CLOSE]
     assert {event["ring"] for event in (*events, *socket_events)} == {bind["ring"]}
@@ -202,8 +218,11 @@ def covered(path: Path) -> int:
         sites = many.SOURCE.locate(ELFFile(file))
     assert not isinstance(sites, Unsupported)
     text = Path("/proc/self/maps").read_text()
-    begin, offset = next((int(line.split("-")[0], 16), int(line.split()[2], 16)) for line in text.splitlines()
-                         if line.endswith(str(path)) and line.split()[1][2] == "x")
+    begin, offset = next(
+        (int(line.split("-")[0], 16), int(line.split()[2], 16))
+        for line in text.splitlines()
+        if line.endswith(str(path)) and line.split()[1][2] == "x"
+    )
     with open("/proc/self/mem", "rb", buffering=0) as memory:
         return sum(os.pread(memory.fileno(), 1, begin + site.offset - offset) == b"\xcc" for site in sites)
 
@@ -271,7 +290,8 @@ def test_records_of_the_library(played: dict[str, list[Any]], scenario: str) -> 
     records = [record for record in played["records"] if f"/{scenario}?" in record["path"]]
     sides = ("1",) if scenario == "memory" else ("1", "2")
     assert sorted((record["direction"], record["path"]) for record in records) == [
-        (side, f"/{scenario}?n={number}") for side in sides for number in range(len(SIZES))]
+        (side, f"/{scenario}?n={number}") for side in sides for number in range(len(SIZES))
+    ]
     for record in records:
         number = int(record["path"].rpartition("=")[2])
         assert record["requestPayload"] == "q" * SIZES[number] and record["responsePayload"] == "a" * SIZES[number]

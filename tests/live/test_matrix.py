@@ -28,13 +28,24 @@ KINDS = (
     Kind("node_cluster", "Node cluster: two workers, to whom the primary passes connections", script("node", "cluster.js")),
     Kind("python_forking", "Python's http.server with ForkingMixIn", python("forking")),
     Kind("perl_forking", "Perl's HTTP::Daemon, a fork for each connection", script("perl", "daemon.pl")),
-    Kind("busybox", "busybox httpd with CGI: a fork for each connection, which passes on what the program prints",
-         busybox, keep_alive=False, prefix="/cgi-bin/answer"),
-    Kind("socat", "socat: fork, dup to 0 and 1, exec in place",
-         inetd("socat", "TCP-LISTEN:PORT,bind=127.0.0.1,reuseaddr,backlog=512,fork", "EXEC:ANSWER,nofork")),
+    Kind(
+        "busybox",
+        "busybox httpd with CGI: a fork for each connection, which passes on what the program prints",
+        busybox,
+        keep_alive=False,
+        prefix="/cgi-bin/answer",
+    ),
+    Kind(
+        "socat",
+        "socat: fork, dup to 0 and 1, exec in place",
+        inetd("socat", "TCP-LISTEN:PORT,bind=127.0.0.1,reuseaddr,backlog=512,fork", "EXEC:ANSWER,nofork"),
+    ),
     Kind("tcpserver", "tcpserver: fork, dup to 0 and 1, exec", inetd("tcpserver", "-HRl0", "127.0.0.1", "PORT", "ANSWER")),
-    Kind("systemd_inetd", "systemd-socket-activate: accept, fork, dup to 0 and 1, exec",
-         inetd("systemd-socket-activate", "--inetd", "-a", "-l", "127.0.0.1:PORT", "ANSWER")),
+    Kind(
+        "systemd_inetd",
+        "systemd-socket-activate: accept, fork, dup to 0 and 1, exec",
+        inetd("systemd-socket-activate", "--inetd", "-a", "-l", "127.0.0.1:PORT", "ANSWER"),
+    ),
     Kind("passed", "a Python process sends accepted sockets to another by SCM_RIGHTS", python("passed")),
     Kind("dup", "an accepted socket is dup'd and closed before the first byte", python("dup")),
     Kind("getfd", "a process takes accepted sockets out of another by pidfd_getfd", python("getfd")),
@@ -43,8 +54,12 @@ KINDS = (
     Kind("halves", "one process reads the requests of a connection, another answers", python("halves")),
     # runtimes, and calls with many buffers
     Kind("uvicorn", "uvicorn with uvloop", python("uvicorn")),
-    Kind("node_writes", "Node: 400 small writes in one turn, so a writev of over a thousand buffers",
-         script("node", "writes.js"), sizes=MANY),
+    Kind(
+        "node_writes",
+        "Node: 400 small writes in one turn, so a writev of over a thousand buffers",
+        script("node", "writes.js"),
+        sizes=MANY,
+    ),
     Kind("netty", "Netty with epoll: answers of many small buffers", compiled("netty"), sizes=LONG),
     Kind("axum", "axum on hyper: answers streamed in many chunks", compiled("axum"), sizes=LONG),
     # clients whose first buffer is shorter than the method and its blank
@@ -58,8 +73,12 @@ KINDS = (
 
 @pytest.fixture(scope="module", params=os.environ.get("MATRIX_HOOKS", "tpx").split(","))
 def collector(live: None, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Collector]:
-    c = Collector(tmp_path_factory.mktemp("matrix"), COLLECTOR_HOOKS=request.param, COLLECTOR_BODY_BYTES="262144",
-                  COLLECTOR_RING_BYTES=str(64 << 20))
+    c = Collector(
+        tmp_path_factory.mktemp("matrix"),
+        COLLECTOR_HOOKS=request.param,
+        COLLECTOR_BODY_BYTES="262144",
+        COLLECTOR_RING_BYTES=str(64 << 20),
+    )
     yield c
     assert c.stop() == 0, c.log()
 

@@ -46,8 +46,16 @@ def collector(live: None, tmp_path: Path) -> Iterator[Collector]:
 @contextlib.contextmanager
 def attack(kind: str, port: int, number: int) -> Iterator[None]:
     code = (Path(__file__).parent / "neighbours.py").read_text()
-    with subprocess.Popen([PYTHON, "-c", code, kind, str(port), str(number)], user=STRANGER, group=STRANGER, cwd="/",
-                          extra_groups=[], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        [PYTHON, "-c", code, kind, str(port), str(number)],
+        user=STRANGER,
+        group=STRANGER,
+        cwd="/",
+        extra_groups=[],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
         try:
             assert process.stdout is not None and process.stdout.readline() == "under way\n"
             yield
@@ -56,8 +64,13 @@ def attack(kind: str, port: int, number: int) -> Iterator[None]:
 
 
 def status(c: Collector, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "collector", "status", *arguments], capture_output=True, text=True,
-                          timeout=30, env={**os.environ, "COLLECTOR_RUNTIME_DIR": str(c.directory / "run")})
+    return subprocess.run(
+        [sys.executable, "-m", "collector", "status", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        env={**os.environ, "COLLECTOR_RUNTIME_DIR": str(c.directory / "run")},
+    )
 
 
 def details(c: Collector) -> dict[str, Any]:
@@ -101,10 +114,12 @@ def test_attacks_on_the_port_touch_nothing_else(collector: Collector, kind: str,
     finally:
         server.close()
     assert len({(r["direction"], r["path"]) for r in collector.records("/beside/") if not r["mark"]}) == 2 * (n + 1)
-    print(f"\n{kind} x {max(20, int(number * SCALE))}: supervisor threads {supervisor_threads}, health threads 1, "  # noqa: T201
-          f"log bytes {log_bytes}, stopped in {stopped - asked:.1f} s, "
-          f"health child {said['health_cpu_ns'] / 1e9:.2f} s CPU, {said['health_pushed_out']} pushed out, "
-          f"{said['health_too_slow']} too slow, {said['health_requests']} answered")
+    print(  # noqa: T201
+        f"\n{kind} x {max(20, int(number * SCALE))}: supervisor threads {supervisor_threads}, health threads 1, "
+        f"log bytes {log_bytes}, stopped in {stopped - asked:.1f} s, "
+        f"health child {said['health_cpu_ns'] / 1e9:.2f} s CPU, {said['health_pushed_out']} pushed out, "
+        f"{said['health_too_slow']} too slow, {said['health_requests']} answered"
+    )
 
 
 def test_kill_9_of_the_health_child_costs_nothing(collector: Collector) -> None:
@@ -113,7 +128,7 @@ def test_kill_9_of_the_health_child_costs_nothing(collector: Collector) -> None:
         victim = collector.child("health.process")
         os.kill(victim, signal.SIGKILL)
         wait_for(lambda: collector.child("health.process") not in (0, victim) and is_ok(collector, "readyz"), 10)  # noqa: B023
-        assert collector.metric('collector_restarts_total') == n
+        assert collector.metric("collector_restarts_total") == n
     assert others < set(collector.children()) and status(collector).returncode == 0
 
 
@@ -172,9 +187,13 @@ def test_capture_starts_though_somebody_has_the_port(live: None, tmp_path: Path)
 
 @pytest.mark.parametrize("address", ["1.2.3.4:80", "[fe80::1234:5678]:80", "no-such-host.invalid:80"])
 def test_an_address_that_this_host_does_not_have(live: None, tmp_path: Path, address: str) -> None:
-    done = subprocess.run([sys.executable, "-m", "collector", "run", "--output", "null", "--duration", "1"], timeout=60,
-                          capture_output=True, text=True, env={**os.environ, "COLLECTOR_HEALTH_ADDRESS": address,
-                                                               "COLLECTOR_RUNTIME_DIR": str(tmp_path / "run")})
+    done = subprocess.run(
+        [sys.executable, "-m", "collector", "run", "--output", "null", "--duration", "1"],
+        timeout=60,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "COLLECTOR_HEALTH_ADDRESS": address, "COLLECTOR_RUNTIME_DIR": str(tmp_path / "run")},
+    )
     assert done.returncode == 78 and f"COLLECTOR_HEALTH_ADDRESS={address}: " in done.stderr
 
 
@@ -203,8 +222,9 @@ def test_status_is_for_the_user_of_the_collector_alone(collector: Collector) -> 
     os.chmod(collector.directory / "run", 0o755)
     sock = collector.directory / "run" / "ebpf-api-collector" / "status.sock"
     code = "import socket, sys; socket.socket(socket.AF_UNIX).connect(sys.argv[1])"
-    done = subprocess.run([PYTHON, "-c", code, str(sock)], user=STRANGER, group=STRANGER, cwd="/", capture_output=True,
-                          text=True)
+    done = subprocess.run(
+        [PYTHON, "-c", code, str(sock)], user=STRANGER, group=STRANGER, cwd="/", capture_output=True, text=True
+    )
     assert "Permission denied" in done.stderr and sock.exists()
 
 
@@ -224,13 +244,21 @@ print("done")
 """
     health = int(Path(f"/proc/{collector.child('health.process')}/status").read_text().split("Uid:")[1].split()[0])
     for user in (NONROOT, STRANGER):
-        done = subprocess.run([PYTHON, "-c", code, *map(str, collector.children())], user=user, group=user, extra_groups=[],
-                              cwd="/", capture_output=True, text=True)
+        done = subprocess.run(
+            [PYTHON, "-c", code, *map(str, collector.children())],
+            user=user,
+            group=user,
+            extra_groups=[],
+            cwd="/",
+            capture_output=True,
+            text=True,
+        )
         assert done.stdout == "done\n", (done.stdout, done.stderr)
     # and the child that strangers talk to is not of the shards' and the sink's user
     shard = collector.child("shards.process")
-    done = subprocess.run([PYTHON, "-c", code, str(shard)], user=health, group=health, extra_groups=[], cwd="/",
-                          capture_output=True, text=True)
+    done = subprocess.run(
+        [PYTHON, "-c", code, str(shard)], user=health, group=health, extra_groups=[], cwd="/", capture_output=True, text=True
+    )
     assert done.stdout == "done\n"
 
 
@@ -251,9 +279,16 @@ def test_recording_goes_to_no_link(live: None, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(victim)
     for option in ("--record", "--output"):
         done = subprocess.run(
-            [sys.executable, "-m", "collector", "run", option, str(tmp_path / "link"), "--duration", "1"], timeout=60,
-            capture_output=True, text=True, env={**os.environ, "COLLECTOR_RUNTIME_DIR": str(tmp_path / "run"),
-                                                 "COLLECTOR_HEALTH_ADDRESS": f"127.0.0.1:{free_port()}"})
+            [sys.executable, "-m", "collector", "run", option, str(tmp_path / "link"), "--duration", "1"],
+            timeout=60,
+            capture_output=True,
+            text=True,
+            env={
+                **os.environ,
+                "COLLECTOR_RUNTIME_DIR": str(tmp_path / "run"),
+                "COLLECTOR_HEALTH_ADDRESS": f"127.0.0.1:{free_port()}",
+            },
+        )
         assert done.returncode == 78 and "is a link: refused" in done.stderr
     assert victim.read_text() == "precious"
     device = os.stat("/dev/null").st_mode

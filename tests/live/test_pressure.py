@@ -86,12 +86,16 @@ def test_two_big_downloads_leave_small_exchanges_alone(live: None, tmp_path: Pat
 def test_under_pressure_every_unmarked_record_is_right(live: None, tmp_path: Path, ring: int) -> None:
     """wrk on nginx as fast as it goes, rings too small for it; each answer names its request."""
     collector = Collector(tmp_path, COLLECTOR_RING_BYTES=str(ring))
-    nginx = Nginx(tmp_path, "location / { return 200 '{\"of\":\"$request_uri\",\"text\":\"" + "x" * 900 + "\"}'; }")
+    nginx = Nginx(tmp_path, 'location / { return 200 \'{"of":"$request_uri","text":"' + "x" * 900 + "\"}'; }")
     script = tmp_path / "numbers.lua"
     script.write_text('local n = 0\nrequest = function() n = n + 1 return wrk.format("GET", "/wrk/" .. n) end\n')
     try:
-        text = subprocess.run(["wrk", "-t1", "-c32", "-d2s", "-s", script, f"http://127.0.0.1:{nginx.port}/"],
-                              capture_output=True, text=True, check=True).stdout
+        text = subprocess.run(
+            ["wrk", "-t1", "-c32", "-d2s", "-s", script, f"http://127.0.0.1:{nginx.port}/"],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
         done = int(re.findall(r"(\d+) requests in", text)[0])
         wait_for(lambda: collector.metric("collector_queued_exchanges") == 0, 20, quiet=True)
         time.sleep(1)
@@ -103,8 +107,10 @@ def test_under_pressure_every_unmarked_record_is_right(live: None, tmp_path: Pat
         collector.stop()
     unmarked = [r for r in records if r["marks"] == "[]"]
     wrong = [r for r in unmarked if f'"of":"{r["path"]}"' not in r["responsePayload"]]
-    print(f"ring {ring}: {done} exchanges, {len(records)} records, {len(records) - len(unmarked)} marked, "  # noqa: T201
-          f"{dropped:.0f} events dropped")
+    print(  # noqa: T201
+        f"ring {ring}: {done} exchanges, {len(records)} records, {len(records) - len(unmarked)} marked, "
+        f"{dropped:.0f} events dropped"
+    )
     assert not wrong, wrong[:3]
     # and it is not for want of records; what came behind a loss on a connection that is never silent stays in doubt
     assert len(records) > done / 10 and unmarked
@@ -132,9 +138,16 @@ def test_pid_of_a_thread_means_its_process(live: None, tmp_path: Path) -> None:
 
 def run_briefly(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "collector", "run", "--output", "null", "--duration", "1", *arguments], capture_output=True,
-        text=True, timeout=60, env={**os.environ, "COLLECTOR_RUNTIME_DIR": str(directory / "run"),
-                                    "COLLECTOR_HEALTH_ADDRESS": f"127.0.0.1:{free_port()}"})
+        [sys.executable, "-m", "collector", "run", "--output", "null", "--duration", "1", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={
+            **os.environ,
+            "COLLECTOR_RUNTIME_DIR": str(directory / "run"),
+            "COLLECTOR_HEALTH_ADDRESS": f"127.0.0.1:{free_port()}",
+        },
+    )
 
 
 def test_unix_sockets_when_asked_for(live: None, tmp_path: Path) -> None:

@@ -27,18 +27,27 @@ from tests.live.test_sockets import Server, of
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(240)]
 
-HEADER = b"X-Real-IP: 192.0.2.99\r\n"           # on every request: a preamble goes before it
+HEADER = b"X-Real-IP: 192.0.2.99\r\n"  # on every request: a preamble goes before it
 LOCATION = """location / { return 200 "$remote_addr:$remote_port $proxy_protocol_addr:$proxy_protocol_port"; }"""
-FRONTENDS = {"v1": "send-proxy", "v2": "send-proxy-v2", "v6": "send-proxy-v2", "v1-of-v6": "send-proxy",
-             "tlvs": "send-proxy-v2 proxy-v2-options crc32c,unique-id",
-             "tls": "send-proxy-v2-ssl proxy-v2-options ssl,cert-cn,crc32c,unique-id,authority"}
+FRONTENDS = {
+    "v1": "send-proxy",
+    "v2": "send-proxy-v2",
+    "v6": "send-proxy-v2",
+    "v1-of-v6": "send-proxy",
+    "tlvs": "send-proxy-v2 proxy-v2-options crc32c,unique-id",
+    "tls": "send-proxy-v2-ssl proxy-v2-options ssl,cert-cn,crc32c,unique-id,authority",
+}
 
 
 @pytest.fixture(scope="module", params=[("tpx", "socket"), ("raw", "descriptor")], ids="-".join)
 def collector(live: None, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Collector]:
     hooks, identity = request.param
-    c = Collector(tmp_path_factory.mktemp("collector"), COLLECTOR_HOOKS=hooks, COLLECTOR_IDENTITY=identity,
-                  COLLECTOR_TRUSTED_CIDRS="127.0.0.0/8,::1")
+    c = Collector(
+        tmp_path_factory.mktemp("collector"),
+        COLLECTOR_HOOKS=hooks,
+        COLLECTOR_IDENTITY=identity,
+        COLLECTOR_TRUSTED_CIDRS="127.0.0.0/8,::1",
+    )
     yield c
     assert c.stop() == 0, c.log()
 
@@ -51,20 +60,50 @@ class HAProxy:
         directory.chmod(0o755)
         self.ports = {name: free_port() for name in FRONTENDS}
         certificate = directory / "both.pem"
-        lines = ["defaults", " mode tcp", " timeout connect 9s", " timeout client 30s", " timeout server 30s",
-                 r" unique-id-format %{+X}o\ %ci:%cp_%fi:%fp_%Ts_%rt:%pid"]
+        lines = [
+            "defaults",
+            " mode tcp",
+            " timeout connect 9s",
+            " timeout client 30s",
+            " timeout server 30s",
+            r" unique-id-format %{+X}o\ %ci:%cp_%fi:%fp_%Ts_%rt:%pid",
+        ]
         for name, options in FRONTENDS.items():
             host = "::1" if name.endswith("v6") else "127.0.0.1"
             secure = f" ssl crt {certificate}" if name == "tls" else ""
-            lines += [f"listen {name}", f" bind {host}:{self.ports[name]}{secure}",
-                      f" server s 127.0.0.1:{backend} {options}"]
+            lines += [
+                f"listen {name}",
+                f" bind {host}:{self.ports[name]}{secure}",
+                f" server s 127.0.0.1:{backend} {options}",
+            ]
         if checks:
-            lines += ["backend checked", f" option httpchk GET {PATH_OF_CHECKS}",
-                      f" server v1 127.0.0.1:{backend} send-proxy check inter 200",
-                      f" server v2 127.0.0.1:{backend} send-proxy-v2 proxy-v2-options crc32c check inter 200"]
+            lines += [
+                "backend checked",
+                f" option httpchk GET {PATH_OF_CHECKS}",
+                f" server v1 127.0.0.1:{backend} send-proxy check inter 200",
+                f" server v2 127.0.0.1:{backend} send-proxy-v2 proxy-v2-options crc32c check inter 200",
+            ]
         key = directory / "key.pem"
-        subprocess.run([tool("openssl"), "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=api.example",
-                        "-days", "1", "-keyout", key, "-out", certificate], check=True, capture_output=True)
+        subprocess.run(
+            [
+                tool("openssl"),
+                "req",
+                "-x509",
+                "-newkey",
+                "rsa:2048",
+                "-nodes",
+                "-subj",
+                "/CN=api.example",
+                "-days",
+                "1",
+                "-keyout",
+                key,
+                "-out",
+                certificate,
+            ],
+            check=True,
+            capture_output=True,
+        )
         certificate.write_bytes(certificate.read_bytes() + key.read_bytes())
         (directory / "haproxy.cfg").write_text("\n".join(lines) + "\n")
         self._process = Listening(self.ports["v1"], tool("haproxy"), "-db", "-f", str(directory / "haproxy.cfg"))
@@ -141,14 +180,14 @@ def test_both_ends_keep_what_haproxy_claims(collector: Collector, haproxy: HAPro
     records = collector.wait_records(path, 4 if name == "tls" else 8)
     behind = [r for r in records if r["destIp"] == f"127.0.0.1:{nginx.port}"]
     assert sorted((r["direction"], r["path"][-1]) for r in behind) == [("1", "1"), ("1", "2"), ("2", "1"), ("2", "2")]
-    for record in behind:       # the sockets' ends stay; HAProxy's own side keeps the claim that it sent
+    for record in behind:  # the sockets' ends stay; HAProxy's own side keeps the claim that it sent
         assert (record["ip"], record["clientIp"]) == (peer, client)
         assert record["clientSource"] == ("proxy_v1" if name.startswith("v1") else "proxy_v2")
     assert {r["process_name"] for r in of(behind, "2")} == {"haproxy"}
     assert {r["process_name"] for r in of(behind, "1")} == {"nginx"}
     for record in records:
         assert record["mark"] == [] and record["statusCode"] == "200"
-        if record not in behind:    # no preamble there: the header of a trusted peer
+        if record not in behind:  # no preamble there: the header of a trusted peer
             assert (record["ip"], record["clientIp"], record["clientSource"]) == (client, "192.0.2.99:0", "x-real-ip")
 
 
@@ -202,7 +241,7 @@ BY_HAND = {
     "six": (block(0x21, 0x21, bytes(15) + b"\1" + bytes(15) + b"\2" + ENDS4[8:]), "[::1]:51000", "proxy_v2", []),
     "unix": (block(0x21, 0x31, b"/run/app.sock".ljust(216, b"\0")), None, None, []),
     "local": (block(0x20, 0x11, ENDS4), None, None, []),
-    "long": (block(0x21, 0x11, ENDS4 + b"\xe0\xf0\x00" + b"x" * 0xf000), "192.0.2.10:51000", "proxy_v2", []),
+    "long": (block(0x21, 0x11, ENDS4 + b"\xe0\xf0\x00" + b"x" * 0xF000), "192.0.2.10:51000", "proxy_v2", []),
 }
 
 

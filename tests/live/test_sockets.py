@@ -36,8 +36,9 @@ GET = b"GET %s HTTP/1.1\r\nHost: h\r\n\r\n"
 class Server:
     """``serve(socket)`` in a thread for each connection, in this process (which the collector traces as well)."""
 
-    def __init__(self, serve: Callable[[socket.socket], None],
-                 accept: Callable[[socket.socket], socket.socket] | None = None) -> None:
+    def __init__(
+        self, serve: Callable[[socket.socket], None], accept: Callable[[socket.socket], socket.socket] | None = None
+    ) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=512)
         self.port = self._listener.getsockname()[1]
         self._serve, self._accept = serve, accept or (lambda listener: listener.accept()[0])
@@ -110,8 +111,11 @@ def test_bytes_thrown_away_are_never_the_memory_of_the_buffer(collector: Collect
             head += sock.recv(1)
         old, left = bytearray(b"OLD-MEMORY" * 10), 20
         while left:
-            left -= (sock.recv_into(old, left, socket.MSG_TRUNC) if how == "recv"
-                     else sock.recvmsg_into([memoryview(old)[:left]], 0, socket.MSG_TRUNC)[0])
+            left -= (
+                sock.recv_into(old, left, socket.MSG_TRUNC)
+                if how == "recv"
+                else sock.recvmsg_into([memoryview(old)[:left]], 0, socket.MSG_TRUNC)[0]
+            )
         sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
 
     server, path = Server(serve), f"/thrown/{how}"
@@ -120,7 +124,8 @@ def test_bytes_thrown_away_are_never_the_memory_of_the_buffer(collector: Collect
     records = collector.wait_records(path, 2)
     server.close()
     assert [(r["requestPayload"], r["requestSize"], r["mark"]) for r in of(records, "1")] == [
-        ("", "20", ["request_body_cut:20"])]
+        ("", "20", ["request_body_cut:20"])
+    ]
     assert [(r["requestPayload"], r["mark"]) for r in of(records, "2")] == [("REAL-BODY-0123456789", [])]
 
 
@@ -215,6 +220,7 @@ def test_half_closed_and_reset_connections_end_once(collector: Collector, echoin
 
 def test_two_threads_on_one_connection_never_make_a_wrong_pair(collector: Collector) -> None:
     """Two readers at once: what each got is known, in which order is not."""
+
     def serve(sock: socket.socket) -> None:
         lock = threading.Lock()
 
@@ -248,11 +254,18 @@ def test_two_threads_on_one_connection_never_make_a_wrong_pair(collector: Collec
 # ---- beginnings ----
 
 
-@pytest.mark.parametrize("buffers", [
-    [b"GET", b" /pieces/get HTTP/1.1\r\n", b"Host: x\r\n", b"\r\n"], [b"", b"", b"G", b"ET /pieces/empty HTTP/1.1\r\n\r\n"],
-    [b"\r\n", b"GET /pieces/crlf HTTP/1.1\r\nHost: x\r\n\r\n"], [b"P /pieces/one HTTP/1.1\r\n\r\n"],
-    [b"ABCDEFGHIJ", b"KLMNOPQRST", b" /pieces/twenty HTTP/1.1\r\n\r\n"],
-    [bytes([b]) for b in b"BASELINE-CONTROL /pieces/bytes HTTP/1.1\r\n\r\n"]], ids=range(6))
+@pytest.mark.parametrize(
+    "buffers",
+    [
+        [b"GET", b" /pieces/get HTTP/1.1\r\n", b"Host: x\r\n", b"\r\n"],
+        [b"", b"", b"G", b"ET /pieces/empty HTTP/1.1\r\n\r\n"],
+        [b"\r\n", b"GET /pieces/crlf HTTP/1.1\r\nHost: x\r\n\r\n"],
+        [b"P /pieces/one HTTP/1.1\r\n\r\n"],
+        [b"ABCDEFGHIJ", b"KLMNOPQRST", b" /pieces/twenty HTTP/1.1\r\n\r\n"],
+        [bytes([b]) for b in b"BASELINE-CONTROL /pieces/bytes HTTP/1.1\r\n\r\n"],
+    ],
+    ids=range(6),
+)
 def test_recognised_by_the_first_bytes_of_the_call(collector: Collector, echoing: Server, buffers: list[bytes]) -> None:
     path = re.findall(r"/pieces/\w+", b"".join(buffers).decode())[0]
     with echoing.connect() as sock:
@@ -286,7 +299,9 @@ def test_addresses_without_asking_for_them(collector: Collector) -> None:
 def test_the_name_is_the_process_s_also_after_exec(collector: Collector, tmp_path: Path) -> None:
     """A connection that survives exec, and a thread with a name of its own."""
     second = tmp_path / "after-exec"
-    second.write_text(f"#!{sys.executable}\n" + textwrap.dedent("""
+    second.write_text(
+        f"#!{sys.executable}\n"
+        + textwrap.dedent("""
         import os, sys
         while True:
             head = b""
@@ -296,7 +311,8 @@ def test_the_name_is_the_process_s_also_after_exec(collector: Collector, tmp_pat
                     sys.exit()
                 head += piece
             os.write(1, b"HTTP/1.1 200 OK\\r\\nContent-Length: 2\\r\\n\\r\\nok")
-    """))
+    """)
+    )
     os.chmod(second, 0o755)
     first = textwrap.dedent(f"""
         import ctypes, os, socket, threading
@@ -325,7 +341,9 @@ def test_the_name_is_the_process_s_also_after_exec(collector: Collector, tmp_pat
     finally:
         server.close()
     assert [(r["path"], r["process_name"], r["process_id"]) for r in sorted(records, key=lambda r: str(r["path"]))] == [
-        ("/exec/1", before, str(server.process.pid)), ("/exec/2", "after-exec", str(server.process.pid))]
+        ("/exec/1", before, str(server.process.pid)),
+        ("/exec/2", "after-exec", str(server.process.pid)),
+    ]
     assert not [r for r in records if r["mark"]]
 
 
@@ -405,8 +423,9 @@ def test_sockets_of_killed_processes_leave_no_entry(collector: Collector, tmp_pa
 # ---- neighbours ----
 
 
-def test_reading_logs_full_of_request_lines_costs_and_drops_nothing(collector: Collector, echoing: Server,
-                                                                    tmp_path: Path) -> None:
+def test_reading_logs_full_of_request_lines_costs_and_drops_nothing(
+    collector: Collector, echoing: Server, tmp_path: Path
+) -> None:
     log = tmp_path / "log"
     log.write_bytes(b"".join(b"GET /from/a/log/%d HTTP/1.1\r\nHost: h\r\n\r\n" % n for n in range(400_000)))
     before = collector.metric("collector_events_total")
@@ -488,10 +507,13 @@ def test_mptcp_sockets_are_known_by_their_socket_too(collector: Collector) -> No
 
 def test_32_bit_programs_are_named(collector: Collector, tmp_path: Path) -> None:
     """Their system calls have other numbers and are not captured."""
-    code = bytes.fromhex("b814000000cd80" "b80100000031dbcd80")  # getpid(); exit(0)
+    code = bytes.fromhex("b814000000cd80b80100000031dbcd80")  # getpid(); exit(0)
     base = 0x08048000
-    header = b"\x7fELF\x01\x01\x01" + bytes(9) + struct.pack(
-        "<HHIIIIIHHHHHH", 2, 3, 1, base + 0x54, 0x34, 0, 0, 0x34, 0x20, 1, 0, 0, 0)
+    header = (
+        b"\x7fELF\x01\x01\x01"
+        + bytes(9)
+        + struct.pack("<HHIIIIIHHHHHH", 2, 3, 1, base + 0x54, 0x34, 0, 0, 0x34, 0x20, 1, 0, 0, 0)
+    )
     size = 0x54 + len(code)
     program = tmp_path / "thirty-two"
     program.write_bytes(header + struct.pack("<IIIIIIII", 1, 0, base, base, size, size, 5, 0x1000) + code)

@@ -57,14 +57,14 @@ class Message:
     version: bytes
     fields: Fields
     body: bytes
-    head: bytes         # on the wire
-    payload: bytes      # the body on the wire, chunks and trailers included
+    head: bytes  # on the wire
+    payload: bytes  # the body on the wire, chunks and trailers included
     method: bytes = b""
     target: bytes = b""
     status: int = 0
     reason: bytes = b""
-    interim: bytes = b""        # before a response: its 1xx responses
-    until_close: bool = False   # the connection's end is the response's end
+    interim: bytes = b""  # before a response: its 1xx responses
+    until_close: bool = False  # the connection's end is the response's end
 
     @property
     def wire(self) -> bytes:
@@ -77,9 +77,9 @@ class Exchange:
 
     request: Message
     response: Message
-    expects: bool       # the body waits for a 1xx response, if there is one
-    early: bool         # the response goes while the request's body is outstanding
-    ahead: int          # requests that go, pipelined, before this response
+    expects: bool  # the body waits for a 1xx response, if there is one
+    early: bool  # the response goes while the request's body is outstanding
+    ahead: int  # requests that go, pipelined, before this response
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Dialogue:
     """A whole connection."""
 
     exchanges: tuple[Exchange, ...]
-    events: tuple[tuple[bool, bytes], ...]      # (request?, bytes), in order
+    events: tuple[tuple[bool, bytes], ...]  # (request?, bytes), in order
 
     def play(self, role: int = abi.SERVER, **settings: Any) -> Conversation:
         """Through the collector's pipeline, to the connection's end."""
@@ -95,7 +95,7 @@ class Dialogue:
         for request, data in self.events:
             (c.request if request else c.response)(data)
         if role == abi.CLIENT and self.exchanges[-1].response.until_close:
-            c.eof(1 - c.requests)       # a client has to read the end to know that it has all
+            c.eof(1 - c.requests)  # a client has to read the end to know that it has all
         return c.close()
 
 
@@ -103,21 +103,74 @@ class Dialogue:
 
 TCHAR = "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 # They say where a message ends, or what comes after it; or the collector looks at them: made on purpose, not by chance
-MEANINGFUL = frozenset((b"host", b"content-length", b"transfer-encoding", b"connection", b"proxy-connection", b"upgrade",
-                        b"expect", b"content-type", b"content-encoding"))
+MEANINGFUL = frozenset(
+    (
+        b"host",
+        b"content-length",
+        b"transfer-encoding",
+        b"connection",
+        b"proxy-connection",
+        b"upgrade",
+        b"expect",
+        b"content-type",
+        b"content-encoding",
+    )
+)
 # httptools (llhttp) refuses all other methods
-KNOWN_METHODS = (b"GET", b"POST", b"PUT", b"DELETE", b"PATCH", b"OPTIONS", b"TRACE", b"PROPFIND", b"MKCOL", b"REPORT",
-                 b"M-SEARCH", b"PURGE", b"QUERY", b"HEAD", b"HEAD")
+KNOWN_METHODS = (
+    b"GET",
+    b"POST",
+    b"PUT",
+    b"DELETE",
+    b"PATCH",
+    b"OPTIONS",
+    b"TRACE",
+    b"PROPFIND",
+    b"MKCOL",
+    b"REPORT",
+    b"M-SEARCH",
+    b"PURGE",
+    b"QUERY",
+    b"HEAD",
+    b"HEAD",
+)
 # Lower case is another method (RFC 9110 section 9.1): "head" has a body
-METHODS = st.one_of(st.sampled_from(KNOWN_METHODS), st.sampled_from(KNOWN_METHODS),
-                    st.sampled_from([b"get", b"head", b"Head", b"HEADS", b"HEA", b"connect", b"!#$%&'*+-.^_`|~", b"0"]),
-                    st.text(TCHAR, min_size=1, max_size=20).map(str.encode)).filter(lambda m: m != b"CONNECT")
+METHODS = st.one_of(
+    st.sampled_from(KNOWN_METHODS),
+    st.sampled_from(KNOWN_METHODS),
+    st.sampled_from([b"get", b"head", b"Head", b"HEADS", b"HEA", b"connect", b"!#$%&'*+-.^_`|~", b"0"]),
+    st.text(TCHAR, min_size=1, max_size=20).map(str.encode),
+).filter(lambda m: m != b"CONNECT")
 NAMES = st.one_of(
     # few, so that they repeat, in several cases; lengths around eight, for names are compared eight bytes at a time
-    st.sampled_from([b"X-A", b"x-a", b"X-a", b"Cookie", b"cookie", b"Set-Cookie", b"SET-COOKIE", b"Accept", b"accept",
-                     b"Via", b"X-Seven", b"x-SEVEN", b"X-Eight8", b"x-eight8", b"X-Nine-99", b"x-nine-99", b"A^b",
-                     b"A~b", b"Accept-Encoding", b"X-Forwarded-For-1", b"x-forwarded-for-1", b"X-Forwarded-For-2"]),
-    st.text(TCHAR, min_size=1, max_size=24).map(str.encode).filter(lambda n: n.lower() not in MEANINGFUL))
+    st.sampled_from(
+        [
+            b"X-A",
+            b"x-a",
+            b"X-a",
+            b"Cookie",
+            b"cookie",
+            b"Set-Cookie",
+            b"SET-COOKIE",
+            b"Accept",
+            b"accept",
+            b"Via",
+            b"X-Seven",
+            b"x-SEVEN",
+            b"X-Eight8",
+            b"x-eight8",
+            b"X-Nine-99",
+            b"x-nine-99",
+            b"A^b",
+            b"A~b",
+            b"Accept-Encoding",
+            b"X-Forwarded-For-1",
+            b"x-forwarded-for-1",
+            b"X-Forwarded-For-2",
+        ]
+    ),
+    st.text(TCHAR, min_size=1, max_size=24).map(str.encode).filter(lambda n: n.lower() not in MEANINGFUL),
+)
 BLANKS = st.sampled_from([b"", b" ", b" ", b"  ", b"\t", b" \t "])
 
 
@@ -128,23 +181,55 @@ def _legal(data: bytes) -> bytes:
 
 UNICODE = "Zo\u00eb \u6f22\u5b57 \U0001f600".encode()
 VALUES = st.one_of(
-    st.sampled_from([b"", b"x", b'"', b"\\", b'a "quoted \\" string", b', b"a\tb \t c", UNICODE, b"\xe9t\xe9", b"\xc3",
-                     b"\x80\xff", b"{\"a\":[1]}", b"a;b=c, d", b"a=1; b=2", b":", b": :", b"chunked", b"close",
-                     b"HTTP/1.1 200 OK", b"<\">", b"\\u0041\\n"]),
+    st.sampled_from(
+        [
+            b"",
+            b"x",
+            b'"',
+            b"\\",
+            b'a "quoted \\" string", b',
+            b"a\tb \t c",
+            UNICODE,
+            b"\xe9t\xe9",
+            b"\xc3",
+            b"\x80\xff",
+            b'{"a":[1]}',
+            b"a;b=c, d",
+            b"a=1; b=2",
+            b":",
+            b": :",
+            b"chunked",
+            b"close",
+            b"HTTP/1.1 200 OK",
+            b'<">',
+            b"\\u0041\\n",
+        ]
+    ),
     st.binary(max_size=40).map(_legal),
-    st.tuples(st.binary(min_size=1, max_size=6).map(_legal), st.integers(1, 60)).map(lambda v: (v[0] * v[1]).strip(b" \t")))
+    st.tuples(st.binary(min_size=1, max_size=6).map(_legal), st.integers(1, 60)).map(lambda v: (v[0] * v[1]).strip(b" \t")),
+)
 LINES = st.lists(st.tuples(NAMES, BLANKS, VALUES, BLANKS), max_size=7)
 
 _PCHARS = "abcXYZ019-._~!$&'()*+,;=:@/"
 # The last ones are no URI characters, but browsers and curl send them as they are; both oracles take them
-_PATHS = st.lists(st.one_of(st.text(_PCHARS, max_size=12), st.sampled_from(
-    ["%20", "%2F", "%c3%A9", "%00", "%", "//", "/../", "\"", "\\", "{id}", "|", "[0]", "a" * 200])), max_size=6).map("".join)
+_PATHS = st.lists(
+    st.one_of(
+        st.text(_PCHARS, max_size=12),
+        st.sampled_from(["%20", "%2F", "%c3%A9", "%00", "%", "//", "/../", '"', "\\", "{id}", "|", "[0]", "a" * 200]),
+    ),
+    max_size=6,
+).map("".join)
 _QUERIES = st.one_of(st.just(""), st.just("?"), _PATHS.map(lambda q: "?" + q), st.just("?a=1&a=2&b=%3D??/:@"))
 _AUTHORITIES = st.sampled_from(["a.example", "A.Example:8080", "127.0.0.1:80", "[::1]:443", "[2001:db8::1]", "x"])
 TARGETS = st.one_of(
     st.tuples(_PATHS, _QUERIES).map(lambda t: ("/" + t[0] + t[1]).encode()),
-    st.tuples(st.sampled_from(["http", "HTTP", "https"]), _AUTHORITIES,
-              st.one_of(st.just(""), _PATHS.map(lambda p: "/" + p)), _QUERIES).map(lambda t: f"{t[0]}://{t[1]}{t[2]}{t[3]}".encode()))
+    st.tuples(
+        st.sampled_from(["http", "HTTP", "https"]),
+        _AUTHORITIES,
+        st.one_of(st.just(""), _PATHS.map(lambda p: "/" + p)),
+        _QUERIES,
+    ).map(lambda t: f"{t[0]}://{t[1]}{t[2]}{t[3]}".encode()),
+)
 
 
 def _line(name: bytes, before: bytes, value: bytes, after: bytes) -> bytes:
@@ -154,9 +239,26 @@ def _line(name: bytes, before: bytes, value: bytes, after: bytes) -> bytes:
 # ---- bodies ------------------------------------------------------------------------------------------------------
 
 BODIES = st.one_of(
-    st.sampled_from([b"", b"x", b'{"a":1}', b"GET /forged HTTP/1.1\r\nHost: x\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\n", b"\r\n",
-                     b"0\r\n\r\n", b"\r\n\r\n", UNICODE, b"\xff\x00", b"\n" * 40, b"y" * 20_000, b"\\\"" * 300]),
-    st.text(max_size=60).map(lambda t: t.encode("utf-8", "replace")), st.binary(max_size=60))
+    st.sampled_from(
+        [
+            b"",
+            b"x",
+            b'{"a":1}',
+            b"GET /forged HTTP/1.1\r\nHost: x\r\n\r\n",
+            b"HTTP/1.1 200 OK\r\n\r\n",
+            b"\r\n",
+            b"0\r\n\r\n",
+            b"\r\n\r\n",
+            UNICODE,
+            b"\xff\x00",
+            b"\n" * 40,
+            b"y" * 20_000,
+            b'\\"' * 300,
+        ]
+    ),
+    st.text(max_size=60).map(lambda t: t.encode("utf-8", "replace")),
+    st.binary(max_size=60),
+)
 EXTENSIONS = st.sampled_from([b"", b"", b"", b";a", b";a=b", b';a="b;c=\\"d"', b';a=b;c;d=""', b';a="' + b"e" * 100 + b'"'])
 
 
@@ -171,7 +273,7 @@ def chunks(draw: Any, body: bytes, blanks: bytes = b"") -> bytes:
             out += _size(draw, end - start, blanks) + body[start:end] + b"\r\n"
     out += _size(draw, 0, blanks)
     for line in draw(st.lists(st.tuples(NAMES, BLANKS, VALUES, BLANKS), max_size=2)):
-        out += _line(*line)     # trailers
+        out += _line(*line)  # trailers
     return out + b"\r\n"
 
 
@@ -183,16 +285,30 @@ def _size(draw: Any, n: int, blanks: bytes) -> bytes:
     return digits + extension + b"\r\n"
 
 
-CONTENT_TYPES = st.sampled_from([
-    b"", b"", b"text/plain", b"text/html; charset=UTF-8", b"application/json", b"Application/JSON",
-    b"application/json; charset=utf-8", b"application/problem+json", b"image/svg+xml", b"application/x-www-form-urlencoded",
-    b"image/png", b"Application/Octet-Stream"])
+CONTENT_TYPES = st.sampled_from(
+    [
+        b"",
+        b"",
+        b"text/plain",
+        b"text/html; charset=UTF-8",
+        b"application/json",
+        b"Application/JSON",
+        b"application/json; charset=utf-8",
+        b"application/problem+json",
+        b"image/svg+xml",
+        b"application/x-www-form-urlencoded",
+        b"image/png",
+        b"Application/Octet-Stream",
+    ]
+)
 
 
 # ---- messages ----------------------------------------------------------------------------------------------------
 
-def _shuffled(draw: Any, lines: list[tuple[bytes, bytes, bytes, bytes]], special: list[tuple[bytes, bytes]]
-              ) -> tuple[Fields, bytes]:
+
+def _shuffled(
+    draw: Any, lines: list[tuple[bytes, bytes, bytes, bytes]], special: list[tuple[bytes, bytes]]
+) -> tuple[Fields, bytes]:
     """Fields that mean something go anywhere between the others."""
     for name, value in special:
         place = draw(st.integers(0, len(lines)))
@@ -205,8 +321,10 @@ def _length(draw: Any, n: int) -> tuple[bytes, bytes]:
 
 
 def _chunked(draw: Any) -> tuple[bytes, bytes]:
-    return (draw(st.sampled_from([b"Transfer-Encoding", b"TRANSFER-ENCODING"])),
-            draw(st.sampled_from([b"chunked", b"chunked", b"Chunked"])))
+    return (
+        draw(st.sampled_from([b"Transfer-Encoding", b"TRANSFER-ENCODING"])),
+        draw(st.sampled_from([b"chunked", b"chunked", b"Chunked"])),
+    )
 
 
 @st.composite
@@ -222,8 +340,12 @@ def requests(draw: Any, last: bool, blanks: bytes = b"") -> Message:
     if version == b"HTTP/1.1" or draw(st.booleans()):
         # exactly one; it may be empty, but repeats the authority of an absolute target (RFC 9112 section 3.2)
         authority = target.partition(b"://")[2].partition(b"/")[0].partition(b"?")[0]
-        special.append((draw(st.sampled_from([b"Host", b"host", b"HOST"])),
-                        authority or draw(st.sampled_from([b"a.example:80", b"", b"[::1]"]))))
+        special.append(
+            (
+                draw(st.sampled_from([b"Host", b"host", b"HOST"])),
+                authority or draw(st.sampled_from([b"a.example:80", b"", b"[::1]"])),
+            )
+        )
     body, payload = b"", b""
     framing = draw(st.sampled_from(["none", "none", "length", "chunked"]))
     if method != b"CONNECT" and framing != "none":
@@ -246,13 +368,21 @@ def requests(draw: Any, last: bool, blanks: bytes = b"") -> Message:
     fields, lines = _shuffled(draw, draw(LINES), special)
     # an empty line before a request is to be skipped (RFC 9112 section 2.2)
     empty = b"\r\n" if draw(st.integers(0, 9)) == 9 else b""
-    return Message(version=version, fields=fields, body=body, payload=payload, method=method, target=target,
-                   head=empty + method + b" " + target + b" " + version + b"\r\n" + lines + b"\r\n")
+    return Message(
+        version=version,
+        fields=fields,
+        body=body,
+        payload=payload,
+        method=method,
+        target=target,
+        head=empty + method + b" " + target + b" " + version + b"\r\n" + lines + b"\r\n",
+    )
 
 
 REASONS = st.one_of(
     st.sampled_from([b"", b"OK", b"Not Found", b" two  blanks", b"\ttab", b'"\\"', b"\xe9t\xe9", UNICODE, b"x" * 70]),
-    st.binary(max_size=20).map(_legal))
+    st.binary(max_size=20).map(_legal),
+)
 STATUSES = st.one_of(st.sampled_from([200, 200, 204, 304, 304, 404, 500]), st.integers(200, 599))
 
 
@@ -265,13 +395,13 @@ def responses(draw: Any, to: Message, last: bool, blanks: bytes = b"") -> Messag
     body, payload, interim = b"", b"", b""
     framing = draw(st.sampled_from(["length", "chunked", "close"]))
     if framing == "chunked" and b"HTTP/1.0" in (version, to.version):
-        framing = "length"      # RFC 9112 section 6.1
+        framing = "length"  # RFC 9112 section 6.1
     if framing == "close" and not last:
         framing = "length"
     if to.method == b"CONNECT" and status < 300:
-        framing = "none"        # what follows is a tunnel (RFC 9110 section 9.3.6)
+        framing = "none"  # what follows is a tunnel (RFC 9110 section 9.3.6)
     elif status == 204:
-        framing = "none"        # RFC 9110 section 8.6, RFC 9112 section 6.1
+        framing = "none"  # RFC 9110 section 8.6, RFC 9112 section 6.1
     elif to.method == b"HEAD" or status == 304:
         # the fields are those of the answer to GET, without its body (RFC 9110 sections 9.3.2 and 15.4.5)
         special += [] if framing == "close" else [_chunked(draw) if framing == "chunked" else _length(draw, 5)]
@@ -299,9 +429,17 @@ def responses(draw: Any, to: Message, last: bool, blanks: bytes = b"") -> Messag
     if to.version == b"HTTP/1.1":
         for code in draw(st.lists(st.sampled_from([100, 102, 103, 199]), max_size=2)):
             interim += b"HTTP/1.1 %d Wait\r\n" % code + b"".join(_line(*line) for line in draw(LINES)) + b"\r\n"
-    return Message(version=version, fields=fields, body=body, payload=payload, status=status, reason=reason, interim=interim,
-                   until_close=framing == "close",
-                   head=version + b" %d" % status + phrase + b"\r\n" + lines + b"\r\n")
+    return Message(
+        version=version,
+        fields=fields,
+        body=body,
+        payload=payload,
+        status=status,
+        reason=reason,
+        interim=interim,
+        until_close=framing == "close",
+        head=version + b" %d" % status + phrase + b"\r\n" + lines + b"\r\n",
+    )
 
 
 @st.composite
@@ -326,8 +464,12 @@ def _events(draw: Any, exchanges: list[Exchange]) -> list[tuple[bool, bytes]]:
         if sent <= number and (exchange.early or exchange.expects):
             answer = exchange.response.wire
             half = len(exchange.response.interim) if exchange.expects else draw(st.integers(0, len(answer)))
-            parts += [(True, exchange.request.head), (False, answer[:half]),
-                      (True, exchange.request.payload), (False, answer[half:])]
+            parts += [
+                (True, exchange.request.head),
+                (False, answer[:half]),
+                (True, exchange.request.payload),
+                (False, answer[half:]),
+            ]
             sent = number + 1
             continue
         while sent < min(number + 1 + exchange.ahead, len(exchanges)):

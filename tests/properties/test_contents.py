@@ -32,17 +32,38 @@ from tests.properties.strategies import header_text
 # They go 16, 32 or 64 bytes a step, and their last bytes a way of their own: what is right in the middle of a block
 # may be wrong at its border. So everything special is put at every place of texts shorter and longer than a few blocks.
 
-PLAIN = bytes(range(0x23, 0x5C)) + bytes(range(0x5D, 0x7F))     # nothing in here is escaped
+PLAIN = bytes(range(0x23, 0x5C)) + bytes(range(0x5D, 0x7F))  # nothing in here is escaped
 SPECIAL = [bytes([c]) for c in (*range(0x20), 0x22, 0x5C, 0x7F)]
 # the ASCII beside the specials: a comparison that is one off escapes them, or lets the specials through
 BESIDE = [bytes([c]) for c in (0x20, 0x21, 0x23, 0x5B, 0x5D, 0x7E)]
-CHARACTERS = [c.encode() for c in
-              "\u00a0\u0080\u00e9\u07ff\u0800\u20ac\ud7ff\ue000\ufeff\uffff\U00010000\U0001f600\U0010ffff"]
+CHARACTERS = [
+    c.encode() for c in "\u00a0\u0080\u00e9\u07ff\u0800\u20ac\ud7ff\ue000\ufeff\uffff\U00010000\U0001f600\U0010ffff"
+]
 # RFC 3629 section 4: lone and cut sequences, over-long forms, surrogates, beyond U+10FFFF
 MALFORMED = [
-    b"\x80", b"\xbf", b"\xc3", b"\xe2\x82", b"\xf0\x9f\x98", b"\xc0\x80", b"\xc1\xbf", b"\xe0\x80\x80", b"\xe0\x9f\xbf",
-    b"\xed\xa0\x80", b"\xed\xbf\xbf", b"\xf0\x80\x80\x80", b"\xf0\x8f\xbf\xbf", b"\xf4\x90\x80\x80", b"\xf5\x80\x80\x80",
-    b"\xf8\x88\x80\x80\x80", b"\xfe", b"\xff", b"\xc3\x22", b"\xe2\x82\x22", b"\xf0\x9f\x98\x5c", b"\xc3\xc3\xa9"]
+    b"\x80",
+    b"\xbf",
+    b"\xc3",
+    b"\xe2\x82",
+    b"\xf0\x9f\x98",
+    b"\xc0\x80",
+    b"\xc1\xbf",
+    b"\xe0\x80\x80",
+    b"\xe0\x9f\xbf",
+    b"\xed\xa0\x80",
+    b"\xed\xbf\xbf",
+    b"\xf0\x80\x80\x80",
+    b"\xf0\x8f\xbf\xbf",
+    b"\xf4\x90\x80\x80",
+    b"\xf5\x80\x80\x80",
+    b"\xf8\x88\x80\x80\x80",
+    b"\xfe",
+    b"\xff",
+    b"\xc3\x22",
+    b"\xe2\x82\x22",
+    b"\xf0\x9f\x98\x5c",
+    b"\xc3\xc3\xa9",
+]
 
 
 # DEL and U+0080 to U+009F steer terminals as the first 32 do (ECMA-48)
@@ -78,9 +99,9 @@ def plain(n: int) -> bytes:
 @pytest.mark.parametrize("piece", SPECIAL + BESIDE + CHARACTERS + MALFORMED, ids=bytes.hex)
 def test_a_piece_at_every_place(piece: bytes) -> None:
     text = plain(100)
-    for before in range(101):       # the place in the text, then what is left behind it
+    for before in range(101):  # the place in the text, then what is left behind it
         for after in (0, 1, 15, 16, 17, 31, 32, 33, 100 - before):
-            check_escape(text[:before] + piece + text[100 - after:])
+            check_escape(text[:before] + piece + text[100 - after :])
 
 
 def test_plain_text_of_every_length_is_left_as_it_is() -> None:
@@ -89,8 +110,25 @@ def test_plain_text_of_every_length_is_left_as_it_is() -> None:
         assert escape_text(text[:n]) == text[:n] and escape_text(text[:n], True) == text[:n]
 
 
-@pytest.mark.parametrize("piece", [b'"', b"\\", b"\0", b"\n", b"\r\n", b'\\"', b"\x7f", b"\xc2\x9b", b"\xc2\xa0",
-                                   *CHARACTERS[2:11:4], b"\x80", b"\xc3\xa9\"", b"\xff\\"], ids=bytes.hex)
+@pytest.mark.parametrize(
+    "piece",
+    [
+        b'"',
+        b"\\",
+        b"\0",
+        b"\n",
+        b"\r\n",
+        b'\\"',
+        b"\x7f",
+        b"\xc2\x9b",
+        b"\xc2\xa0",
+        *CHARACTERS[2:11:4],
+        b"\x80",
+        b'\xc3\xa9"',
+        b"\xff\\",
+    ],
+    ids=bytes.hex,
+)
 def test_runs_of_every_length_and_place(piece: bytes) -> None:
     text = plain(64)
     for times in range(70):
@@ -100,23 +138,44 @@ def test_runs_of_every_length_and_place(piece: bytes) -> None:
 
 def test_every_pair_of_bytes() -> None:
     for number, (a, b) in enumerate(itertools.product(range(256), repeat=2)):
-        check_escape(PLAIN[:number % 34] + bytes((a, b)) + PLAIN[:number % 3])
+        check_escape(PLAIN[: number % 34] + bytes((a, b)) + PLAIN[: number % 3])
 
 
 # The bytes at which the rules of RFC 3629 section 4 change
-EDGES = (0x00, 0x22, 0x5C, 0x7E, 0x7F, 0x80, 0x8F, 0x90, 0x9F, 0xA0, 0xBF, 0xC0, 0xC2, 0xDF, 0xE0, 0xED, 0xEF, 0xF0, 0xF4,
-         0xF5, 0xFF)
+EDGES = (
+    0x00,
+    0x22,
+    0x5C,
+    0x7E,
+    0x7F,
+    0x80,
+    0x8F,
+    0x90,
+    0x9F,
+    0xA0,
+    0xBF,
+    0xC0,
+    0xC2,
+    0xDF,
+    0xE0,
+    0xED,
+    0xEF,
+    0xF0,
+    0xF4,
+    0xF5,
+    0xFF,
+)
 
 
 def test_every_sequence_of_three_edges() -> None:
     for number, three in enumerate(itertools.product((*EDGES, 0xE1, 0xEC, 0xEE), EDGES, EDGES)):
-        check_escape(PLAIN[:number % 35] + bytes(three) + PLAIN[:number % 3])
+        check_escape(PLAIN[: number % 35] + bytes(three) + PLAIN[: number % 3])
 
 
 def test_every_sequence_of_four_edges() -> None:
     leads = (0xE0, 0xED, 0xF0, 0xF1, 0xF3, 0xF4, 0xF5)
     for number, four in enumerate(itertools.product(leads, EDGES, EDGES[4:], EDGES[4:])):
-        check_escape(PLAIN[:number % 35] + bytes(four) + PLAIN[:number % 3])
+        check_escape(PLAIN[: number % 35] + bytes(four) + PLAIN[: number % 3])
 
 
 @pytest.mark.parametrize("character", CHARACTERS[2:11:4], ids=bytes.hex)
@@ -128,13 +187,18 @@ def test_one_wrong_byte_in_foreign_text(character: bytes) -> None:
         for place in range(len(text)):
             check_escape(text[:place])
             for wrong in (b"\x80", b"\xff", b"\xc3", b"\xed\xa0\x80", b'"', b""):
-                check_escape(text[:place] + wrong + text[place + 1:])
+                check_escape(text[:place] + wrong + text[place + 1 :])
 
 
 PIECES = st.one_of(
-    st.integers(0, 70).map(plain), st.sampled_from(SPECIAL + BESIDE), st.sampled_from(CHARACTERS),
+    st.integers(0, 70).map(plain),
+    st.sampled_from(SPECIAL + BESIDE),
+    st.sampled_from(CHARACTERS),
     st.tuples(st.sampled_from(SPECIAL + CHARACTERS), st.integers(1, 40)).map(lambda p: p[0] * p[1]),
-    st.text(max_size=20).map(lambda t: t.encode("utf-8", "replace")), st.sampled_from(MALFORMED), st.binary(max_size=20))
+    st.text(max_size=20).map(lambda t: t.encode("utf-8", "replace")),
+    st.sampled_from(MALFORMED),
+    st.binary(max_size=20),
+)
 
 
 @pytest.mark.parametrize("piece", ["\x7f", "\u0080", "\u009b", "\u009f"], ids=ascii)
@@ -150,11 +214,16 @@ def test_no_string_of_a_record_holds_a_control_character() -> None:
     odd = bytes(range(0x7F, 0xA0)) + "".join(map(chr, range(0x7F, 0xA0))).encode()
     c = Conversation(opened=False)
     c.feed(abi.pack_process(c.conn[1], b"n\x9b\x7f\xc2\x9b", ts_ns=c.now))
-    c.feed(abi.pack_open(c.conn, ts_ns=c.now, role=abi.SERVER, start=abi.SEEN, local=("10.0.0.1", 80),
-                         remote=("10.0.0.2", 40000)))
+    c.feed(
+        abi.pack_open(
+            c.conn, ts_ns=c.now, role=abi.SERVER, start=abi.SEEN, local=("10.0.0.1", 80), remote=("10.0.0.2", 40000)
+        )
+    )
     body = odd[33:]
-    c.request(b"POST /" + odd + b" HTTP/1.1\r\nHost: h\x7f\r\nX-" + odd + b": v\r\nX: a" + odd + b"\r\nX-Plain: a\x7fb\r\n"
-              b"Content-Length: %d\r\n\r\n" % len(body) + body)
+    c.request(
+        b"POST /" + odd + b" HTTP/1.1\r\nHost: h\x7f\r\nX-" + odd + b": v\r\nX: a" + odd + b"\r\nX-Plain: a\x7fb\r\n"
+        b"Content-Length: %d\r\n\r\n" % len(body) + body
+    )
     c.response(b"HTTP/1.1 200 O" + odd + b"\r\nX: a\x7f\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
     batch = c.close().pipe.take()
     assert batch is not None and isinstance(batch[0], bytes)
@@ -163,7 +232,7 @@ def test_no_string_of_a_record_holds_a_control_character() -> None:
     assert record["path"] == "/" + header_text(odd) and record["requestPayload"] == body.decode()
     assert record["response"]["X"] == "a\x7f" and record["request"]["X-Plain"] == "a\x7fb"
     assert record["process_name"] == "n\x9b\x7f\x9b" and record["status"] == "200 O" + header_text(odd)
-    for text in (record["requestHeaders"], record["responseHeaders"]):      # nor does what is JSON inside JSON
+    for text in (record["requestHeaders"], record["responseHeaders"]):  # nor does what is JSON inside JSON
         assert all(not 0x7F <= ord(char) < 0xA0 for char in text)
 
 
@@ -177,8 +246,9 @@ def test_any_bytes_escaped_come_back(data: bytes) -> None:
 
 # ---- bodies ------------------------------------------------------------------------------------------------------
 
+
 def gzipped(data: bytes, level: int = 9) -> bytes:
-    return gzip.compress(data, level, mtime=0)      # with the time in it the same example would differ between runs
+    return gzip.compress(data, level, mtime=0)  # with the time in it the same example would differ between runs
 
 
 def raw_deflate(data: bytes) -> bytes:
@@ -190,8 +260,12 @@ def zstd_stream(data: bytes) -> bytes:
     """As a server writes it that does not know the size beforehand: no size in the frame, several blocks."""
     engine = zstandard.ZstdCompressor(write_checksum=True).compressobj()
     half = len(data) // 2
-    return (engine.compress(data[:half]) + engine.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK) + engine.compress(data[half:])
-            + engine.flush())
+    return (
+        engine.compress(data[:half])
+        + engine.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK)
+        + engine.compress(data[half:])
+        + engine.flush()
+    )
 
 
 def members(data: bytes) -> bytes:
@@ -199,14 +273,22 @@ def members(data: bytes) -> bytes:
 
 
 CODERS: list[tuple[str, Callable[[bytes], bytes]]] = [
-    ("gzip", gzipped), ("x-gzip", members), ("deflate", zlib.compress), ("deflate", raw_deflate),
-    ("br", lambda d: brotli.compress(d, quality=5)), ("zstd", zstandard.compress), ("zstd", zstd_stream)]
+    ("gzip", gzipped),
+    ("x-gzip", members),
+    ("deflate", zlib.compress),
+    ("deflate", raw_deflate),
+    ("br", lambda d: brotli.compress(d, quality=5)),
+    ("zstd", zstandard.compress),
+    ("zstd", zstd_stream),
+]
 # nobody packs twice with br or zstd but those who want to keep a decoder busy: see test_chains_that_nobody_sends
 CHAINS = st.lists(st.sampled_from(CODERS), min_size=1, max_size=2).filter(
-    lambda chain: [name for name, _ in chain] not in (["br", "br"], ["zstd", "zstd"]))
+    lambda chain: [name for name, _ in chain] not in (["br", "br"], ["zstd", "zstd"])
+)
 SIDES = st.sampled_from(["request", "response"])
-TEXTS = st.one_of(st.text(max_size=80), st.tuples(st.text(min_size=1, max_size=6), st.integers(1, 200)).map(
-    lambda t: t[0] * t[1])).map(lambda t: t.encode("utf-8", "replace"))
+TEXTS = st.one_of(
+    st.text(max_size=80), st.tuples(st.text(min_size=1, max_size=6), st.integers(1, 200)).map(lambda t: t[0] * t[1])
+).map(lambda t: t.encode("utf-8", "replace"))
 DATA = st.one_of(TEXTS, st.binary(max_size=200))
 
 
@@ -228,7 +310,7 @@ def record_of(side: str, body: bytes, *fields: str, announced: int | None = None
         c.request((request + "\r\n").encode()).response((response + lines + "\r\n").encode() + body)
     (record,) = c.close().records()
     assert c.counters()["callback_errors"] == 0
-    assert c.counters()["records_marked"] == (record["mark"] != [])     # whoever found the mark
+    assert c.counters()["records_marked"] == (record["mark"] != [])  # whoever found the mark
     return record
 
 
@@ -304,30 +386,68 @@ def gzip_with_everything(data: bytes) -> bytes:
     return head + raw_deflate(data) + zlib.crc32(data).to_bytes(4, "little") + len(data).to_bytes(4, "little")
 
 
-SKIPPABLE = b"\x50\x2a\x4d\x18\x04\x00\x00\x00user"        # RFC 8878 section 3.1.2; pzstd writes them
+SKIPPABLE = b"\x50\x2a\x4d\x18\x04\x00\x00\x00user"  # RFC 8878 section 3.1.2; pzstd writes them
 
 
-@pytest.mark.parametrize(("coding", "body"), [
-    ("gzip", gzip_with_everything(b"text")),
-    ("gzip", gzipped(b"text", 0)), ("deflate", zlib.compress(b"text", 0)),
-    ("zstd", zstandard.compress(b"te") + zstandard.compress(b"xt")),
-    ("zstd", SKIPPABLE + zstandard.compress(b"text")), ("zstd", zstandard.compress(b"text") + SKIPPABLE),
-    ("zstd", zstandard.compress(b"") + zstandard.compress(b"text")),
-    ("br", brotli.compress(b"text", lgwin=24)), ("br", brotli.compress(b"text", quality=0, lgwin=10))])
+@pytest.mark.parametrize(
+    ("coding", "body"),
+    [
+        ("gzip", gzip_with_everything(b"text")),
+        ("gzip", gzipped(b"text", 0)),
+        ("deflate", zlib.compress(b"text", 0)),
+        ("zstd", zstandard.compress(b"te") + zstandard.compress(b"xt")),
+        ("zstd", SKIPPABLE + zstandard.compress(b"text")),
+        ("zstd", zstandard.compress(b"text") + SKIPPABLE),
+        ("zstd", zstandard.compress(b"") + zstandard.compress(b"text")),
+        ("br", brotli.compress(b"text", lgwin=24)),
+        ("br", brotli.compress(b"text", quality=0, lgwin=10)),
+    ],
+)
 def test_every_form_of_a_coding(coding: str, body: bytes) -> None:
     record = record_of("response", body, f"Content-Encoding: {coding}")
     assert (record["responsePayload"], record["mark"]) == ("text", [])
 
 
-CHARSETS = ["ISO-8859-1", "iso-8859-15", "latin1", "windows-1252", "windows-1251", "cp437", "KOI8-R", "UTF-16", "utf-16le",
-            "UTF-16BE", "utf-32", "gb2312", "gbk", "GB18030", "Big5", "big5-hkscs", "euc-jp", "euc-kr", "Shift_JIS", "sjis",
-            "iso-2022-jp", "iso-2022-kr", "ks_c_5601-1987", "tis-620", "macintosh"]
-PARAMETERS = st.sampled_from(["; charset={}", ";charset={}", '; charset="{}"', "; CHARSET={}",
-                              "; format=flowed; charset={}; x=y"])
+CHARSETS = [
+    "ISO-8859-1",
+    "iso-8859-15",
+    "latin1",
+    "windows-1252",
+    "windows-1251",
+    "cp437",
+    "KOI8-R",
+    "UTF-16",
+    "utf-16le",
+    "UTF-16BE",
+    "utf-32",
+    "gb2312",
+    "gbk",
+    "GB18030",
+    "Big5",
+    "big5-hkscs",
+    "euc-jp",
+    "euc-kr",
+    "Shift_JIS",
+    "sjis",
+    "iso-2022-jp",
+    "iso-2022-kr",
+    "ks_c_5601-1987",
+    "tis-620",
+    "macintosh",
+]
+PARAMETERS = st.sampled_from(
+    ["; charset={}", ";charset={}", '; charset="{}"', "; CHARSET={}", "; format=flowed; charset={}; x=y"]
+)
 
 
-WORDS = ["Zo\u00eb", "\u041f\u0440\u0438\u0432\u0435\u0442 \u20ac", "\u6f22\u5b57\u4eee\u540d", "\ud55c\uae00",
-         "\u0e44\u0e17\u0e22", "\U0001f600"]
+WORDS = [
+    "Zo\u00eb",
+    "\u041f\u0440\u0438\u0432\u0435\u0442 \u20ac",
+    "\u6f22\u5b57\u4eee\u540d",
+    "\ud55c\uae00",
+    "\u0e44\u0e17\u0e22",
+    "\U0001f600",
+]
 
 
 def charset_text(data: bytes, charset: str) -> str | None:
@@ -345,10 +465,17 @@ def charset_text(data: bytes, charset: str) -> str | None:
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.one_of(st.text(max_size=30), st.sampled_from(WORDS)), st.one_of(st.none(), st.binary(max_size=30)),
-       st.sampled_from(CHARSETS), PARAMETERS, st.lists(st.sampled_from(CODERS), max_size=1), SIDES)
+@given(
+    st.one_of(st.text(max_size=30), st.sampled_from(WORDS)),
+    st.one_of(st.none(), st.binary(max_size=30)),
+    st.sampled_from(CHARSETS),
+    PARAMETERS,
+    st.lists(st.sampled_from(CODERS), max_size=1),
+    SIDES,
+)
 def test_charsets_are_undone_or_the_wire_is_shown(
-        text: str, noise: bytes | None, charset: str, parameter: str, chain: list, side: str) -> None:
+    text: str, noise: bytes | None, charset: str, parameter: str, chain: list, side: str
+) -> None:
     plain = text.encode(charset, "replace") if noise is None else noise
     body, coding = coded(plain, chain)
     record = record_of(side, body, "Content-Type: text/plain" + parameter.format(charset), f"Content-Encoding: {coding}")
@@ -369,11 +496,22 @@ def test_other_charsets_are_taken_for_utf_8(charset: str) -> None:
         assert ("responsePayloadEncoding" in record) == (not is_text(data))
 
 
-@pytest.mark.parametrize(("kind", "encoding"), [
-    ('x/y; name="a; charset=utf-16le"', "utf-8"), ('x/y; name="\\\\"; charset=utf-16le', "utf-16le"),
-    ('x/y; name="\\"; charset=utf-16be"; charset=utf-16le', "utf-16le"), ('x/y; name="; charset=utf-16le', "utf-8"),
-    ('x/y; name="\\', "utf-8"), ("x/y;;charset=utf-16le", "utf-16le"), ("x/y; charset=utf-16le;", "utf-16le"),
-    ("x/y; xcharset=utf-16le", "utf-8"), ("x/y; charset=cp437", "cp437"), ("x/y; charset", "utf-8"), ("x/y;", "utf-8")])
+@pytest.mark.parametrize(
+    ("kind", "encoding"),
+    [
+        ('x/y; name="a; charset=utf-16le"', "utf-8"),
+        ('x/y; name="\\\\"; charset=utf-16le', "utf-16le"),
+        ('x/y; name="\\"; charset=utf-16be"; charset=utf-16le', "utf-16le"),
+        ('x/y; name="; charset=utf-16le', "utf-8"),
+        ('x/y; name="\\', "utf-8"),
+        ("x/y;;charset=utf-16le", "utf-16le"),
+        ("x/y; charset=utf-16le;", "utf-16le"),
+        ("x/y; xcharset=utf-16le", "utf-8"),
+        ("x/y; charset=cp437", "cp437"),
+        ("x/y; charset", "utf-8"),
+        ("x/y;", "utf-8"),
+    ],
+)
 def test_where_a_content_type_names_its_charset(kind: str, encoding: str) -> None:
     """A quoted string that only looks like a parameter would turn text into other text."""
     record = record_of("response", "hi there \u00e9".encode(encoding), f"Content-Type: {kind}")
@@ -413,7 +551,7 @@ def test_a_coded_body_cut_anywhere_is_kept_and_says_so(data: bytes, chain: list,
     # whole, but no whole stream of that coding: the bytes as they were
     broken = record_of(side, body[:place], f"Content-Encoding: {coding}")
     if chain[-1][1] is members and broken["mark"] in ([], [f"{side}_body_trailing:1"]):
-        return      # between two members of a gzip stream, or one byte behind
+        return  # between two members of a gzip stream, or one byte behind
     assert shown(broken, side) == body[:place] and broken["mark"] == [f"{side}_body_undecoded"]
     assert broken[f"{side}PayloadEncoding"] == "base64"
 
@@ -423,7 +561,7 @@ def test_a_coded_body_cut_anywhere_is_kept_and_says_so(data: bytes, chain: list,
 def test_a_damaged_coded_body_is_kept(data: bytes, chain: list, draw: st.DataObject, side: str) -> None:
     body, coding = coded(data, chain)
     place = draw.draw(st.integers(0, len(body) - 1))
-    body = body[:place] + bytes([body[place] ^ draw.draw(st.integers(1, 255))]) + body[place + 1:]
+    body = body[:place] + bytes([body[place] ^ draw.draw(st.integers(1, 255))]) + body[place + 1 :]
     record = record_of(side, body, f"Content-Encoding: {coding}")
     if f"{side}_body_undecoded" in record["words"]:
         assert shown(record, side) == body and record["mark"] == [f"{side}_body_undecoded"]
@@ -432,11 +570,16 @@ def test_a_damaged_coded_body_is_kept(data: bytes, chain: list, draw: st.DataObj
         assert record["words"] <= {f"{side}_body_cut", f"{side}_body_trailing"}
 
 
-@pytest.mark.parametrize(("fields", "word"), [
-    (["Content-Type: image/png"], "omitted"), (["Content-Encoding: gzip"], "undecoded"),
-    (["Content-Type: text/plain; charset=utf-16"], "undecoded")])
+@pytest.mark.parametrize(
+    ("fields", "word"),
+    [
+        (["Content-Type: image/png"], "omitted"),
+        (["Content-Encoding: gzip"], "undecoded"),
+        (["Content-Type: text/plain; charset=utf-16"], "undecoded"),
+    ],
+)
 def test_a_mark_that_is_found_while_the_record_is_written_counts(fields: list[str], word: str) -> None:
-    for side in ("request", "response"):        # record_of compares the counter
+    for side in ("request", "response"):  # record_of compares the counter
         assert record_of(side, b"b", *fields)["mark"] == [f"{side}_body_{word}"]
 
 
@@ -455,8 +598,9 @@ def bombs() -> dict[str, bytes]:
         "deflate": b"".join([*(deflate.compress(block) for _ in range(MEGABYTES)), deflate.flush()]),
         "gzip": b"".join([*(raw.compress(block) for _ in range(MEGABYTES)), raw.flush()]),
         "br": b"".join([*(br.process(block) for _ in range(MEGABYTES)), br.finish()]),
-        "zstd": b"".join([*(zstd.compress(block) for _ in range(MEGABYTES)), zstd.flush()])}
-    streams["x-gzip"] = gzipped(block) * MEGABYTES      # members: each is small
+        "zstd": b"".join([*(zstd.compress(block) for _ in range(MEGABYTES)), zstd.flush()]),
+    }
+    streams["x-gzip"] = gzipped(block) * MEGABYTES  # members: each is small
     for name in ("gzip", "br", "zstd"):
         streams[f"{name}, gzip"] = gzipped(streams[name])
     streams["gzip, br"] = brotli.compress(streams["gzip"], quality=5)
@@ -475,18 +619,21 @@ def test_bombs_stay_within_the_cap(bombs: dict[str, bytes], cap: int) -> None:
                 assert len(payload) == cap, coding
 
 
-@pytest.mark.parametrize(("coding", "member"), [
-    (GZIP, gzipped(b"")), (ZSTD, zstandard.compress(b"")), (ZSTD, SKIPPABLE[:4] + bytes(4))],
-    ids=["gzip", "zstd", "skippable"])
+@pytest.mark.parametrize(
+    ("coding", "member"),
+    [(GZIP, gzipped(b"")), (ZSTD, zstandard.compress(b"")), (ZSTD, SKIPPABLE[:4] + bytes(4))],
+    ids=["gzip", "zstd", "skippable"],
+)
 def test_a_body_of_many_empty_members_takes_linear_time(coding: int, member: bytes) -> None:
     """They are cheap to send; a copy of the rest for each of them made a megabyte cost seconds."""
+
     def seconds(size: int) -> float:
         body = member * (size // len(member))
         before = time.process_time()
         assert Decoder().decode(body, bytes([coding]), 0, False, 1 << 20, 1 << 40)[:4] == (b"", DECODED, False, 0)
         return time.process_time() - before
 
-    assert seconds(1 << 20) < 16 * 4 * min(seconds(1 << 16) for _ in range(3))      # quadratic: more than 100 times as long
+    assert seconds(1 << 20) < 16 * 4 * min(seconds(1 << 16) for _ in range(3))  # quadratic: more than 100 times as long
 
 
 MEASURE = """
@@ -521,13 +668,22 @@ def test_bombs_take_little_memory(bombs: dict[str, bytes], tmp_path: Path) -> No
 # ---- cut JSON ----------------------------------------------------------------------------------------------------
 
 VALUES = st.recursive(
-    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False),
-              st.text(max_size=8), st.sampled_from(["\\", '"', "\\\"", "{", "]", ",", ":", "\U0001f600\u6f22", "\\u12"])),
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(),
+        st.floats(allow_nan=False, allow_infinity=False),
+        st.text(max_size=8),
+        st.sampled_from(["\\", '"', '\\"', "{", "]", ",", ":", "\U0001f600\u6f22", "\\u12"]),
+    ),
     lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(st.text(max_size=4), inner, max_size=4)),
-    max_leaves=12)
+    max_leaves=12,
+)
 JSON_TEXTS = st.tuples(
-    st.one_of(st.lists(VALUES, max_size=4), st.dictionaries(st.text(max_size=5), VALUES, max_size=4)), st.booleans(),
-    st.sampled_from([None, 0, 2, "\t"]), st.sampled_from([None, (",", ":"), (" ,\r\n", " : ")])
+    st.one_of(st.lists(VALUES, max_size=4), st.dictionaries(st.text(max_size=5), VALUES, max_size=4)),
+    st.booleans(),
+    st.sampled_from([None, 0, 2, "\t"]),
+    st.sampled_from([None, (",", ":"), (" ,\r\n", " : ")]),
 ).map(lambda t: json.dumps(t[0], ensure_ascii=t[1], indent=t[2], separators=t[3]).encode())
 
 
@@ -537,16 +693,19 @@ def is_part(part: Any, whole: Any) -> bool:
         # half of a pair of \\u escapes: see the test below
         return whole.startswith(part if not part or not "\ud800" <= part[-1] <= "\udbff" else part[:-1])
     if isinstance(part, dict) and isinstance(whole, dict):
-        return list(part) == list(whole)[:len(part)] and is_part(list(part.values()), list(whole.values()))
+        return list(part) == list(whole)[: len(part)] and is_part(list(part.values()), list(whole.values()))
     if isinstance(part, list) and isinstance(whole, list):
-        return len(part) <= len(whole) and part[:-1] == whole[:max(0, len(part) - 1)] and (
-            not part or is_part(part[-1], whole[len(part) - 1]))
+        return (
+            len(part) <= len(whole)
+            and part[:-1] == whole[: max(0, len(part) - 1)]
+            and (not part or is_part(part[-1], whole[len(part) - 1]))
+        )
     return type(part) is type(whole) and bool(part == whole)
 
 
 @settings(max_examples=200, deadline=None)
 @given(JSON_TEXTS)
-@example(json.dumps({"a\\": ["x\\", {"": [[], {}, "\U0001f600", "\u00e9\""]}], "b": -1.5e-7, "c": [True, None]}).encode())
+@example(json.dumps({"a\\": ["x\\", {"": [[], {}, "\U0001f600", '\u00e9"']}], "b": -1.5e-7, "c": [True, None]}).encode())
 @example(json.dumps(["\u00e9\u6f22\U0001f600"] * 3, ensure_ascii=False).encode())
 def test_json_cut_anywhere_is_json_again(text: bytes) -> None:
     whole = json.loads(text)
@@ -563,18 +722,24 @@ def test_json_cut_inside_a_pair_of_escapes(tail: bytes) -> None:
 
 
 @settings(max_examples=100, deadline=None)
-@given(JSON_TEXTS, st.data(), st.sampled_from([[], ["Content-Type: application/json"], ["Content-Type: Application/JSON"]]),
-       st.booleans())
+@given(
+    JSON_TEXTS,
+    st.data(),
+    st.sampled_from([[], ["Content-Type: application/json"], ["Content-Type: Application/JSON"]]),
+    st.booleans(),
+)
 def test_a_cut_json_request_is_json_again(text: bytes, draw: st.DataObject, kind: list[str], packed: bool) -> None:
     body = gzipped(text) if packed else text
     place = draw.draw(st.integers(1, len(body)))
     fields = [*kind, "Content-Encoding: gzip"] if packed else kind
-    records = [record_of("request", body, *fields, body_bytes=place),
-               record_of("request", body[:place], *fields, announced=len(body) + 1)]
+    records = [
+        record_of("request", body, *fields, body_bytes=place),
+        record_of("request", body[:place], *fields, announced=len(body) + 1),
+    ]
     for record in records:
         payload = record["requestPayload"]
         if packed and not payload:
-            continue        # not even the first byte could be read
+            continue  # not even the first byte could be read
         assert is_part(json.loads(payload), json.loads(text)) and "requestPayloadEncoding" not in record
     if place < len(body):
         assert cut_mark(records[0], "request") == len(body) - place
@@ -583,8 +748,11 @@ def test_a_cut_json_request_is_json_again(text: bytes, draw: st.DataObject, kind
 
 def test_other_cut_bodies_are_not_closed() -> None:
     text = b'{"a":["b'
-    for side, kind in (("response", "application/json"), ("request", "text/plain"),
-                       ("request", "application/json; charset=utf-8")):
+    for side, kind in (
+        ("response", "application/json"),
+        ("request", "text/plain"),
+        ("request", "application/json; charset=utf-8"),
+    ):
         assert shown(record_of(side, text + b"cd", f"Content-Type: {kind}", body_bytes=8), side) == text
 
 
@@ -607,17 +775,23 @@ def heavy(most: int) -> st.SearchStrategy[bytes]:
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.tuples(heavy(3000), heavy(3000)), st.tuples(heavy(20_000), heavy(20_000)),
-       st.sampled_from(["", "gzip", "br", "compress"]),
-       st.sampled_from(["application/json", "text/plain", "text/plain; charset=utf-16", "image/png"]),
-       st.integers(3000, 120_000))
+@given(
+    st.tuples(heavy(3000), heavy(3000)),
+    st.tuples(heavy(20_000), heavy(20_000)),
+    st.sampled_from(["", "gzip", "br", "compress"]),
+    st.sampled_from(["application/json", "text/plain", "text/plain; charset=utf-16", "image/png"]),
+    st.integers(3000, 120_000),
+)
 def test_a_record_is_never_longer_than_the_limit(
-        values: tuple[bytes, bytes], bodies: tuple[bytes, bytes], coding: str, kind: str, limit: int) -> None:
+    values: tuple[bytes, bytes], bodies: tuple[bytes, bytes], coding: str, kind: str, limit: int
+) -> None:
     coder = {"gzip": gzipped, "br": lambda d: brotli.compress(d, quality=1)}.get(coding, bytes)
     wire = [coder(body) for body in bodies]
     lines = f"Content-Type: {kind}\r\n".encode() + (f"Content-Encoding: {coding}\r\n".encode() if coding else b"")
-    fields = [b"X: %s\r\nContent-Length: %d\r\n%s\r\n" % (value, len(body), lines)
-              for value, body in zip(values, wire, strict=True)]
+    fields = [
+        b"X: %s\r\nContent-Length: %d\r\n%s\r\n" % (value, len(body), lines)
+        for value, body in zip(values, wire, strict=True)
+    ]
     c = Conversation(record_bytes=limit)
     c.request(b"POST /p HTTP/1.1\r\nHost: h\r\n" + fields[0] + wire[0])
     c.response(b"HTTP/1.1 200 OK\r\n" + fields[1] + wire[1])

@@ -43,16 +43,23 @@ NO_BOUND = 1 << 40
 
 # ---- the end of a coding -----------------------------------------------------------------------------------------
 
-BEHIND = st.one_of(st.binary(min_size=1, max_size=40), st.sampled_from([
-    b"\0", bytes(8), b"\x1f", b"\x1f\x8b\x07", b"\x1f\x8b\x08\xff", b"\x28", b"\x28\xb5\x2f", b"GET / HTTP/1.1\r\n\r\n"]))
+BEHIND = st.one_of(
+    st.binary(min_size=1, max_size=40),
+    st.sampled_from(
+        [b"\0", bytes(8), b"\x1f", b"\x1f\x8b\x07", b"\x1f\x8b\x08\xff", b"\x28", b"\x28\xb5\x2f", b"GET / HTTP/1.1\r\n\r\n"]
+    ),
+)
 
 
 def more_of_it(coding: str, behind: bytes) -> bool:
     """Does this go on with the coding (a member, a frame)?"""
     if coding in ("gzip", "x-gzip"):
         return behind[:2] == b"\x1f\x8b" and behind[2:3] in (b"", b"\x08") and not (behind[3:4] > b"\x1f")
-    return coding == "zstd" and len(behind) > 3 and (
-        behind[:4] == b"\x28\xb5\x2f\xfd" or (behind[1:4] == b"\x2a\x4d\x18" and behind[0] >> 4 == 5))
+    return (
+        coding == "zstd"
+        and len(behind) > 3
+        and (behind[:4] == b"\x28\xb5\x2f\xfd" or (behind[1:4] == b"\x2a\x4d\x18" and behind[0] >> 4 == 5))
+    )
 
 
 @settings(max_examples=300, deadline=None)
@@ -69,7 +76,8 @@ def test_bytes_behind_the_end_are_told(data: bytes, coder: tuple, behind: bytes,
 @settings(max_examples=100, deadline=None)
 @given(DATA, st.sampled_from(CODERS), st.sampled_from(CODERS[:4]), BEHIND, BEHIND, SIDES)
 def test_bytes_behind_the_end_of_either_coding(
-        data: bytes, inner: tuple, outer: tuple, behind: bytes, further: bytes, side: str) -> None:
+    data: bytes, inner: tuple, outer: tuple, behind: bytes, further: bytes, side: str
+) -> None:
     assume(not more_of_it(inner[0], behind) and not more_of_it(outer[0], further))
     body = outer[1](inner[1](data) + behind) + further
     record = record_of(side, body, f"Content-Encoding: {inner[0]}, {outer[0]}")
@@ -79,7 +87,8 @@ def test_bytes_behind_the_end_of_either_coding(
 @settings(max_examples=100, deadline=None)
 @given(TEXTS, st.sampled_from(CODERS), st.binary(max_size=20), SIDES)
 def test_what_goes_on_as_the_coding_and_breaks_is_shown_as_it_was(
-        data: bytes, coder: tuple, noise: bytes, side: str) -> None:
+    data: bytes, coder: tuple, noise: bytes, side: str
+) -> None:
     coding, pack = coder
     assume(coding in ("gzip", "x-gzip", "zstd"))
     body = pack(data) + (b"\x28\xb5\x2f\xfd" if coding == "zstd" else b"\x1f\x8b\x08\x00") + noise
@@ -95,7 +104,7 @@ def test_behind_the_end_and_over_the_cap(data: bytes, coder: tuple, extra: int, 
     body = pack(data) + b"!" * extra
     cap = draw.draw(st.integers(len(pack(data)) + 1, len(body) - 1))
     assume(cap >= len(data) and data[:1] not in (b"{", b"["))
-    assume(coding != "zstd" or cap - len(pack(data)) > 3)     # with fewer it could be the beginning of a frame
+    assume(coding != "zstd" or cap - len(pack(data)) > 3)  # with fewer it could be the beginning of a frame
     record = record_of(side, body, f"Content-Encoding: {coding}", body_bytes=cap)
     assert shown(record, side) == within(data, cap) or not is_text(data)
     assert f"{side}_body_trailing:{extra}" in record["mark"] and cut_mark(record, side) is not None
@@ -124,10 +133,14 @@ def inflated(data: bytes, wbits: int, limit: int) -> tuple[bytes, int, int]:
 
 
 STREAMS = st.one_of(
-    DATA.map(gzipped), DATA.map(members), DATA.map(zlib.compress), DATA.map(raw_deflate),
+    DATA.map(gzipped),
+    DATA.map(members),
+    DATA.map(zlib.compress),
+    DATA.map(raw_deflate),
     st.tuples(DATA, st.integers(1, 50)).map(lambda d: gzipped(d[0] * d[1])),
-    st.lists(DATA.map(gzipped), max_size=4).map(b"".join))
-INFLATER = Inflater()       # one for all examples: nothing may remain of the body before
+    st.lists(DATA.map(gzipped), max_size=4).map(b"".join),
+)
+INFLATER = Inflater()  # one for all examples: nothing may remain of the body before
 
 
 @settings(max_examples=500, deadline=None)
@@ -138,7 +151,7 @@ def test_the_inflater_is_zlib(stream: bytes, wbits: int, limit: int, draw: st.Da
     if how == "cut":
         stream = stream[:place]
     elif how == "changed" and place < len(stream):
-        stream = stream[:place] + bytes([stream[place] ^ draw.draw(st.integers(1, 255))]) + stream[place + 1:]
+        stream = stream[:place] + bytes([stream[place] ^ draw.draw(st.integers(1, 255))]) + stream[place + 1 :]
     elif how == "followed":
         stream += draw.draw(BEHIND)
     assume(stream)
@@ -151,10 +164,18 @@ def test_the_inflater_is_zlib(stream: bytes, wbits: int, limit: int, draw: st.Da
     assert bounded == (*result, work) if allowance == work else bounded[1] == OVER
 
 
-FRAMES = st.lists(st.one_of(
-    DATA.map(zstandard.compress), DATA.map(zstd_stream), st.just(SKIPPABLE), st.just(SKIPPABLE[:4] + bytes(4)),
-    DATA.map(lambda d: zstandard.ZstdCompressor(write_checksum=True, write_content_size=False).compress(d)),
-    st.integers(0, 300_000).map(lambda n: zstandard.compress(b"a" * n))), min_size=1, max_size=5)
+FRAMES = st.lists(
+    st.one_of(
+        DATA.map(zstandard.compress),
+        DATA.map(zstd_stream),
+        st.just(SKIPPABLE),
+        st.just(SKIPPABLE[:4] + bytes(4)),
+        DATA.map(lambda d: zstandard.ZstdCompressor(write_checksum=True, write_content_size=False).compress(d)),
+        st.integers(0, 300_000).map(lambda n: zstandard.compress(b"a" * n)),
+    ),
+    min_size=1,
+    max_size=5,
+)
 
 
 @settings(max_examples=300, deadline=None)
@@ -180,9 +201,15 @@ def test_any_bytes_are_walked_to_their_end_at_most(data: bytes, magic: bytes) ->
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.one_of(st.tuples(DATA, st.sampled_from(CODERS)).map(lambda d: (d[1][0], d[1][1](d[0]))),
-                 st.tuples(st.sampled_from(sorted(NUMBERS)), st.binary(max_size=100))),
-       st.integers(1, 5000), st.booleans(), st.integers(0, 100_000))
+@given(
+    st.one_of(
+        st.tuples(DATA, st.sampled_from(CODERS)).map(lambda d: (d[1][0], d[1][1](d[0]))),
+        st.tuples(st.sampled_from(sorted(NUMBERS)), st.binary(max_size=100)),
+    ),
+    st.integers(1, 5000),
+    st.booleans(),
+    st.integers(0, 100_000),
+)
 def test_the_same_bytes_cost_the_same(body: tuple[str, bytes], limit: int, cut: bool, allowance: int) -> None:
     codings = bytes([NUMBERS[body[0]]])
     result = DECODER.decode(body[1], codings, 0, cut, limit, NO_BOUND)
@@ -220,7 +247,7 @@ class Bits:
 def brotli_block(kinds: int, trees: int) -> Bits:
     """A block of one byte whose map of contexts has an entry for each of ``kinds`` times 64 contexts (RFC 7932 section 7):
     all entries are one symbol, so that they take no bits, and each is moved to the front of a list."""
-    b = Bits().put(0, 3).put(0, 16).put(0, 1)                       # more blocks follow, 1 byte, compressed
+    b = Bits().put(0, 3).put(0, 16).put(0, 1)  # more blocks follow, 1 byte, compressed
     extra = (kinds - 1).bit_length() - 1
     b.put(1, 1).put(extra, 3).put(kinds - 1 - (1 << extra), extra)  # kinds of literals
     b.put(1, 4).put(0, (kinds + 1).bit_length()).put(1, 4).put(0, 5).put(0, 2).put(0, 2).put(0, 6).put(0, 2 * kinds)
@@ -250,11 +277,18 @@ def test_hostile_bodies_are_what_they_are_said_to_be() -> None:
     assert len(zstandard.compress(EMPTY_FRAMES)) < 40 and len(CONTROLS) < 100
 
 
-@pytest.mark.parametrize(("coding", "body", "least"), [
-    (BR, brotli_bomb(256, 2, 8000), 8000 * 1500), (BR, brotli_bomb(32, 8, 8000), 8000 * 500),
-    (ZSTD, EMPTY_FRAMES, 7281 * 100), (GZIP, gzipped(b"") * 3000, 3000 * 150),
-    (GZIP, CONTROLS, 65536 * 8), (ZSTD, zstandard.compress(bytes(65536)), 65536 * 8)],
-    ids=["contexts", "small contexts", "frames", "members", "controls", "zeros"])
+@pytest.mark.parametrize(
+    ("coding", "body", "least"),
+    [
+        (BR, brotli_bomb(256, 2, 8000), 8000 * 1500),
+        (BR, brotli_bomb(32, 8, 8000), 8000 * 500),
+        (ZSTD, EMPTY_FRAMES, 7281 * 100),
+        (GZIP, gzipped(b"") * 3000, 3000 * 150),
+        (GZIP, CONTROLS, 65536 * 8),
+        (ZSTD, zstandard.compress(bytes(65536)), 65536 * 8),
+    ],
+    ids=["contexts", "small contexts", "frames", "members", "controls", "zeros"],
+)
 def test_what_costs_much_is_dear(coding: int, body: bytes, least: int) -> None:
     work = Decoder().decode(body, bytes([coding]), 0, False, 65536, NO_BOUND)[5]
     assert work >= least
@@ -317,7 +351,7 @@ def test_a_connection_beyond_its_budget_hurts_nobody_else(coding: str, body: byt
         others = [r for r in records if r["socket_id"] == "1" and REFUSED_MARK in r["mark"]]
         assert len(records) == 6 and all(shown(r, "response") == body for r in others)
         refused += len(others)
-    assert 1700 < refused < 2400        # a quarter of a core, and no more
+    assert 1700 < refused < 2400  # a quarter of a core, and no more
     assert pipe.statistics()["refused_bodies"] == pipe.statistics()["undecoded_bodies"] == refused
 
 
@@ -379,8 +413,12 @@ def test_a_replay_gives_the_same_records(seed: int) -> None:
         for direction, data in ((0, ask), (1, answer)):
             events.append(abi.pack_data(ident(1, fd), direction, positions[fd][direction], data, ts_ns=now))
             positions[fd][direction] += len(data)
-    opened = b"".join(abi.pack_open(ident(1, fd), ts_ns=START, role=abi.SERVER, start=abi.SEEN, local=("10.0.0.1", 80),
-                                    remote=("10.0.0.2", 4)) for fd in range(3))
+    opened = b"".join(
+        abi.pack_open(
+            ident(1, fd), ts_ns=START, role=abi.SERVER, start=abi.SEEN, local=("10.0.0.1", 80), remote=("10.0.0.2", 4)
+        )
+        for fd in range(3)
+    )
     live, replayed = pipeline(), pipeline()
     seen: list[Any] = []
     again: list[Any] = []
@@ -398,10 +436,12 @@ def test_a_replay_gives_the_same_records(seed: int) -> None:
 
 # ---- escaped text ------------------------------------------------------------------------------------------------
 
-RUNS = st.tuples(st.sampled_from(["\x01", "\x7f", "\u0080", "\u009f", '"', "\\", "\n", "a", "\u00e9", "\U0001f600"]),
-                 st.integers(1, 120)).map(lambda run: run[0] * run[1])
+RUNS = st.tuples(
+    st.sampled_from(["\x01", "\x7f", "\u0080", "\u009f", '"', "\\", "\n", "a", "\u00e9", "\U0001f600"]), st.integers(1, 120)
+).map(lambda run: run[0] * run[1])
 SPREADING = st.lists(st.one_of(st.text(max_size=10), RUNS), max_size=8).map(
-    lambda parts: "".join(parts).encode("utf-8", "replace"))
+    lambda parts: "".join(parts).encode("utf-8", "replace")
+)
 
 
 @settings(max_examples=300, deadline=None)
@@ -421,8 +461,14 @@ def test_escaped_text_counts_against_the_limit(data: bytes, cap: int, coding: st
         assert record["mark"] == []
 
 
-@pytest.mark.parametrize("text", [b'{"a":"' + b"\x01" * 300 + b'"}', json.dumps({"a": "\x01" * 300}).encode(),
-                                  json.dumps(["\u009b" * 100], ensure_ascii=False).encode()])
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'{"a":"' + b"\x01" * 300 + b'"}',
+        json.dumps({"a": "\x01" * 300}).encode(),
+        json.dumps(["\u009b" * 100], ensure_ascii=False).encode(),
+    ],
+)
 def test_a_json_request_that_is_cut_for_its_escapes_is_json_again(text: bytes) -> None:
     for cap in (len(text), len(text) + 100):
         record = record_of("request", text, "Content-Type: application/json", body_bytes=cap)

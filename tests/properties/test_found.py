@@ -57,15 +57,18 @@ def test_a_filtered_connection_gives_no_record_of_a_head_that_was_cut() -> None:
         pipe = pipeline(**how)
         c = Conversation(pipe, role=abi.UNKNOWN, start=abi.MID, local=("10.0.0.1", 50000), remote=("10.0.0.2", 81))
         c.send(abi.OUT, b"GET /called HTTP/1.1\r\nHost: a\r\n")
-        c.feed(abi.pack_open(c.conn, ts_ns=c.now, role=abi.CLIENT, local=("10.0.0.1", 50000), remote=("10.0.0.2", 80),
-                             type=abi.ADDRESS))
+        c.feed(
+            abi.pack_open(
+                c.conn, ts_ns=c.now, role=abi.CLIENT, local=("10.0.0.1", 50000), remote=("10.0.0.2", 80), type=abi.ADDRESS
+            )
+        )
         c.close()
         assert take(pipe) == []
 
 
 def test_bodies_that_end_together_do_not_make_a_batch_without_bounds() -> None:
     pipe = pipeline(buffer_bytes=1 << 28)
-    post = b"POST / HTTP/1.1\r\nContent-Length: 65536\r\n\r\n" + b'"' * 65536     # each becomes two
+    post = b"POST / HTTP/1.1\r\nContent-Length: 65536\r\n\r\n" + b'"' * 65536  # each becomes two
     count = 400
     for fd in range(count):
         Conversation(pipe, conn=ident(1, fd, 1)).request(post)
@@ -80,7 +83,7 @@ def test_bodies_that_end_together_do_not_make_a_batch_without_bounds() -> None:
 @pytest.mark.parametrize("step", [1 << 20, 1000])
 def test_a_long_trailer_line_is_judged_by_its_beginning(step: int) -> None:
     c = Conversation()
-    data = (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nContent-Length: 5" + b" " * 5000 + b"\r\n\r\n")
+    data = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nContent-Length: 5" + b" " * 5000 + b"\r\n\r\n"
     for at in range(0, len(data), step):
         c.request(data[at : at + step])
     c.response(OK)

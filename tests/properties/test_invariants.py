@@ -25,8 +25,9 @@ class Step:
 
 
 def body(draw: Any, number: int) -> tuple[bytes, bytes]:
-    text = b"%d:" % number + draw(st.sampled_from([b"", b"x", b"GET /forged HTTP/1.1\r\n\r\n", b"{\"a\":1}", b"y" * 300,
-                                                   b"HTTP/1.1 200 OK\r\n\r\n"]))
+    text = b"%d:" % number + draw(
+        st.sampled_from([b"", b"x", b"GET /forged HTTP/1.1\r\n\r\n", b'{"a":1}', b"y" * 300, b"HTTP/1.1 200 OK\r\n\r\n"])
+    )
     if draw(st.booleans()):
         return b"Content-Length: %d\r\n" % len(text), text
     half = draw(st.integers(0, len(text)))
@@ -59,8 +60,9 @@ def answer(draw: Any, number: int, method: str) -> Step:
     if draw(st.integers(0, 5)) == 0:
         return Step(False, interim + b"HTTP/1.1 204 No Content\r\nX-N: %d\r\n\r\n" % number)
     extra, data = body(draw, number)
-    return Step(False, interim + b"HTTP/1.1 200 OK\r\nX-N: %d\r\n" % number + extra + b"\r\n"
-                + (b"" if method == "HEAD" else data))
+    return Step(
+        False, interim + b"HTTP/1.1 200 OK\r\nX-N: %d\r\n" % number + extra + b"\r\n" + (b"" if method == "HEAD" else data)
+    )
 
 
 def run(steps: list[Step], *, lose: int | None = None, role: int = abi.SERVER) -> list[dict]:
@@ -106,8 +108,11 @@ def test_any_lost_event_gives_a_subset_and_marks(steps: list[Step], data: st.Dat
     for record in damaged:
         if not record["mark"]:
             assert essence(record) in whole, (pieces[lost], record)
-    side = {"request_bytes_lost", "pairing_uncertain", "request_incomplete"} if pieces[lost].request else {
-        "response_bytes_lost", "pairing_uncertain", "response_incomplete"}
+    side = (
+        {"request_bytes_lost", "pairing_uncertain", "request_incomplete"}
+        if pieces[lost].request
+        else {"response_bytes_lost", "pairing_uncertain", "response_incomplete"}
+    )
     touched = [r for r in damaged if r["mark"]]
     missing = len(whole) - len(damaged)
     assert missing > 0 or any(r["words"] & (side | {"no_response"}) for r in touched)
@@ -132,20 +137,47 @@ def test_interleaved_connections_give_the_union(a: list[Step], b: list[Step], se
     assert sorted(map(str, got)) == sorted(map(str, expected))
 
 
-FRAGMENTS = st.sampled_from([
-    b"GET / HTTP/1.1\r\n", b"HTTP/1.1 200 OK\r\n", b"\r\n", b"\n", b"Content-Length: 5\r\n", b"Content-Length: -1\r\n",
-    b"Transfer-Encoding: chunked\r\n", b"Transfer-Encoding: x, chunked\r\n", b"5\r\nabcde\r\n", b"0\r\n\r\n",
-    b"ffffffffffffffff\r\n", b"HEAD /h HTTP/1.0\r\n", b"CONNECT a:1 HTTP/1.1\r\n", b"HTTP/1.1 101 Up\r\n",
-    b"Expect: 100-continue\r\n", b"Host: a\r\n", b"Content-Encoding: gzip\r\n", b"Content-Encoding: br\r\n",
-    b"Content-Type: text/x; charset=utf-16\r\n", b" folded\r\n", b"HTTP/1.1 100 C\r\n",
-    b"Content-Length: 99999999999999999999\r\n", b"X" * 3000, b":\r\n", b"\x00", b"\xff\xfe"])
+FRAGMENTS = st.sampled_from(
+    [
+        b"GET / HTTP/1.1\r\n",
+        b"HTTP/1.1 200 OK\r\n",
+        b"\r\n",
+        b"\n",
+        b"Content-Length: 5\r\n",
+        b"Content-Length: -1\r\n",
+        b"Transfer-Encoding: chunked\r\n",
+        b"Transfer-Encoding: x, chunked\r\n",
+        b"5\r\nabcde\r\n",
+        b"0\r\n\r\n",
+        b"ffffffffffffffff\r\n",
+        b"HEAD /h HTTP/1.0\r\n",
+        b"CONNECT a:1 HTTP/1.1\r\n",
+        b"HTTP/1.1 101 Up\r\n",
+        b"Expect: 100-continue\r\n",
+        b"Host: a\r\n",
+        b"Content-Encoding: gzip\r\n",
+        b"Content-Encoding: br\r\n",
+        b"Content-Type: text/x; charset=utf-16\r\n",
+        b" folded\r\n",
+        b"HTTP/1.1 100 C\r\n",
+        b"Content-Length: 99999999999999999999\r\n",
+        b"X" * 3000,
+        b":\r\n",
+        b"\x00",
+        b"\xff\xfe",
+    ]
+)
 
 
 @settings(max_examples=400, deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 9), st.one_of(FRAGMENTS, st.binary(min_size=1, max_size=40))), max_size=60),
-       st.sampled_from([abi.SERVER, abi.CLIENT, abi.UNKNOWN]), st.booleans())
+@given(
+    st.lists(st.tuples(st.integers(0, 9), st.one_of(FRAGMENTS, st.binary(min_size=1, max_size=40))), max_size=60),
+    st.sampled_from([abi.SERVER, abi.CLIENT, abi.UNKNOWN]),
+    st.booleans(),
+)
 def test_any_bytes_never_raise_and_always_give_valid_records(
-        events: list[tuple[int, bytes]], role: int, opened: bool) -> None:
+    events: list[tuple[int, bytes]], role: int, opened: bool
+) -> None:
     budget = 200_000
     c = Conversation(role=role, opened=opened, buffer_bytes=budget, header_bytes=2048, body_bytes=2048)
     for what, data in events:

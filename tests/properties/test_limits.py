@@ -59,10 +59,14 @@ def test_two_hundred_thousand_half_open_connections() -> None:
         return len(lines)
 
     for number in range(0, count, 100):
-        pipe.feed(b"".join(
-            abi.pack_open(ident(1000 + n % 500, n // 500), ts_ns=10**9 + n)
-            + abi.pack_data(ident(1000 + n % 500, n // 500), 0, 0, half if n % 2 else cut, ts_ns=10**9 + n)
-            for n in range(number, number + 100)), 0)
+        pipe.feed(
+            b"".join(
+                abi.pack_open(ident(1000 + n % 500, n // 500), ts_ns=10**9 + n)
+                + abi.pack_data(ident(1000 + n % 500, n // 500), 0, 0, half if n % 2 else cut, ts_ns=10**9 + n)
+                for n in range(number, number + 100)
+            ),
+            0,
+        )
         assert pipe.statistics()["connections"] <= most
         hold(pipe, budget)
         seen += look(pipe.take() or (b"", b"", b""))
@@ -100,9 +104,12 @@ def test_slow_senders_within_one_span() -> None:
     for at in range(0, len(data), 40):
         span = b"".join(
             (abi.pack_open(ident(7, fd), ts_ns=at + 1) if at == 0 else b"")
-            + b"".join(abi.pack_data(ident(7, fd), 0, at + i, data[at + i : at + i + 1], ts_ns=at + i + 2)
-                       for i in range(min(40, len(data) - at)))
-            for fd in range(count))
+            + b"".join(
+                abi.pack_data(ident(7, fd), 0, at + i, data[at + i : at + i + 1], ts_ns=at + i + 2)
+                for i in range(min(40, len(data) - at))
+            )
+            for fd in range(count)
+        )
         pipe.feed(span, 0)
         hold(pipe, budget)
     records = drain(pipe)
@@ -259,7 +266,7 @@ def test_an_idle_connection_takes_a_kilobyte_at_most() -> None:
         c.request(GET)
         c.response(OK)
     assert pipe.statistics()["connections"] == count
-    assert pipe.statistics()["buffer_bytes"] <= 1024 * count    # with what is kept for reuse
+    assert pipe.statistics()["buffer_bytes"] <= 1024 * count  # with what is kept for reuse
 
 
 def test_a_new_minute_begins_without_traffic_too() -> None:

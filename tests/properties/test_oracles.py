@@ -24,14 +24,14 @@ from collector import abi
 from tests.events import Conversation
 from tests.properties.strategies import KNOWN_METHODS, Dialogue, Fields, Message, dialogues, header_text, shown_fields
 
-ROLES = st.sampled_from([abi.SERVER, abi.CLIENT, abi.UNKNOWN])      # unknown: the first bytes say it
+ROLES = st.sampled_from([abi.SERVER, abi.CLIENT, abi.UNKNOWN])  # unknown: the first bytes say it
 
 
 @dataclass
 class Seen:
     """One message as a parser sees it; wire bytes."""
 
-    start: tuple[bytes, ...]        # method, target; or status, reason
+    start: tuple[bytes, ...]  # method, target; or status, reason
     version: bytes
     fields: Fields
     body: bytes = b""
@@ -43,6 +43,7 @@ def meant(message: Message) -> Seen:
 
 
 # ---- h11 ---------------------------------------------------------------------------------------------------------
+
 
 def h11_messages(stream: bytes, requests: list[Message] | None) -> list[Seen]:
     """All messages of one direction; `requests` are what responses answer. Each message has a parser of its own, which
@@ -66,12 +67,15 @@ def h11_messages(stream: bytes, requests: list[Message] | None) -> list[Seen]:
             if isinstance(event, h11.Request):
                 seen = Seen((event.method, event.target), event.http_version, tuple(event.headers.raw_items()))
             elif isinstance(event, h11.Response):
-                seen = Seen((b"%d" % event.status_code, event.reason.strip(b" \t")), event.http_version,
-                            tuple(event.headers.raw_items()))
+                seen = Seen(
+                    (b"%d" % event.status_code, event.reason.strip(b" \t")),
+                    event.http_version,
+                    tuple(event.headers.raw_items()),
+                )
             elif isinstance(event, h11.Data):
                 assert seen is not None
                 seen.body += bytes(event.data)
-            elif isinstance(event, h11.EndOfMessage) or event is h11.PAUSED:     # PAUSED: a tunnel has begun
+            elif isinstance(event, h11.EndOfMessage) or event is h11.PAUSED:  # PAUSED: a tunnel has begun
                 break
             else:
                 assert isinstance(event, h11.InformationalResponse), event
@@ -104,13 +108,16 @@ class Listener:
         self.status += part
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self.head is None:       # behind the head these are trailers
+        if self.head is None:  # behind the head these are trailers
             # llhttp hands blanks behind a value on; they are no part of it (RFC 9112 section 5)
             self.fields.append((name, (value or b"").rstrip(b" \t")))
 
     def on_headers_complete(self) -> None:
-        start: tuple[bytes, ...] = (self.parser.get_method(), self.url) if self.request else (
-            b"%d" % self.parser.get_status_code(), self.status.strip(b" \t"))
+        start: tuple[bytes, ...] = (
+            (self.parser.get_method(), self.url)
+            if self.request
+            else (b"%d" % self.parser.get_status_code(), self.status.strip(b" \t"))
+        )
         self.head = Seen(start, self.parser.get_http_version().encode(), tuple(self.fields))
 
     def on_body(self, part: bytes) -> None:
@@ -154,13 +161,14 @@ def httptools_messages(messages: list[Message], answered: list[Message] | None =
 
 # ---- comparison --------------------------------------------------------------------------------------------------
 
+
 def body_of(record: dict, side: str) -> bytes:
     payload: str = record[f"{side}Payload"]
     if f"{side}PayloadEncoding" not in record:
         return payload.encode()
     body = base64.b64decode(payload, validate=True)
     with pytest.raises(UnicodeDecodeError):
-        body.decode()       # text is never shown as base64
+        body.decode()  # text is never shown as base64
     return body
 
 
@@ -192,9 +200,19 @@ def compare(record: dict, request: Seen, response: Seen, *, coding_lowered: bool
     assert set(record["mark"]) == marks
 
 
-@pytest.mark.parametrize(("target", "host"), [
-    ("http://x", "x"), ("https://x", "x"), ("HTTP://a.example:81?q", "a.example:81"), ("https://[::1]:8/p", "[::1]:8"),
-    ("http://", ""), ("https://", ""), ("httpx://abc", ""), ("/http://x", "")])
+@pytest.mark.parametrize(
+    ("target", "host"),
+    [
+        ("http://x", "x"),
+        ("https://x", "x"),
+        ("HTTP://a.example:81?q", "a.example:81"),
+        ("https://[::1]:8/p", "[::1]:8"),
+        ("http://", ""),
+        ("https://", ""),
+        ("httpx://abc", ""),
+        ("/http://x", ""),
+    ],
+)
 def test_the_host_of_an_absolute_target_stands_for_the_missing_field(target: str, host: str) -> None:
     c = Conversation()
     c.request(f"GET {target} HTTP/1.0\r\n\r\n".encode()).response(b"HTTP/1.0 204 No Content\r\n\r\n")
@@ -212,10 +230,12 @@ def test_the_parsers_and_the_collector_agree(dialogue: Dialogue, role: int) -> N
         compare(record, meant(asked), meant(answer))
         phrase = b"%d %s" % (answer.status, answer.reason)
         assert record["status"] == header_text(phrase.rstrip(b" \t"))
-    by_h11 = (h11_messages(b"".join(m.wire for m in requests), None),
-              h11_messages(b"".join(m.wire for m in responses), requests))
+    by_h11 = (
+        h11_messages(b"".join(m.wire for m in requests), None),
+        h11_messages(b"".join(m.wire for m in responses), requests),
+    )
     for record, request, response in zip_longest(records, *by_h11):
-        compare(record, request, response, coding_lowered=True)     # h11 gives "chunked" in lower case, always
+        compare(record, request, response, coding_lowered=True)  # h11 gives "chunked" in lower case, always
     by_httptools = httptools_messages(requests), httptools_messages(responses, requests)
     for record, request, response in zip_longest(records, *by_httptools):
         compare(record, request, response)

@@ -21,8 +21,20 @@ from collector.loader.probes.probe import (
 
 # Covered calls (bpf/collector.c FOR_EACH_CALL) with their x86-64 numbers, for the raw variant's jump table.
 DATA_CALLS: dict[str, int] = {
-    "read": 0, "write": 1, "readv": 19, "writev": 20, "preadv2": 327, "pwritev2": 328, "recvfrom": 45, "sendto": 44,
-    "recvmsg": 47, "sendmsg": 46, "recvmmsg": 299, "sendmmsg": 307, "sendfile64": 40, "splice": 275,
+    "read": 0,
+    "write": 1,
+    "readv": 19,
+    "writev": 20,
+    "preadv2": 327,
+    "pwritev2": 328,
+    "recvfrom": 45,
+    "sendto": 44,
+    "recvmsg": 47,
+    "sendmsg": 46,
+    "recvmmsg": 299,
+    "sendmmsg": 307,
+    "sendfile64": 40,
+    "splice": 275,
 }
 OTHER_CALLS: dict[str, dict[str, int]] = {
     SOCKET: {"accept": 43, "accept4": 288, "connect": 42},
@@ -50,20 +62,34 @@ _BY_IDENTITY = {
         Probe("raw_task_rename", RawTracepoint("task_rename"), "new names of processes"),
     ),
     DESCRIPTOR: (
-        Probe("tp_set_state", Tracepoint("sock", "inet_sock_set_state"),
-              "outgoing connections from their start; local addresses"),
-        Probe("tp_enter_connect", Tracepoint("syscalls", "sys_enter_connect"), "outgoing connections from their start",
-              required=True),
+        Probe(
+            "tp_set_state",
+            Tracepoint("sock", "inet_sock_set_state"),
+            "outgoing connections from their start; local addresses",
+        ),
+        Probe(
+            "tp_enter_connect",
+            Tracepoint("syscalls", "sys_enter_connect"),
+            "outgoing connections from their start",
+            required=True,
+        ),
     ),
 }
 _IO_URING = (
     Probe("tp_io_uring", Tracepoint("io_uring", "io_uring_create"), "the count of io_uring users"),
-    Probe("tp_io_uring_submit", Tracepoint("io_uring", "io_uring_submit_req"),
-          "the count of what io_uring users send and receive"),
+    Probe(
+        "tp_io_uring_submit",
+        Tracepoint("io_uring", "io_uring_submit_req"),
+        "the count of what io_uring users send and receive",
+    ),
 )
 # It fires inside every read of a TCP socket: only once somebody accepts without asking for the address.
-_LATE_ADDRESSES = Probe("tp_tcp_recv", Tracepoint("tcp", "tcp_rcv_space_adjust"),
-                        "addresses of servers that accept without asking for them", need="null_accepts")
+_LATE_ADDRESSES = Probe(
+    "tp_tcp_recv",
+    Tracepoint("tcp", "tcp_rcv_space_adjust"),
+    "addresses of servers that accept without asking for them",
+    need="null_accepts",
+)
 
 
 class Syscalls(Source):
@@ -84,9 +110,15 @@ class Syscalls(Source):
         if build.identity == DESCRIPTOR:
             out.append(_LATE_ADDRESSES)
         if build.variant == TPX:
-            out += [Probe(f"tp_exit_{call}", Tracepoint("syscalls", f"sys_exit_{call}"),
-                          f"traffic that goes through {call}", required=call in REQUIRED_CALLS)
-                    for call in (*OTHER_CALLS[build.identity], *reversed(DATA_CALLS))]
+            out += [
+                Probe(
+                    f"tp_exit_{call}",
+                    Tracepoint("syscalls", f"sys_exit_{call}"),
+                    f"traffic that goes through {call}",
+                    required=call in REQUIRED_CALLS,
+                )
+                for call in (*OTHER_CALLS[build.identity], *reversed(DATA_CALLS))
+            ]
         else:
             out.append(Probe("raw_exit", RawTracepoint("sys_exit"), "all traffic", required=True))
         return out

@@ -36,7 +36,8 @@ BR_KINDS = 8
 
 _CHARSET = re.compile(
     rb"(iso-?8859-?\d{1,2}|latin-?\d|windows-\d{3,4}|cp\d{3,4}|koi8-[rut]|utf-?(16|32)([-_]?[lb]e)?|gb2312|gbk|gb18030"
-    rb"|big5(-hkscs)?|euc-(jp|kr)|shift[-_]jis|sjis|ks_c_5601-1987|iso-2022-(jp|kr)|tis-620|macintosh|us-ascii|utf-?8)")
+    rb"|big5(-hkscs)?|euc-(jp|kr)|shift[-_]jis|sjis|ks_c_5601-1987|iso-2022-(jp|kr)|tis-620|macintosh|us-ascii|utf-?8)"
+)
 
 
 # (output, how it ended, bytes behind the end, work)
@@ -77,7 +78,7 @@ def _unbrotli(data: bytes, limit: int, _cut: bool, allowance: int) -> _Undone:
     codes = WORK_BR_FIRST_CODES if _few_kinds(data) else WORK_BR_CODES
     try:
         for place in range(0, len(data), BR_STEP):
-            piece = process(data[place:place + BR_STEP], output_buffer_limit=limit + 1 - size)
+            piece = process(data[place : place + BR_STEP], output_buffer_limit=limit + 1 - size)
             if piece:
                 codes = WORK_BR_CODES
                 work += WORK_BR_STEP
@@ -199,8 +200,9 @@ class Decoder:
         work += len(out) >> 1
         return (out[:limit], LONGER, 0, work) if len(out) > limit else (out, ended, behind, work)
 
-    def decode(self, data: bytes, codings: bytes, charset: int, cut: bool, limit: int,
-               allowance: int) -> tuple[bytes, int, bool, int, bool, int]:
+    def decode(
+        self, data: bytes, codings: bytes, charset: int, cut: bool, limit: int, allowance: int
+    ) -> tuple[bytes, int, bool, int, bool, int]:
         """(text bytes, UNDECODED or DECODED or REFUSED, shorter than the whole?, bytes behind the end of a coding, are
         some of them the wire's?, work).
 
@@ -238,5 +240,8 @@ class Decoder:
 
 # Here and not in the decoder, which would then refer to itself: its buffers are to go with its last user.
 _UNDO: dict[int, Callable[[Decoder, bytes, int, bool, int], _Undone]] = {
-    GZIP: Decoder._gunzip, DEFLATE: Decoder._undeflate, ZSTD: Decoder._unzstd,
-    BR: lambda _decoder, data, limit, cut, allowance: _unbrotli(data, limit, cut, allowance)}
+    GZIP: Decoder._gunzip,
+    DEFLATE: Decoder._undeflate,
+    ZSTD: Decoder._unzstd,
+    BR: lambda _decoder, data, limit, cut, allowance: _unbrotli(data, limit, cut, allowance),
+}

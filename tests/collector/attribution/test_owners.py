@@ -21,8 +21,10 @@ REST = b"S 1 7 7 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 %d 1000 1 184467440737095
 
 def named(name: bytes) -> subprocess.Popen[bytes]:
     """A process that has given itself this name."""
-    code = (f"import ctypes, sys; ctypes.CDLL(None).prctl(15, {name!r}, 0, 0, 0); "
-            "sys.stdout.write('x'); sys.stdout.flush(); sys.stdin.read()")
+    code = (
+        f"import ctypes, sys; ctypes.CDLL(None).prctl(15, {name!r}, 0, 0, 0); "
+        "sys.stdout.write('x'); sys.stdout.flush(); sys.stdin.read()"
+    )
     process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert process.stdout is not None and process.stdout.read(1) == b"x"
     return process
@@ -50,7 +52,12 @@ def test_no_process() -> None:
 def test_the_event_names_the_process_in_its_ring() -> None:
     [event] = abi.walk(Owner(7, 123 * TICK, True, b"nginx").event(ts_ns=5, ring=3))
     assert (event["type"], event["conn"][1], event["comm"], event["ts_ns"], event["ring"]) == (
-        abi.PROCESS, 7, b"nginx", 5, 3)
+        abi.PROCESS,
+        7,
+        b"nginx",
+        5,
+        3,
+    )
 
 
 @given(name=st.binary(max_size=15), ticks=st.integers(0, 2**50))

@@ -45,11 +45,20 @@ def talk(data: bytes, sizes: list[int] | None = None) -> bytes | None:
     return conversation.feed(b"")
 
 
-@pytest.mark.parametrize(("request_line", "status", "body"), [
-    ("GET /healthz HTTP/1.1", 200, b"ok\n"), ("GET /readyz?verbose HTTP/1.1", 503, b"not ready: loader\n"),
-    ("HEAD /healthz HTTP/1.1", 200, b""), ("GET /healthz HTTP/1.0", 200, b"ok\n"),
-    ("GET / HTTP/1.1", 404, b"/healthz, /readyz\n"), ("POST /healthz HTTP/1.1", 405, b"GET and HEAD only\n"),
-    ("GET /healthz HTTP/x", 400, None), ("GET  HTTP/1.1", 400, None), ("\x16\x03\x01", 400, None)])
+@pytest.mark.parametrize(
+    ("request_line", "status", "body"),
+    [
+        ("GET /healthz HTTP/1.1", 200, b"ok\n"),
+        ("GET /readyz?verbose HTTP/1.1", 503, b"not ready: loader\n"),
+        ("HEAD /healthz HTTP/1.1", 200, b""),
+        ("GET /healthz HTTP/1.0", 200, b"ok\n"),
+        ("GET / HTTP/1.1", 404, b"/healthz, /readyz\n"),
+        ("POST /healthz HTTP/1.1", 405, b"GET and HEAD only\n"),
+        ("GET /healthz HTTP/x", 400, None),
+        ("GET  HTTP/1.1", 400, None),
+        ("\x16\x03\x01", 400, None),
+    ],
+)
 def test_answers(request_line: str, status: int, body: bytes | None) -> None:
     answer = talk(f"{request_line}\r\nHost: h\r\n\r\n".encode())
     assert answer is not None
@@ -82,13 +91,24 @@ def test_a_request_that_is_late_is_told_so() -> None:
 
 requests = st.one_of(
     st.binary(max_size=300),
-    st.builds(lambda m, p, v, h: b"%s %s %s\r\n%s\r\n\r\n" % (m, p, v, h),
-              st.sampled_from([b"GET", b"HEAD", b"POST", b"get", b"CONNECT", b"OPTIONS"]) | st.binary(max_size=8),
-              st.sampled_from([b"/healthz", b"/readyz", b"/", b"*", b"http://h/healthz"]) | st.binary(max_size=20),
-              st.sampled_from([b"HTTP/1.1", b"HTTP/1.0", b"HTTP/2", b""]),
-              st.sampled_from([b"Host: h", b"Host: h\r\nTransfer-Encoding: chunked", b"Host: h\r\nContent-Length: 5",
-                               b"Host: h\r\nContent-Length: x", b"Host: h\r\nUpgrade: h2c\r\nConnection: upgrade", b""])
-              | st.binary(max_size=60)))
+    st.builds(
+        lambda m, p, v, h: b"%s %s %s\r\n%s\r\n\r\n" % (m, p, v, h),
+        st.sampled_from([b"GET", b"HEAD", b"POST", b"get", b"CONNECT", b"OPTIONS"]) | st.binary(max_size=8),
+        st.sampled_from([b"/healthz", b"/readyz", b"/", b"*", b"http://h/healthz"]) | st.binary(max_size=20),
+        st.sampled_from([b"HTTP/1.1", b"HTTP/1.0", b"HTTP/2", b""]),
+        st.sampled_from(
+            [
+                b"Host: h",
+                b"Host: h\r\nTransfer-Encoding: chunked",
+                b"Host: h\r\nContent-Length: 5",
+                b"Host: h\r\nContent-Length: x",
+                b"Host: h\r\nUpgrade: h2c\r\nConnection: upgrade",
+                b"",
+            ]
+        )
+        | st.binary(max_size=60),
+    ),
+)
 
 
 @given(requests, st.lists(st.integers(1, 20), max_size=30))

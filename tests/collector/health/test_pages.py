@@ -15,8 +15,16 @@ from collector.counters import CounterMemory, Counters
 from collector.health import pages
 from collector.health.pages import Pages
 
-STATE = {"kind": "state", "fds": [], "live": [True, "ok"], "ready": [False, "not ready: loader"],
-         "unseen": [["nginx", "io_uring", 2]], "pid": 7, "children": [], "notes": []}
+STATE = {
+    "kind": "state",
+    "fds": [],
+    "live": [True, "ok"],
+    "ready": [False, "not ready: loader"],
+    "unseen": [["nginx", "io_uring", 2]],
+    "pid": 7,
+    "children": [],
+    "notes": [],
+}
 
 
 def made() -> tuple[Pages, CounterMemory]:

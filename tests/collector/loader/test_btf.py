@@ -14,8 +14,27 @@ from hypothesis import strategies as st
 from collector.loader import btf
 from tests.conftest import skip_or_fail
 
-INT, PTR, ARRAY, STRUCT, UNION, ENUM, FWD, TYPEDEF, VOLATILE, CONST, RESTRICT, FUNC, FUNC_PROTO, VAR, DATASEC, FLOAT, \
-    DECL_TAG, TYPE_TAG, ENUM64 = range(1, 20)
+(
+    INT,
+    PTR,
+    ARRAY,
+    STRUCT,
+    UNION,
+    ENUM,
+    FWD,
+    TYPEDEF,
+    VOLATILE,
+    CONST,
+    RESTRICT,
+    FUNC,
+    FUNC_PROTO,
+    VAR,
+    DATASEC,
+    FLOAT,
+    DECL_TAG,
+    TYPE_TAG,
+    ENUM64,
+) = range(1, 20)
 FLAG = 1 << 31
 HEADER = struct.Struct("=HBBIIIII")
 
@@ -35,8 +54,9 @@ class Blob:
         self.strings += text.encode() + b"\0"
         return len(self.strings) - len(text) - 1
 
-    def add(self, kind: int, name: str = "", third: int = 0, words: list[int] | None = None, vlen: int = 0,
-            flag: int = 0) -> int:
+    def add(
+        self, kind: int, name: str = "", third: int = 0, words: list[int] | None = None, vlen: int = 0, flag: int = 0
+    ) -> int:
         words = words or []
         self.types += struct.pack(f"={3 + len(words)}I", self.string(name), kind << 24 | vlen | flag, third, *words)
         self.count += 1
@@ -48,8 +68,9 @@ class Blob:
         return self.add(kind, name, size, words, len(members), flag)
 
     def bytes(self, *, extra_header: bytes = b"") -> bytes:
-        header = HEADER.pack(0xEB9F, 1, 0, HEADER.size + len(extra_header), 0, len(self.types), len(self.types),
-                             len(self.strings))
+        header = HEADER.pack(
+            0xEB9F, 1, 0, HEADER.size + len(extra_header), 0, len(self.types), len(self.types), len(self.strings)
+        )
         return header + extra_header + self.types + self.strings
 
 
@@ -73,28 +94,77 @@ def rich() -> Blob:
     inner = b.struct("", 8, ("deep", b.int, 0), ("deeper", b.int, 32))
     union = b.struct("", 8, ("other", b.int, 0), ("", inner, 0), kind=UNION)
     around = b.struct("", 12, ("before", b.int, 0), ("", union, 32))
-    b.struct("outer", 64, ("first", b.int, 0), ("", around, 32), ("ref", wrapped, 128), ("next", pointer, 192),
-             ("table", array, 256), ("flags", b.int, 3 << 24 | 384), ("rest", b.int, 5 << 24 | 387), ("tail", b.int, 416),
-             flag=FLAG)
+    b.struct(
+        "outer",
+        64,
+        ("first", b.int, 0),
+        ("", around, 32),
+        ("ref", wrapped, 128),
+        ("next", pointer, 192),
+        ("table", array, 256),
+        ("flags", b.int, 3 << 24 | 384),
+        ("rest", b.int, 5 << 24 | 387),
+        ("tail", b.int, 416),
+        flag=FLAG,
+    )
     return b
 
 
 RICH = rich().bytes()
-WANTED = ["outer", "outer.first", "outer.before", "outer.deeper", "outer.other", "outer.ref.second", "outer.next.first",
-          "outer.table", "outer.flags", "outer.tail", "twin.x"]
+WANTED = [
+    "outer",
+    "outer.first",
+    "outer.before",
+    "outer.deeper",
+    "outer.other",
+    "outer.ref.second",
+    "outer.next.first",
+    "outer.table",
+    "outer.flags",
+    "outer.tail",
+    "twin.x",
+]
 
 
 def test_members_at_any_depth() -> None:
     assert btf.offsets(RICH, WANTED) == {
-        "outer": 64, "outer.first": 0, "outer.before": 4, "outer.deeper": 12, "outer.other": 8, "outer.ref.second": 20,
-        "outer.table": 32, "outer.tail": 52}
+        "outer": 64,
+        "outer.first": 0,
+        "outer.before": 4,
+        "outer.deeper": 12,
+        "outer.other": 8,
+        "outer.ref.second": 20,
+        "outer.table": 32,
+        "outer.tail": 52,
+    }
     assert btf.offsets(RICH, ["outer.ref", "outer.next"]) == {"outer.ref": 16, "outer.next": 24}
 
 
-@pytest.mark.parametrize("entry", [
-    "", ".", "outer.", ".first", "outer..deep", "outer.around", "nothing", "nothing.first", "oute.first", "outer.firs",
-    "outer.first.counter", "outer.next.first", "outer.table.first", "outer.flags", "outer.rest", "outer.rest.x", "int",
-    "atomic_t.counter", "few.no", "many.low"])
+@pytest.mark.parametrize(
+    "entry",
+    [
+        "",
+        ".",
+        "outer.",
+        ".first",
+        "outer..deep",
+        "outer.around",
+        "nothing",
+        "nothing.first",
+        "oute.first",
+        "outer.firs",
+        "outer.first.counter",
+        "outer.next.first",
+        "outer.table.first",
+        "outer.flags",
+        "outer.rest",
+        "outer.rest.x",
+        "int",
+        "atomic_t.counter",
+        "few.no",
+        "many.low",
+    ],
+)
 def test_absent(entry: str) -> None:
     assert btf.offsets(RICH, [entry]) == {}
 
@@ -115,12 +185,23 @@ def test_only_types_of_known_length_are_passed_over() -> None:
 def test_bit_fields_of_both_encodings() -> None:
     b = Blob()
     three, shifted = b.add(INT, "unsigned int", 4, [3]), b.add(INT, "unsigned int", 4, [8 << 16 | 32])
-    b.struct("old", 16, ("whole", b.int, 0), ("narrow", b.add(TYPEDEF, "u3", three), 32), ("shifted", shifted, 64),
-             ("odd", b.int, 97), ("last", b.int, 96))
+    b.struct(
+        "old",
+        16,
+        ("whole", b.int, 0),
+        ("narrow", b.add(TYPEDEF, "u3", three), 32),
+        ("shifted", shifted, 64),
+        ("odd", b.int, 97),
+        ("last", b.int, 96),
+    )
     b.struct("new", 16, ("whole", three, 0), ("narrow", b.int, 8 << 24 | 32), ("last", b.int, 96), flag=FLAG)
     names = ("whole", "narrow", "shifted", "odd", "last")
     assert btf.offsets(b.bytes(), [f"{of}.{name}" for of in ("old", "new") for name in names]) == {
-        "old.whole": 0, "old.last": 12, "new.whole": 0, "new.last": 12}
+        "old.whole": 0,
+        "old.last": 12,
+        "new.whole": 0,
+        "new.last": 12,
+    }
 
 
 def test_unions_and_offsets_beyond_24_bits() -> None:
@@ -153,28 +234,31 @@ def test_a_longer_header_is_passed_over() -> None:
 
 
 def changed(at: int, new: bytes) -> bytes:
-    return RICH[:at] + new + RICH[at + len(new):]
+    return RICH[:at] + new + RICH[at + len(new) :]
 
 
-@pytest.mark.parametrize(("data", "message"), [
-    (b"", "ends at byte 0, within the header of 24 bytes"),
-    (RICH[:23], "ends at byte 23"),
-    (changed(0, b"\x7fELF"), "not the magic number"),
-    (changed(0, (0xEB9F).to_bytes(2, "big" if sys.byteorder == "little" else "little")), "another machine"),
-    (changed(2, b"\2"), "version 2"),
-    (changed(3, b"\1"), "flags 0x01"),
-    (changed(4, struct.pack("=I", 20)), "says byte 4"),
-    (changed(8, struct.pack("=I", 1 << 31)), "the types .see byte 8. end at byte 2147"),
-    (changed(16, struct.pack("=I", 0xFFFFFFFF)), "the strings .see byte 16. end at byte"),
-    (changed(12, struct.pack("=I", 7)), "no multiple of 4"),
-    (changed(20, struct.pack("=I", 0)), "begin and end with NUL"),
-    (RICH[:-1] + b"x", "begin and end with NUL"),
-    (changed(12, struct.pack("=I", 8)), "half a type at byte 24"),
-    (changed(12, struct.pack("=I", 12)), "last type, at byte 24, goes beyond the types' end at byte 36"),
-    (changed(28, struct.pack("=I", 0)), "kind 0. at byte 24"),
-    (changed(28, struct.pack("=I", 20 << 24)), "kind 20. at byte 24"),
-    (changed(28, struct.pack("=I", INT << 24 | 1 << 16)), "unknown form 0x01010000"),
-])
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "ends at byte 0, within the header of 24 bytes"),
+        (RICH[:23], "ends at byte 23"),
+        (changed(0, b"\x7fELF"), "not the magic number"),
+        (changed(0, (0xEB9F).to_bytes(2, "big" if sys.byteorder == "little" else "little")), "another machine"),
+        (changed(2, b"\2"), "version 2"),
+        (changed(3, b"\1"), "flags 0x01"),
+        (changed(4, struct.pack("=I", 20)), "says byte 4"),
+        (changed(8, struct.pack("=I", 1 << 31)), "the types .see byte 8. end at byte 2147"),
+        (changed(16, struct.pack("=I", 0xFFFFFFFF)), "the strings .see byte 16. end at byte"),
+        (changed(12, struct.pack("=I", 7)), "no multiple of 4"),
+        (changed(20, struct.pack("=I", 0)), "begin and end with NUL"),
+        (RICH[:-1] + b"x", "begin and end with NUL"),
+        (changed(12, struct.pack("=I", 8)), "half a type at byte 24"),
+        (changed(12, struct.pack("=I", 12)), "last type, at byte 24, goes beyond the types' end at byte 36"),
+        (changed(28, struct.pack("=I", 0)), "kind 0. at byte 24"),
+        (changed(28, struct.pack("=I", 20 << 24)), "kind 20. at byte 24"),
+        (changed(28, struct.pack("=I", INT << 24 | 1 << 16)), "unknown form 0x01010000"),
+    ],
+)
 def test_malformed(data: bytes, message: str) -> None:
     with pytest.raises(btf.BtfError, match=message):
         btf.offsets(data, WANTED)
@@ -239,15 +323,24 @@ def mutations(draw):
     data = bytearray(RICH)
     for _ in range(draw(st.integers(1, 4))):
         at = draw(st.integers(0, len(data) // 4 - 1)) * 4
-        word = draw(st.one_of(st.integers(0, 40), st.integers(0, 0xFFFFFFFF),
-                              st.builds(lambda kind, vlen, flag: flag << 31 | kind << 24 | vlen, st.integers(0, 20),
-                                        st.integers(0, 5), st.integers(0, 1))))
+        word = draw(
+            st.one_of(
+                st.integers(0, 40),
+                st.integers(0, 0xFFFFFFFF),
+                st.builds(
+                    lambda kind, vlen, flag: flag << 31 | kind << 24 | vlen,
+                    st.integers(0, 20),
+                    st.integers(0, 5),
+                    st.integers(0, 1),
+                ),
+            )
+        )
         if draw(st.booleans()):
-            data[at:at + 4] = struct.pack("=I", word)
+            data[at : at + 4] = struct.pack("=I", word)
         else:
             data[draw(st.integers(0, len(data) - 1))] = word & 0xFF
     if draw(st.integers(0, 9)) == 0:
-        del data[draw(st.integers(0, len(data))):]
+        del data[draw(st.integers(0, len(data))) :]
     return bytes(data)
 
 
@@ -266,14 +359,48 @@ def test_every_word_with_each_of_some_values() -> None:
 
 @cache
 def kernel_offsets() -> dict[str, int]:
-    return btf.offsets(btf.read_kernel(), [
-        "task_struct", "task_struct.pid", "task_struct.tgid", "task_struct.files", "task_struct.comm", "files_struct",
-        "files_struct.fdt", "fdtable", "fdtable.fd", "fdtable.max_fds", "file", "file.private_data", "file.f_inode",
-        "sock", "sock.__sk_common", "sock.__sk_common.skc_family", "sock.__sk_common.skc_state", "sock_common",
-        "sock.__sk_common.skc_daddr", "sock.__sk_common.skc_rcv_saddr", "sock.__sk_common.skc_dport", "sock.sk_socket",
-        "sock.__sk_common.skc_num", "inet_sock", "inet_sock.sk", "inet_sock.inet_sport", "tcp_sock.inet_conn", "tcp_sock",
-        "tcp_sock.copied_seq", "tcp_sock.write_seq", "list_head", "list_head.next", "list_head.prev", "sock.no_such",
-        "no_such_struct.member", "task_struct.files.fdt", "sock_common.skc_family"])
+    return btf.offsets(
+        btf.read_kernel(),
+        [
+            "task_struct",
+            "task_struct.pid",
+            "task_struct.tgid",
+            "task_struct.files",
+            "task_struct.comm",
+            "files_struct",
+            "files_struct.fdt",
+            "fdtable",
+            "fdtable.fd",
+            "fdtable.max_fds",
+            "file",
+            "file.private_data",
+            "file.f_inode",
+            "sock",
+            "sock.__sk_common",
+            "sock.__sk_common.skc_family",
+            "sock.__sk_common.skc_state",
+            "sock_common",
+            "sock.__sk_common.skc_daddr",
+            "sock.__sk_common.skc_rcv_saddr",
+            "sock.__sk_common.skc_dport",
+            "sock.sk_socket",
+            "sock.__sk_common.skc_num",
+            "inet_sock",
+            "inet_sock.sk",
+            "inet_sock.inet_sport",
+            "tcp_sock.inet_conn",
+            "tcp_sock",
+            "tcp_sock.copied_seq",
+            "tcp_sock.write_seq",
+            "list_head",
+            "list_head.next",
+            "list_head.prev",
+            "sock.no_such",
+            "no_such_struct.member",
+            "task_struct.files.fdt",
+            "sock_common.skc_family",
+        ],
+    )
 
 
 @pytest.fixture
@@ -304,8 +431,16 @@ def test_running_kernel(kernel: dict[str, int]) -> None:
 
 def test_the_kernel_has_the_rest_and_not_what_is_absent(kernel: dict[str, int]) -> None:
     assert not {"sock.no_such", "no_such_struct.member", "task_struct.files.fdt"} & set(kernel)
-    assert {"task_struct.files", "task_struct.comm", "files_struct.fdt", "fdtable.fd", "file.private_data",
-            "file.f_inode", "sock.sk_socket", "tcp_sock.write_seq"} <= set(kernel)
+    assert {
+        "task_struct.files",
+        "task_struct.comm",
+        "files_struct.fdt",
+        "fdtable.fd",
+        "file.private_data",
+        "file.f_inode",
+        "sock.sk_socket",
+        "tcp_sock.write_seq",
+    } <= set(kernel)
 
 
 def test_no_kernel_description() -> None:

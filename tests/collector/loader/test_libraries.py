@@ -35,7 +35,8 @@ def test_mapped_files_that_are_executable() -> None:
     assert list(mappings(MAPS)) == [
         ("55d0c0e2c000-55d0c0f00000", "fe:01", 131, "/usr/bin/x"),
         ("7f0000002000-7f0000003000", "00:2f", 77, "/a b/lib demo.so (deleted)"),
-        ("7f0000004000-7f0000005000", "fe:01", 9, "/new\\012line")]
+        ("7f0000004000-7f0000005000", "fe:01", 9, "/new\\012line"),
+    ]
 
 
 @given(st.binary(max_size=400))
@@ -77,8 +78,7 @@ class Recorder(Attachments):
 
 
 @pytest.mark.parametrize("multi", [True, False])
-def test_a_library_is_found_read_attached_and_released(
-        tmp_path: Path, monkeypatch: pytest.MonkeyPatch, multi: bool) -> None:
+def test_a_library_is_found_read_attached_and_released(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, multi: bool) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setattr(libraries, "LOOK_SECONDS", 0)
     path = build.library("demo", tmp_path)

@@ -18,9 +18,13 @@ from tests.conftest import ROOT
 from tests.demo import build
 from tests.demo.source import PLACES, SOURCE
 
-JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-                    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(
-                        st.sampled_from(["sites", "unsupported", "x"]), inner, max_size=3), max_leaves=12)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(["sites", "unsupported", "x"]), inner, max_size=3)
+    ),
+    max_leaves=12,
+)
 
 
 def read(path: Path, monkeypatch: pytest.MonkeyPatch, modules: list[str] | None = None) -> list[Site] | Unsupported:
@@ -72,14 +76,26 @@ def test_no_answer_raises(data: bytes) -> None:
 def test_only_places_in_the_file_for_known_programs_are_believed(message: object) -> None:
     found = locate.read_answer(json.dumps(message).encode(), ["p"], 1000)
     assert isinstance(found, Unsupported) or all(
-        site.program == "p" and type(site.offset) is int and 0 <= site.offset < 1000 for site in found)
+        site.program == "p" and type(site.offset) is int and 0 <= site.offset < 1000 for site in found
+    )
 
 
-@pytest.mark.parametrize("sites", [[["p", 1000]], [["p", -1]], [["q", 1]], [["p", 1], ["p", 1]], [["p", True]], [["p", 1.0]],
-                                   [["p", n] for n in range(locate.SITES + 1)]])
+@pytest.mark.parametrize(
+    "sites",
+    [
+        [["p", 1000]],
+        [["p", -1]],
+        [["q", 1]],
+        [["p", 1], ["p", 1]],
+        [["p", True]],
+        [["p", 1.0]],
+        [["p", n] for n in range(locate.SITES + 1)],
+    ],
+)
 def test_places_that_cannot_be(sites: list[object]) -> None:
-    assert isinstance(locate.read_answer(json.dumps({"sites": sites}).encode(), ["p"], 1000 if len(sites) < 9 else 1 << 20),
-                      Unsupported)
+    assert isinstance(
+        locate.read_answer(json.dumps({"sites": sites}).encode(), ["p"], 1000 if len(sites) < 9 else 1 << 20), Unsupported
+    )
 
 
 def test_functions_are_those_that_are_defined(tmp_path: Path) -> None:

@@ -24,8 +24,13 @@ def test_every_define_is_used_and_every_use_is_defined() -> None:
 def kernel(monkeypatch: pytest.MonkeyPatch, **changes: int | None) -> dict[str, int]:
     """The defines for a kernel with other members than a usual one; None takes one away."""
     found = {member: 8 * n for n, member in enumerate(offsets.MEMBERS.values())}
-    found |= {"socket.file": 16, "socket.sk": 24, "sock.__sk_common.skc_daddr": 0, "sock.__sk_common.skc_rcv_saddr": 4,
-              "file.f_ref.refcnt": 176}
+    found |= {
+        "socket.file": 16,
+        "socket.sk": 24,
+        "sock.__sk_common.skc_daddr": 0,
+        "sock.__sk_common.skc_rcv_saddr": 4,
+        "file.f_ref.refcnt": 176,
+    }
     for name, value in changes.items():
         member = name.replace("__dot__", ".")
         if value is None:
@@ -43,12 +48,17 @@ def test_both_ways_to_count_the_users_of_a_file(monkeypatch: pytest.MonkeyPatch)
     assert (old["FILE_COUNT"], old["FILE_COUNT_ONE"]) == (56, 1)
 
 
-@pytest.mark.parametrize(("changes", "words"), [
-    ({"tcp_sock__dot__copied_seq": None}, "does not have tcp_sock.copied_seq"),
-    ({"file__dot__f_ref__dot__refcnt": None}, "count of a file's users"),
-    ({"socket__dot__sk": 40}, "laid out in another way")])
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"tcp_sock__dot__copied_seq": None}, "does not have tcp_sock.copied_seq"),
+        ({"file__dot__f_ref__dot__refcnt": None}, "count of a file's users"),
+        ({"socket__dot__sk": 40}, "laid out in another way"),
+    ],
+)
 def test_a_kernel_that_is_not_understood_says_what_is_missing(
-        monkeypatch: pytest.MonkeyPatch, changes: dict[str, int | None], words: str) -> None:
+    monkeypatch: pytest.MonkeyPatch, changes: dict[str, int | None], words: str
+) -> None:
     with pytest.raises(offsets.UnknownKernel, match=words):
         kernel(monkeypatch, **changes)
 

@@ -35,9 +35,11 @@ def test_every_check_has_a_line_of_its_own_and_says_what_to_do() -> None:
 
 def test_the_table_is_aligned() -> None:
     text = preflight.table([Row("short", FOUND, "yes"), Row("a longer need", MISSING, "no", "do something", True)])
-    assert text == ("NEED           STATE    DETAIL  WHAT TO DO\n"
-                    "short          found    yes     -\n"
-                    "a longer need  MISSING  no      do something\n")
+    assert text == (
+        "NEED           STATE    DETAIL  WHAT TO DO\n"
+        "short          found    yes     -\n"
+        "a longer need  MISSING  no      do something\n"
+    )
 
 
 def test_the_exit_code_and_require_say_the_same(capsys: pytest.CaptureFixture[str]) -> None:
@@ -52,13 +54,17 @@ def test_the_exit_code_and_require_say_the_same(capsys: pytest.CaptureFixture[st
 
 
 def test_a_process_without_capabilities_cannot_capture() -> None:
-    run = elsewhere("import sys\nfrom collector import runtime\nfrom collector.loader import preflight\n"
-                    "runtime.drop_privileges(None)\nsys.exit(preflight.main())")
+    run = elsewhere(
+        "import sys\nfrom collector import runtime\nfrom collector.loader import preflight\n"
+        "runtime.drop_privileges(None)\nsys.exit(preflight.main())"
+    )
     assert run.returncode == errors.EXIT_CANNOT_CAPTURE, run.stderr
     (line,) = [line for line in run.stdout.splitlines() if line.startswith("capabilities")]
     assert "MISSING" in line and "have none" in line and "CAP_BPF and CAP_PERFMON" in line
-    run = elsewhere("from collector import runtime\nfrom collector.loader import preflight\n"
-                    "runtime.drop_privileges(None)\npreflight.require()")
+    run = elsewhere(
+        "from collector import runtime\nfrom collector.loader import preflight\n"
+        "runtime.drop_privileges(None)\npreflight.require()"
+    )
     assert run.returncode == 1 and "capture is not possible on this host" in run.stderr and "MISSING" in run.stderr
 
 
@@ -75,8 +81,10 @@ def test_root_has_what_is_needed_of_privileges() -> None:
 
 
 def test_a_container_without_the_nodes_process_ids_is_told_so() -> None:
-    code = ("from collector.loader import preflight\n"
-            "print(preflight.own_pid_namespace())\nprint(preflight._pid_namespace().state)")
+    code = (
+        "from collector.loader import preflight\n"
+        "print(preflight.own_pid_namespace())\nprint(preflight._pid_namespace().state)"
+    )
     if elsewhere("", "unshare", "--pid", "--fork", "--mount-proc").returncode:
         skip_or_fail("cannot make a pid namespace")
     run = elsewhere(code, "unshare", "--pid", "--fork", "--mount-proc")

@@ -42,7 +42,7 @@ def test_a_span_is_whole_records_and_is_announced_once(fd: int) -> None:
     assert bytes(view.view(0, len(one + two))) == ring.copy(0, len(one + two)) == one + two
     ring.release(len(one))
     assert ring.pending() == len(two) and ring.high_water == len(one + two)
-    ring.release(0)     # an older acknowledgement says nothing new
+    ring.release(0)  # an older acknowledgement says nothing new
     assert ring.pending() == len(two)
 
 
@@ -74,7 +74,7 @@ def test_a_full_ring_takes_nothing_until_room_is_given_back(fd: int) -> None:
     half = record(bytes(SIZE // 2 - 8))
     assert ring.put(half) and ring.put(half) and not ring.put(half)
     ring.next_span(SIZE)
-    assert not ring.put(half)       # announced is not done with
+    assert not ring.put(half)  # announced is not done with
     ring.release(len(half))
     assert ring.put(half)
 

@@ -17,9 +17,11 @@ ITEMS = st.lists(st.tuples(st.binary(max_size=40), st.binary(max_size=10), st.tu
 
 
 def packed(items: list[tuple[bytes, bytes, batches.Place]]) -> tuple[bytes, bytes, bytes]:
-    return (b"".join(record + b"\n" for record, _details, _place in items),
-            b"".join(batches.pack(len(record) + 1, len(details), place) for record, details, place in items),
-            b"".join(details for _record, details, _place in items))
+    return (
+        b"".join(record + b"\n" for record, _details, _place in items),
+        b"".join(batches.pack(len(record) + 1, len(details), place) for record, details, place in items),
+        b"".join(details for _record, details, _place in items),
+    )
 
 
 @given(items=ITEMS)
@@ -32,7 +34,8 @@ def test_what_is_packed_is_read_back(items: list[tuple[bytes, bytes, batches.Pla
 
 @given(items=ITEMS, which=st.integers(0, 2), more=st.binary(min_size=1, max_size=70), cut=st.booleans())
 def test_parts_that_do_not_belong_together_are_refused_before_the_first_record(
-        items: list[tuple[bytes, bytes, batches.Place]], which: int, more: bytes, cut: bool) -> None:
+    items: list[tuple[bytes, bytes, batches.Place]], which: int, more: bytes, cut: bool
+) -> None:
     parts = list(packed(items))
     changed = parts[which][: -len(more)] if cut else parts[which] + more
     if changed == parts[which]:

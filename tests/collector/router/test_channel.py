@@ -118,7 +118,9 @@ def test_window_bounds_what_is_on_the_way(ends: Ends) -> None:
 
     until(lambda: (collect(), sender.idle())[-1])
     assert [(bytes(d.frames[0]), d.wall_offset_ns, d.file, d.size) for d in out] == [
-        (b"x" * 600, -7, 3, 600), (b"y" * 600, 0, 0, 600)]
+        (b"x" * 600, -7, 3, 600),
+        (b"y" * 600, 0, 0, 600),
+    ]
     assert sender.room() == 1000
 
 
@@ -227,10 +229,18 @@ def test_an_introduction_that_was_swallowed_comes_before_the_rest(ends: Ends) ->
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(st.sampled_from(["send", "send", "send", "swallow message", "swallow answer", "reset", "turn",
-                                 "new receiver", "acknowledge"]), max_size=40), st.data())
-def test_whatever_breaks_everything_arrives(tmp_path_factory: pytest.TempPathFactory, steps: list[str],
-                                            data: st.DataObject) -> None:
+@given(
+    st.lists(
+        st.sampled_from(
+            ["send", "send", "send", "swallow message", "swallow answer", "reset", "turn", "new receiver", "acknowledge"]
+        ),
+        max_size=40,
+    ),
+    st.data(),
+)
+def test_whatever_breaks_everything_arrives(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[str], data: st.DataObject
+) -> None:
     ends = Ends(tmp_path_factory.mktemp("ends"))
     try:
         receiver, proxy = ends.receiver(), ends.proxy()

@@ -138,10 +138,17 @@ def test_strangers_and_nonsense_are_refused_and_counted() -> None:
     hello = messages.pack(TOKEN, messages.HELLO, 5, 0, transmission=1)
     box.take(b"a", [memoryview(hello)], 0.0)
     assert answers == [b"a"]
-    for n, bad in enumerate((b"", hello[:-1], messages.pack(b"another.", messages.HELLO, 5, 0, transmission=1),
-                             messages.pack(TOKEN, messages.DATA, 5, 7, number=1, transmission=2),
-                             messages.pack(TOKEN, messages.DATA, 6, 7, number=1, transmission=2),
-                             messages.pack(TOKEN, messages.WELCOME, 5, 7, number=1, transmission=2)), 1):
+    for n, bad in enumerate(
+        (
+            b"",
+            hello[:-1],
+            messages.pack(b"another.", messages.HELLO, 5, 0, transmission=1),
+            messages.pack(TOKEN, messages.DATA, 5, 7, number=1, transmission=2),
+            messages.pack(TOKEN, messages.DATA, 6, 7, number=1, transmission=2),
+            messages.pack(TOKEN, messages.WELCOME, 5, 7, number=1, transmission=2),
+        ),
+        1,
+    ):
         box.take(b"a", [memoryview(bad)], 0.0)
         assert box.refused == n
     box.take(b"a", [], 0.0)

@@ -193,10 +193,16 @@ def test_the_welcome_of_a_receiver_that_has_a_successor_changes_nothing() -> Non
     assert text(wires.settle()) == [b"1"] and wires.outbox.resent == 0 and wires.inbox.refused == 0
 
 
-@given(st.lists(st.binary(max_size=80), max_size=3), st.integers(0, 9), st.integers(0, 5), st.integers(0, 50),
-       st.sampled_from([b"12345678", b"another."]))
-def test_whatever_a_receiver_says_nothing_is_done_that_was_not_sent(noise: list[bytes], kind: int, session: int,
-                                                                    transmission: int, token: bytes) -> None:
+@given(
+    st.lists(st.binary(max_size=80), max_size=3),
+    st.integers(0, 9),
+    st.integers(0, 5),
+    st.integers(0, 50),
+    st.sampled_from([b"12345678", b"another."]),
+)
+def test_whatever_a_receiver_says_nothing_is_done_that_was_not_sent(
+    noise: list[bytes], kind: int, session: int, transmission: int, token: bytes
+) -> None:
     put: list[list[bytes]] = []
     outbox = Outbox(TOKEN, lambda frames: put.append(list(frames)))
     outbox.turn(1.0)

@@ -78,8 +78,10 @@ def test_feeding_stops_at_a_full_batch() -> None:
     span, position = [], 0
     answer = ANSWER % 2000 + b"x" * 2000
     for number in range(40):
-        span += [abi.pack_data(c.conn, abi.IN, number * len(GET), GET, ts_ns=c.now),
-                 abi.pack_data(c.conn, abi.OUT, number * len(answer), answer, ts_ns=c.now)]
+        span += [
+            abi.pack_data(c.conn, abi.IN, number * len(GET), GET, ts_ns=c.now),
+            abi.pack_data(c.conn, abi.OUT, number * len(answer), answer, ts_ns=c.now),
+        ]
     data, batches = b"".join(span), 0
     while position < len(data):
         position = c.pipe.feed(data, 0, position)

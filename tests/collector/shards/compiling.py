@@ -26,8 +26,13 @@ def load(source: Path, folder: Path) -> ModuleType:
     """Compile ``source`` in ``folder``, and import it."""
     name = source.stem
     shutil.copy(source, folder)
-    done = subprocess.run([sys.executable, "-c", _BUILD, str(ROOT), name], cwd=folder, capture_output=True, text=True,
-                          env={**os.environ, "PYTHONPATH": str(ROOT)})
+    done = subprocess.run(
+        [sys.executable, "-c", _BUILD, str(ROOT), name],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     (library,) = folder.glob(f"{name}*.so")
     spec = importlib.util.spec_from_file_location(name, library)

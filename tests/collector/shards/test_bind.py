@@ -24,8 +24,13 @@ def tls_object(pipe: Pipeline | None = None, conn: tuple[int, int, int] = OBJECT
     return c
 
 
-def bind(c: Conversation, socket: tuple[int, int, int] = SOCKET, role: int = abi.UNKNOWN, local: tuple[str, int] = ("", 0),
-         remote: tuple[str, int] = ("", 0)) -> Conversation:
+def bind(
+    c: Conversation,
+    socket: tuple[int, int, int] = SOCKET,
+    role: int = abi.UNKNOWN,
+    local: tuple[str, int] = ("", 0),
+    remote: tuple[str, int] = ("", 0),
+) -> Conversation:
     c.feed(abi.pack_bind(c.conn, socket[0], ts_ns=c.now, role=role, local=local, remote=remote))
     return c
 
@@ -61,7 +66,7 @@ def test_its_own_positions_do() -> None:
     c = bind(tls_object(), role=abi.SERVER).request(GET).response(b"HTTP/1.1 200 OK\r\n\r\nuntil")
     c.feed(abi.pack_close(OBJECT, ts_ns=c.now, final_in=len(GET), final_out=c.positions[1] + 7, source=TLS))
     assert c.counters()["hole_bytes"] == 7 and "response_bytes_lost:7" in c.records()[0]["mark"]
-    c.feed(abi.pack_close(SOCKET, ts_ns=c.now))     # the socket follows: it is known already
+    c.feed(abi.pack_close(SOCKET, ts_ns=c.now))  # the socket follows: it is known already
     assert c.counters()["connections_opened"] == c.counters()["connections_closed"] == 1
 
 
@@ -74,7 +79,11 @@ def test_a_socket_that_was_there_becomes_one_with_the_object(preamble: bytes) ->
     c = bind(tls_object(pipe)).request(GET).response(OK)
     (r,) = c.records()
     assert (r["ip"], r["direction"], r["tls"], r.get("clientIp")) == (
-        "10.0.0.2:40000", "1", "true", "192.0.2.10:51000" if preamble else None)
+        "10.0.0.2:40000",
+        "1",
+        "true",
+        "192.0.2.10:51000" if preamble else None,
+    )
     assert c.counters()["connections"] == 1 and c.counters()["evicted_connection_bytes"] == 0
     s.close()
     assert c.counters()["connections"] == 0
@@ -97,20 +106,30 @@ def test_one_socket_after_another_and_one_object_after_another() -> None:
     bind(c, socket=other, role=abi.SERVER, local=("10.0.0.1", 443), remote=("10.0.0.3", 1))
     c.request(GET).response(OK)
     assert c.records()[0]["ip"] == "10.0.0.3:1"
-    c.feed(abi.pack_close(SOCKET, ts_ns=c.now))     # not its name any more
+    c.feed(abi.pack_close(SOCKET, ts_ns=c.now))  # not its name any more
     assert c.counters()["connections"] == 1
-    d = bind(tls_object(c.pipe, conn=ident(100, 5, 9)), socket=other)     # SSL_set_fd of a used descriptor: the newer has it
+    d = bind(tls_object(c.pipe, conn=ident(100, 5, 9)), socket=other)  # SSL_set_fd of a used descriptor: the newer has it
     d.request(GET).response(OK)
     assert [r["ip"] for r in take(c.pipe)] == ["10.0.0.3:1"]
     c.feed(abi.pack_close(other, ts_ns=c.now))
-    assert c.counters()["connections"] == 1     # d is gone, c lives on without a socket
+    assert c.counters()["connections"] == 1  # d is gone, c lives on without a socket
     c.request(GET).response(OK)
     assert len(c.records()) == 1
 
 
 def test_a_new_shard_that_is_told_of_it_knows_both_names() -> None:
-    entry = Entry(*OBJECT, 0, 0, (abi.address16("10.0.0.1"), 443), (abi.address16("10.0.0.2"), 40000), abi.SERVER, 0, True,
-                  TLS, SOCKET[0])
+    entry = Entry(
+        *OBJECT,
+        0,
+        0,
+        (abi.address16("10.0.0.1"), 443),
+        (abi.address16("10.0.0.2"), 40000),
+        abi.SERVER,
+        0,
+        True,
+        TLS,
+        SOCKET[0],
+    )
     c = Conversation(pipeline(), conn=OBJECT, opened=False, source=TLS)
     c.feed(entry.introduction(c.now))
     c.request(GET).response(b"HTTP/1.1 200 OK\r\n\r\nuntil the end")
@@ -146,7 +165,7 @@ def test_the_process_ends_and_the_shard_gives_up() -> None:
     c = bind(tls_object(pipe), role=abi.SERVER, local=LOCAL, remote=REMOTE).request(GET).response(OK)
     Conversation(pipe, conn=ident(7, 7)).request(GET).response(OK)
     take(pipe)
-    c.request(GET).response(OK)      # given up between messages, it goes on: positions, ends, source
+    c.request(GET).response(OK)  # given up between messages, it goes on: positions, ends, source
     (r,) = take(pipe)
     assert (r["ip"], r["tls"], r["mark"]) == ("10.0.0.2:40000", "true", [])
     c.feed(abi.pack_exit(100, ts_ns=c.now))

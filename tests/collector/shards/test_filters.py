@@ -22,26 +22,29 @@ def rule(eq: str = "x-ns", absent: str = "reject", regex: str = "shop") -> dict:
     return {"key": {"eq": eq, "ifAbsent": absent}, "value": {"regex": regex}}
 
 
-@pytest.mark.parametrize(("config", "headers", "passed"), [
-    ([rule()], ["X-Ns: my-shop-1"], True),                                    # found anywhere, unanchored
-    ([rule()], ["X-NS: other"], False),
-    ([rule()], ["X-Ns: SHOP"], False),                                        # case-sensitive value
-    ([rule()], [], False),                                                    # absent: reject
-    ([rule(absent="REJECT")], [], False),
-    ([rule(absent="accept")], [], True),
-    ([rule(absent="maybe")], [], True),                                       # any other text accepts
-    ([{"key": {"eq": "x-ns"}, "value": {"regex": "shop"}}], [], True),
-    ([rule(regex="")], ["X-Ns: anything"], True),                             # empty regex matches all
-    ([{"key": {"eq": "x-ns", "ifAbsent": "reject"}}], ["x-ns: v"], True),     # missing regex too
-    ([rule(), rule("x-env", "reject", "^prod$")], ["X-Ns: shop", "X-Env: prod"], True),
-    ([rule(), rule("x-env", "reject", "^prod$")], ["X-Ns: shop", "X-Env: dev"], False),  # entries AND
-    ([{"key": {"regex": "x"}, "value": {"regex": "y"}}], [], True),           # without eq: ignored
-    ([{"KEY": {"EQ": "x-ns", "IFABSENT": "reject"}, "Value": {"REGEX": "shop"}}], [], False),
-    ([rule("host", "reject", "api")], ["Host: api.example"], True),
-    ([rule("host", "reject", "api")], ["Host: www.example"], False),
-    ([], ["X: y"], True),                                                     # no filter at all
-    (None, ["X: y"], True),
-])
+@pytest.mark.parametrize(
+    ("config", "headers", "passed"),
+    [
+        ([rule()], ["X-Ns: my-shop-1"], True),  # found anywhere, unanchored
+        ([rule()], ["X-NS: other"], False),
+        ([rule()], ["X-Ns: SHOP"], False),  # case-sensitive value
+        ([rule()], [], False),  # absent: reject
+        ([rule(absent="REJECT")], [], False),
+        ([rule(absent="accept")], [], True),
+        ([rule(absent="maybe")], [], True),  # any other text accepts
+        ([{"key": {"eq": "x-ns"}, "value": {"regex": "shop"}}], [], True),
+        ([rule(regex="")], ["X-Ns: anything"], True),  # empty regex matches all
+        ([{"key": {"eq": "x-ns", "ifAbsent": "reject"}}], ["x-ns: v"], True),  # missing regex too
+        ([rule(), rule("x-env", "reject", "^prod$")], ["X-Ns: shop", "X-Env: prod"], True),
+        ([rule(), rule("x-env", "reject", "^prod$")], ["X-Ns: shop", "X-Env: dev"], False),  # entries AND
+        ([{"key": {"regex": "x"}, "value": {"regex": "y"}}], [], True),  # without eq: ignored
+        ([{"KEY": {"EQ": "x-ns", "IFABSENT": "reject"}, "Value": {"REGEX": "shop"}}], [], False),
+        ([rule("host", "reject", "api")], ["Host: api.example"], True),
+        ([rule("host", "reject", "api")], ["Host: www.example"], False),
+        ([], ["X: y"], True),  # no filter at all
+        (None, ["X: y"], True),
+    ],
+)
 def test_grammar(config: object, headers: list[str], passed: bool) -> None:
     assert passes(json.dumps(config), *headers) is passed
 
@@ -65,10 +68,22 @@ def test_aktos_default_is_one_word_away() -> None:
     assert passes("akto-default") and passes(" akto-default\n", "X: y")
 
 
-@pytest.mark.parametrize("config", ["{", "{}", '"text"', "5", '[{"key":5}]', '[{"key":{"eq":5}}]', '[1]',
-                                    '[{"key":{"eq":"a"},"value":{"regex":5}}]', '[] trailing',
-                                    '[{"key":{"eq":"a"},"value":{"regex":"("}}]',
-                                    '[{"key":{"eq":"a"},"value":{"regex":"(?=x)"}}]'])
+@pytest.mark.parametrize(
+    "config",
+    [
+        "{",
+        "{}",
+        '"text"',
+        "5",
+        '[{"key":5}]',
+        '[{"key":{"eq":5}}]',
+        "[1]",
+        '[{"key":{"eq":"a"},"value":{"regex":5}}]',
+        "[] trailing",
+        '[{"key":{"eq":"a"},"value":{"regex":"("}}]',
+        '[{"key":{"eq":"a"},"value":{"regex":"(?=x)"}}]',
+    ],
+)
 def test_what_does_not_parse_refuses(config: str) -> None:
     with pytest.raises(ConfigError, match="AKTO_MODULE_DISCOVERY_CONFIG"):
         parse_rules(config)
@@ -83,17 +98,38 @@ def test_filter_applies_to_bytes_that_are_not_text() -> None:
     assert len(c.records()) == 1
 
 
-@pytest.mark.parametrize(("host", "is_ip"), [
-    ("10.0.0.1", True), ("10.0.0.1:8080", True), ("[::1]", True), ("[fe80::1]:80", True), ("::1", True), ("", True),
-    ("api.example", False), ("api.example:80", False), ("10.0.0.1.example", False), ("999.1.1.1", False)])
+@pytest.mark.parametrize(
+    ("host", "is_ip"),
+    [
+        ("10.0.0.1", True),
+        ("10.0.0.1:8080", True),
+        ("[::1]", True),
+        ("[fe80::1]:80", True),
+        ("::1", True),
+        ("", True),
+        ("api.example", False),
+        ("api.example:80", False),
+        ("10.0.0.1.example", False),
+        ("999.1.1.1", False),
+    ],
+)
 def test_ip_hosts(host: str, is_ip: bool) -> None:
     assert passes("[]", f"Host: {host}", ignore_ip_hosts=True) is not is_ip
     assert passes("[]", f"Host: {host}")
 
 
-@pytest.mark.parametrize(("host", "metadata"), [
-    ("169.254.169.254", True), ("169.254.169.254:80", True), ("[fd00:ec2::254]", True), ("metadata.google.internal", True),
-    ("Metadata.Google.Internal.", True), ("169.254.169.25", False), ("example.org", False)])
+@pytest.mark.parametrize(
+    ("host", "metadata"),
+    [
+        ("169.254.169.254", True),
+        ("169.254.169.254:80", True),
+        ("[fd00:ec2::254]", True),
+        ("metadata.google.internal", True),
+        ("Metadata.Google.Internal.", True),
+        ("169.254.169.25", False),
+        ("example.org", False),
+    ],
+)
 def test_cloud_metadata(host: str, metadata: bool) -> None:
     assert passes("[]", f"Host: {host}", ignore_metadata=True) is not metadata
 
@@ -109,8 +145,10 @@ def test_egress_and_ports() -> None:
     server = Conversation(disable_egress=True).request(b"GET / HTTP/1.1\r\n\r\n").response(OK)
     assert len(server.records()) == 1
     for role, local, remote, recorded in (
-            (abi.CLIENT, ("1.1.1.1", 5000), ("2.2.2.2", 9092), 0), (abi.SERVER, ("1.1.1.1", 9092), ("2.2.2.2", 5000), 0),
-            (abi.SERVER, ("1.1.1.1", 80), ("2.2.2.2", 9092), 1)):
+        (abi.CLIENT, ("1.1.1.1", 5000), ("2.2.2.2", 9092), 0),
+        (abi.SERVER, ("1.1.1.1", 9092), ("2.2.2.2", 5000), 0),
+        (abi.SERVER, ("1.1.1.1", 80), ("2.2.2.2", 9092), 1),
+    ):
         c = Conversation(role=role, local=local, remote=remote, ignore_ports=[9092])
         assert len(c.request(b"GET / HTTP/1.1\r\n\r\n").response(OK).records()) == recorded
 

@@ -74,8 +74,11 @@ def test_exit_ends_the_connections_of_its_ring_only() -> None:
 def test_an_open_tells_what_went_by_before() -> None:
     """What is missing between the opening and the first bytes of a direction is a hole, not the beginning."""
     c = Conversation(opened=False)
-    c.feed(abi.pack_open(c.conn, ts_ns=c.now, start=abi.MID, local=("10.0.0.1", 80), remote=("10.0.0.2", 1),
-                         positions=(5000, 7000)))
+    c.feed(
+        abi.pack_open(
+            c.conn, ts_ns=c.now, start=abi.MID, local=("10.0.0.1", 80), remote=("10.0.0.2", 1), positions=(5000, 7000)
+        )
+    )
     c.positions = [5000, 7000]
     c.request(GET).response(OK[:20], lose=True).response(OK)
     assert c.counters()["hole_bytes"] == 20
@@ -94,8 +97,9 @@ def test_record_id_is_the_place_of_the_request_on_its_connection() -> None:
 
 def test_a_connection_given_up_keeps_its_ends_and_role() -> None:
     pipe = pipeline(max_connections=2)
-    cs = [Conversation(pipe, conn=ident(100, fd), remote=("10.9.9.9", 1000 + fd)).request(GET).response(OK)
-          for fd in range(4)]
+    cs = [
+        Conversation(pipe, conn=ident(100, fd), remote=("10.9.9.9", 1000 + fd)).request(GET).response(OK) for fd in range(4)
+    ]
     take(pipe)
     r = take(cs[0].request(GET).response(OK).pipe)[-1]
     assert (r["ip"], r["direction"], r["mark"]) == ("10.9.9.9:1000", "1", [])  # nothing was missed
@@ -105,8 +109,10 @@ def test_a_connection_given_up_keeps_its_ends_and_role() -> None:
 
 def test_a_connection_given_up_between_messages_goes_on() -> None:
     pipe = pipeline(max_connections=2)
-    cs = [Conversation(pipe, conn=ident(100, fd), role=abi.CLIENT).request(GET).request(
-        b"HEAD /h HTTP/1.1\r\nHost: h\r\n\r\n") for fd in range(4)]
+    cs = [
+        Conversation(pipe, conn=ident(100, fd), role=abi.CLIENT).request(GET).request(b"HEAD /h HTTP/1.1\r\nHost: h\r\n\r\n")
+        for fd in range(4)
+    ]
     assert [r["words"] for r in take(pipe)] == [{"evicted", "no_response", "end_unseen"}] * 4
     cs[0].response(OK).response(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n").request(SECOND).response(OK)
     r = take(pipe)[-1]  # the two answers belong to requests that are recorded already
@@ -115,8 +121,10 @@ def test_a_connection_given_up_between_messages_goes_on() -> None:
 
 def test_a_connection_given_up_inside_a_message_is_joined_in_the_middle() -> None:
     pipe = pipeline(max_connections=2)
-    cs = [Conversation(pipe, conn=ident(100, fd), remote=("10.9.9.9", 1000 + fd)).request(GET).response(OK[:-1])
-          for fd in range(4)]
+    cs = [
+        Conversation(pipe, conn=ident(100, fd), remote=("10.9.9.9", 1000 + fd)).request(GET).response(OK[:-1])
+        for fd in range(4)
+    ]
     take(pipe)
     r = take(cs[0].request(GET).response(OK).pipe)[-1]
     assert r["ip"] == "10.9.9.9:1000" and {"joined_mid_stream", "pairing_uncertain"} <= r["words"]
@@ -221,8 +229,11 @@ def test_a_connection_that_is_chosen_late_is_wanted_again() -> None:
 def test_one_that_is_filtered_is_counted_once_however_often_it_is_told() -> None:
     c = Conversation(role=abi.CLIENT, disable_egress=True, only_ports=(80,))
     for _ in range(5):
-        c.feed(abi.pack_open(c.conn, ts_ns=c.now, type=abi.ADDRESS, role=abi.CLIENT, local=("10.0.0.1", 80),
-                             remote=("10.0.0.2", 4)))
+        c.feed(
+            abi.pack_open(
+                c.conn, ts_ns=c.now, type=abi.ADDRESS, role=abi.CLIENT, local=("10.0.0.1", 80), remote=("10.0.0.2", 4)
+            )
+        )
     assert c.counters()["filtered_egress"] == 1
 
 

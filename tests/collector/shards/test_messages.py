@@ -50,7 +50,10 @@ def test_keep_alive_and_pipelining_pair_in_order() -> None:
     for n in (b"1", b"2", b"3"):
         c.response(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n" + n)
     assert [(r["path"], r["responsePayload"], r["mark"]) for r in c.records()] == [
-        ("/1", "1", []), ("/2", "2", []), ("/3", "3", [])]
+        ("/1", "1", []),
+        ("/2", "2", []),
+        ("/3", "3", []),
+    ]
 
 
 def test_record_ids_are_unique() -> None:
@@ -62,8 +65,9 @@ def test_record_ids_are_unique() -> None:
 
 def test_chunked_both_ways_with_extensions_and_trailers() -> None:
     c = Conversation()
-    c.request(b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"
-              b"3;name=value\r\nabc\r\n0\r\nTrailer: x\r\n\r\n")
+    c.request(
+        b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n3;name=value\r\nabc\r\n0\r\nTrailer: x\r\n\r\n"
+    )
     c.response(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
     c.response(b"A\r\n0123456789\r").response(b"\n5\r\nhel").response(b"lo\r\n0\r").response(b"\n\r").response(b"\n")
     r = one(c)
@@ -107,7 +111,7 @@ def test_a_refused_expectation_is_in_doubt_however_the_next_head_is_cut(step: in
     c.request(b"POST /big HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 400\r\n\r\n")
     c.response(b"HTTP/1.1 417 Expectation Failed\r\nContent-Length: 0\r\n\r\n")
     for at in range(0, len(GET), step):
-        c.request(GET[at:at + step])
+        c.request(GET[at : at + step])
     first, second = c.response(OK).records()
     assert (first["path"], first["requestPayload"], first["words"]) == ("/big", "", {"request_incomplete"})
     assert (second["path"], second["words"]) == ("/x", {"pairing_uncertain", "request_framing_uncertain"})
@@ -189,7 +193,10 @@ def test_a_head_that_stops_is_recorded_as_it_stands() -> None:
     r = one(c.wait(5))
     assert (r["statusCode"], r["response"], r["words"]) == ("200", {"X": "y"}, {"headers_cut", "response_incomplete"})
     assert one(Conversation().request(GET[:-2]).wait(59).wait(5))["words"] == {
-        "headers_cut", "request_incomplete", "no_response"}
+        "headers_cut",
+        "request_incomplete",
+        "no_response",
+    }
 
 
 def test_long_silence_inside_a_message_is_recorded_and_the_connection_goes_on() -> None:
@@ -257,7 +264,10 @@ def test_what_was_complete_before_a_hole_is_not_in_doubt() -> None:
     c.request(b"GET /3 HTTP/1.1\r\n\r\n", lose=True).request(b"GET /4 HTTP/1.1\r\n\r\n")
     c.response(OK).response(OK).response(OK).response(OK)
     assert [(r["path"], r["words"]) for r in c.records()] == [
-        ("/1", set()), ("/2", set()), ("/4", {"pairing_uncertain", "request_framing_uncertain"})]
+        ("/1", set()),
+        ("/2", set()),
+        ("/4", {"pairing_uncertain", "request_framing_uncertain"}),
+    ]
 
 
 def test_pauses_much_longer_than_any_answer_end_the_doubt_of_a_busy_connection() -> None:
@@ -282,7 +292,7 @@ def test_an_answer_nobody_asked_for_is_no_answer_to_the_next_request() -> None:
 
 def test_an_answer_to_an_unseen_head_does_not_swallow_the_next_one() -> None:
     c = Conversation(start=abi.MID, role=abi.CLIENT).request(GET)
-    c.response(b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n")            # of a HEAD that nobody saw
+    c.response(b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n")  # of a HEAD that nobody saw
     c.request(b"GET /2 HTTP/1.1\r\n\r\n").response(OK).request(b"GET /3 HTTP/1.1\r\n\r\n").response(OK)
     records = c.records()
     assert [(r["path"], r["responsePayload"]) for r in records] == [("/x", ""), ("/2", "hi"), ("/3", "hi")]
@@ -296,7 +306,7 @@ def test_a_body_in_doubt_may_begin_like_an_answer(step: int) -> None:
         c.records()
         answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
         for at in range(0, len(answer), step):
-            c.response(answer[at:at + step])
+            c.response(answer[at : at + step])
         if len(body) == 4:
             c.close()
         assert one(c)["responsePayload"] == body.decode()
@@ -328,8 +338,10 @@ def test_an_upload_that_pauses_ends_no_doubt() -> None:
 
 def test_a_smuggled_request_that_is_slow_to_be_answered() -> None:
     smuggled = get("/slow")
-    c = Conversation().request(b"POST / HTTP/1.1\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n"
-                               b"%x\r\n%s\r\n0\r\n\r\n" % (len(smuggled), smuggled))
+    c = Conversation().request(
+        b"POST / HTTP/1.1\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n"
+        b"%x\r\n%s\r\n0\r\n\r\n" % (len(smuggled), smuggled)
+    )
     c.response(answer(b"fast")).wait(5).request(get("/victim")).response(answer(b"answer to /slow"))
     assert "pairing_uncertain" in c.records()[-1]["words"]
 
@@ -383,8 +395,9 @@ def test_a_connect_has_no_content() -> None:
 
 def test_fields_beyond_those_listed_are_obeyed() -> None:
     many = b"".join(b"X-%d: y\r\n" % n for n in range(600))
-    c = Conversation().request(b"POST /up HTTP/1.1\r\n" + many + b"Host: late.example\r\nContent-Length: 400\r\n"
-                               b"Expect: 100-continue\r\n\r\n")
+    c = Conversation().request(
+        b"POST /up HTTP/1.1\r\n" + many + b"Host: late.example\r\nContent-Length: 400\r\nExpect: 100-continue\r\n\r\n"
+    )
     c.response(answer(b"", b"417 No")).request(GET).response(OK)
     first, second = c.records()
     assert first["request"]["host"] == "late.example" and first["requestPayload"] == ""
@@ -427,14 +440,15 @@ def test_a_request_line_beyond_the_limit_is_recorded_cut(cut: int) -> None:
     for limit in (1024, len(line) - 24, len(line) - 22, len(line) - 20, len(line) - 18, len(line) - 16):
         c = Conversation(header_bytes=limit)
         for at in range(0, len(line), cut):
-            c.request(line[at:at + cut])
+            c.request(line[at : at + cut])
         r = one(c.response(OK))
         assert r["words"] == {"headers_cut", "request_incomplete"} and r["statusCode"] == "200"
         assert set(r["path"]) == {"/", "a"} and r["path"] in line.decode() and r["type"] in ("", "HTTP/1.1")
 
 
-@pytest.mark.parametrize("first", [b"CONNECT h:1 HTTP/1.1\r\nHost: h:1\r\n\r\n",
-                                   b"GET /ws HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\n\r\n"])
+@pytest.mark.parametrize(
+    "first", [b"CONNECT h:1 HTTP/1.1\r\nHost: h:1\r\n\r\n", b"GET /ws HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\n\r\n"]
+)
 def test_an_upgrade_whose_answers_head_is_cut_is_marked(first: bytes) -> None:
     head = b"HTTP/1.1 200 OK\r\nX: " if first[:1] == b"C" else b"HTTP/1.1 101 Switching Protocols\r\nX: "
     c = Conversation(header_bytes=1024).request(first).response(head + b"y" * 2000 + b"\r\n\r\n")
@@ -447,13 +461,17 @@ def test_a_switch_nobody_asked_for_is_in_doubt() -> None:
     assert first["words"] == {"pairing_uncertain", "response_framing_uncertain"} and second["words"] == DOUBT
 
 
-@pytest.mark.parametrize(("head", "reason"), [
-    (b"HTTP/1.1 100 Continue\r\nContent-Length: 5\r\n\r\n", "body_not_allowed"),
-    (b"HTTP/1.1 100 Continue\r\nTransfer-Encoding: chunked\r\n\r\n", "body_not_allowed"),
-    (b"HTTP/1.1 103 Early\nLink: a\r\n\r\n", "bare_lf"),
-    (b"HTTP/1.1 103 Early\r\nLink: a\rb\r\n\r\n", "bare_cr"),
-    (b"HTTP/1.1 103 Early\r\nLink: a\0b\r\n\r\n", "nul"),
-    (b"HTTP/1.7 103 Early\r\n\r\n", "start_line")])
+@pytest.mark.parametrize(
+    ("head", "reason"),
+    [
+        (b"HTTP/1.1 100 Continue\r\nContent-Length: 5\r\n\r\n", "body_not_allowed"),
+        (b"HTTP/1.1 100 Continue\r\nTransfer-Encoding: chunked\r\n\r\n", "body_not_allowed"),
+        (b"HTTP/1.1 103 Early\nLink: a\r\n\r\n", "bare_lf"),
+        (b"HTTP/1.1 103 Early\r\nLink: a\rb\r\n\r\n", "bare_cr"),
+        (b"HTTP/1.1 103 Early\r\nLink: a\0b\r\n\r\n", "nul"),
+        (b"HTTP/1.7 103 Early\r\n\r\n", "start_line"),
+    ],
+)
 def test_the_oddities_of_an_interim_head_mark_the_exchange(head: bytes, reason: str) -> None:
     r = one(Conversation().request(GET).response(head).response(OK))
     assert f"ambiguous_framing:{reason}" in r["mark"]
@@ -602,8 +620,9 @@ def test_response_bodies_can_be_switched_off() -> None:
 def test_cut_json_request_stays_acceptable() -> None:
     body = json.dumps({"a": ["x" * 50, {"b": "y" * 500}], "c": 1}).encode()
     c = Conversation(body_bytes=200)
-    c.request(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\n"
-              b"Content-Length: %d\r\n\r\n" % len(body) + body)
+    c.request(
+        b"POST / HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+    )
     r = one(c.response(OK))
     assert json.loads(r["requestPayload"])["a"][0] == "x" * 50
     assert r["words"] == {"request_body_cut"}
@@ -631,7 +650,9 @@ def test_most_connections_evict_the_least_recently_active() -> None:
     pipe = pipeline(max_connections=3)
     cs = [Conversation(pipe, conn=ident(1, fd, fd)).request(f"GET /{fd} HTTP/1.1\r\n\r\n".encode()) for fd in range(5)]
     assert [(r["path"], r["words"]) for r in take(pipe)] == [
-        ("/0", {"evicted", "end_unseen", "no_response"}), ("/1", {"evicted", "end_unseen", "no_response"})]
+        ("/0", {"evicted", "end_unseen", "no_response"}),
+        ("/1", {"evicted", "end_unseen", "no_response"}),
+    ]
     cs[4].response(OK)
     assert [r["path"] for r in take(pipe)] == ["/4"]
     assert pipe.statistics()["evicted_connections"] == 2
@@ -663,20 +684,25 @@ def test_all_memory_is_given_back() -> None:
 # ---- what is odd ----
 
 
-@pytest.mark.parametrize(("head", "reason"), [
-    (b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
-     "content_length_and_transfer_encoding"),
-    (b"Content-Length: 3\r\nContent-Length: 4\r\n\r\nabc", "content_length_conflict"),
-    (b"Content-Length: 3, 3\r\n\r\nabc", "content_length_repeated"),
-    (b"Content-Length: +3\r\n\r\nabc", "content_length_invalid"),
-    (b"Transfer-Encoding: gzip\r\n\r\n", "transfer_encoding_not_chunked"),
-    (b"Content-Length : 3\r\n\r\nabc", "space_before_colon"),
-    (b"X: a\r\n b\r\nContent-Length: 0\r\n\r\n", "obs_fold"),
-    (b"X: a\n\r\n", "bare_lf"),
-    (b"no colon here\r\n\r\n", "bad_header_line"),
-    (b"X: a\x00b\r\n\r\n", "nul"),
-    (b"Host: a\r\nHost: b\r\n\r\n", "multiple_host"),
-])
+@pytest.mark.parametrize(
+    ("head", "reason"),
+    [
+        (
+            b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+            "content_length_and_transfer_encoding",
+        ),
+        (b"Content-Length: 3\r\nContent-Length: 4\r\n\r\nabc", "content_length_conflict"),
+        (b"Content-Length: 3, 3\r\n\r\nabc", "content_length_repeated"),
+        (b"Content-Length: +3\r\n\r\nabc", "content_length_invalid"),
+        (b"Transfer-Encoding: gzip\r\n\r\n", "transfer_encoding_not_chunked"),
+        (b"Content-Length : 3\r\n\r\nabc", "space_before_colon"),
+        (b"X: a\r\n b\r\nContent-Length: 0\r\n\r\n", "obs_fold"),
+        (b"X: a\n\r\n", "bare_lf"),
+        (b"no colon here\r\n\r\n", "bad_header_line"),
+        (b"X: a\x00b\r\n\r\n", "nul"),
+        (b"Host: a\r\nHost: b\r\n\r\n", "multiple_host"),
+    ],
+)
 def test_ambiguous_framing_is_marked_with_its_reason(head: bytes, reason: str) -> None:
     c = Conversation().request(b"POST / HTTP/1.1\r\n" + head).response(OK).close()
     mark = next(m for m in c.records()[0]["mark"] if m.startswith("ambiguous_framing"))
@@ -684,9 +710,11 @@ def test_ambiguous_framing_is_marked_with_its_reason(head: bytes, reason: str) -
 
 
 def test_folded_and_repeated_fields() -> None:
-    r = one(Conversation().request(
-        b"GET / HTTP/1.1\r\nHOST: h\r\nA: 1\r\nB: x\r\n\ty\r\na: 2\r\nCookie: c=1\r\nCookie: d=2\r\n\r\n").response(
-        b"HTTP/1.1 200 OK\r\nSet-Cookie: a=1, b\r\nSet-Cookie: c=2\r\nContent-Length: 0\r\n\r\n"))
+    r = one(
+        Conversation()
+        .request(b"GET / HTTP/1.1\r\nHOST: h\r\nA: 1\r\nB: x\r\n\ty\r\na: 2\r\nCookie: c=1\r\nCookie: d=2\r\n\r\n")
+        .response(b"HTTP/1.1 200 OK\r\nSet-Cookie: a=1, b\r\nSet-Cookie: c=2\r\nContent-Length: 0\r\n\r\n")
+    )
     assert r["request"] == {"host": "h", "A": "1, 2", "B": "x  \ty", "Cookie": "c=1; d=2"}
     assert r["response"]["Set-Cookie"] == "a=1, b\nc=2"
 

@@ -9,19 +9,22 @@ from hypothesis import strategies as st
 from collector.shards.receive import Lines
 
 
-@pytest.mark.parametrize(("pieces", "said"), [
-    ([b"abc\n"], [("whole", 4, b"abc")]),
-    ([b"abc\nd"], [("whole", 4, b"abc")]),
-    ([b"\n"], [("whole", 1, b"")]),
-    ([b"a", b"b\n"], [("more", 1, None), ("whole", 2, b"ab")]),
-    ([b"1234567\n"], [("whole", 8, b"1234567")]),                       # with its LF exactly the limit
-    ([b"12345678\n"], [("long", 9, b"12345678")]),
-    ([b"1234567", b"\n"], [("more", 7, None), ("whole", 1, b"1234567")]),
-    ([b"12345678"], [("more", 8, None)]),
-    ([b"12345678", b"9"], [("more", 8, None), ("long", 1, b"12345678")]),
-    ([b"1234", b"56789\n0"], [("more", 4, None), ("long", 6, b"12345678")]),
-    ([b"123456789"], [("long", 9, b"12345678")]),
-])
+@pytest.mark.parametrize(
+    ("pieces", "said"),
+    [
+        ([b"abc\n"], [("whole", 4, b"abc")]),
+        ([b"abc\nd"], [("whole", 4, b"abc")]),
+        ([b"\n"], [("whole", 1, b"")]),
+        ([b"a", b"b\n"], [("more", 1, None), ("whole", 2, b"ab")]),
+        ([b"1234567\n"], [("whole", 8, b"1234567")]),  # with its LF exactly the limit
+        ([b"12345678\n"], [("long", 9, b"12345678")]),
+        ([b"1234567", b"\n"], [("more", 7, None), ("whole", 1, b"1234567")]),
+        ([b"12345678"], [("more", 8, None)]),
+        ([b"12345678", b"9"], [("more", 8, None), ("long", 1, b"12345678")]),
+        ([b"1234", b"56789\n0"], [("more", 4, None), ("long", 6, b"12345678")]),
+        ([b"123456789"], [("long", 9, b"12345678")]),
+    ],
+)
 def test_a_line(pieces: list[bytes], said: list[tuple[str, int, bytes | None]]) -> None:
     lines = Lines(8)
     assert [lines.feed(piece) for piece in pieces] == said
@@ -41,7 +44,7 @@ def test_the_same_lines_however_they_are_cut(data: bytes, cuts: list[int], limit
     for cut in [*cuts, len(data)]:
         piece, at = data[at : at + cut], at + cut
         while piece:
-            if skipping:        # as a layer does behind a line that is too long
+            if skipping:  # as a layer does behind a line that is too long
                 head, newline, piece = piece.partition(b"\n")
                 skipping = not newline
                 continue

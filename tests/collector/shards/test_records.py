@@ -23,7 +23,8 @@ def answer(body: bytes, *headers: str, **changes: object) -> dict:
     c = Conversation(**changes)  # type: ignore[arg-type]
     head = "".join(h + "\r\n" for h in headers)
     c.request(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").response(
-        f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n{head}\r\n".encode() + body)
+        f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n{head}\r\n".encode() + body
+    )
     return c.records()[0]
 
 
@@ -32,28 +33,45 @@ def raw_deflate(data: bytes) -> bytes:
     return engine.compress(data) + engine.flush()
 
 
-@pytest.mark.parametrize(("coding", "encoded"), [
-    ("gzip", gzip.compress(TEXT)), ("GZIP", gzip.compress(TEXT)),
-    ("x-gzip", gzip.compress(TEXT[:9]) + gzip.compress(TEXT[9:])),
-    ("deflate", zlib.compress(TEXT)), ("deflate", raw_deflate(TEXT)), ("br", brotli.compress(TEXT)),
-    ("zstd", zstandard.compress(TEXT)), ("gzip, br", brotli.compress(gzip.compress(TEXT))), ("identity", TEXT),
-])
+@pytest.mark.parametrize(
+    ("coding", "encoded"),
+    [
+        ("gzip", gzip.compress(TEXT)),
+        ("GZIP", gzip.compress(TEXT)),
+        ("x-gzip", gzip.compress(TEXT[:9]) + gzip.compress(TEXT[9:])),
+        ("deflate", zlib.compress(TEXT)),
+        ("deflate", raw_deflate(TEXT)),
+        ("br", brotli.compress(TEXT)),
+        ("zstd", zstandard.compress(TEXT)),
+        ("gzip, br", brotli.compress(gzip.compress(TEXT))),
+        ("identity", TEXT),
+    ],
+)
 def test_content_codings_are_undone_and_headers_stay(coding: str, encoded: bytes) -> None:
     r = answer(encoded, f"Content-Encoding: {coding}", "Content-Type: application/json")
     assert r["responsePayload"].encode() == TEXT and r["mark"] == []
     assert r["response"]["Content-Encoding"] == coding and r["responseSize"] == str(len(encoded))
 
 
-@pytest.mark.parametrize(("coding", "body"), [("gzip", b"no gzip"), ("br", b"\xff\xff\xff"), ("zstd", b"no zstd"),
-                                              ("compress", b"anything"), ("deflate", b"\xff\xff\xff\xff")])
+@pytest.mark.parametrize(
+    ("coding", "body"),
+    [
+        ("gzip", b"no gzip"),
+        ("br", b"\xff\xff\xff"),
+        ("zstd", b"no zstd"),
+        ("compress", b"anything"),
+        ("deflate", b"\xff\xff\xff\xff"),
+    ],
+)
 def test_what_cannot_be_decoded_is_kept_as_it_was(coding: str, body: bytes) -> None:
     r = answer(body, f"Content-Encoding: {coding}")
     assert base64.b64decode(r["responsePayload"]) == body and r["responsePayloadEncoding"] == "base64"
     assert r["words"] == {"response_body_undecoded"}
 
 
-@pytest.mark.parametrize("bomb", [gzip.compress(b"0" * 50_000_000), brotli.compress(b"0" * 50_000_000),
-                                  zstandard.compress(b"0" * 50_000_000)])
+@pytest.mark.parametrize(
+    "bomb", [gzip.compress(b"0" * 50_000_000), brotli.compress(b"0" * 50_000_000), zstandard.compress(b"0" * 50_000_000)]
+)
 def test_bombs_are_bounded(bomb: bytes) -> None:
     coding = {0x1F: "gzip", 0x28: "zstd"}.get(bomb[0], "br")
     r = answer(bomb, f"Content-Encoding: {coding}")
@@ -69,11 +87,21 @@ def test_cut_gzip_shows_what_can_be_read() -> None:
 def test_binary_is_base64_and_text_is_never_mangled() -> None:
     r = answer(b"\xff\xfe\x00binary")
     assert base64.b64decode(r["responsePayload"]) == b"\xff\xfe\x00binary"
-    assert answer("Zoë 漢字 😀\t\"\\\x01".encode())["responsePayload"] == "Zoë 漢字 😀\t\"\\\x01"
+    assert answer('Zoë 漢字 😀\t"\\\x01'.encode())["responsePayload"] == 'Zoë 漢字 😀\t"\\\x01'
 
 
-@pytest.mark.parametrize("kind", ["image/png", "audio/mpeg", "video/mp4", "font/woff2", "application/octet-stream",
-                                  "application/zip", "application/gzip"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "image/png",
+        "audio/mpeg",
+        "video/mp4",
+        "font/woff2",
+        "application/octet-stream",
+        "application/zip",
+        "application/gzip",
+    ],
+)
 def test_listed_binary_types_are_left_out(kind: str) -> None:
     r = answer(b"\x89PNG....", f"Content-Type: {kind}")
     assert (r["responsePayload"], r["responseSize"], r["words"]) == ("", "8", {"response_body_omitted"})
@@ -102,7 +130,8 @@ def test_record_stays_below_its_limit() -> None:
     body = b"\x01" * 60_000
     c = Conversation(record_bytes=200_000)
     c.request(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 60000\r\n\r\n" + body).response(
-        b"HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n" + body)
+        b"HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n" + body
+    )
     r = c.records()[0]
     assert len(json.dumps(r["responsePayload"])) < 200_000
     assert {"request_body_cut", "response_body_cut"} <= r["words"]
@@ -124,8 +153,11 @@ def test_escapes_are_json_for_any_bytes(data: bytes) -> None:
     assert isinstance(json.loads('"' + twice + '"'), str)
 
 
-JSON = st.recursive(st.none() | st.booleans() | st.floats(allow_nan=False) | st.text(),
-                    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=20)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=20,
+)
 
 
 @given(JSON.filter(lambda v: isinstance(v, (list, dict))), st.data())

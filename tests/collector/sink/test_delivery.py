@@ -20,8 +20,12 @@ from tests.live.harness import wait_for
 
 
 def batch(*records: bytes, format: str = batches.JSON_LINES) -> Batch:
-    return Batch(b"".join(record + b"\n" for record in records),
-                 b"".join(batches.pack(len(record) + 1, 0, (0, 0, 0)) for record in records), b"", format=format)
+    return Batch(
+        b"".join(record + b"\n" for record in records),
+        b"".join(batches.pack(len(record) + 1, 0, (0, 0, 0)) for record in records),
+        b"",
+        format=format,
+    )
 
 
 def again(**how: Any) -> DestinationError:
@@ -75,8 +79,9 @@ class Scripted(Destination):
 
 
 @contextmanager
-def delivery(*script: Any, lossless: bool = False, queue_bytes: int = 1000, start: bool = True) -> Iterator[
-        tuple[Delivery, Scripted]]:
+def delivery(
+    *script: Any, lossless: bool = False, queue_bytes: int = 1000, start: bool = True
+) -> Iterator[tuple[Delivery, Scripted]]:
     destinations = []
 
     def make(settled: Settled) -> Destination:

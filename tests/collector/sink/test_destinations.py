@@ -29,22 +29,26 @@ def test_kinds_are_unique_and_found() -> None:
         destinations.by_kind("elsewhere")
 
 
-@pytest.mark.parametrize(("environment", "option", "destination", "name", "words"), [
-    ({}, None, JsonLines, "-", "standard output"),
-    ({}, "-", JsonLines, "-", "standard output"),
-    ({}, "/dev/stdout", JsonLines, "/dev/stdout", "standard output"),
-    ({}, "records.jsonl", JsonLines, "records.jsonl", "file records.jsonl"),
-    ({}, "./null", JsonLines, "./null", "file ./null"),
-    ({"COLLECTOR_OUTPUT": "a/file"}, None, JsonLines, "a/file", "file a/file"),
-    ({"COLLECTOR_OUTPUT": "a/file"}, "null", Null, "null", "nowhere"),
-    (BROKER, None, Kafka, "kafka", "Kafka b:2 topic akto.api.logs"),
-    ({"AKTO_KAFKA_BROKER_URL": "a:1"}, None, Kafka, "kafka", "Kafka a:1 topic akto.api.logs"),
-    (BROKER, "-", JsonLines, "-", "standard output"),
-    ({**BROKER, "COLLECTOR_OUTPUT": "null"}, None, Null, "null", "nowhere"),
-    ({**BROKER, "COLLECTOR_OUTPUT": "-"}, "kafka", Kafka, "kafka", "Kafka b:2 topic akto.api.logs"),
-])
+@pytest.mark.parametrize(
+    ("environment", "option", "destination", "name", "words"),
+    [
+        ({}, None, JsonLines, "-", "standard output"),
+        ({}, "-", JsonLines, "-", "standard output"),
+        ({}, "/dev/stdout", JsonLines, "/dev/stdout", "standard output"),
+        ({}, "records.jsonl", JsonLines, "records.jsonl", "file records.jsonl"),
+        ({}, "./null", JsonLines, "./null", "file ./null"),
+        ({"COLLECTOR_OUTPUT": "a/file"}, None, JsonLines, "a/file", "file a/file"),
+        ({"COLLECTOR_OUTPUT": "a/file"}, "null", Null, "null", "nowhere"),
+        (BROKER, None, Kafka, "kafka", "Kafka b:2 topic akto.api.logs"),
+        ({"AKTO_KAFKA_BROKER_URL": "a:1"}, None, Kafka, "kafka", "Kafka a:1 topic akto.api.logs"),
+        (BROKER, "-", JsonLines, "-", "standard output"),
+        ({**BROKER, "COLLECTOR_OUTPUT": "null"}, None, Null, "null", "nowhere"),
+        ({**BROKER, "COLLECTOR_OUTPUT": "-"}, "kafka", Kafka, "kafka", "Kafka b:2 topic akto.api.logs"),
+    ],
+)
 def test_the_option_goes_before_the_variable_and_that_before_what_is_configured(
-        environment: dict[str, str], option: str | None, destination: type, name: str, words: str) -> None:
+    environment: dict[str, str], option: str | None, destination: type, name: str, words: str
+) -> None:
     settings = config.load(environment)
     output = destinations.chosen(settings, option)
     assert (output.destination, output.name, output.describe(settings)) == (destination, name, words)
@@ -53,12 +57,18 @@ def test_the_option_goes_before_the_variable_and_that_before_what_is_configured(
     assert (output.reopen(shared=False) is not None) == words.startswith("file")
 
 
-@pytest.mark.parametrize(("environment", "option", "words"), [
-    ({}, "kafka", "--output kafka: needs AKTO_KAFKA_BROKER_MAL"),
-    ({"COLLECTOR_OUTPUT": "kafka"}, None, "COLLECTOR_OUTPUT='kafka': needs AKTO_KAFKA_BROKER_MAL"),
-    ({}, "kafka://b:1", "AKTO_KAFKA_BROKER_MAL=HOST:PORT"), ({}, "s3://bucket", "not a file")])
+@pytest.mark.parametrize(
+    ("environment", "option", "words"),
+    [
+        ({}, "kafka", "--output kafka: needs AKTO_KAFKA_BROKER_MAL"),
+        ({"COLLECTOR_OUTPUT": "kafka"}, None, "COLLECTOR_OUTPUT='kafka': needs AKTO_KAFKA_BROKER_MAL"),
+        ({}, "kafka://b:1", "AKTO_KAFKA_BROKER_MAL=HOST:PORT"),
+        ({}, "s3://bucket", "not a file"),
+    ],
+)
 def test_what_cannot_work_is_refused_and_says_how_it_was_named(
-        environment: dict[str, str], option: str | None, words: str) -> None:
+    environment: dict[str, str], option: str | None, words: str
+) -> None:
     with pytest.raises(ConfigError) as error:
         destinations.chosen(config.load(environment), option)
     assert words in str(error.value)

@@ -30,8 +30,11 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def batch(*lines: bytes) -> Batch:
-    return Batch(b"".join(line + b"\n" for line in lines),
-                 b"".join(batches.pack(len(line) + 1, 0, (0, 0, n)) for n, line in enumerate(lines)), b"")
+    return Batch(
+        b"".join(line + b"\n" for line in lines),
+        b"".join(batches.pack(len(line) + 1, 0, (0, 0, n)) for n, line in enumerate(lines)),
+        b"",
+    )
 
 
 def opened(path: Path, flags: int = os.O_RDWR | os.O_APPEND) -> int:
@@ -79,10 +82,13 @@ def file_limit(size: int) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("flags", [os.O_RDWR | os.O_APPEND, os.O_WRONLY | os.O_APPEND])
-@pytest.mark.parametrize(("there", "then"), [
-    (b"", b""), (b"{}\n", b"{}\n"), (b'{"torn', b'{"torn\n'), (b'{}\n{"torn', b'{}\n{"torn\n'), (b"{}\n\n", b"{}\n\n")])
+@pytest.mark.parametrize(
+    ("there", "then"),
+    [(b"", b""), (b"{}\n", b"{}\n"), (b'{"torn', b'{"torn\n'), (b'{}\n{"torn', b'{}\n{"torn\n'), (b"{}\n\n", b"{}\n\n")],
+)
 def test_a_torn_line_of_somebody_else_is_ended_before_the_first_append(
-        tmp_path: Path, flags: int, there: bytes, then: bytes) -> None:
+    tmp_path: Path, flags: int, there: bytes, then: bytes
+) -> None:
     path = tmp_path / "o"
     path.write_bytes(there)
     notes = {"output_state": UNTOUCHED}
@@ -217,8 +223,10 @@ def test_reopened_twice_before_it_came_to_that(tmp_path: Path) -> None:
     assert (tmp_path / "c").read_bytes() == b"1\n"
 
 
-@given(whole=st.lists(st.binary(max_size=30), max_size=4), tail=st.binary(max_size=200_000).map(
-    lambda b: b.replace(b"\n", b"x")))
+@given(
+    whole=st.lists(st.binary(max_size=30), max_size=4),
+    tail=st.binary(max_size=200_000).map(lambda b: b.replace(b"\n", b"x")),
+)
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=40)
 def test_repair_keeps_whole_lines(tmp_path: Path, whole: list[bytes], tail: bytes) -> None:
     path = tmp_path / "o"

@@ -26,9 +26,11 @@ pytestmark = [pytest.mark.timeout(300), pytest.mark.filterwarnings("ignore::Reso
 
 
 def batch(*records: bytes, details: bytes = b"") -> Batch:
-    return Batch(b"".join(record + b"\n" for record in records),
-                 b"".join(batches.pack(len(record) + 1, len(details), (0, 0, 0)) for record in records),
-                 details * len(records))
+    return Batch(
+        b"".join(record + b"\n" for record in records),
+        b"".join(batches.pack(len(record) + 1, len(details), (0, 0, 0)) for record in records),
+        details * len(records),
+    )
 
 
 def settings(brokers: str, topic: str = "t", *, records: int = 1, seconds: float = 0.0) -> KafkaSettings:
@@ -72,8 +74,9 @@ def topic(broker: Broker, name: str, **limits: str) -> str:
 
 
 def messages(broker: Broker, name: str, expected: int) -> list[tuple[bytes, list[tuple[str, bytes]]]]:
-    consumer = KafkaConsumer(name, bootstrap_servers=broker.address, auto_offset_reset="earliest", group_id=None,
-                             consumer_timeout_ms=1500)
+    consumer = KafkaConsumer(
+        name, bootstrap_servers=broker.address, auto_offset_reset="earliest", group_id=None, consumer_timeout_ms=1500
+    )
     out: list[tuple[bytes, list[tuple[str, bytes]]]] = []
     for _ in range(10):
         out.extend((message.value, message.headers) for message in consumer)

@@ -26,10 +26,11 @@ Item = tuple[int, tuple[int, int, int], bytes, bytes]  # file, place, record, de
 
 def batch(items: Iterable[Item]) -> Batch:
     items = list(items)
-    return Batch(b"".join(record + b"\n" for _file, _place, record, _details in items),
-                 b"".join(batches.pack(len(record) + 1, len(details), place)
-                          for _file, place, record, details in items),
-                 b"".join(details for _file, _place, _record, details in items))
+    return Batch(
+        b"".join(record + b"\n" for _file, _place, record, _details in items),
+        b"".join(batches.pack(len(record) + 1, len(details), place) for _file, place, record, details in items),
+        b"".join(details for _file, _place, _record, details in items),
+    )
 
 
 def filled(items: Iterable[Item], memory_bytes: int) -> Ordered:
@@ -44,8 +45,15 @@ def drained(out: Ordered) -> list[tuple[tuple[int, int, int], bytes, bytes]]:
 
 
 NUMBERS = st.one_of(st.integers(0, 3), st.integers(0, 2**64 - 1))
-ITEMS = st.lists(st.tuples(st.integers(0, 3), st.tuples(NUMBERS, NUMBERS, NUMBERS), st.binary(max_size=40).map(
-    lambda b: b.replace(b"\n", b"")), st.binary(max_size=10)), max_size=60)
+ITEMS = st.lists(
+    st.tuples(
+        st.integers(0, 3),
+        st.tuples(NUMBERS, NUMBERS, NUMBERS),
+        st.binary(max_size=40).map(lambda b: b.replace(b"\n", b"")),
+        st.binary(max_size=10),
+    ),
+    max_size=60,
+)
 
 
 @given(items=ITEMS, memory_bytes=st.sampled_from([0, 1000, 5000, 1 << 20]))
@@ -93,11 +101,14 @@ def test_nothing_has_a_name_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_killed_process_leaves_nothing(tmp_path: Path) -> None:
-    text = ("import os, signal, tests.collector.sink.test_ordered as t\n"
-            "o = t.filled([(1, (n, 0, 0), b'x' * 100, b'') for n in range(100)], 1000)\n"
-            "print(sum(map(len, o._levels)), flush=True)\nos.kill(os.getpid(), signal.SIGKILL)")
-    done = subprocess.run([sys.executable, "-c", text], env={**os.environ, "TMPDIR": str(tmp_path)}, capture_output=True,
-                          text=True, timeout=60)
+    text = (
+        "import os, signal, tests.collector.sink.test_ordered as t\n"
+        "o = t.filled([(1, (n, 0, 0), b'x' * 100, b'') for n in range(100)], 1000)\n"
+        "print(sum(map(len, o._levels)), flush=True)\nos.kill(os.getpid(), signal.SIGKILL)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", text], env={**os.environ, "TMPDIR": str(tmp_path)}, capture_output=True, text=True, timeout=60
+    )
     assert done.returncode == -signal.SIGKILL and int(done.stdout) > 1, done.stderr
     assert list(tmp_path.iterdir()) == []
 

@@ -123,11 +123,21 @@ def test_a_batch_ends_the_wait_for_one() -> None:
     assert found == [one]
 
 
-@given(steps=st.lists(st.one_of(st.tuples(st.just("put"), st.integers(1, 60)), st.tuples(st.just("take"), st.just(0)),
-                                st.tuples(st.just("done"), st.just(0)), st.tuples(st.just("wait"), st.integers(0, 5)))),
-       lossless=st.booleans(), linger=st.sampled_from([Linger(), Linger(3, 4.0), Linger(1000, 1000.0)]))
+@given(
+    steps=st.lists(
+        st.one_of(
+            st.tuples(st.just("put"), st.integers(1, 60)),
+            st.tuples(st.just("take"), st.just(0)),
+            st.tuples(st.just("done"), st.just(0)),
+            st.tuples(st.just("wait"), st.integers(0, 5)),
+        )
+    ),
+    lossless=st.booleans(),
+    linger=st.sampled_from([Linger(), Linger(3, 4.0), Linger(1000, 1000.0)]),
+)
 def test_nothing_is_lost_twice_or_forgotten_in_any_order_of_steps(
-        steps: list[tuple[str, int]], lossless: bool, linger: Linger) -> None:
+    steps: list[tuple[str, int]], lossless: bool, linger: Linger
+) -> None:
     clock = Clock()
     queue = BatchQueue(lossless=lossless, limit_bytes=100, linger=linger, clock=clock)
     put: list[Batch] = []

@@ -18,8 +18,10 @@ def test_while_the_sink_runs_everything_else_is_tried_again() -> None:
         assert retry.delay(DestinationError("x", retriable=True, retry_seconds=0.5, attempts_at_end=at_end), 0) == 0.5
 
 
-@pytest.mark.parametrize(("attempts_at_end", "expected"), [
-    (0, [None, None, None]), (1, [2.0, None, None]), (2, [2.0, 2.0, None]), (None, [2.0, 2.0, 2.0])])
+@pytest.mark.parametrize(
+    ("attempts_at_end", "expected"),
+    [(0, [None, None, None]), (1, [2.0, None, None]), (2, [2.0, 2.0, None]), (None, [2.0, 2.0, 2.0])],
+)
 def test_at_the_end_so_many_attempts_are_worth_it(attempts_at_end: int | None, expected: list[float | None]) -> None:
     error = DestinationError("x", retriable=True, retry_seconds=2.0, attempts_at_end=attempts_at_end)
     assert [retry.delay(error, failures) for failures in (1, 2, 3)] == expected

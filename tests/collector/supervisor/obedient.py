@@ -25,8 +25,16 @@ def obey(child: Child[ObedientStart], order: dict[str, Any]) -> None:
     what = order["kind"]
     if what == "report":
         planted = [name for name in ("json", "struct") if "planted" in (sys.modules[name].__file__ or "")]
-        child.say({"kind": "report", "start": child.start.to_message(), "directory": os.getcwd(),
-                   "environment": dict(os.environ), "modules": planted}, child.fds[1:])
+        child.say(
+            {
+                "kind": "report",
+                "start": child.start.to_message(),
+                "directory": os.getcwd(),
+                "environment": dict(os.environ),
+                "modules": planted,
+            },
+            child.fds[1:],
+        )
     elif what == "flood":
         for number in range(order["count"]):
             child.say({"kind": "flood", "number": number})

@@ -31,8 +31,9 @@ class Rig:
         self.child = ChildProcess("obedient-0", "test", "tests.collector.supervisor.obedient", 0, self.counters)
 
     def start(self, fds: tuple[int, ...] = (), directory: str = "", answer: int = 0) -> None:
-        self.child.start(ObedientStart(log_level="INFO", block=0, blocks=1, uid=None, answer=answer),
-                         [self.memory.fd, *fds], directory)
+        self.child.start(
+            ObedientStart(log_level="INFO", block=0, blocks=1, uid=None, answer=answer), [self.memory.fd, *fds], directory
+        )
         assert self.hear("ready")[0] == {"kind": "ready"}
         self.child.ready = True
 
@@ -66,7 +67,8 @@ def descriptors() -> set[str]:
 
 
 def test_a_child_gets_its_start_message_and_nothing_of_the_environment_and_of_its_directory(
-        rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("COLLECTOR_SHARDS", "7")
     (tmp_path / "planted").mkdir()
     for name in ("json", "struct", "collector"):
@@ -123,7 +125,9 @@ def test_its_log_lines_are_passed_on_under_its_name(rig: Rig, caplog: pytest.Log
             select.select([rig.child.log_pipe], [], [])
             rig.child.read_logs()
     assert [(r.name, r.levelname, r.getMessage()) for r in caplog.records] == [
-        ("obedient-0", "WARNING", "from a child"), ("obedient-0", "ERROR", "boom")]
+        ("obedient-0", "WARNING", "from a child"),
+        ("obedient-0", "ERROR", "boom"),
+    ]
 
 
 def test_a_child_that_talks_without_end_does_not_hold_the_supervisor(rig: Rig) -> None:

@@ -22,8 +22,14 @@ from collector.health.process import MAX_CONNECTIONS
 from collector.supervisor.health import TRY_AGAIN_SECONDS, Health, Port
 from collector.supervisor.lock import STATUS_SOCKET
 
-STATE: dict[str, Any] = {"live": [True, "ok"], "ready": [False, "not ready: loader"], "unseen": [], "pid": 7, "children": [],
-                         "notes": []}
+STATE: dict[str, Any] = {
+    "live": [True, "ok"],
+    "ready": [False, "not ready: loader"],
+    "unseen": [],
+    "pid": 7,
+    "children": [],
+    "notes": [],
+}
 
 
 class Pages:
@@ -193,8 +199,9 @@ def test_a_socket_that_listens_no_more_is_replaced() -> None:
     port.close()
 
 
-@pytest.mark.parametrize(("address", "shown"), [
-    ("127.0.0.1:0", "127.0.0.1:"), ("0.0.0.0:0", "0.0.0.0:"), ("[::]:0", "[::]:")])
+@pytest.mark.parametrize(
+    ("address", "shown"), [("127.0.0.1:0", "127.0.0.1:"), ("0.0.0.0:0", "0.0.0.0:"), ("[::]:0", "[::]:")]
+)
 def test_addresses(address: str, shown: str) -> None:
     port = Port(address)
     try:

@@ -87,8 +87,13 @@ def in_namespace(ids: int, *command: str) -> subprocess.CompletedProcess[str]:
     """Run as root of a user namespace with so many ids."""
     if os.geteuid() != 0:
         skip_or_fail("needs root, to map ids")
-    waiting = subprocess.Popen(["unshare", "--user", "sh", "-c", 'echo; read x; exec "$@"', "sh", *command], text=True,
-                               stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    waiting = subprocess.Popen(
+        ["unshare", "--user", "sh", "-c", 'echo; read x; exec "$@"', "sh", *command],
+        text=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
     with waiting:
         assert waiting.stdout is not None
         if not waiting.stdout.readline():
@@ -113,8 +118,9 @@ def test_a_user_namespace_with_few_ids(mapped: int) -> None:
 
 def test_replay_as_root_of_a_small_user_namespace(tmp_path: Path) -> None:
     write_capture(tmp_path / "a.cap", [exchange(CONN)])
-    done = in_namespace(1, "env", "AKTO_LOG_LEVEL=INFO", sys.executable, "-m", "collector", "replay",
-                        str(tmp_path / "a.cap"))
+    done = in_namespace(
+        1, "env", "AKTO_LOG_LEVEL=INFO", sys.executable, "-m", "collector", "replay", str(tmp_path / "a.cap")
+    )
     assert done.returncode == 0 and len(done.stdout.splitlines()) == 1, done.stderr
     assert "the children keep user 0" in done.stderr
 

@@ -160,8 +160,10 @@ def test_a_lock_that_is_refused_leaves_nothing_open(tmp_path: Path) -> None:
 
 
 def test_a_collector_that_was_killed_holds_no_lock(tmp_path: Path) -> None:
-    code = f"import time\nfrom collector.supervisor import lock\nlock.TRACEFS = ()\n" \
-           f"with lock.NodeLock({str(tmp_path)!r}):\n print(flush=True)\n time.sleep(1000)"
+    code = (
+        f"import time\nfrom collector.supervisor import lock\nlock.TRACEFS = ()\n"
+        f"with lock.NodeLock({str(tmp_path)!r}):\n print(flush=True)\n time.sleep(1000)"
+    )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None and holder.stdout.readline()
         with pytest.raises(LockedError), NodeLock(str(tmp_path)):

@@ -66,7 +66,8 @@ def test_it_is_the_same_object_at_the_other_side(child: tuple[ChildProcess, Coun
 
 
 def test_one_that_does_not_fit_ends_the_process_and_the_log_says_why(
-        child: tuple[ChildProcess, CounterMemory], caplog: pytest.LogCaptureFixture) -> None:
+    child: tuple[ChildProcess, CounterMemory], caplog: pytest.LogCaptureFixture
+) -> None:
     one, memory = child
     one.start(OtherStart(log_level="INFO", block=0, blocks=1, uid=None, more=1), [memory.fd])
     wait_for(one.reap)

@@ -32,17 +32,30 @@ RINGS = Rings(ring_bytes=4096, memfd=False)
 
 def plan(loader: LoaderSettings | ReplaySettings | None = None, **changes: Any) -> Plan:
     output = destinations.chosen(LOADED, "null")
-    return dataclasses.replace(Plan(
-        supervisor=SupervisorSettings.of(LOADED), shard=ShardSettings.of(LOADED, shards=3, record_prefix="p-"),
-        loader=loader or LoaderSettings.of(LOADED, rings=4), sink=output.settings(LOADED), directory="d"), **changes)
+    return dataclasses.replace(
+        Plan(
+            supervisor=SupervisorSettings.of(LOADED),
+            shard=ShardSettings.of(LOADED, shards=3, record_prefix="p-"),
+            loader=loader or LoaderSettings.of(LOADED, rings=4),
+            sink=output.settings(LOADED),
+            directory="d",
+        ),
+        **changes,
+    )
 
 
 def test_blocks_are_those_of_the_counters() -> None:
     messages = Messages(plan(), 6, 65000)
-    starts = [messages.shard(2, 0, buffer_bytes=1, suspects=(), rings=None),
-              messages.first_stage(ours=(), known=()), messages.sink([])]
+    starts = [
+        messages.shard(2, 0, buffer_bytes=1, suspects=(), rings=None),
+        messages.first_stage(ours=(), known=()),
+        messages.sink([]),
+    ]
     assert [(start.block, start.blocks, start.uid, start.shards) for start in starts] == [
-        (2, 6, 65000, 3), (3, 6, 65000, 3), (4, 6, 65000, 3)]
+        (2, 6, 65000, 3),
+        (3, 6, 65000, 3),
+        (4, 6, 65000, 3),
+    ]
     assert len({start.token for start in starts}) == 1 and len(bytes.fromhex(starts[0].token)) == 8
     assert Messages(plan(), 6, None).sink([]).token != starts[0].token
 
@@ -65,7 +78,9 @@ def test_the_first_stage_is_the_loader_or_a_replay() -> None:
     replay = Messages(plan(files), 6, None).first_stage(ours=(), known=())
     assert isinstance(replay, ReplayStart) and replay.settings == files
     assert [starting.FIRST_STAGE[type(one.loader)] for one in (plan(), plan(files))] == [
-        "collector.loader.process", "collector.loader.replay"]
+        "collector.loader.process",
+        "collector.loader.replay",
+    ]
     assert plan().rings is not None and plan(files).rings is None
 
 

@@ -31,14 +31,28 @@ class Recipe:
 
 
 RECIPES = {
-    "netty": Recipe("netty", ("mvn", "-q", "-B", "-f", "{source}/pom.xml", "-DbuildDirectory={out}",
-                              "process-classes"),
-                    ("java", "-Xms64m", "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp",
-                     "{out}/classes:{out}/lib/*", "Server")),
-    "axum": Recipe("axum", ("cargo", "build", "-q", "--release", "--locked", "--manifest-path", "{source}/Cargo.toml",
-                            "--target-dir", "{out}"), ("{out}/release/matrix-axum",)),
-    "beast": Recipe("beast.cpp", ("g++", "-std=c++17", "-O1", "-Wall", "-pthread", "{source}", "-o", "{out}/beast"),
-                    ("{out}/beast",)),
+    "netty": Recipe(
+        "netty",
+        ("mvn", "-q", "-B", "-f", "{source}/pom.xml", "-DbuildDirectory={out}", "process-classes"),
+        (
+            "java",
+            "-Xms64m",
+            "-Xmx256m",
+            "-XX:+UseSerialGC",
+            "-XX:TieredStopAtLevel=1",
+            "-cp",
+            "{out}/classes:{out}/lib/*",
+            "Server",
+        ),
+    ),
+    "axum": Recipe(
+        "axum",
+        ("cargo", "build", "-q", "--release", "--locked", "--manifest-path", "{source}/Cargo.toml", "--target-dir", "{out}"),
+        ("{out}/release/matrix-axum",),
+    ),
+    "beast": Recipe(
+        "beast.cpp", ("g++", "-std=c++17", "-O1", "-Wall", "-pthread", "{source}", "-o", "{out}/beast"), ("{out}/beast",)
+    ),
     "uring": Recipe("uring.c", ("gcc", *C_FLAGS, "{source}", "-o", "{out}/uring", "-luring"), ("{out}/uring",)),
     "mixed": Recipe("mixed.c", ("gcc", *C_FLAGS, "{source}", "-o", "{out}/mixed", "-luring", "-pthread"), ("{out}/mixed",)),
 }
@@ -66,8 +80,14 @@ def build(name: str) -> str:
             return ""
         if shutil.which(recipe.make[0]) is None:
             return f"needs {recipe.make[0]} (scripts/setup --test)"
-        done = subprocess.run(words(recipe.make, recipe, out), stdin=subprocess.DEVNULL, capture_output=True, text=True,
-                              check=False, timeout=900)
+        done = subprocess.run(
+            words(recipe.make, recipe, out),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=900,
+        )
         if done.returncode:
             return f"{name} does not compile: {done.stdout[-1500:]}{done.stderr[-1500:]}"
         stamp.write_text(wanted)

@@ -111,8 +111,9 @@ def beast_calls(collector: Collector, kind: Kind, directory: Path) -> None:
 def call_with_beast(port: int, exchanges: list[Exchange]) -> int:
     """Have all of them made; the client's pid. A line each way: what to send; what came."""
     lines = "".join(f"{e.number} {e.method} {e.path} {len(e.body)}\n" for e in exchanges)
-    process = subprocess.Popen([*build.command("beast"), str(port)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                               text=True)
+    process = subprocess.Popen(
+        [*build.command("beast"), str(port)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
     out, _ = process.communicate(lines, timeout=120)
     assert process.returncode == 0, out[-500:]
     by_number = {e.number: e for e in exchanges}
@@ -144,4 +145,3 @@ def with_io_uring(collector: Collector, kind: Kind, directory: Path) -> None:
     verdict = compare((r for r in found if r["direction"] == CALLED), called(exchanges))
     verdict.update(never_wrong((r for r in found if r["direction"] == SERVED), served(exchanges)))
     accept(verdict, collector)
-

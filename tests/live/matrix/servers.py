@@ -1,13 +1,13 @@
 """Python servers of the matrix. `servers.py MODE` prints the port, then serves until killed.
 
-    plain      a thread for each connection; says who its peer is (X-Peer)
-    forking    http.server with ForkingMixIn
-    uvicorn    uvicorn with uvloop
-    turns      after accept a second process is forked; the two answer in turn
-    halves     after accept a second process is forked; one reads, the other answers
-    passed     the accepted socket goes to another process by SCM_RIGHTS
-    dup        the accepted socket is dup'd and closed before the first byte
-    getfd      another process takes the accepted socket by pidfd_getfd
+plain      a thread for each connection; says who its peer is (X-Peer)
+forking    http.server with ForkingMixIn
+uvicorn    uvicorn with uvloop
+turns      after accept a second process is forked; the two answer in turn
+halves     after accept a second process is forked; one reads, the other answers
+passed     the accepted socket goes to another process by SCM_RIGHTS
+dup        the accepted socket is dup'd and closed before the first byte
+getfd      another process takes the accepted socket by pidfd_getfd
 """
 
 from __future__ import annotations
@@ -49,8 +49,9 @@ def read_request(sock: socket.socket) -> str | None:
             return None
         data += piece
     head, _, body = data.partition(b"\r\n\r\n")
-    length = next((int(line.split(b":")[1]) for line in head.split(b"\r\n")
-                   if line.lower().startswith(b"content-length:")), 0)
+    length = next(
+        (int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:")), 0
+    )
     have = len(body)
     while have < length:
         have += len(sock.recv(65536))
@@ -60,8 +61,10 @@ def read_request(sock: socket.socket) -> str | None:
 def answer(sock: socket.socket, path: str) -> None:
     """The answer to a path."""
     body, peer = body_for(path), sock.getpeername()
-    head = (f"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nX-Process: {process()}\r\n"
-            f"X-Peer: {peer[0]}:{peer[1]}\r\nContent-Length: {len(body)}\r\n\r\n")
+    head = (
+        f"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nX-Process: {process()}\r\n"
+        f"X-Peer: {peer[0]}:{peer[1]}\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
     sock.sendall(head.encode() + body)
 
 
@@ -216,8 +219,17 @@ async def application(scope: dict[str, Any], receive: Callable[[], Any], send: C
     while (await receive()).get("more_body"):
         pass
     body = body_for(scope["path"])
-    await send({"type": "http.response.start", "status": 200, "headers": [
-        (b"content-type", b"text/plain"), (b"content-length", b"%d" % len(body)), (b"x-process", process().encode())]})
+    await send(
+        {
+            "type": "http.response.start",
+            "status": 200,
+            "headers": [
+                (b"content-type", b"text/plain"),
+                (b"content-length", b"%d" % len(body)),
+                (b"x-process", process().encode()),
+            ],
+        }
+    )
     for at in range(0, len(body), 20_000):
         await send({"type": "http.response.body", "body": body[at : at + 20_000], "more_body": True})
     await send({"type": "http.response.body"})
@@ -243,9 +255,12 @@ def main() -> None:
     print_port(listener)
     ways: dict[str, Callable[[], None]] = {
         "plain": lambda: accept_all(listener, in_thread),
-        "turns": lambda: accept_forked(listener, turns), "halves": lambda: accept_forked(listener, halves),
-        "passed": lambda: passed(listener), "dup": lambda: accept_all(listener, dup_first),
-        "getfd": lambda: getfd(listener)}
+        "turns": lambda: accept_forked(listener, turns),
+        "halves": lambda: accept_forked(listener, halves),
+        "passed": lambda: passed(listener),
+        "dup": lambda: accept_all(listener, dup_first),
+        "getfd": lambda: getfd(listener),
+    }
     return ways[mode]()
 
 

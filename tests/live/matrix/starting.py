@@ -51,8 +51,9 @@ class Listening:
 
     def __init__(self, port: int, *command: str) -> None:
         self.port = port
-        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                                        stderr=subprocess.DEVNULL, start_new_session=True)
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        )
         try:
             wait_for(lambda: listening(port) or self.process.poll() is not None, 20)
             assert self.process.poll() is None, (command, self.process.returncode)
@@ -119,5 +120,18 @@ backend default {{ .host = "127.0.0.1"; .port = "{backend}"; }}
 sub vcl_recv {{ set req.url = regsub(req.url, "^/varnish/", "/backend/"); return (pass); }}
 """)
     port = free_port()
-    return Listening(port, tool("varnishd"), "-F", "-j", "none", "-n", str(directory / "varnish"), "-f", str(file),
-                     "-a", f"127.0.0.1:{port}", "-s", "malloc,64m")
+    return Listening(
+        port,
+        tool("varnishd"),
+        "-F",
+        "-j",
+        "none",
+        "-n",
+        str(directory / "varnish"),
+        "-f",
+        str(file),
+        "-a",
+        f"127.0.0.1:{port}",
+        "-s",
+        "malloc,64m",
+    )

@@ -61,8 +61,15 @@ def plan(prefix: str, count: int, sizes: tuple[int, ...] = SIZES) -> list[Exchan
     for number in range(1000, 1000 + count):
         size = sizes[number % len(sizes)]
         post = number % 3 == 0
-        exchanges.append(Exchange(number, "POST" if post else "GET", f"{prefix}/{number}/{size}", size,
-                                  text(number, POSTED[number // 3 % len(POSTED)]) if post else ""))
+        exchanges.append(
+            Exchange(
+                number,
+                "POST" if post else "GET",
+                f"{prefix}/{number}/{size}",
+                size,
+                text(number, POSTED[number // 3 % len(POSTED)]) if post else "",
+            )
+        )
     return exchanges
 
 

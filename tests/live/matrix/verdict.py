@@ -97,8 +97,7 @@ def is_pair(record: dict[str, Any], exchange: Exchange) -> bool:
     return record["statusCode"] == "200" and number == str(exchange.number)
 
 
-def compare(records: Iterable[dict[str, Any]], expected: list[Expected], *,
-            words: frozenset[str] = frozenset()) -> Verdict:
+def compare(records: Iterable[dict[str, Any]], expected: list[Expected], *, words: frozenset[str] = frozenset()) -> Verdict:
     """Exactly the records that are expected, whole, right, and without marks (but for ``words``)."""
     verdict = Verdict()
     found: defaultdict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
@@ -125,8 +124,11 @@ def judge(verdict: Verdict, record: dict[str, Any], one: Expected, words: frozen
     if marks:
         verdict.add(one.direction, "marked " + " ".join(sorted(marks)), record["path"])
     if record["statusCode"] != "0" and not is_pair(record, exchange):
-        verdict.add(one.direction, "WRONG PAIR" + (", marked" if record["mark"] else ""),
-                    (record["path"], record["status"], record["responsePayload"][:20]))
+        verdict.add(
+            one.direction,
+            "WRONG PAIR" + (", marked" if record["mark"] else ""),
+            (record["path"], record["status"], record["responsePayload"][:20]),
+        )
     if (record["ip"], record["destIp"]) != (one.ip, one.dest):
         verdict.add(one.direction, "addresses", (record["ip"], record["destIp"], "not", one.ip, one.dest))
     if int(record["process_id"]) not in one.pids:
@@ -143,8 +145,14 @@ def bytes_differ(verdict: Verdict, record: dict[str, Any], one: Expected) -> Non
     wanted = text(exchange.number, exchange.size)
     if "response_body_cut" in record["words"]:
         wanted = wanted[: max(ONE_CALL, len(record["responsePayload"]))]
-    facts = {"method": exchange.method, "statusCode": "200", "requestSize": str(len(exchange.body)),
-             "requestPayload": exchange.body, "responseSize": str(exchange.size), "responsePayload": wanted}
+    facts = {
+        "method": exchange.method,
+        "statusCode": "200",
+        "requestSize": str(len(exchange.body)),
+        "requestPayload": exchange.body,
+        "responseSize": str(exchange.size),
+        "responsePayload": wanted,
+    }
     for field, value in facts.items():
         if record[field] != value:
             verdict.add(one.direction, field, (record["path"], record[field][:40], len(record[field])))
@@ -162,6 +170,9 @@ def never_wrong(records: Iterable[dict[str, Any]], expected: list[Expected]) -> 
         elif not record["mark"]:
             judge(verdict, record, one, frozenset())
         elif record["responsePayload"] and not is_pair(record, one.exchange) and "pairing_uncertain" not in record["words"]:
-            verdict.add(one.direction, "WRONG PAIR without pairing_uncertain",
-                        (record["path"], record["mark"], record["responsePayload"][:20]))
+            verdict.add(
+                one.direction,
+                "WRONG PAIR without pairing_uncertain",
+                (record["path"], record["mark"], record["responsePayload"][:20]),
+            )
     return verdict

@@ -29,8 +29,21 @@ def empty_program(kind: ProgramType, attach_type: int = 0) -> int:
     """A program that returns 0 (bpf(BPF_PROG_LOAD))."""
     instructions = ctypes.create_string_buffer(struct.pack("=BBhiBBhi", 0xB7, 0, 0, 0, 0x95, 0, 0, 0), 16)
     licence = ctypes.create_string_buffer(b"GPL")
-    attributes = struct.pack("=IIQQIIQII16sII", kind, 2, ctypes.addressof(instructions), ctypes.addressof(licence), 0, 0, 0,
-                             0, 0, b"", 0, attach_type)
+    attributes = struct.pack(
+        "=IIQQIIQII16sII",
+        kind,
+        2,
+        ctypes.addressof(instructions),
+        ctypes.addressof(licence),
+        0,
+        0,
+        0,
+        0,
+        0,
+        b"",
+        0,
+        attach_type,
+    )
     buffer = ctypes.create_string_buffer(attributes, 128)
     number = ctypes.c_long(280 if platform.machine() == "aarch64" else 321)
     fd = ctypes.CDLL(None, use_errno=True).syscall(number, ctypes.c_long(5), buffer, ctypes.c_long(128))
@@ -44,8 +57,11 @@ def attached(live: None, request: pytest.FixtureRequest, monkeypatch: pytest.Mon
     monkeypatch.setattr(attachments, "CLOSE_AFTER_SECONDS", 0)
     multi = request.param == "multi"
     kind = kernel.TRACE_UPROBE_MULTI if multi else 0
-    programs = {"entry": empty_program(ProgramType.UPROBE, kind), "return": empty_program(ProgramType.UPROBE, kind),
-                "tracepoint": empty_program(ProgramType.TRACEPOINT)}
+    programs = {
+        "entry": empty_program(ProgramType.UPROBE, kind),
+        "return": empty_program(ProgramType.UPROBE, kind),
+        "tracepoint": empty_program(ProgramType.TRACEPOINT),
+    }
     if multi and not kernel.has_uprobe_multi(programs["entry"]):
         skip_or_fail("links of many uprobes need kernel 6.6")
     out = Attachments(programs, kernel.find_tracefs() or "", multi=multi)
@@ -75,8 +91,11 @@ def offsets(library: Path) -> list[int]:
 
 def breakpoints(library: Path) -> list[int]:
     """The offsets at which there is a breakpoint where this process has mapped the library."""
-    line = next(line.split() for line in Path("/proc/self/maps").read_text().splitlines()
-                if line.endswith(str(library)) and line.split()[1][2] == "x")
+    line = next(
+        line.split()
+        for line in Path("/proc/self/maps").read_text().splitlines()
+        if line.endswith(str(library)) and line.split()[1][2] == "x"
+    )
     begin, first = int(line[0].split("-")[0], 16), int(line[2], 16)
     with open("/proc/self/mem", "rb", buffering=0) as memory:
         return [at for at in offsets(library) if os.pread(memory.fileno(), 1, begin + at - first) == b"\xcc"]

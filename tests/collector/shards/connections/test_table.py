@@ -98,7 +98,7 @@ def test_one_that_moves_back_is_found_out_at_the_look(Table: Any) -> None:
     t.tick(SECOND)
     t.add(1, now=SECOND)
     t.arm(1, 2 * SECOND, SECOND)
-    t.arm(1, 30 * SECOND, SECOND)       # armed already
+    t.arm(1, 30 * SECOND, SECOND)  # armed already
     assert t.tick(10 * SECOND) == [] and t.looks(1) == 2
     assert [conn for conn, _due, _now in t.tick(31 * SECOND)] == [1]
 

@@ -101,8 +101,13 @@ def seen(answer: dict[str, Any] | int, expect: dict[str, Any]) -> dict[str, Any]
         # what makes no claim is one thing here: the vectors say whether it was LOCAL, UNKNOWN or AF_UNIX
         return {**out, "result": expect["result"] if expect.get("family", "unix") == "unix" else "no claim"}
     family = answer["family"]
-    return {**out, "result": "proxied", "family": {4: "inet", 6: "inet6"}[family],
-            "src": end(family, answer["src"], answer["src_port"]), "dst": end(family, answer["dst"], answer["dst_port"])}
+    return {
+        **out,
+        "result": "proxied",
+        "family": {4: "inet", 6: "inet6"}[family],
+        "src": end(family, answer["src"], answer["src_port"]),
+        "dst": end(family, answer["dst"], answer["dst_port"]),
+    }
 
 
 def wanted(expect: dict[str, Any]) -> dict[str, Any]:
@@ -137,8 +142,11 @@ def test_the_vectors_cut_anywhere(vectors: list[dict[str, Any]]) -> None:
 # ---- version 1 ----
 
 PORT = "(0|[1-9][0-9]{0,4})"
-LINE = re.compile(rf"PROXY (?:(TCP4) ([0-9.]+) ([0-9.]+) {PORT} {PORT}"
-                  rf"|(TCP6) ([0-9A-Fa-f:.]+) ([0-9A-Fa-f:.]+) {PORT} {PORT}|UNKNOWN.*?)\r\n", re.DOTALL)
+LINE = re.compile(
+    rf"PROXY (?:(TCP4) ([0-9.]+) ([0-9.]+) {PORT} {PORT}"
+    rf"|(TCP6) ([0-9A-Fa-f:.]+) ([0-9A-Fa-f:.]+) {PORT} {PORT}|UNKNOWN.*?)\r\n",
+    re.DOTALL,
+)
 
 
 def reads_as(text: str, kind: type) -> bytes | None:
@@ -155,8 +163,16 @@ def line_by_the_book(data: bytes) -> dict[str, Any] | int:
     found = LINE.match(data[:107].decode("latin-1"))
     if found is None:
         return -1
-    out = {"length": found.end(), "version": 1, "family": 0, "invalid": 0, "src": bytes(16), "dst": bytes(16),
-           "src_port": 0, "dst_port": 0}
+    out = {
+        "length": found.end(),
+        "version": 1,
+        "family": 0,
+        "invalid": 0,
+        "src": bytes(16),
+        "dst": bytes(16),
+        "src_port": 0,
+        "dst_port": 0,
+    }
     words = [word for word in found.groups() if word is not None]
     if not words:
         return out
@@ -165,25 +181,64 @@ def line_by_the_book(data: bytes) -> dict[str, Any] | int:
     ports = [int(word) for word in words[3:]]
     if src is None or dst is None or max(ports) > 65535:
         return -1
-    return {**out, "family": 4 if words[0] == "TCP4" else 6, "src": src, "dst": dst,
-            "src_port": ports[0], "dst_port": ports[1]}
+    return {
+        **out,
+        "family": 4 if words[0] == "TCP4" else 6,
+        "src": src,
+        "dst": dst,
+        "src_port": ports[0],
+        "dst_port": ports[1],
+    }
 
 
 addresses4 = st.ip_addresses(v=4).map(str)
-addresses6 = st.ip_addresses(v=6).flatmap(lambda a: st.sampled_from(
-    [str(a), a.exploded, str(a).upper(), f"::ffff:{ipaddress.ip_address(a.packed[-4:])}"]))
+addresses6 = st.ip_addresses(v=6).flatmap(
+    lambda a: st.sampled_from([str(a), a.exploded, str(a).upper(), f"::ffff:{ipaddress.ip_address(a.packed[-4:])}"])
+)
 ports = st.integers(0, 65535).map(str)
 good_lines = st.one_of(
     st.tuples(st.just("PROXY TCP4"), addresses4, addresses4, ports, ports).map(" ".join),
     st.tuples(st.just("PROXY TCP6"), addresses6, addresses6, ports, ports).map(" ".join),
     st.text("abc 01:.\n\r\0\xff", max_size=92).map(lambda rest: "PROXY UNKNOWN" + rest),
 ).map(lambda line: (line + "\r\n").encode("latin-1"))
-words = st.sampled_from([
-    b"PROXY", b"proxy", b"TCP4", b"TCP6", b"UNKNOWN", b"1.2.3.4", b"1.2.3.04", b"1.2.3", b"1.2.3.256", b"::1", b"1::2::3",
-    b"::ffff:1.2.3.4", b"fe80::1%eth0", b"[::1]", b"0", b"00", b"80", b"65535", b"65536", b"-1", b"+1", b"1e3", b"0x10", b"",
-    b"\0", b"\r", b"\n", b"\r\n", b"\t", b"x" * 50])
-near_lines = st.tuples(st.sampled_from([b"", b"PROXY ", b"PROXY TCP4 ", b"PROXY TCP6 ", b"PROXY TCP6 ::1 ::1 1 "]),
-                       st.lists(words, min_size=1, max_size=9).map(b" ".join)).map(b"".join)
+words = st.sampled_from(
+    [
+        b"PROXY",
+        b"proxy",
+        b"TCP4",
+        b"TCP6",
+        b"UNKNOWN",
+        b"1.2.3.4",
+        b"1.2.3.04",
+        b"1.2.3",
+        b"1.2.3.256",
+        b"::1",
+        b"1::2::3",
+        b"::ffff:1.2.3.4",
+        b"fe80::1%eth0",
+        b"[::1]",
+        b"0",
+        b"00",
+        b"80",
+        b"65535",
+        b"65536",
+        b"-1",
+        b"+1",
+        b"1e3",
+        b"0x10",
+        b"",
+        b"\0",
+        b"\r",
+        b"\n",
+        b"\r\n",
+        b"\t",
+        b"x" * 50,
+    ]
+)
+near_lines = st.tuples(
+    st.sampled_from([b"", b"PROXY ", b"PROXY TCP4 ", b"PROXY TCP6 ", b"PROXY TCP6 ::1 ::1 1 "]),
+    st.lists(words, min_size=1, max_size=9).map(b" ".join),
+).map(b"".join)
 
 
 @given(good_lines, st.binary(max_size=20))
@@ -192,14 +247,23 @@ def test_a_good_line_is_read_as_it_says(line: bytes, more: bytes) -> None:
     assert isinstance(answer, dict) and answer == line_by_the_book(line + more)
 
 
-@given(st.one_of(near_lines, near_lines.map(lambda line: line + b"\r\n"),
-                 good_lines.flatmap(lambda line: st.tuples(st.integers(0, len(line) - 1), st.binary(max_size=3)).map(
-                     lambda edit: line[: edit[0]] + edit[1] + line[edit[0] + 1 :]))), st.binary(max_size=20))
+@given(
+    st.one_of(
+        near_lines,
+        near_lines.map(lambda line: line + b"\r\n"),
+        good_lines.flatmap(
+            lambda line: st.tuples(st.integers(0, len(line) - 1), st.binary(max_size=3)).map(
+                lambda edit: line[: edit[0]] + edit[1] + line[edit[0] + 1 :]
+            )
+        ),
+    ),
+    st.binary(max_size=20),
+)
 @example(b"PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r", b"")
 @example(b"PROXY TCP4 1.2.3.4 5.6.7.8 1 2\n", b"\r\n")
 @example(b"PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r\r\n", b"")
 @example(b"PROXY UNKNOWN \r \n \r", b"\r\n")
-@example(b"PROXY UNKNOWN" + b"x" * 92, b"\r\n")      # 107 bytes
+@example(b"PROXY UNKNOWN" + b"x" * 92, b"\r\n")  # 107 bytes
 @example(b"PROXY UNKNOWN" + b"x" * 93, b"\r\n")
 @example(b"PROXY ", b"\r\n")
 def test_what_is_nearly_a_line_is_one_or_none(line: bytes, more: bytes) -> None:
@@ -212,8 +276,18 @@ def test_what_is_nearly_a_line_is_one_or_none(line: bytes, more: bytes) -> None:
         assert book == -1 and b"\r\n" not in data[:107] and len(data) < 107
 
 
-@pytest.mark.parametrize("line", [b"PROXX", b"PROXY TCP5", b"PROXY TCP4\t", b"PROXY TCP4 1.2.3.4 5.6.7.8 1 2\n",
-                                  b"PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r ", b"PROXY TCP4 \r\n", b"PROXY UNKNOWN" + b"x" * 94])
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"PROXX",
+        b"PROXY TCP5",
+        b"PROXY TCP4\t",
+        b"PROXY TCP4 1.2.3.4 5.6.7.8 1 2\n",
+        b"PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r ",
+        b"PROXY TCP4 \r\n",
+        b"PROXY UNKNOWN" + b"x" * 94,
+    ],
+)
 def test_what_cannot_become_a_line_does_not_wait(line: bytes) -> None:
     assert ask(line[:-1]) == 0 and ask(line) == -1
 
@@ -221,28 +295,31 @@ def test_what_cannot_become_a_line_does_not_wait(line: bytes) -> None:
 # ---- version 2 ----
 
 
-@pytest.mark.parametrize(("header", "family", "invalid"), [
-    (block(PROXY, 0x11, ENDS4), 4, 0),
-    (block(PROXY, 0x12, ENDS4), 4, 0),
-    (block(PROXY, 0x21, bytes(36)), 6, 0),
-    (block(PROXY, 0x31, bytes(216)), 0, 0),
-    (block(PROXY, 0x31, bytes(215)), 0, 1),
-    (block(PROXY, 0x21, bytes(35)), 0, 1),
-    (block(PROXY, 0x11, ENDS4[:11]), 0, 1),
-    (block(PROXY, 0x01, b"\xff"), 0, 0),
-    (block(PROXY, 0x20, b"\xff"), 0, 0),
-    (block(LOCAL, 0xFF, b"\xff"), 0, 0),
-    (block(LOCAL, 0x11, ENDS4 + tlv(3, b"nono")), 0, 0),
-    (checked(b""), 4, 0),
-    (checked(tlv(4, b"x" * 9), tlv(0xE0, b"y" * 300)), 4, 0),
-    (checked(b"")[:-1] + b"\xAA", 0, 1),
-    (block(PROXY, 0x11, ENDS4 + tlv(3, b"")), 0, 1),
-    (block(PROXY, 0x11, ENDS4 + tlv(3, bytes(5))), 0, 1),
-    (checked(tlv(3, bytes(4))), 0, 1),
-    (block(PROXY, 0x31, bytes(216) + tlv(3, bytes(4))), 0, 1),
-    (block(PROXY, 0x11, ENDS4 + b"\x04\x00"), 0, 1),
-    (block(PROXY, 0x11, ENDS4 + b"\x04\x00\x01"), 0, 1),
-])
+@pytest.mark.parametrize(
+    ("header", "family", "invalid"),
+    [
+        (block(PROXY, 0x11, ENDS4), 4, 0),
+        (block(PROXY, 0x12, ENDS4), 4, 0),
+        (block(PROXY, 0x21, bytes(36)), 6, 0),
+        (block(PROXY, 0x31, bytes(216)), 0, 0),
+        (block(PROXY, 0x31, bytes(215)), 0, 1),
+        (block(PROXY, 0x21, bytes(35)), 0, 1),
+        (block(PROXY, 0x11, ENDS4[:11]), 0, 1),
+        (block(PROXY, 0x01, b"\xff"), 0, 0),
+        (block(PROXY, 0x20, b"\xff"), 0, 0),
+        (block(LOCAL, 0xFF, b"\xff"), 0, 0),
+        (block(LOCAL, 0x11, ENDS4 + tlv(3, b"nono")), 0, 0),
+        (checked(b""), 4, 0),
+        (checked(tlv(4, b"x" * 9), tlv(0xE0, b"y" * 300)), 4, 0),
+        (checked(b"")[:-1] + b"\xaa", 0, 1),
+        (block(PROXY, 0x11, ENDS4 + tlv(3, b"")), 0, 1),
+        (block(PROXY, 0x11, ENDS4 + tlv(3, bytes(5))), 0, 1),
+        (checked(tlv(3, bytes(4))), 0, 1),
+        (block(PROXY, 0x31, bytes(216) + tlv(3, bytes(4))), 0, 1),
+        (block(PROXY, 0x11, ENDS4 + b"\x04\x00"), 0, 1),
+        (block(PROXY, 0x11, ENDS4 + b"\x04\x00\x01"), 0, 1),
+    ],
+)
 def test_a_block_claims_or_not(header: bytes, family: int, invalid: int) -> None:
     answer = ask(header + REQUEST)
     assert isinstance(answer, dict)
@@ -251,15 +328,27 @@ def test_a_block_claims_or_not(header: bytes, family: int, invalid: int) -> None
         assert answer["src"] == answer["dst"] == bytes(16) and answer["src_port"] == answer["dst_port"] == 0
 
 
-@pytest.mark.parametrize("header", [
-    SIGNATURE + b"\x11\x11\0\0", SIGNATURE + b"\x22\x11\0\0", SIGNATURE + b"\x21\x41", SIGNATURE + b"\x21\x13",
-    SIGNATURE[:-1] + b"\x0b", b"\r\n\r\nG", b"\r\n\n", b"\r\r", b"\n"])
+@pytest.mark.parametrize(
+    "header",
+    [
+        SIGNATURE + b"\x11\x11\0\0",
+        SIGNATURE + b"\x22\x11\0\0",
+        SIGNATURE + b"\x21\x41",
+        SIGNATURE + b"\x21\x13",
+        SIGNATURE[:-1] + b"\x0b",
+        b"\r\n\r\nG",
+        b"\r\n\n",
+        b"\r\r",
+        b"\n",
+    ],
+)
 def test_what_is_no_block_is_known_at_once(header: bytes) -> None:
     assert ask(header) == -1
 
 
-tlvs = st.lists(st.tuples(st.integers(0, 255).filter(lambda kind: kind != 3), st.binary(max_size=40)).map(lambda t: tlv(*t)),
-                max_size=8).map(b"".join)
+tlvs = st.lists(
+    st.tuples(st.integers(0, 255).filter(lambda kind: kind != 3), st.binary(max_size=40)).map(lambda t: tlv(*t)), max_size=8
+).map(b"".join)
 
 
 @given(tlvs, tlvs, st.data())
@@ -273,7 +362,7 @@ def test_a_checksum_is_over_the_whole_preamble(before: bytes, after: bytes, data
     bad = ask(flipped + REQUEST)
     assert isinstance(bad, dict) and bad["length"] == len(header)
     in_front = at < 28 or 28 + len(before) + 3 <= at < 28 + len(before) + 7
-    if in_front:                # else a type or a length may have changed, and the checksum with it be none any more
+    if in_front:  # else a type or a length may have changed, and the checksum with it be none any more
         assert (bad["family"], bad["invalid"]) == (0, 1)
 
 

@@ -41,19 +41,36 @@ def test_a_claim_holds_for_all_records_of_the_connection(preamble: bytes, source
     c.request(GET).response(OK)
     (r,) = c.records()
     assert (r["ip"], r["destIp"], r["clientIp"], r["recordId"].rpartition("-")[2]) == (
-        "10.0.0.2:40000", "10.0.0.1:80", CLAIM, f"{len(preamble + GET * 2):x}")
+        "10.0.0.2:40000",
+        "10.0.0.1:80",
+        CLAIM,
+        f"{len(preamble + GET * 2):x}",
+    )
 
 
-@pytest.mark.parametrize("preamble", [
-    b"PROXY UNKNOWN\r\n", b"PROXY UNKNOWN ffff:f...f:ffff whatever 1\r\n", v2(b"", command=0x20, family=0),
-    v2(command=0x20), v2(bytes(216), family=0x31), v2(b"", family=0)])
+@pytest.mark.parametrize(
+    "preamble",
+    [
+        b"PROXY UNKNOWN\r\n",
+        b"PROXY UNKNOWN ffff:f...f:ffff whatever 1\r\n",
+        v2(b"", command=0x20, family=0),
+        v2(command=0x20),
+        v2(bytes(216), family=0x31),
+        v2(b"", family=0),
+    ],
+)
 def test_nobody_is_claimed(preamble: bytes) -> None:
     assert claims(Conversation().request(preamble + GET).response(OK)) == [(None, None, [])]
 
 
 def test_a_wrong_checksum_is_marked_on_every_record_and_claims_nobody() -> None:
-    c = Conversation(**TRUSTED).request(v2(checksum=1) + GET).response(OK).request(
-        GET[:-2] + b"X-Real-IP: 192.0.2.77\r\n\r\n").response(OK)
+    c = (
+        Conversation(**TRUSTED)
+        .request(v2(checksum=1) + GET)
+        .response(OK)
+        .request(GET[:-2] + b"X-Real-IP: 192.0.2.77\r\n\r\n")
+        .response(OK)
+    )
     assert claims(c) == [(None, None, ["proxy_invalid"]), ("192.0.2.77:0", "x-real-ip", ["proxy_invalid"])]
 
 
@@ -71,15 +88,22 @@ def test_a_preamble_goes_before_a_header() -> None:
     assert claims(Conversation(trusted_networks="10.0.0.1/32").request(ask).response(OK)) == [(None, None, [])]
 
 
-@pytest.mark.parametrize(("header", "value", "claim"), [
-    ("X-Forwarded-For", b"192.0.2.1, 192.0.2.2:99, 10.1.1.1", "192.0.2.2:99"),
-    ("Forwarded", b'for=192.0.2.1, for="[2001:db8::7]:8080";proto=https, for=10.2.2.2', "[2001:db8::7]:8080"),
-    ("Forwarded", b"for=192.0.2.1, for=unknown", None),
-    ("CF-Connecting-IP", b"2001:db8::1", "[2001:db8::1]:0"),
-    ("X-Real-IP", b"no address", None)])
+@pytest.mark.parametrize(
+    ("header", "value", "claim"),
+    [
+        ("X-Forwarded-For", b"192.0.2.1, 192.0.2.2:99, 10.1.1.1", "192.0.2.2:99"),
+        ("Forwarded", b'for=192.0.2.1, for="[2001:db8::7]:8080";proto=https, for=10.2.2.2', "[2001:db8::7]:8080"),
+        ("Forwarded", b"for=192.0.2.1, for=unknown", None),
+        ("CF-Connecting-IP", b"2001:db8::1", "[2001:db8::1]:0"),
+        ("X-Real-IP", b"no address", None),
+    ],
+)
 def test_the_header_is_chosen(header: str, value: bytes, claim: str | None) -> None:
-    c = Conversation(real_ip_header=header, **TRUSTED).request(
-        GET[:-2] + header.swapcase().encode() + b": " + value + b"\r\n\r\n").response(OK)
+    c = (
+        Conversation(real_ip_header=header, **TRUSTED)
+        .request(GET[:-2] + header.swapcase().encode() + b": " + value + b"\r\n\r\n")
+        .response(OK)
+    )
     assert [claimed for claimed, _source, _mark in claims(c)] == [claim]
 
 
@@ -88,7 +112,7 @@ def test_nowhere_but_at_the_beginning() -> None:
     assert all(claim is None for claim, _source, _mark in claims(c))
     d = Conversation(start=abi.MID).request(V1).request(GET).response(OK)
     assert [claim for claim, _source, _mark in claims(d)] == [None]
-    e = Conversation().request(V1 + V1 + GET).response(OK)      # a second one is what stands behind the first
+    e = Conversation().request(V1 + V1 + GET).response(OK)  # a second one is what stands behind the first
     assert e.records() == [] or e.counters()["connections_not_http"] == 1
 
 
@@ -114,9 +138,16 @@ def test_the_claim_survives_that_the_connection_is_given_up() -> None:
     assert claims(c.request(GET).response(OK)) == [(CLAIM, "proxy_v1", [])]
 
 
-@pytest.mark.parametrize("line", [
-    b"PROXY TCP4 192.0.2.10 198.51.100.20 051000 443\r\n", b"PROXY TCP4  192.0.2.10 198.51.100.20 1 2\r\n",
-    b"PROXY TCP4 192.0.2.10\r\n", b"PROXY TCP6 ::1 1 2\r\n", b"PROXY TCP4 192.0.2.10 198.51.100.20 1 2 3\r\n"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"PROXY TCP4 192.0.2.10 198.51.100.20 051000 443\r\n",
+        b"PROXY TCP4  192.0.2.10 198.51.100.20 1 2\r\n",
+        b"PROXY TCP4 192.0.2.10\r\n",
+        b"PROXY TCP6 ::1 1 2\r\n",
+        b"PROXY TCP4 192.0.2.10 198.51.100.20 1 2 3\r\n",
+    ],
+)
 @pytest.mark.parametrize("cut", [1, 6, 11, 12, 30])
 def test_a_line_that_only_some_servers_accept_hides_nothing(line: bytes, cut: int) -> None:
     data = line + GET
@@ -155,8 +186,10 @@ def test_every_vector_however_it_is_cut(corpora: Path) -> None:
     assert seen > 100
 
 
-@given(st.sampled_from([V1, v2(), v2(checksum=0), b"PROXY UNKNOWN\r\n", v2(ENDS + b"\x04\0\x03abc")]),
-       st.lists(st.integers(1, 60), max_size=12))
+@given(
+    st.sampled_from([V1, v2(), v2(checksum=0), b"PROXY UNKNOWN\r\n", v2(ENDS + b"\x04\0\x03abc")]),
+    st.lists(st.integers(1, 60), max_size=12),
+)
 def test_the_same_records_however_the_bytes_are_cut(preamble: bytes, cuts: list[int]) -> None:
     data, whole = preamble + GET * 2, Conversation().request(preamble + GET * 2).response(OK * 2)
     c, at = Conversation(), 0
@@ -168,14 +201,25 @@ def test_the_same_records_however_the_bytes_are_cut(preamble: bytes, cuts: list[
     assert [(r["path"], r.get("clientIp"), r["mark"], r["recordId"]) for r in c.response(OK * 2).records()] == expected
 
 
-@given(st.sampled_from([b"P", b"PR", b"PRO", b"PROX", b"PROXY", b"\r\n\r\n", b"\r", b"PROXY "]),
-       st.sampled_from([b"OST / HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n", b"PFIND /a HTTP/1.1\r\nHost: h\r\n\r\n",
-                        b"GET / HTTP/1.1\r\nHost: h\r\n\r\n", b"/x HTTP/1.1\r\nHost: h\r\n\r\n"]), st.integers(1, 40))
+@given(
+    st.sampled_from([b"P", b"PR", b"PRO", b"PROX", b"PROXY", b"\r\n\r\n", b"\r", b"PROXY "]),
+    st.sampled_from(
+        [
+            b"OST / HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n",
+            b"PFIND /a HTTP/1.1\r\nHost: h\r\n\r\n",
+            b"GET / HTTP/1.1\r\nHost: h\r\n\r\n",
+            b"/x HTTP/1.1\r\nHost: h\r\n\r\n",
+        ]
+    ),
+    st.integers(1, 40),
+)
 def test_what_only_begins_like_one_is_what_it_would_be_without_the_wait(start: bytes, rest: bytes, cut: int) -> None:
     data = start + rest
     whole, cut_up = Conversation().request(data).response(OK), Conversation().request(data[:cut])
     if data[cut:]:
         cut_up.request(data[cut:])
-    kept = [[{name: r[name] for name in ("method", "path", "mark", "recordId", "requestHeaders")} for r in c.records()]
-            for c in (whole, cut_up.response(OK))]
+    kept = [
+        [{name: r[name] for name in ("method", "path", "mark", "recordId", "requestHeaders")} for r in c.records()]
+        for c in (whole, cut_up.response(OK))
+    ]
     assert kept[0] == kept[1]

@@ -34,7 +34,9 @@ def test_its_records_come_out_with_its_name() -> None:
     c = Conversation().request(b"TOY\nASK one\nASK two\n").response(b"SAY 1\n").response(b"SAY 2\n")
     rs = records(c)
     assert [(r["protocol"], r["type"], r["method"], r["path"], r["responsePayload"], r["marks"]) for r in rs] == [
-        ("toy", "TOY/1", "ASK", "one", "1", "[]"), ("toy", "TOY/1", "ASK", "two", "2", "[]")]
+        ("toy", "TOY/1", "ASK", "one", "1", "[]"),
+        ("toy", "TOY/1", "ASK", "two", "2", "[]"),
+    ]
     assert rs[0]["recordId"] != rs[1]["recordId"]
     assert Conversation(c.pipe, conn=ident(9, 9)).request(GET).response(OK).records()[0]["protocol"] == "http1"
 
