@@ -11,6 +11,7 @@ import signal
 import socket
 import struct
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -274,8 +275,8 @@ def test_output_that_goes_away_ends_the_collector(live: None, tmp_path: Path) ->
     with subprocess.Popen(
         ["sh", "-c", "python3 -m collector run 2>err.txt | head -1 >out.txt; true"],
         cwd=tmp_path,
-        env={**env, "PATH": f"{Path(os.sys.executable).parent}:{env['PATH']}"},
-    ) as shell:  # type: ignore[attr-defined]
+        env={**env, "PATH": f"{Path(sys.executable).parent}:{env['PATH']}"},
+    ) as shell:
         wait_for(lambda: (tmp_path / "err.txt").exists() and "capturing" in (tmp_path / "err.txt").read_text(), 60)
         server = Program("echo")
         try:
