@@ -317,7 +317,8 @@ cdef bint table_recall(ctx_t* ctx, table_t* t, conn_t* conn) noexcept:
             entry.seen_ns = 0       # the next one may have its place
             word = entry.word
             entry.word = <uint64_t>NOT_AT_REST      # once: what comes now is not known to a later reader of the entry
-            if word == <uint64_t>NOT_AT_REST:
+            # NULL: a free entry, and a connection whose number is 0
+            if word == <uint64_t>NOT_AT_REST or entry.layer == NULL:
                 return False
             conn.dir_request = entry.dir_request
             if entry.layer.resume(ctx, &conn.flow, word) < 0:
