@@ -15,7 +15,7 @@ from tests.bench import core
 from tests.conftest import skip_or_fail
 
 # body bytes, gzip response, further open connections -> instructions per exchange
-INSTRUCTIONS = {(200, False, 0): 15_162, (1024, False, 0): 21_716, (200, False, 100_000): 15_147}
+INSTRUCTIONS = {(200, False, 0): 15_142, (1024, False, 0): 21_685, (200, False, 100_000): 15_127}
 TOLERANCE = 0.05
 
 
