@@ -157,7 +157,7 @@ struct event_process {
     char comm[16];    /* of the process (its leading thread), NUL padded */
 };
 
-/* 112 bytes. From now on both names mean one connection. Reserved for the TLS sources. */
+/* 112 bytes. From now on both names mean one connection. */
 struct event_bind {
     struct event_header h; /* h.conn_id: the TLS object */
     ev_u64 socket;         /* conn_id of the socket */
