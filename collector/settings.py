@@ -62,7 +62,7 @@ def _read(wanted: Any, value: Any, where: str) -> Any:
             return tuple(_read(kind, one, where) for kind, one in zip(kinds, value, strict=True))
     elif origin is dict and isinstance(value, dict) or wanted is type(value) and wanted in (bool, int, float, str):
         return value
-    elif wanted is float and type(value) is int:
+    elif wanted is float and type(value) is int and abs(value) < 1 << 53:
         return float(value)
     elif dataclasses.is_dataclass(wanted) and isinstance(value, dict):
         fields = _fields(typing.cast(type, wanted))

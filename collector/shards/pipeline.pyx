@@ -265,6 +265,8 @@ cdef class Pipeline:
             conn = self.first_event(h)
             if conn == NULL:
                 return
+        elif h.conn_id != conn.id and (h.ring != conn.ring or h.reason == CLOSE_NOT_HTTP):
+            return      # of the socket, from before it was bound and its events came to this ring: old, or not about this
         before = ctx.pool.bytes - ctx.free_bytes
         if h.type == EVENT_DATA:
             if conn.flags & CONN_IGNORED:
@@ -304,6 +306,8 @@ cdef class Pipeline:
             return NULL
         conn.fd = h.fd
         conn.source = h.source
+        if h.source != SOURCE_SYSCALL:
+            conn.flags |= CONN_TLS
         conn.seen_ns = h.ts_ns
         if self.table.count > self.table.max_connections:
             table_limit(ctx, &self.table)       # never the newest one
@@ -415,7 +419,7 @@ cdef class Pipeline:
         cdef ctx_t* ctx = &self.ctx
         cdef conn_t* socket
         cdef size_t held
-        if b.socket == 0 or b.socket == conn.id or conn.socket == b.socket:
+        if b.socket == 0 or b.socket == conn.id or conn.socket == b.socket or conn.source == SOURCE_SYSCALL:
             return
         socket = table_find(&self.table, b.socket)
         if socket == conn:

@@ -123,6 +123,7 @@ cdef enum:
 #     TLS         P T   -         its bytes are plaintext of a TLS library
 #     DROP        P     -         nothing of it becomes a record: it ends as no HTTP
 #     AHEAD       P     L         FACT_AHEAD came before there was a layer
+#     PREAMBLE    L     -         it began with one, so the kernel did not look at what follows: what is no HTTP is left out
 cdef enum:  # conn_flag
     CONN_IGNORED = 1     # port or egress filter
     CONN_TIMED = 2
@@ -131,6 +132,7 @@ cdef enum:  # conn_flag
     CONN_TLS = 16
     CONN_DROP = 32
     CONN_AHEAD = 64
+    CONN_PREAMBLE = 128
 
 
 # Why records that are complete wait (conn_t.holds). What still waits at the connection's end, or when neither side has sent

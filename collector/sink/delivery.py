@@ -174,7 +174,11 @@ class Delivery:
                 log.error("a batch of %d records is lost: %s", batch.count, error)
                 self.destination.give_up(batch)
                 return
-            except DestinationError as error:
+            except Exception as error:
+                if not isinstance(error, DestinationError):  # a fault of ours: the batch has failed with all that wait
+                    self.gone = self.gone or str(error) or type(error).__name__
+                    self.destination.give_up(batch)
+                    raise
                 if not error.busy:
                     self.totals.errors += 1
                     self.up = False

@@ -144,11 +144,11 @@ class JsonLines(Destination):
         self._change_over()
         data = memoryview(batch.records)
         try:
-            if self._begun is not batch:
-                self._begin()
-                self._begun = batch
             while batch.at < len(data):
                 try:
+                    if self._begun is not batch:
+                        self._begin()
+                        self._begun = batch
                     batch.at += os.write(self._fd, data[batch.at :])
                 except BlockingIOError as error:
                     # a pipe that somebody has made non-blocking is full: its reader takes its time, as with any other

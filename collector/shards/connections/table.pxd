@@ -7,7 +7,7 @@ from collector.shards.state cimport conn_t, ctx_t
 cdef enum:
     GROUPS = 1024
     SLOTS = 512                # of the wheel
-    SOCKETS = 1024
+    SOCKETS = 16384
 
 cdef struct table_t:
     conn_t** buckets
@@ -20,7 +20,7 @@ cdef struct table_t:
     uint64_t wheel_at          # every deadline before this slot was looked at
     conn_t* wheel[512]         # by due_ns >> SLOT_SHIFT, modulo SLOTS
     conn_t* groups[1024]       # by process id, for EXIT
-    conn_t* sockets[1024]      # by conn_t.socket, those that have one
+    conn_t** sockets           # by conn_t.socket, those that have one; NULL before the first
     uint32_t bound             # so many have one
 
 cdef int table_init(table_t* t, uint32_t max_connections, size_t max_bytes) noexcept

@@ -61,8 +61,11 @@ cdef void table_bind(table_t* t, conn_t* conn, uint64_t socket) noexcept:
             at = &at[0].socket_next
         at[0] = conn.socket_next
         t.bound -= 1
-    conn.socket = socket
-    if socket:
+    conn.socket = 0
+    if socket and t.sockets == NULL:
+        t.sockets = <conn_t**>calloc(SOCKETS, sizeof(conn_t*))
+    if socket and t.sockets != NULL:
+        conn.socket = socket
         at = &t.sockets[mix(socket) & (SOCKETS - 1)]
         conn.socket_next = at[0]
         at[0] = conn
@@ -379,4 +382,5 @@ cdef void table_clear(ctx_t* ctx, table_t* t, uint32_t marks) noexcept:
         table_close(ctx, t, t.lru_first, marks)
     exchange_trim(ctx)
     free(t.buckets)
+    free(t.sockets)
     t.buckets = NULL

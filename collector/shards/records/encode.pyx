@@ -131,6 +131,10 @@ cdef int encode_once(ctx_t* ctx, flow_t* flow, exchange_t* ex, uint64_t end_ns, 
     memcpy(out, ctx.prefix, ctx.prefix_len)
     out += ctx.prefix_len
     out = put_hex(out, conn.id)
+    if conn.source:         # positions of a library's plaintext are not those of the socket, which may have the same number
+        out[0] = c'-'
+        out[1] = c's'
+        out = put_hex(out + 2, conn.source)
     out[0] = c'-'
     out = put_hex(out + 1, ex.pos)
     if marks == 0:

@@ -213,3 +213,33 @@ def test_a_bound_connection_that_was_given_up_keeps_its_second_name() -> None:
     c.request(GET).response(OK)
     c.feed(abi.pack_close(SOCKET, ts_ns=c.now))
     assert pipe.statistics()["connections"] == 0 and len(take(pipe)) == 3
+
+
+def test_what_the_sockets_old_ring_still_has_to_say_is_not_about_the_object() -> None:
+    c = bind(tls_object(), role=abi.SERVER, local=LOCAL, remote=REMOTE).request(GET)
+    late = bytearray(abi.pack_close(SOCKET, ts_ns=c.now, reason=abi.REPLACED))
+    late[8 + abi.layout()["event_header"]["ring"]] = 7
+    c.feed(bytes(late))
+    c.feed(abi.pack_close(SOCKET, ts_ns=c.now, reason=abi.NOT_HTTP))
+    (r,) = c.response(OK).records()
+    assert (r["mark"], r["tls"], c.counters()["connections"]) == ([], "true", 1)
+
+
+def test_plaintext_and_what_stood_in_clear_before_it_have_different_ids() -> None:
+    c = Conversation(conn=SOCKET, role=abi.CLIENT).request(b"CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n")
+    c.response(b"HTTP/1.1 200 OK\r\n\r\n")
+    c.feed(abi.pack_open(SOCKET, ts_ns=c.now, role=abi.CLIENT, source=TLS))
+    c.source, c.positions = TLS, [0, 0]
+    rs = c.request(GET).response(OK).records()
+    assert [r["method"] for r in rs] == ["CONNECT", "GET"] and len({r["recordId"] for r in rs}) == 2
+
+
+def test_plaintext_whose_open_was_lost_is_said_to_be_tls() -> None:
+    c = Conversation(conn=OBJECT, opened=False, source=TLS).request(GET).response(OK)
+    assert [r["tls"] for r in c.records()] == ["true"]
+
+
+def test_a_bind_of_what_is_no_object_means_nothing() -> None:
+    c = bind(Conversation(conn=OBJECT), role=abi.CLIENT).request(GET).response(OK)
+    (r,) = c.records()
+    assert (r["tls"], r["direction"]) == ("false", "1")

@@ -193,6 +193,10 @@ cdef inline void not_http(ctx_t* ctx, http1_t* c) noexcept nogil:
 cdef void bad_start(ctx_t* ctx, http1_t* c, half_t* h, side_t side) noexcept:
     """Where a message should begin there is none."""
     not_http(ctx, c)
+    if c.requests == 0 and side == REQUEST and c.conn.flags & CONN_PREAMBLE:
+        drop_part(ctx, h)
+        c.left = 1      # TLS, or whatever: nobody reads it, and the kernel need not copy it
+        return
     if c.requests == 0 and not c.conn.role:
         c.conn.dir_request = DIR_UNKNOWN        # the guess may have been wrong
         drop_part(ctx, h)

@@ -260,6 +260,7 @@ cdef void http1_request(ctx_t* ctx, http1_t* c, half_t* h, head_t* head, uint64_
     h.current = ex
     if cut:
         ex.marks |= MARK_HEADERS_CUT
+        ex.client_source = CLIENT_NONE      # what is behind the cut may say otherwise
         skip_head(h)
     elif head.has_te:
         if head.chunked:

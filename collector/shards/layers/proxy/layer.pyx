@@ -110,6 +110,7 @@ cdef feed_t proxy_data(ctx_t* ctx, flow_t* flow, uint32_t d, const uint8_t* p, s
         return not_mine(ctx, flow)
     part.bytes.len = 0                      # it was read
     used[0] = <size_t>length - before
+    conn.flags |= CONN_PREAMBLE
     claim(conn, &preamble)
     if preamble.invalid:
         ctx.counters[C_SKIPPED_BYTES] += <uint64_t>length

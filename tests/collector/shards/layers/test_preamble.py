@@ -273,7 +273,7 @@ def test_what_is_nearly_a_line_is_one_or_none(line: bytes, more: bytes) -> None:
     if answer != 0:
         assert answer == book
     else:
-        assert book == -1 and b"\r\n" not in data[:107] and len(data) < 107
+        assert book == -1 and (SIGNATURE.startswith(data) or b"\r\n" not in data[:107]) and len(data) < 107
 
 
 @pytest.mark.parametrize(

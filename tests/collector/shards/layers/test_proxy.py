@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import json
 import struct
 from pathlib import Path
@@ -223,3 +224,22 @@ def test_what_only_begins_like_one_is_what_it_would_be_without_the_wait(start: b
         for c in (whole, cut_up.response(OK))
     ]
     assert kept[0] == kept[1]
+
+
+@pytest.mark.parametrize("behind", [b"\x16\x03\x01\x02\x00\x01", b"EHLO example\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"])
+def test_what_is_no_http_behind_it_is_left_out_and_not_copied(behind: bytes) -> None:
+    words = array.array("Q", [0] * 4096)
+    c = Conversation()
+    c.pipe.use_unwanted(memoryview(words))
+    c.request(V1 + behind).request(bytes(20_000)).response(bytes(20_000))
+    counters = c.counters()
+    assert (counters["connections_not_http"], counters["buffer_bytes"] < 1000) == (1, True)
+    assert sum(word & 0xFFFFFFFFFFFF == 0xFFFFFFFFFFFF for word in words) == 2
+    assert c.request(GET).response(OK).close().records() == []
+
+
+def test_a_head_that_is_cut_claims_nobody() -> None:
+    lines = b"".join(b"X-%d: %s\r\n" % (n, b"y" * 1000) for n in range(70))
+    ask = GET[:-2] + b"X-Forwarded-For: 6.6.6.6\r\n" + lines + b"X-Forwarded-For: 203.0.113.9\r\n\r\n"
+    c = Conversation(real_ip_header="X-Forwarded-For", **TRUSTED).request(ask).response(OK)
+    assert [(claim, "headers_cut" in mark) for claim, _source, mark in claims(c)] == [(None, True)]
