@@ -45,6 +45,13 @@ def prctl2(option: int, argument: int) -> bool:
     return int(_libc.prctl(option, ctypes.c_ulong(argument), ctypes.c_ulong(0), ctypes.c_ulong(0), ctypes.c_ulong(0))) == 0
 
 
+def end_with_parent(parent: int) -> None:
+    """Be killed when the process that started us, ``parent``, ends; at once if it has ended already."""
+    prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        raise SystemExit(1)
+
+
 def drop_privileges(uid: int | None) -> None:
     """Become an ordinary user for good: no groups, no capabilities, none to be gained, no core dumps.
 

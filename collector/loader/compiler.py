@@ -2,7 +2,7 @@
 
 bcc and LLVM take some 100 MB; they live for a few seconds. The child is started as
 
-    python -m collector.loader.compiler CHANNEL
+    python -m collector.loader.compiler CHANNEL PARENT
 
 and gets one message {defines, variants, identity, sources, uprobes}; it answers with the descriptors, as many messages
 {names} as it takes, and then {variant, identity, uprobes, why, verified}, or with {error}. bcc is pointed at our stub
@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from collector import abi, control
+from collector import abi, control, runtime
 from collector.loader import kernel, offsets
 from collector.loader.probes import sources as probe_sources
 from collector.loader.probes.probe import DESCRIPTOR, RAW, SOCKET, TPX, Build, ProgramType, Source
@@ -261,6 +261,7 @@ def build(
 
 def main() -> int:
     """Entry of the child process."""
+    runtime.end_with_parent(int(sys.argv[2]))
     channel = socket.socket(fileno=int(sys.argv[1]))
     received = control.receive(channel)
     if received is None:

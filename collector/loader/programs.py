@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -76,7 +77,7 @@ def compile_programs(
     ours, theirs = control.pair()
     with ours, tempfile.TemporaryFile() as stderr:  # not a pipe: a verifier log is longer than one holds
         process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "collector.loader.compiler", str(theirs.fileno())],
+            [sys.executable, "-P", "-m", "collector.loader.compiler", str(theirs.fileno()), str(os.getpid())],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

@@ -34,6 +34,8 @@ from collector.supervisor.starting import Plan
 
 log = logging.getLogger("supervisor")
 
+NOTICE_SECONDS = 0.1
+
 _HELD = (signal.SIGHUP, signal.SIGUSR1)
 STOP_LOADER_SECONDS, STOP_SHARDS_SECONDS = 10.0, 10.0
 
@@ -463,7 +465,7 @@ class Supervisor:
             fed = core["current_connection"]
             if fed:
                 self._deaths_while_fed[fed] = self._deaths_while_fed.get(fed, 0) + 1
-        if child.expected_to_end or self._stop_reason:
+        if child.expected_to_end:
             return
         if child is self.loader and self._plan.supervisor.ends_by_itself and child.counters["done"]:
             self._stop("done", child.exit_code or 0)
@@ -528,7 +530,15 @@ class Supervisor:
     # ---- the end
 
     def _shut_down(self) -> None:
-        """Drain in the order of the data. Who waits for a restart is started first: there is something to drain."""
+        """Drain in the order of the data. Who waits for a restart, or has just died, is started first: there is something to
+        drain.
+        """
+        noticed = time.monotonic() + NOTICE_SECONDS
+        while time.monotonic() < noticed:  # whoever kills a child and us at once wants no loss of it
+            self._wait(NOTICE_SECONDS / 5)
+            for child in self.children:
+                if child.reap(listen=True):
+                    self._ended(child, time.monotonic())
         for child in self.children:
             if child.restart_at is not None and not self._failed:
                 try:

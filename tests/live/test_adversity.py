@@ -386,3 +386,40 @@ def test_a_pipelining_client_older_than_the_collector(live: None, tmp_path: Path
     answered = [r for r in records if r["statusCode"] == "200"]
     assert len(answered) > 1800
     assert all("pairing_uncertain" in r["words"] for r in answered if r["responsePayload"] != r["path"])
+
+
+def test_a_loader_that_dies_while_we_are_told_to_stop_loses_nothing(live: None, tmp_path: Path) -> None:
+    collector = Collector(tmp_path)
+    server = Program("echo")
+    try:
+        loader = collector.child("collector.loader")
+        os.kill(loader, signal.SIGSTOP)
+        with socket.create_connection(("127.0.0.1", server.port)) as sock:
+            for number in range(20):
+                http(sock, b"GET /last/%d HTTP/1.1\r\nHost: h\r\n\r\n" % number)
+        os.kill(loader, signal.SIGKILL)
+        assert collector.stop() == 0, collector.log()
+    finally:
+        server.close()
+    assert len(collector.records("/last/")) == 40, collector.log()
+    assert "loader ended with -9" in collector.log()
+
+
+def test_the_compiler_ends_with_whoever_started_it(live: None, tmp_path: Path) -> None:
+    env = {**os.environ, "COLLECTOR_RUNTIME_DIR": str(tmp_path / "run"), "COLLECTOR_HEALTH_ADDRESS": "127.0.0.1:0"}
+    with subprocess.Popen(
+        [sys.executable, "-m", "collector", "run", "--output", "null"], env=env, stderr=subprocess.DEVNULL
+    ) as process:
+
+        def compiling() -> list[int]:
+            found = []
+            for path in Path("/proc").glob("[0-9]*/cmdline"):
+                with contextlib.suppress(OSError):
+                    if b"collector.loader.compiler" in path.read_bytes().split(b"\0"):
+                        found.append(int(path.parent.name))
+            return found
+
+        wait_for(lambda: bool(compiling()), 30)
+        (compiler,) = compiling()
+        process.kill()
+    wait_for(lambda: compiler not in compiling(), 2)
