@@ -577,8 +577,6 @@ cdef class Pipeline:
         table_limit(&self.ctx, &self.table)
         self.ctx.counters[G_BUFFER_BYTES] = self.ctx.pool.bytes
 
-    # ---- the packer's methods (packing.pyx), for who has the pipeline
-
     def pending(self):
         return self.packer.pending()
 
