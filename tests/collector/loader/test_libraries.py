@@ -83,14 +83,16 @@ class Recorder(Attachments):
 
 
 @pytest.fixture
-def fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Children find the sources of the tests, looks follow one another, and only this process is looked at: others on this
-    machine may have a libdemo.so too.
+def fast(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Children find the sources of the tests, looks follow one another, and only what this process has mapped of the test's
+    directory is looked at: other tests and other processes may have a libdemo.so too.
     """
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setattr(libraries, "LOOK_SECONDS", 0)
     listdir = os.listdir
     monkeypatch.setattr(os, "listdir", lambda path: [str(os.getpid())] if path == "/proc" else listdir(path))
+    ours = str(tmp_path) + "/"
+    monkeypatch.setattr(libraries, "mappings", lambda text: (found for found in mappings(text) if found[3].startswith(ours)))
 
 
 @pytest.mark.parametrize("multi", [True, False])
