@@ -1,12 +1,14 @@
 """Which libraries processes have mapped, and the probes in them: found, attached, released when nobody maps them any more.
 
 A library is a file, by device and inode as /proc/PID/maps has them; a probe in it acts in every process that maps it, those
-that start later included. Looking is done in slices between two looks at the rings, and reading a file by a child
-(locate.py), so that nothing waits for it.
+that start later included. A file that is rewritten in place has its probes where other instructions are now: each look
+compares, lets go of all of them, and has the file read again. Looking is done in slices between two looks at the rings, and
+reading a file by a child (locate.py), so that nothing waits for it.
 """
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import re
@@ -25,6 +27,9 @@ SLICE_SECONDS = 0.002  # of a look, or of attaching, at a time
 ABSENT_LOOKS = 2  # whole looks without a library before it is released
 LIBRARIES = 4096  # at a time: a bound for those who map file after file
 MAPS_BYTES = 16 << 20
+PATHS = 8192  # whose source is remembered
+WARN_SECONDS = 60.0  # between two warnings of what may happen at every look
+DELETED = " (deleted)"  # what the kernel puts behind the path of a file that is unlinked
 _MAPPING = re.compile(rb"^0*([0-9a-f]+-)0*([0-9a-f]+) ..x. [0-9a-f]+ ([0-9a-f]+:[0-9a-f]+) ([0-9]+) +(/.*)$", re.MULTILINE)
 
 
@@ -48,6 +53,17 @@ def open_mapped(pid: int, place: str, inode: int, path: str) -> int:
     return fd
 
 
+def stamp(fd: int) -> str:
+    """Tells a file, and whether it was written to: the device that it is on, size and times."""
+    status = os.fstat(fd)
+    return f"{status.st_dev:x}.{status.st_size:x}.{status.st_mtime_ns:x}.{status.st_ctime_ns:x}"
+
+
+def file_of(key: str) -> str:
+    """The device and inode in a target's key."""
+    return ":".join(key.split(":")[:3])
+
+
 class Libraries:
     """``modules``: those of the further sources, for the child; ``uid``: the user it becomes, None when there is none."""
 
@@ -64,10 +80,18 @@ class Libraries:
             if uprobes:
                 self._probes[source.name] = uprobes
         self._sources = [source for source in sources if source.name in self._probes]
+        self._source_of = functools.lru_cache(PATHS)(self._find_source)
+        # All by device and inode. The target's key of those that are read, or that an earlier loader attached
+        self._done: dict[str, str] = {}
+        for key in attachments.targets():
+            if self._done.setdefault(file_of(key), key) != key:
+                attachments.release(key, soon=True)  # two states of one file: the look finds the other out
         # how many looks in a row a library was absent; those of an earlier loader are found again, or released
-        self._known: dict[str, int] = dict.fromkeys(attachments.targets(), 0)
-        self._ready: set[str] = set()  # of these, those that were read
+        self._known: dict[str, int] = dict.fromkeys(self._done, 0)
+        self._ready: set[str] = set()  # of these, those that are read, or waiting for it
         self._seen: set[str] = set()  # in this look
+        self._compared: set[str] = set()  # of these, those of which nothing more is to be learnt in this look
+        self._warned: dict[str, float] = {}
         self._pids: deque[int] | None = None
         self._next_look = 0.0
         # files to be read, with the descriptors by which they are attached to: the same file whatever becomes of its path
@@ -95,6 +119,7 @@ class Libraries:
             self._next_look = now + LOOK_SECONDS
             self._pids = deque(int(name) for name in os.listdir("/proc") if name.isdigit())
             self._seen = set()
+            self._compared = set()
         while self._pids and time.monotonic() < until:
             self._look_at(self._pids.popleft())
         if not self._pids:
@@ -103,42 +128,87 @@ class Libraries:
 
     def _look_at(self, pid: int) -> None:
         try:
-            with open(f"/proc/{pid}/maps", "rb") as file:
-                text = file.read(MAPS_BYTES)
+            with open(f"/proc/{pid}/maps", "rb") as maps:
+                text = maps.read(MAPS_BYTES)
         except OSError:
             return  # it is gone
+        tried = set()
         for place, device, inode, path in mappings(text):
-            key = f"{device}:{inode}"
-            if key in self._seen:
+            file = f"{device}:{inode}"
+            if file in self._compared or file in tried:
                 continue
-            self._seen.add(key)
-            if key in self._ready or len(self._known) >= LIBRARIES and key not in self._known:
+            # anybody can map a library under another path, so an unwanted path says nothing of the file
+            source = self._source_of(path.removesuffix(DELETED))
+            if file in self._known:
+                self._seen.add(file)
+            elif source is None:
                 continue
-            source = next((source for source in self._sources if source.wants(path)), None)
-            if source is None:
+            elif len(self._known) >= LIBRARIES:
+                self._warn("%d libraries at a time are the most: others are left alone, as %r", LIBRARIES, path)
+                continue
+            if file in self._ready and file not in self._done:
+                self._compared.add(file)  # that is done before anything is attached
                 continue
             try:
                 fd = open_mapped(pid, place, inode, path)
             except OSError:
-                self._seen.discard(key)  # another process may have it too
+                tried.add(file)  # another process may have it too
                 continue
-            self._known[key] = 0
-            self._ready.add(key)
-            self._waiting.append((Target(device, inode, f"/proc/self/fd/{fd}", path), source, fd))
+            if not self._take(Target(device, inode, f"/proc/self/fd/{fd}", path, stamp(fd)), source, fd):
+                os.close(fd)
+
+    def _find_source(self, path: str) -> Source | None:
+        return next((source for source in self._sources if source.wants(path)), None)
+
+    def _take(self, target: Target, source: Source | None, fd: int) -> bool:
+        """Compare a file with what it was, and let it be read if that is needed: whether the descriptor is kept for it."""
+        file = target.file
+        done = self._done.get(file)
+        if done is not None and done != target.key:
+            before = done.removeprefix(file + ":").partition(".")[0]
+            if before != target.stamp.partition(".")[0]:
+                return False  # on another device: the process has put it in the place of the one that it maps
+            self._forget(target, done)
+        if file in self._ready:
+            self._compared.add(file)
+            return False
+        if source is None:
+            return False  # another process may have it under its own name
+        self._seen.add(file)
+        self._compared.add(file)
+        self._known[file] = 0
+        self._ready.add(file)
+        self._waiting.append((target, source, fd))
+        return True
+
+    def _forget(self, target: Target, key: str) -> None:
+        """A file is not what was read: detach all of it, and read it again."""
+        log.warning("changed in place, its probes are released: library %r (%s)", target.name, target.file)
+        self._done.pop(target.file, None)
+        self._ready.discard(target.file)
+        self._attachments.release(key, soon=True)
+
+    def _warn(self, text: str, *arguments: object) -> None:
+        """What may happen at every look, once a minute."""
+        now = time.monotonic()
+        if now >= self._warned.get(text, now):
+            self._warned[text] = now + WARN_SECONDS
+            log.warning(text, *arguments)
 
     def _release_absent(self) -> None:
-        for key, absent in list(self._known.items()):
-            self._known[key] = 0 if key in self._seen else absent + 1
-            if self._known[key] >= ABSENT_LOOKS and not self._busy(key):
-                del self._known[key]
-                self._ready.discard(key)
-                if key in self._attachments.targets():
+        for file, absent in list(self._known.items()):
+            self._known[file] = 0 if file in self._seen else absent + 1
+            if self._known[file] >= ABSENT_LOOKS and not self._busy(file):
+                del self._known[file]
+                self._ready.discard(file)
+                key = self._done.pop(file, None)
+                if key is not None and key in self._attachments.targets():
                     self._attachments.release(key)
-                    log.info("released: library %s", key)
+                    log.info("released: library %s", file)
 
-    def _busy(self, key: str) -> bool:
-        return any(target.key == key for target, *_rest in self._waiting) or any(
-            target.key == key for _probe, target, *_rest in self._work
+    def _busy(self, file: str) -> bool:
+        return any(target.file == file for target, *_rest in self._waiting) or any(
+            target.file == file for _probe, target, *_rest in self._work
         )
 
     # ---- reading
@@ -151,8 +221,9 @@ class Libraries:
             try:
                 self._job = locate.Job(source.name, self._modules, fd, self._uid)
             except OSError as error:
-                log.warning("not attached: %r: cannot start a child to read it: %s", target.name, error)
+                self._warn("not attached, to be tried again: %r: cannot start a child to read it: %s", target.name, error)
                 self._waiting.popleft()
+                self._ready.discard(target.file)
                 os.close(fd)
             return
         data = self._job.poll()
@@ -164,6 +235,7 @@ class Libraries:
         found = locate.read_answer(data, list(probes), os.fstat(fd).st_size)
         if isinstance(found, Unsupported):
             log.warning("not attached: %r: %s", target.name, found.why)
+            self._done[target.file] = target.key  # until it is rewritten
             os.close(fd)
             return
         for program, probe in probes.items():
@@ -176,10 +248,17 @@ class Libraries:
     # ---- attaching
 
     def _attach(self) -> None:
-        probe, target, fd, offsets = self._work.popleft()
+        probe, target, fd, offsets = self._work[0]
+        if stamp(fd) != target.stamp:
+            self._work = deque(work for work in self._work if work[1] != target)
+            self._forget(target, target.key)
+            os.close(fd)
+            return
+        self._work.popleft()
         if probe is None:
             os.close(fd)
-            log.info("attached: library %r (%s)", target.name, target.key)
+            self._done[target.file] = target.key
+            log.info("attached: library %r (%s)", target.name, target.file)
             return
         try:
             self._attachments.attach(probe, target, offsets)

@@ -3,8 +3,10 @@
 Everything is known by a name that says what it is:
 
     kernel/PROGRAM/PLACE                      a tracepoint
-    DEVICE:INODE/PROGRAM/OFFSET               one place of a library (perf event), the offset in hexadecimal
-    DEVICE:INODE/PROGRAM/multi-N              N places of a library in one link (uprobe_multi)
+    DEVICE:INODE:STAMP/PROGRAM/OFFSET         one place of a library (perf event), the offset in hexadecimal
+    DEVICE:INODE:STAMP/PROGRAM/multi-N        N places of a library in one link (uprobe_multi)
+
+STAMP is what the file was when it was read, so that a new loader sees that it was rewritten meanwhile.
 
 The supervisor keeps a duplicate of each descriptor under its name, so that a new loader goes on with them: `delta` is
 what it has not been told yet, `adopt` the reverse.
@@ -30,23 +32,30 @@ SPARE_DESCRIPTORS = 256  # of those that a process may have: for everything but 
 # The last one to close a probe waits until every CPU has left it, some 40 ms a link and 80 ms a perf event. So the loader
 # closes later than the supervisor, and not in its loop.
 CLOSE_AFTER_SECONDS = 1.0
+CLOSE_SOON_SECONDS = 0.1  # where a probe does harm: even if the supervisor may have to wait
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
     """A file that processes map, by ``device`` and ``inode`` as /proc/PID/maps has them. ``path`` leads to it now, and for
-    this process; ``name`` is for messages.
+    this process; ``name`` is for messages; ``stamp`` changes when the file is written to.
     """
 
     device: str
     inode: int
     path: str
     name: str = ""
+    stamp: str = ""
+
+    @property
+    def file(self) -> str:
+        """Which file it is, whatever is in it."""
+        return f"{self.device}:{self.inode}"
 
     @property
     def key(self) -> str:
         """Its part of a name."""
-        return f"{self.device}:{self.inode}"
+        return f"{self.file}:{self.stamp}" if self.stamp else self.file
 
 
 class Attachments:
@@ -118,18 +127,21 @@ class Attachments:
             return error
         return None
 
-    def release(self, target: str) -> None:
+    def release(self, target: str, *, soon: bool = False) -> None:
         """Detach all of a library, by its key. It takes some time; other libraries do not wait."""
-        self._let_go([name for name in self._held if name.startswith(target + "/")])
+        self._let_go(
+            [name for name in self._held if name.startswith(target + "/")],
+            CLOSE_SOON_SECONDS if soon else CLOSE_AFTER_SECONDS,
+        )
 
-    def _let_go(self, names: Sequence[str]) -> None:
+    def _let_go(self, names: Sequence[str], seconds: float = CLOSE_AFTER_SECONDS) -> None:
         fds = []
         for name in names:
             fds.append(self._held.pop(name))
             if self._new.pop(name, None) is None:
                 self._gone.append(name)
         if fds:
-            threading.Thread(target=_close_later, args=(fds,), daemon=True).start()
+            threading.Thread(target=_close_later, args=(fds, seconds), daemon=True).start()
 
     def adopt(self, named: Mapping[str, int]) -> None:
         """Take over what an earlier loader had attached; it is in no delta."""
@@ -152,8 +164,8 @@ class Attachments:
             os.close(self._held.pop(name))
 
 
-def _close_later(fds: Sequence[int]) -> None:
-    time.sleep(CLOSE_AFTER_SECONDS)
+def _close_later(fds: Sequence[int], seconds: float) -> None:
+    time.sleep(seconds)
     for fd in fds:
         with contextlib.suppress(OSError):
             os.close(fd)
