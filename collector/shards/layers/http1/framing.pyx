@@ -20,7 +20,7 @@ Complexity: every byte is looked at once (a head that arrives in pieces: at most
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.string cimport memchr
+from libc.string cimport memchr, memcmp
 
 from collector.shards.http.exchanges cimport exchange_body
 from collector.shards.layers.http1.chunked cimport chunk_size
@@ -28,7 +28,7 @@ from collector.shards.layers.http1.head cimport find_head_end, parse_head, start
 from collector.shards.layers.http1.layer cimport http1_guess
 from collector.shards.layers.http1.pairing cimport *
 from collector.shards.layers.http1.startline cimport (
-    looks_like_request, looks_like_response, may_be_request, usual_method)
+    looks_like_request, looks_like_response, may_be_request, tchar, usual_method)
 from collector.shards.layers.http1.state cimport *
 from collector.shards.memory cimport buf_append, buf_free, buf_t
 from collector.shards.receive cimport *
@@ -87,7 +87,11 @@ cdef size_t read_start(ctx_t* ctx, http1_t* c, half_t* h, uint32_t d, const uint
         blank += 1
     if length < 0:
         ctx.counters[C_SKIPPED_BYTES] += n - blank
-        bad_start(ctx, c, h, side)
+        if side == REQUEST and c.requests == 0 and c.conn.flags & CONN_PREAMBLE and foreign(p + blank, n - blank):
+            not_http(ctx, c)
+            c.left = 1
+        else:
+            bad_start(ctx, c, h, side)
         return n
     if blank == n:
         return n
@@ -96,6 +100,12 @@ cdef size_t read_start(ctx_t* ctx, http1_t* c, half_t* h, uint32_t d, const uint
     h.part.scan = 0
     h.start_seen = 0
     return blank + read_rest_of_head(ctx, c, h, side, p + blank, n - blank, ts)
+
+
+cdef inline bint foreign(const uint8_t* p, size_t n) noexcept nogil:
+    """Behind a preamble, at which the kernel has stopped looking: TLS or another binary protocol, or HTTP/2. Nobody reads
+    it, and the kernel need not copy it. What is text may be a request that only some servers take for one."""
+    return n != 0 and (not tchar[p[0]] or (n >= 14 and memcmp(p, b"PRI * HTTP/2.0", 14) == 0))
 
 
 cdef size_t read_rest_of_head(ctx_t* ctx, http1_t* c, half_t* h, side_t side, const uint8_t* p, size_t n,
@@ -193,10 +203,6 @@ cdef inline void not_http(ctx_t* ctx, http1_t* c) noexcept nogil:
 cdef void bad_start(ctx_t* ctx, http1_t* c, half_t* h, side_t side) noexcept:
     """Where a message should begin there is none."""
     not_http(ctx, c)
-    if c.requests == 0 and side == REQUEST and c.conn.flags & CONN_PREAMBLE:
-        drop_part(ctx, h)
-        c.left = 1      # TLS, or whatever: nobody reads it, and the kernel need not copy it
-        return
     if c.requests == 0 and not c.conn.role:
         c.conn.dir_request = DIR_UNKNOWN        # the guess may have been wrong
         drop_part(ctx, h)

@@ -226,7 +226,9 @@ def test_what_only_begins_like_one_is_what_it_would_be_without_the_wait(start: b
     assert kept[0] == kept[1]
 
 
-@pytest.mark.parametrize("behind", [b"\x16\x03\x01\x02\x00\x01", b"EHLO example\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"])
+@pytest.mark.parametrize(
+    "behind", [b"\x16\x03\x01\x02\x00\x01", b"\x00\x00\x00\x08\x04\xd2\x16\x2f", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"]
+)
 def test_what_is_no_http_behind_it_is_left_out_and_not_copied(behind: bytes) -> None:
     words = array.array("Q", [0] * 4096)
     c = Conversation()
@@ -243,3 +245,13 @@ def test_a_head_that_is_cut_claims_nobody() -> None:
     ask = GET[:-2] + b"X-Forwarded-For: 6.6.6.6\r\n" + lines + b"X-Forwarded-For: 203.0.113.9\r\n\r\n"
     c = Conversation(real_ip_header="X-Forwarded-For", **TRUSTED).request(ask).response(OK)
     assert [(claim, "headers_cut" in mark) for claim, _source, mark in claims(c)] == [(None, True)]
+
+
+def test_a_request_line_that_only_some_servers_take_hides_nothing_behind_a_preamble() -> None:
+    c = (
+        Conversation()
+        .request(V1 + b"GET: / HTTP/1.1\r\nHost: h\r\n\r\n")
+        .response(b"HTTP/1.1 400 Bad\r\nContent-Length: 0\r\n\r\n")
+    )
+    c.request(GET).response(OK)
+    assert [r["path"] for r in c.records()][-1] == "/x"
