@@ -176,8 +176,7 @@ cdef class Pipeline:
             self.suspect_count += 1
 
     def use_unwanted(self, memory):
-        """The words in which the kernel is told what nobody wants (bpf/capture.h): a writable buffer of unsigned 64-bit
-        numbers, a power of two of them. Raises ValueError."""
+        """The words that the kernel reads (unwanted.pyx), a power of two of unsigned 64-bit numbers. Raises ValueError."""
         cdef uint64_t[::1] words = memory
         if words.shape[0] < 2 or words.shape[0] & (words.shape[0] - 1):
             raise ValueError("unwanted: not a power of two")
@@ -285,7 +284,6 @@ cdef class Pipeline:
             self.bound(conn, <event_bind*>h)
         elif h.type == EVENT_AHEAD:
             flow_told(ctx, &conn.flow, FACT_AHEAD)
-            return
         elif h.type == EVENT_CLOSE:
             self.closed(conn, <event_close*>h)
             return
@@ -296,6 +294,7 @@ cdef class Pipeline:
         cdef ctx_t* ctx = &self.ctx
         cdef conn_t* conn
         cdef uint32_t i
+        cdef size_t before
         if h.type == EVENT_ADDRESS:
             table_released(ctx, h.conn_id)
         if h.type != EVENT_DATA and h.type != EVENT_OPEN and h.type != EVENT_BIND:
@@ -311,6 +310,7 @@ cdef class Pipeline:
         conn.seen_ns = h.ts_ns
         if self.table.count > self.table.max_connections:
             table_limit(ctx, &self.table)       # never the newest one
+        before = ctx.pool.bytes - ctx.free_bytes
         if h.type == EVENT_DATA or (h.type == EVENT_OPEN and (<event_open*>h).start == START_REJOIN):
             # its OPEN was lost, or it was given up: join in the middle, unless nothing of it was missed
             if not table_recall(ctx, &self.table, conn):
@@ -321,6 +321,7 @@ cdef class Pipeline:
                     conn.flags |= CONN_JOINED
             if h.type == EVENT_DATA:
                 self.choose(conn)
+        conn.held += ctx.pool.bytes - ctx.free_bytes - before
         return conn
 
     cdef inline bint of_our_source(self, conn_t* conn, event_header* h) noexcept:
@@ -564,8 +565,7 @@ cdef class Pipeline:
         self.tick(self.ctx.now_ns + self.ctx.unanswered_ns + 2 * table_granularity_ns())
 
     def close_all(self):
-        """Record everything that waits as it stands (`end_unseen`), and forget it. True when done; False when the
-        records that wait have to be taken first."""
+        """Record everything as it stands (`end_unseen`) and forget it. False: take the records that wait, and go on."""
         while self.table.lru_first != NULL and self.ctx.batch.records.len <= self.ctx.batch.complete:
             table_close(&self.ctx, &self.table, self.table.lru_first, MARK_END_UNSEEN)
         self.ctx.counters[G_BUFFER_BYTES] = self.ctx.pool.bytes

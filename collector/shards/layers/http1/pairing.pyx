@@ -486,6 +486,5 @@ cdef int owe(ctx_t* ctx, http1_t* c, uint64_t word) noexcept:
             ex.notes = NOTE_HEAD
         ex.req.started = 1
         ex.req.done = 1
-        c.conn.held += exchange_bytes(ex)
         enqueue(c, ex)
     return 0
