@@ -229,7 +229,11 @@ def covered(path: Path) -> int:
 
 def test_300_probes_survive_a_killed_loader(uprobes: str, tmp_path: Path) -> None:
     library = build.library("many", tmp_path)
-    ctypes.CDLL(str(library))  # this process maps it until it ends
+    with build.mapped(ctypes.CDLL(str(library))):
+        survive_a_killed_loader(library, uprobes, tmp_path)
+
+
+def survive_a_killed_loader(library: Path, uprobes: str, tmp_path: Path) -> None:
     collector = WithSources(tmp_path, "tests.demo.many", "perf" if uprobes == "perf" else "-")
     try:
         wait_for(lambda: collector.log().count(f"attached: library {str(library)!r}") == 1, 60)
@@ -251,7 +255,11 @@ def test_300_probes_survive_a_killed_loader(uprobes: str, tmp_path: Path) -> Non
 
 def test_a_new_shard_knows_the_socket_of_an_object(uprobes: str, tmp_path: Path) -> None:
     path = build.library("demo", tmp_path)
-    library = play.load(str(path))
+    with build.mapped(play.load(str(path))) as library:
+        know_the_socket(path, library, uprobes, tmp_path)
+
+
+def know_the_socket(path: Path, library: ctypes.CDLL, uprobes: str, tmp_path: Path) -> None:
     collector = WithSources(tmp_path, "tests.demo.source", "perf" if uprobes == "perf" else "-", COLLECTOR_SHARDS="1")
     try:
         wait_for(lambda: f"attached: library {str(path)!r}" in collector.log(), 30)

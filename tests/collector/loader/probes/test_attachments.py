@@ -74,10 +74,10 @@ def attached(live: None, request: pytest.FixtureRequest, monkeypatch: pytest.Mon
 
 
 @pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def library(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     path = build.library("demo", tmp_path_factory.mktemp("library"))
-    ctypes.CDLL(str(path))
-    return path
+    with build.mapped(ctypes.CDLL(str(path))):
+        yield path
 
 
 def target(library: Path) -> Target:
