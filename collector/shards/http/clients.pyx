@@ -15,6 +15,8 @@ import ipaddress
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memchr, memcmp, memcpy, memset
 
+from collector.shards.http.fields cimport same_name
+
 cdef extern from "arpa/inet.h" nogil:
     enum:
         AF_INET
@@ -281,23 +283,11 @@ cdef void read_forwarded(claim_t* claim, const uint8_t* p, const uint8_t* end, c
         pairs = fors = 0
 
 
-cdef bint same_word(const uint8_t* a, const char* lower, uint32_t n) noexcept nogil:
-    cdef uint32_t i
-    cdef uint8_t c
-    for i in range(n):
-        c = a[i]
-        if c >= c'A' and c <= c'Z':
-            c |= 0x20
-        if c != <uint8_t>lower[i]:
-            return False
-    return True
-
-
 cdef claim_kind kind_of_header(const uint8_t* name, uint32_t length) noexcept nogil:
     """How fields of this name are read; the name in any case."""
-    if length == 15 and same_word(name, b"x-forwarded-for", 15):
+    if length == 15 and same_name(name, b"x-forwarded-for", 15):
         return CLAIM_HOPS
-    if length == 9 and same_word(name, b"forwarded", 9):
+    if length == 9 and same_name(name, b"forwarded", 9):
         return CLAIM_FORWARDED
     return CLAIM_ADDRESS
 

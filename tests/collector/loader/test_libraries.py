@@ -18,7 +18,7 @@ from collector.loader import libraries, locate
 from collector.loader.libraries import Libraries, mappings, open_mapped
 from collector.loader.probes.attachments import Attachments, Target
 from collector.loader.probes.probe import SOCKET, TPX, Build, Probe
-from tests.conftest import ROOT
+from tests.conftest import ROOT, skip_or_fail
 from tests.demo import build
 from tests.demo.source import PLACES, SOURCE
 from tests.live.harness import wait_for
@@ -248,7 +248,7 @@ def test_a_library_that_was_unlinked_before(tmp_path: Path, fast: None) -> None:
             )
             os.close(os.open(f"/proc/self/map_files/{place}", os.O_RDONLY))
         except PermissionError:
-            pytest.skip("needs CAP_CHECKPOINT_RESTORE")
+            skip_or_fail("needs CAP_CHECKPOINT_RESTORE")
         assert turn_until(found, lambda: len(recorder.places) == 6 and not found._work)
         found = looking(recorder)  # a new loader
         assert turn_until(found, lambda: len(recorder.places) == 12 and not found._work)
