@@ -229,6 +229,22 @@ BPF_ARRAY(no_object, struct object, 1);
 /* conn_id -> nothing: numbers that were given to objects just now (objects.h next_object_id). */
 BPF_TABLE("lru_hash", u64, u8, object_ids, 4096);
 
+/* Number of a library (the cookie of its probes) -> what its source has found in the file. Written by the loader before
+ * the probes are attached (collector/loader/catalogue.py); 0 is no library. */
+#define LIBRARY_NUMBERS 1024
+struct library {
+    u64 values[8];
+    char name[48];
+    char key[96];
+};
+BPF_ARRAY(libraries, struct library, LIBRARY_NUMBERS);
+
+/* process -> WANTED: a program asks that the probes on demand be attached for it; WATCHED: the loader has done so, or
+ * knows that there are none. */
+#define WANTED 1
+#define WATCHED 2
+BPF_TABLE("lru_hash", u32, u32, wanting, 1024);
+
 /* thread -> the arguments of a library's function, between its entry and its return. */
 struct parked {
     u64 object;

@@ -29,6 +29,13 @@ static __always_inline u64 next_object_id(void)
     return 0;
 }
 
+/* The probes on demand (Uprobe.on_demand) are needed for this process. */
+static __always_inline void want(u32 tgid)
+{
+    u32 wanted = WANTED;
+    wanting.insert(&tgid, &wanted); /* not when it is there already */
+}
+
 /* The arguments of a function that is entered, for its return. */
 static __always_inline void park(u64 id, u64 object, u64 base, u64 bytes)
 {

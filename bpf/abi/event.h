@@ -39,8 +39,10 @@ enum event_type {
     EVENT_PROCESS = 7, /* struct event_process: the name of a process; before the first event of that process */
     EVENT_BIND = 8,    /* struct event_bind: this connection (a TLS object) is that socket */
     EVENT_OWNER = 9,   /* struct event_header and len_cap bytes of JSON: who owns process h.tgid, for its records */
-    EVENT_AHEAD = 10   /* struct event_header: a client reads, and its socket has bytes to send of a call that has not
+    EVENT_AHEAD = 10,  /* struct event_header: a client reads, and its socket has bytes to send of a call that has not
                           returned: the request's event comes behind that of its answer */
+    EVENT_TLS = 11,    /* struct event_tls: what a library says of its connection; right behind the OPEN, or later */
+    EVENT_LIBRARY = 12 /* struct event_library: the name that belongs to a number of event_tls; of no connection */
 };
 
 /* Seen from the traced process. */
@@ -172,11 +174,33 @@ struct event_bind {
     ev_u8 spare3;
 };
 
+/* 144 bytes. What is not known is 0. */
+struct event_tls {
+    struct event_header h;
+    ev_u16 version; /* as in the protocol: 0x0304 is TLS 1.3 */
+    ev_u16 library; /* struct event_library */
+    ev_u8 alpn_len; /* bytes of alpn */
+    ev_u8 sni_len;  /* bytes of sni */
+    ev_u16 spare;
+    char alpn[16]; /* the protocol that both sides agreed on */
+    char sni[64];  /* the server name that the client asked for */
+};
+
+/* 112 bytes. */
+struct event_library {
+    struct event_header h;
+    ev_u32 number; /* 1 and more */
+    ev_u32 spare;
+    char name[48]; /* NUL padded: openssl-3.0.22 */
+};
+
 _Static_assert(sizeof(struct event_header) == 56, "event_header");
 _Static_assert(sizeof(struct event_open) == 112, "event_open");
 _Static_assert(sizeof(struct event_close) == 72, "event_close");
 _Static_assert(sizeof(struct event_exit) == 64, "event_exit");
 _Static_assert(sizeof(struct event_process) == 88, "event_process");
 _Static_assert(sizeof(struct event_bind) == 112, "event_bind");
+_Static_assert(sizeof(struct event_tls) == 144, "event_tls");
+_Static_assert(sizeof(struct event_library) == 112, "event_library");
 
 #endif

@@ -66,6 +66,7 @@ CONN = {
 }
 PROCESS = {"rings": 0, "told_ns": 8, "connections": 16, "sizeof": 32}
 UNSEEN = {"rings": 0, "operations": 8, "compat": 16, "comm": 24, "sizeof": 40}
+LIBRARY = {"values": 0, "name": 64, "key": 112, "sizeof": 208}
 OBJECT = {"c": 0, "socket": 144, "sizeof": 288}  # of libraries; only where there are programs of them
 QUESTION = {"conn_id": 0, "tgid": 8, "fd": 12, "ring": 16, "sizeof": 24}
 CONN_HTTP, CONN_IGNORED = 1, 2
@@ -125,7 +126,7 @@ def layout_checks() -> str:
     for name, value in numbers.items():
         out.append(f'_Static_assert({name} == {value}, "{name} differs between kernel and user side");\n')
     structs = {**abi.layout(), "conn": CONN, "process": PROCESS, "unseen": UNSEEN, "question": QUESTION}
-    out.append("#ifdef LIBRARIES\n" + _layout("object", OBJECT) + "#endif\n")
+    out.append("#ifdef LIBRARIES\n" + _layout("object", OBJECT) + _layout("library", LIBRARY) + "#endif\n")
     return "".join([*out, *(_layout(struct, fields) for struct, fields in structs.items())])
 
 
@@ -194,7 +195,7 @@ def _load(defines: dict[str, int], build: Build, sources: Sequence[Source], upro
     wanted = [
         *MAPS,
         *(("calls",) if build.variant == RAW else ()),
-        *(("objects",) if libraries else ()),
+        *(("objects", "libraries", "wanting") if libraries else ()),
         *(name for source in sources for name in source.maps),
     ]
     maps = {name: module[name.encode()].map_fd for name in wanted}

@@ -5,6 +5,7 @@ bpf(2), perf_event_open(2), pidfd_open(2), pidfd_getfd(2) by ctypes; include/uap
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import fcntl
@@ -24,7 +25,8 @@ _MAP_GET_NEXT_KEY = 4
 _MAP_UPDATE_BATCH, _LINK_CREATE = 26, 28
 TRACE_UPROBE_MULTI = 48  # enum bpf_attach_type, kernel 6.6
 _UPROBE_MULTI_RETURN = 1
-_MAP_TYPE_RINGBUF = 27
+_PERF_EVENT = 41  # of the same
+_MAP_TYPE_ARRAY, _MAP_TYPE_RINGBUF = 2, 27
 _PERF_EVENT_IOC_SET_BPF = 0x40042408
 _PERF_FLAG_FD_CLOEXEC = 8
 _PERF_TYPE_TRACEPOINT = 2
@@ -42,6 +44,13 @@ def _bpf(command: int, attributes: bytes) -> int:
 def create_ring(size: int) -> int:
     """A ring buffer map of ``size`` bytes (a power of two); its descriptor. Raises OSError."""
     fd = _bpf(_MAP_CREATE, struct.pack("=IIII", _MAP_TYPE_RINGBUF, 0, 0, size))
+    os.set_inheritable(fd, False)
+    return fd
+
+
+def create_array(value_bytes: int, entries: int) -> int:
+    """An array map; its descriptor. Raises OSError."""
+    fd = _bpf(_MAP_CREATE, struct.pack("=IIII", _MAP_TYPE_ARRAY, 4, value_bytes, entries))
     os.set_inheritable(fd, False)
     return fd
 
@@ -84,14 +93,16 @@ def map_keys(fd: int, size: int) -> Iterator[bytes]:
         key = ctypes.create_string_buffer(following.raw, size)
 
 
-def _perf_event(attributes: bytes, program: int) -> int:
-    """Open an event for all processes that runs the program. It is opened on one CPU, and the program runs on all."""
+def _perf_event(attributes: bytes, program: int, *, cookie: int = 0, pid: int = 0) -> int:
+    """Open an event, for all processes or one, that runs the program. One for all is opened on one CPU, and the program runs
+    on all. With a ``cookie``, the descriptor is that of a link (kernel 5.15), which keeps the event.
+    """
     buffer = ctypes.create_string_buffer(attributes, 128)
     fd = _libc.syscall(
         ctypes.c_long(_SYS_PERF_EVENT_OPEN),
         buffer,
-        ctypes.c_long(-1),
-        ctypes.c_long(0),
+        ctypes.c_long(pid or -1),
+        ctypes.c_long(-1 if pid else 0),
         ctypes.c_long(-1),
         ctypes.c_long(_PERF_FLAG_FD_CLOEXEC),
     )
@@ -99,6 +110,12 @@ def _perf_event(attributes: bytes, program: int) -> int:
         error = ctypes.get_errno()
         raise OSError(error, f"perf_event_open: {os.strerror(error)}")
     try:
+        if cookie:
+            with contextlib.suppress(OSError):  # without it the program runs too
+                link = _bpf(_LINK_CREATE, struct.pack("=IIIIQ", program, fd, _PERF_EVENT, 0, cookie))
+                os.set_inheritable(link, False)
+                os.close(fd)
+                return link
         fcntl.ioctl(fd, _PERF_EVENT_IOC_SET_BPF, program)
     except OSError:
         os.close(fd)
@@ -113,10 +130,10 @@ def attach_tracepoint(program: int, category: str, name: str, tracefs: str) -> i
     return _perf_event(struct.pack("=IIQQQQQIIQQ", _PERF_TYPE_TRACEPOINT, 128, config, 1, 0, 0, 0, 0, 0, 0, 0), program)
 
 
-def attach_uprobe(program: int, path: str, offset: int, *, returns: bool) -> int:
+def attach_uprobe(program: int, path: str, offset: int, *, returns: bool, cookie: int = 0, pid: int = 0) -> int:
     """Attach to the instruction at a file's offset, or (``returns``) to the return of the function that begins there, in all
-    processes; closing the returned descriptor detaches, which takes some 80 ms. The kernel keeps the file, not its path.
-    Raises OSError.
+    processes or in one; closing the returned descriptor detaches, which takes some 80 ms. The kernel keeps the file, not
+    its path. ``cookie``: what bpf_get_attach_cookie tells the program (kernel 5.15; 0 before). Raises OSError.
     """
     with open("/sys/bus/event_source/devices/uprobe/type", encoding="ascii") as file:
         kind = int(file.read())
@@ -126,15 +143,16 @@ def attach_uprobe(program: int, path: str, offset: int, *, returns: bool) -> int
             flags = 1 << int(file.read().strip().removeprefix("config:"))
     name = ctypes.create_string_buffer(os.fsencode(path))
     attributes = struct.pack("=IIQQQQQIIQQ", kind, 128, flags, 1, 0, 0, 0, 0, 0, ctypes.addressof(name), offset)
-    return _perf_event(attributes, program)
+    return _perf_event(attributes, program, cookie=cookie, pid=pid)
 
 
-def attach_uprobes(program: int, path: str, offsets: Sequence[int], *, returns: bool) -> int:
+def attach_uprobes(program: int, path: str, offsets: Sequence[int], *, returns: bool, cookie: int = 0, pid: int = 0) -> int:
     """As `attach_uprobe`, for any number of offsets of one file with one descriptor (kernel 6.6; the program must have been
     loaded for TRACE_UPROBE_MULTI). Raises OSError.
     """
     name = ctypes.create_string_buffer(os.fsencode(path))
     places = (ctypes.c_uint64 * len(offsets))(*offsets)
+    cookies = (ctypes.c_uint64 * len(offsets))(*[cookie] * len(offsets))
     # prog_fd, target_fd, attach_type, flags; path, offsets, ref_ctr_offsets, cookies, cnt, flags, pid
     fd = _bpf(
         _LINK_CREATE,
@@ -147,10 +165,10 @@ def attach_uprobes(program: int, path: str, offsets: Sequence[int], *, returns: 
             ctypes.addressof(name),
             ctypes.addressof(places),
             0,
-            0,
+            ctypes.addressof(cookies),
             len(offsets),
             _UPROBE_MULTI_RETURN if returns else 0,
-            0,
+            pid,
         ),
     )
     os.set_inheritable(fd, False)

@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 
 from collector.loader import locate
+from collector.loader.catalogue import Catalogue
 from collector.loader.probes.attachments import Attachments, Target
 from collector.loader.probes.probe import Build, Probe, Source, Unsupported, Uprobe
 
@@ -65,13 +66,22 @@ def file_of(key: str) -> str:
 
 
 class Libraries:
-    """``modules``: those of the further sources, for the child; ``uid``: the user it becomes, None when there is none."""
+    """``modules``: those of the further sources, for the child; ``catalogue``: where found libraries get a number; ``uid``:
+    the user that the child becomes, None when there is none.
+    """
 
     def __init__(
-        self, sources: Sequence[Source], modules: Sequence[str], build: Build, attachments: Attachments, uid: int | None
+        self,
+        sources: Sequence[Source],
+        modules: Sequence[str],
+        build: Build,
+        attachments: Attachments,
+        catalogue: Catalogue,
+        uid: int | None,
     ) -> None:
         self._modules = modules
         self._attachments = attachments
+        self._catalogue = catalogue
         self._uid = uid
         # of each source that has any, in the order in which they are attached
         self._probes: dict[str, dict[str, Probe]] = {}
@@ -98,7 +108,7 @@ class Libraries:
         self._waiting: deque[tuple[Target, Source, int]] = deque()
         self._job: locate.Job | None = None
         # what is to be attached; no probe: the library is done, and its descriptor closed
-        self._work: deque[tuple[Probe | None, Target, int, list[int]]] = deque()
+        self._work: deque[tuple[Probe | None, Target, int, list[int], int]] = deque()
 
     def turn(self, now: float) -> None:
         """Some of what is to be done."""
@@ -187,6 +197,7 @@ class Libraries:
         self._done.pop(target.file, None)
         self._ready.discard(target.file)
         self._attachments.release(key, soon=True)
+        self._catalogue.remove(key)
 
     def _warn(self, text: str, *arguments: object) -> None:
         """What may happen at every look, once a minute."""
@@ -202,6 +213,8 @@ class Libraries:
                 del self._known[file]
                 self._ready.discard(file)
                 key = self._done.pop(file, None)
+                if key is not None:
+                    self._catalogue.remove(key)
                 if key is not None and key in self._attachments.targets():
                     self._attachments.release(key)
                     log.info("released: library %s", file)
@@ -238,17 +251,18 @@ class Libraries:
             self._done[target.file] = target.key  # until it is rewritten
             os.close(fd)
             return
+        number = self._catalogue.add(target.key, found)
         for program, probe in probes.items():
-            offsets = [site.offset for site in found if site.program == program]
+            offsets = [site.offset for site in found.sites if site.program == program]
             # perf events one at a time: each takes some 10 ms
             portions = [offsets] if self._attachments.multi else [[offset] for offset in offsets]
-            self._work.extend((probe, target, fd, portion) for portion in portions if portion)
-        self._work.append((None, target, fd, []))
+            self._work.extend((probe, target, fd, portion, number) for portion in portions if portion)
+        self._work.append((None, target, fd, [], number))
 
     # ---- attaching
 
     def _attach(self) -> None:
-        probe, target, fd, offsets = self._work[0]
+        probe, target, fd, offsets, number = self._work[0]
         if stamp(fd) != target.stamp:
             self._work = deque(work for work in self._work if work[1] != target)
             self._forget(target, target.key)
@@ -258,10 +272,10 @@ class Libraries:
         if probe is None:
             os.close(fd)
             self._done[target.file] = target.key
-            log.info("attached: library %r (%s)", target.name, target.file)
+            log.info("attached: library %r (%s), %s", target.name, target.file, self._catalogue.names()[number])
             return
         try:
-            self._attachments.attach(probe, target, offsets)
+            self._attachments.attach(probe, target, offsets, cookie=number)
         except OSError as error:
             log.warning("not attached: %s in library %r (%s): %s", probe.program, target.name, probe.without, error)
 

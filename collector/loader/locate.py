@@ -2,7 +2,8 @@
 
     python -m collector.loader.locate UID SOURCE [MODULE...]     the file is standard input
 
-Prints one line of JSON: {"sites": [[program, offset], ...]} or {"unsupported": why}. The file is anybody's, and who made it
+Prints one line of JSON: {"sites": [[program, offset], ...], "library": name, "values": [number, ...]} or
+{"unsupported": why}. The file is anybody's, and who made it
 may be hostile: the child becomes another user (UID, or -1: it only loses its capabilities) before it reads a byte, and is
 bounded in memory and time. Whatever else it does instead of an answer means that nothing is attached.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -20,7 +22,7 @@ from collections.abc import Sequence
 
 from collector import runtime
 from collector.loader.probes import sources
-from collector.loader.probes.probe import Site, Source, Unsupported
+from collector.loader.probes.probe import LIBRARY_BYTES, VALUES, Found, Site, Source, Unsupported
 
 MEMORY_BYTES = 1 << 30
 CPU_SECONDS = 10
@@ -37,16 +39,23 @@ def answer(source: Source, file: int) -> dict[str, object]:
         found = source.locate(ELFFile(stream))
     if isinstance(found, Unsupported):
         return {"unsupported": found.why[:200]}
-    return {"sites": [[site.program, site.offset] for site in found]}
+    return {
+        "sites": [[site.program, site.offset] for site in found.sites],
+        "library": found.library,
+        "values": list(found.values),
+    }
 
 
-def read_answer(data: bytes, programs: Sequence[str], file_bytes: int) -> list[Site] | Unsupported:
-    """The answer as the parent believes it: known programs, offsets inside the file. Anything else is Unsupported."""
+def read_answer(data: bytes, programs: Sequence[str], file_bytes: int) -> Found | Unsupported:
+    """The answer as the parent believes it: known programs, offsets inside the file, a name of printable ASCII. Anything
+    else is Unsupported.
+    """
     try:
         message = json.loads(data)
         if "unsupported" in message:
             return Unsupported(str(message["unsupported"]))
         sites = [Site(program, offset) for program, offset in message["sites"]]
+        library, values = message["library"], message["values"]
     except (ValueError, TypeError, KeyError, RecursionError):
         return Unsupported("the file could not be read")
     if len(sites) > SITES or len(set(sites)) != len(sites):
@@ -54,7 +63,11 @@ def read_answer(data: bytes, programs: Sequence[str], file_bytes: int) -> list[S
     for site in sites:
         if site.program not in programs or type(site.offset) is not int or not 0 <= site.offset < file_bytes:
             return Unsupported("places that cannot be")
-    return sites
+    if not isinstance(library, str) or not 0 < len(library) <= LIBRARY_BYTES or not re.fullmatch("[!-~]+", library):
+        return Unsupported("a name that cannot be")
+    if not isinstance(values, list) or len(values) > VALUES or any(type(n) is not int or n >> 64 for n in values):
+        return Unsupported("values that cannot be")
+    return Found(tuple(sites), library, tuple(values))
 
 
 class Job:

@@ -23,6 +23,7 @@ from collector import control, errors
 from collector.attribution import owners
 from collector.clock import SystemClock
 from collector.loader import capturefile, compiler, entries, kernel, preflight
+from collector.loader.catalogue import Catalogue
 from collector.loader.introductions import introductions
 from collector.loader.libraries import Libraries
 from collector.loader.probes import sources as probe_sources
@@ -305,7 +306,15 @@ class Loader:
         self._sources = probe_sources(settings.sources)
         self._attachments = Attachments(loaded.programs, tracefs, multi=loaded.uprobes == MULTI)
         self._attachments.adopt(probes or {})
-        self._libraries = Libraries(self._sources, settings.sources, loaded.build, self._attachments, self._start.reader_uid)
+        if "libraries" in loaded.maps:
+            self._libraries = Libraries(
+                self._sources,
+                settings.sources,
+                loaded.build,
+                self._attachments,
+                Catalogue(loaded.maps["libraries"]),
+                self._start.reader_uid,
+            )
         self._selection = Selection(loaded.maps["pid_bits"], settings.pids)
         self._rings = [Ring(fd, settings.ring_bytes) for fd in loaded.rings]
         self._questions = Questions(loaded.maps, self._counters, self._owners, proc=self._nested is None, unix=settings.unix)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from elftools.elf.elffile import ELFFile
 
 from collector.loader import elf as elf_files
-from collector.loader.probes.probe import Build, Probe, Program, ProgramType, Site, Source, Unsupported, Uprobe
+from collector.loader.probes.probe import Build, Found, Probe, Program, ProgramType, Site, Source, Unsupported, Uprobe
 
 COUNT = 300
 
@@ -30,10 +30,10 @@ class Many(Source):
         """As Source."""
         return path.endswith("/libmany.so")
 
-    def locate(self, elf: ELFFile) -> Sequence[Site] | Unsupported:
+    def locate(self, elf: ELFFile) -> Found | Unsupported:
         """As Source."""
         found = elf_files.functions(elf, {f"many_{number:03}" for number in range(COUNT)})
-        return [Site("many_called", offset) for offset in found.values()]
+        return Found(tuple(Site("many_called", offset) for offset in found.values()), "many")
 
 
 SOURCE = Many()

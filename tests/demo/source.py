@@ -8,7 +8,7 @@ from pathlib import Path
 from elftools.elf.elffile import ELFFile
 
 from collector.loader import elf as elf_files
-from collector.loader.probes.probe import Build, Probe, Program, ProgramType, Site, Source, Unsupported, Uprobe
+from collector.loader.probes.probe import Build, Found, Probe, Program, ProgramType, Site, Source, Unsupported, Uprobe
 
 HERE = Path(__file__).resolve().parent
 NUMBER = 200  # SOURCE_DEMO
@@ -41,12 +41,13 @@ class Demo(Source):
         """As Source."""
         return path.endswith("/libdemo.so")
 
-    def locate(self, elf: ELFFile) -> Sequence[Site] | Unsupported:
+    def locate(self, elf: ELFFile) -> Found | Unsupported:
         """As Source."""
         found = elf_files.functions(elf, {name for names, _returns in PLACES.values() for name in names})
         if len(found) < 5:
             return Unsupported("not the demo library")
-        return [Site(program, found[name]) for program, (names, _returns) in PLACES.items() for name in names]
+        sites = [Site(program, found[name]) for program, (names, _returns) in PLACES.items() for name in names]
+        return Found(tuple(sites), "demo-1.0")
 
 
 SOURCE = Demo()

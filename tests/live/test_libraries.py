@@ -224,7 +224,7 @@ def covered(path: Path) -> int:
         if line.endswith(str(path)) and line.split()[1][2] == "x"
     )
     with open("/proc/self/mem", "rb", buffering=0) as memory:
-        return sum(os.pread(memory.fileno(), 1, begin + site.offset - offset) == b"\xcc" for site in sites)
+        return sum(os.pread(memory.fileno(), 1, begin + site.offset - offset) == b"\xcc" for site in sites.sites)
 
 
 def test_300_probes_survive_a_killed_loader(uprobes: str, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ Everything is known by a name that says what it is:
     kernel/PROGRAM/PLACE                      a tracepoint
     DEVICE:INODE:STAMP/PROGRAM/OFFSET         one place of a library (perf event), the offset in hexadecimal
     DEVICE:INODE:STAMP/PROGRAM/multi-N        N places of a library in one link (uprobe_multi)
+    DEVICE:INODE:STAMP/PROGRAM/...@PID        for one process
 
 STAMP is what the file was when it was read, so that a new loader sees that it was rewritten meanwhile.
 
@@ -73,20 +74,22 @@ class Attachments:
 
     def __len__(self) -> int:
         """Places that are attached."""
-        return sum(int(name.rpartition("-")[2]) if "/multi-" in name else 1 for name in self._held)
+        return sum(_places(name) for name in self._held)
 
     def targets(self) -> set[str]:
         """The keys of the libraries in which something is attached."""
         return {name.partition("/")[0] for name in self._held} - {KERNEL}
 
-    def attach(self, probe: Probe, target: Target | None = None, offsets: Sequence[int] = ()) -> None:
-        """Attach what is not attached yet: a tracepoint, or the ``offsets`` of a file. Raises OSError; what was attached
-        before that stays.
+    def attach(
+        self, probe: Probe, target: Target | None = None, offsets: Sequence[int] = (), *, cookie: int = 0, pid: int = 0
+    ) -> None:
+        """Attach what is not attached yet: a tracepoint, or the ``offsets`` of a file, for all processes or for ``pid``;
+        ``cookie`` is a number for the program. Raises OSError; what was attached before that stays.
         """
         if isinstance(probe.at, Uprobe):
             if target is None:
                 raise ValueError(f"{probe.program}: a uprobe needs a file")
-            self._attach_offsets(probe, probe.at, target, offsets)
+            self._attach_offsets(probe, probe.at, target, offsets, cookie, pid)
             return
         name = f"{KERNEL}/{probe.program}/{probe.at}"
         if name not in self._held:
@@ -97,17 +100,21 @@ class Attachments:
             return kernel.attach_raw_tracepoint(self._programs[program], at.name)
         return kernel.attach_tracepoint(self._programs[program], at.category, at.name, self._tracefs)
 
-    def _attach_offsets(self, probe: Probe, at: Uprobe, target: Target, offsets: Sequence[int]) -> None:
-        program = self._programs[probe.program]
+    def _attach_offsets(
+        self, probe: Probe, at: Uprobe, target: Target, offsets: Sequence[int], cookie: int, pid: int
+    ) -> None:
+        program, path, whose = self._programs[probe.program], target.path, f"@{pid}" if pid else ""
         if self.multi:
-            name = f"{target.key}/{probe.program}/multi-{len(offsets)}"
+            name = f"{target.key}/{probe.program}/multi-{len(offsets)}{whose}"
             if offsets and name not in self._held:
-                self._hold(name, kernel.attach_uprobes(program, target.path, offsets, returns=at.returns))
+                fd = kernel.attach_uprobes(program, path, offsets, returns=at.returns, cookie=cookie, pid=pid)
+                self._hold(name, fd)
             return
         for offset in offsets:
-            name = f"{target.key}/{probe.program}/{offset:x}"
+            name = f"{target.key}/{probe.program}/{offset:x}{whose}"
             if name not in self._held:
-                self._hold(name, kernel.attach_uprobe(program, target.path, offset, returns=at.returns))
+                fd = kernel.attach_uprobe(program, path, offset, returns=at.returns, cookie=cookie, pid=pid)
+                self._hold(name, fd)
 
     def _hold(self, name: str, fd: int) -> None:
         self._held[name] = self._new[name] = fd
@@ -133,6 +140,14 @@ class Attachments:
             [name for name in self._held if name.startswith(target + "/")],
             CLOSE_SOON_SECONDS if soon else CLOSE_AFTER_SECONDS,
         )
+
+    def processes(self) -> set[int]:
+        """Those for which alone something is attached."""
+        return {int(name.rpartition("@")[2]) for name in self._held if "@" in name}
+
+    def release_process(self, pid: int) -> None:
+        """Detach what is attached for this process alone."""
+        self._let_go([name for name in self._held if name.endswith(f"@{pid}")])
 
     def _let_go(self, names: Sequence[str], seconds: float = CLOSE_AFTER_SECONDS) -> None:
         fds = []
@@ -162,6 +177,11 @@ class Attachments:
         """Detach the tracepoints. Probes of libraries end with the supervisor's duplicates, when nothing waits."""
         for name in [name for name in self._held if name.startswith(KERNEL + "/")]:
             os.close(self._held.pop(name))
+
+
+def _places(name: str) -> int:
+    how = name.rpartition("/")[2].partition("@")[0]
+    return int(how.removeprefix("multi-")) if how.startswith("multi-") else 1
 
 
 def _close_later(fds: Sequence[int], seconds: float) -> None:

@@ -68,10 +68,11 @@ class RawTracepoint:
 @dataclass(frozen=True, slots=True)
 class Uprobe:
     """Instructions of a library, for all processes that map it; `Source.locate` finds them. ``returns``: when the function
-    that begins there returns.
+    that begins there returns. ``on_demand``: for those processes only which the kernel side asks for (bpf/objects.h `want`).
     """
 
     returns: bool = False
+    on_demand: bool = False
     type = ProgramType.UPROBE
 
     def __str__(self) -> str:
@@ -109,6 +110,21 @@ class Site:
     offset: int
 
 
+VALUES = 8  # of one library
+LIBRARY_BYTES = 47  # of its name
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a source has found in a file: its places, the name of the ``library`` with the version as far as it is known
+    (`openssl-3.0.22`), and at most VALUES numbers for the programs (bpf/maps.h `libraries`).
+    """
+
+    sites: tuple[Site, ...]
+    library: str
+    values: tuple[int, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Unsupported:
     """Why nothing can be attached in a file."""
@@ -122,6 +138,7 @@ class Source(Protocol):
     name: str  # unique, and no slash in it
     text: str = ""  # kernel text that is compiled behind that of bpf/collector.c
     maps: tuple[str, ...] = ()  # of that text: what user space needs
+    executables: bool = False  # may it be in the executable of a process too, whatever its name?
 
     def programs(self, build: Build) -> Sequence[Program]:
         """Every program of the source, those without a probe included (targets of jumps, what the loader runs itself)."""
@@ -141,7 +158,7 @@ class Source(Protocol):
         """May a file that a process has mapped under this path be a library of this source? Pure, and asked often."""
         return False
 
-    def locate(self, elf: ELFFile) -> Sequence[Site] | Unsupported:
+    def locate(self, elf: ELFFile) -> Found | Unsupported:
         """Where the Uprobes of this source belong in a file. Pure; it runs in an unprivileged child that lives for this one
         file, whose author may be hostile: it may raise and may take long, and then nothing is attached there.
         """

@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collector.loader import libraries, locate
+from collector.loader import kernel, libraries, locate
+from collector.loader.catalogue import NUMBERS, SIZE, Catalogue
 from collector.loader.libraries import Libraries, mappings, open_mapped
 from collector.loader.probes.attachments import Attachments, Target
 from collector.loader.probes.probe import SOCKET, TPX, Build, Probe
@@ -56,6 +57,12 @@ def test_our_own_mappings_open_to_the_same_files() -> None:
             open_mapped(os.getpid(), place, inode + 1, path)
 
 
+def catalogue() -> Catalogue:
+    """One with a table of its own."""
+    table = kernel.create_array(SIZE, NUMBERS)
+    return Catalogue(table)
+
+
 class Recorder(Attachments):
     """Attaches nothing, and says what it was told to."""
 
@@ -65,7 +72,9 @@ class Recorder(Attachments):
         self.held: set[str] = set()
         self.soon = False  # the last release
 
-    def attach(self, probe: Probe, target: Target | None = None, offsets: Sequence[int] = ()) -> None:
+    def attach(
+        self, probe: Probe, target: Target | None = None, offsets: Sequence[int] = (), *, cookie: int = 0, pid: int = 0
+    ) -> None:
         """The file must be there now."""
         assert target is not None
         assert os.stat(target.path).st_ino == target.inode
@@ -101,7 +110,7 @@ def test_a_library_is_found_read_attached_and_released(tmp_path: Path, fast: Non
     library = ctypes.CDLL(str(path))
     recorder = Recorder(multi=multi)
     recorder.held.add("fe:01:1")  # of an earlier loader, and gone meanwhile
-    found = Libraries([SOURCE], ["tests.demo.source"], BUILD, recorder, None)
+    found = Libraries([SOURCE], ["tests.demo.source"], BUILD, recorder, catalogue(), None)
 
     def turned() -> bool:
         found.turn(0)
@@ -133,7 +142,7 @@ def mapped(path: Path) -> Iterator[None]:
 
 
 def looking(recorder: Recorder) -> Libraries:
-    return Libraries([SOURCE], ["tests.demo.source"], BUILD, recorder, None)
+    return Libraries([SOURCE], ["tests.demo.source"], BUILD, recorder, catalogue(), None)
 
 
 def turn_until(found: Libraries, condition: Callable[[], bool]) -> bool:
@@ -289,4 +298,4 @@ def test_more_libraries_than_may_be_are_told_of_once_a_minute(
 
 def test_without_a_source_of_libraries_nobody_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "listdir", lambda *_arguments: pytest.fail("looked"))
-    Libraries([], [], BUILD, Recorder(multi=True), None).turn(0)
+    Libraries([], [], BUILD, Recorder(multi=True), catalogue(), None).turn(0)

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from collector.loader import elf, locate
-from collector.loader.probes.probe import Site, Unsupported
+from collector.loader.probes.probe import Found, Site, Unsupported
 from tests.conftest import ROOT
 from tests.demo import build
 from tests.demo.source import PLACES, SOURCE
@@ -21,13 +21,14 @@ from tests.demo.source import PLACES, SOURCE
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda inner: (
-        st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(["sites", "unsupported", "x"]), inner, max_size=3)
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.sampled_from(["sites", "unsupported", "library", "values"]), inner, max_size=4)
     ),
     max_leaves=12,
 )
 
 
-def read(path: Path, monkeypatch: pytest.MonkeyPatch, modules: list[str] | None = None) -> list[Site] | Unsupported:
+def read(path: Path, monkeypatch: pytest.MonkeyPatch, modules: list[str] | None = None) -> Found | Unsupported:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     file = os.open(path, os.O_RDONLY)
     job = locate.Job("demo", ["tests.demo.source"] if modules is None else modules, file, None)
@@ -69,14 +70,14 @@ def test_a_child_can_be_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 @given(st.binary(max_size=200))
 def test_no_answer_raises(data: bytes) -> None:
-    assert isinstance(locate.read_answer(data, ["p"], 1000), (list, Unsupported))
+    assert isinstance(locate.read_answer(data, ["p"], 1000), (Found, Unsupported))
 
 
 @given(JSON)
 def test_only_places_in_the_file_for_known_programs_are_believed(message: object) -> None:
     found = locate.read_answer(json.dumps(message).encode(), ["p"], 1000)
     assert isinstance(found, Unsupported) or all(
-        site.program == "p" and type(site.offset) is int and 0 <= site.offset < 1000 for site in found
+        site.program == "p" and type(site.offset) is int and 0 <= site.offset < 1000 for site in found.sites
     )
 
 
@@ -94,7 +95,10 @@ def test_only_places_in_the_file_for_known_programs_are_believed(message: object
 )
 def test_places_that_cannot_be(sites: list[object]) -> None:
     assert isinstance(
-        locate.read_answer(json.dumps({"sites": sites}).encode(), ["p"], 1000 if len(sites) < 9 else 1 << 20), Unsupported
+        locate.read_answer(
+            json.dumps({"sites": sites, "library": "x-1", "values": []}).encode(), ["p"], 1000 if len(sites) < 9 else 1 << 20
+        ),
+        Unsupported,
     )
 
 
@@ -103,3 +107,21 @@ def test_functions_are_those_that_are_defined(tmp_path: Path) -> None:
         found = elf.functions(ELFFile(file), {"demo_read", "read", "no_such"})
         assert list(found) == ["demo_read"]
         assert elf.file_offset(ELFFile(file), 1 << 60) is None
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"library": ""},
+        {"library": "a b"},
+        {"library": "x" * 48},
+        {"library": 1},
+        {"values": [1] * 9},
+        {"values": [-1]},
+        {"values": [1 << 64]},
+    ],
+)
+def test_names_and_values_are_bounded(changed: dict[str, object]) -> None:
+    message = {"sites": [["p", 1]], "library": "x-1", "values": [1, 2**64 - 1]}
+    assert locate.read_answer(json.dumps(message).encode(), ["p"], 10) == Found((Site("p", 1),), "x-1", (1, 2**64 - 1))
+    assert isinstance(locate.read_answer(json.dumps({**message, **changed}).encode(), ["p"], 10), Unsupported)

@@ -1,0 +1,60 @@
+"""The libraries that probes are attached in, by number: the number is the cookie of their probes, the place of their values
+in the kernel's array `libraries` (bpf/maps.h), and what EVENT_TLS calls them by; shards are told which name belongs to it.
+"""
+
+from __future__ import annotations
+
+import collections
+import struct
+from collections.abc import Mapping
+
+from collector.loader import kernel
+from collector.loader.probes.probe import LIBRARY_BYTES, VALUES, Found
+
+NUMBERS = 1024  # of bpf/maps.h LIBRARY_NUMBERS; 0 is no library
+KEY_BYTES = 95
+_ENTRY = struct.Struct(f"={VALUES}Q{LIBRARY_BYTES + 1}s{KEY_BYTES + 1}s")
+SIZE = _ENTRY.size
+
+
+class Catalogue:
+    """``table``: the descriptor of `libraries`; what an earlier loader wrote there still holds. ``changed`` is set when
+    there are names that nobody was told.
+    """
+
+    def __init__(self, table: int) -> None:
+        self._table = table
+        self._numbers: dict[str, int] = {}
+        self._names: dict[int, str] = {}
+        self.changed = False
+        for number in range(1, NUMBERS):
+            entry = kernel.map_lookup(table, struct.pack("=I", number), SIZE) or bytes(SIZE)
+            *_values, name, key = _ENTRY.unpack(entry)
+            if key.rstrip(b"\0"):
+                self._numbers[key.rstrip(b"\0").decode()] = number
+                self._names[number] = name.rstrip(b"\0").decode()
+        self._free = collections.deque(number for number in range(1, NUMBERS) if number not in self._names)
+
+    def names(self) -> Mapping[int, str]:
+        """The name of each number in use; of 0 it is empty."""
+        return collections.defaultdict(str, self._names)
+
+    def add(self, key: str, found: Found) -> int:
+        """The number of a file, by its key; 0 when there is none left: then nobody knows its name. Raises OSError."""
+        number = self._numbers.get(key) or (self._free.popleft() if self._free else 0)
+        if not number or len(key) > KEY_BYTES:
+            return 0
+        values = found.values + (0,) * (VALUES - len(found.values))
+        entry = _ENTRY.pack(*values, found.library.encode(), key.encode())
+        kernel.map_update(self._table, struct.pack("=I", number), entry)
+        self._numbers[key], self._names[number] = number, found.library
+        self.changed = True
+        return number
+
+    def remove(self, key: str) -> None:
+        """The file is released. Its number is the last one to be used again."""
+        number = self._numbers.pop(key, 0)
+        if number:
+            del self._names[number]
+            self._free.append(number)
+            kernel.map_update(self._table, struct.pack("=I", number), bytes(SIZE))
