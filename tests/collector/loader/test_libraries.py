@@ -78,6 +78,7 @@ class Recorder(Attachments):
         """The file must be there now."""
         assert target is not None
         assert os.stat(target.path).st_ino == target.inode
+        assert cookie and not pid
         self.places.append((target.key, probe.program, tuple(offsets)))
         self.held.add(target.key)
 
@@ -198,8 +199,10 @@ def test_a_library_that_is_rewritten_while_it_is_attached(tmp_path: Path, fast: 
     path = build.library("demo", tmp_path)
 
     class Rewriting(Recorder):
-        def attach(self, probe: Probe, target: Target | None = None, offsets: Sequence[int] = ()) -> None:
-            super().attach(probe, target, offsets)
+        def attach(
+            self, probe: Probe, target: Target | None = None, offsets: Sequence[int] = (), *, cookie: int = 0, pid: int = 0
+        ) -> None:
+            super().attach(probe, target, offsets, cookie=cookie, pid=pid)
             if len(self.places) == attached:
                 rewrite(path)
 
