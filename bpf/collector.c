@@ -8,7 +8,6 @@
  *   WAKE_BYTES           of a ring: the loader is waked when it holds as many
  *   RUN_BYTES, WINDOW_BYTES, UNWANTED_WORDS    what is copied of one connection (capture.h)
  *   MAX_CONNS, MAX_SHARED, MAX_PIDS, CPUS, EXIT_FDS, CLOSE_RANGE_FDS, RING_TEMPLATE_PAGES
- *   LIBRARIES            there are programs of libraries
  *   UNIX_SOCKETS         Unix stream sockets too
  *   HOOKS_RAW            one raw sys_exit tracepoint instead of one tracepoint a call
  */
@@ -32,12 +31,14 @@
 #include "capture.h"
 #include "descriptors.h"
 #include "connections.h"
+#include "frames.h"
 #include "gate.h"
 #include "traffic.h"
 #include "syscalls.h"
 #include "sockets.h"
 #include "lifetimes.h"
 #include "objects.h"
+#include "tls.h"
 
 struct tp_exit {
     u64 common;
@@ -268,6 +269,11 @@ int tp_meet(struct tp_exit *ctx)
         jump(ctx, next);
     return 0;
 }
+
+int tp_bind(struct tp_exit *ctx)
+{
+    return carried_by();
+}
 #else
 /*
  * Kernel >= 5.8: one raw tracepoint for every call of the node, which jumps to the covered call's program (filled in by
@@ -311,6 +317,11 @@ int raw_meet(struct bpf_raw_tracepoint_args *ctx)
     if (next)
         jump(ctx, next);
     return 0;
+}
+
+int raw_bind(struct bpf_raw_tracepoint_args *ctx)
+{
+    return carried_by();
 }
 
 int raw_exit(struct bpf_raw_tracepoint_args *ctx)

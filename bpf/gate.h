@@ -42,6 +42,13 @@ static __always_inline u64 first_bytes(struct scratch *s, u64 base, u64 buffers,
     return s->fill;
 }
 
+/* Does TLS often come behind this beginning: a preamble of the PROXY protocol, a CONNECT? */
+static __always_inline bool leads_to_tls(u32 first4)
+{
+    return first4 == FOUR('P', 'R', 'O', 'X') || first4 == FOUR('C', 'O', 'N', 'N') ||
+           first4 == FOUR('\n', '\r', '\n', '\r');
+}
+
 /* The first bytes of a connection whose opening was seen. May the data be captured? */
 static __always_inline bool decide(struct conn *c, struct sniff *s, u64 m, u64 n, u32 dir)
 {
@@ -73,9 +80,11 @@ static __always_inline bool decide(struct conn *c, struct sniff *s, u64 m, u64 n
         c->first4 = first4;
         if (v == VERDICT_YES) {
             c->state = CONN_HTTP;
+            c->tls = leads_to_tls(first4);
             return true;
         }
         if (v != VERDICT_MORE) {
+            c->tls = v == VERDICT_TLS;
             reject(c, v == VERDICT_TLS ? STAT_TLS : v == VERDICT_HTTP2 ? STAT_HTTP2 : STAT_NOT_HTTP);
             return false;
         }
@@ -89,6 +98,23 @@ static __always_inline bool decide(struct conn *c, struct sniff *s, u64 m, u64 n
         return c->state == CONN_HTTP;
     }
     return true;
+}
+
+/* Do four bytes begin a TLS record (RFC 8446 section 5.1)? */
+static __always_inline bool record_start(u32 first4)
+{
+    return (first4 & 0xff) >= 20 && (first4 & 0xff) <= 23 && (first4 >> 8 & 0xff) == 3;
+}
+
+static __always_inline bool like_a_record(struct sniff *s, u64 m)
+{
+    u8 *b = s->bytes;
+    return m >= 5 && record_start((u32)b[0] | (u32)b[1] << 8);
+}
+
+static __always_inline bool like_a_record_key(struct record_key *k)
+{
+    return record_start((u32)k->bytes[0] | (u32)k->bytes[1] << 8);
 }
 
 static __always_inline bool starts_usually(struct sniff *s, u64 m)

@@ -9,6 +9,11 @@ enum conn_state {
     CONN_WAITING = 4  /* older than the collector: nothing of it looked like a message yet */
 };
 
+/* conn.bound: a library's object stands for it (objects.h), so its own bytes are not captured and its end is told; an
+ * object has or had its conn_id. */
+#define BOUND 1
+#define BOUND_BEFORE 2
+
 /* One connection. 144 bytes; the loader reads it (collector/loader/compiler.py CONN). */
 struct conn {
     u64 conn_id;
@@ -39,8 +44,8 @@ struct conn {
     u8 ended;     /* 1: the peer's FIN was read; 2: our side was shut down; 4: and its FIN counted */
     u8 held_back; /* it had too much that was not drained, and the loader was waked for it */
     u8 source;    /* enum event_source of its events */
-    u8 bound;     /* a library's object stands for it (objects.h): its own bytes are not captured, its end is told */
-    u8 pad;
+    u8 bound;     /* BOUND, BOUND_BEFORE */
+    u8 tls;       /* it began as TLS, or may go on as such: a library's object may be what it carries */
     u32 early[2]; /* bytes counted at a change of state, by calls that had not returned */
     u8 local[16];
     u8 remote[16];
@@ -206,7 +211,6 @@ struct scratch {
 };
 BPF_ARRAY(scratches, struct scratch, CPUS);
 
-#ifdef LIBRARIES
 /* What a library knows a connection by: the address of its object, in its process. */
 struct object_key {
     u64 address;
@@ -218,6 +222,10 @@ struct object {
     struct conn c;
     u64 socket; /* conn_id of the socket that carries its bytes, 0 as long as that is not known */
     struct sniff sniff;
+    u64 name;  /* of that socket in `conns` */
+    u64 again; /* buffer of the call that failed last: a call without one goes on with it (GnuTLS) */
+    u32 pad;
+    u32 told_tls; /* its EVENT_TLS was sent */
 };
 
 /* Made when the library makes the object, or at its first call; deleted when the library frees it. */
@@ -245,14 +253,30 @@ BPF_ARRAY(libraries, struct library, LIBRARY_NUMBERS);
 #define WATCHED 2
 BPF_TABLE("lru_hash", u32, u32, wanting, 1024);
 
-/* thread -> the arguments of a library's function, between its entry and its return. */
-struct parked {
+/* thread -> the calls of library functions that it is in (frames.h). */
+struct frame {
+    u64 sp; /* stack pointer at the entry */
     u64 object;
-    u64 base;
-    u64 bytes;
+    u64 base; /* of the caller's buffer */
+    u64 out;  /* where the function writes how many bytes went through, when it returns 1; 0: it returns that itself */
+    s32 fd;   /* of the first socket that moved bytes inside; -1 none */
+    u16 dir;  /* enum event_dir */
+    u16 source;
 };
-BPF_TABLE("lru_hash", u64, struct parked, parked_calls, 16384);
-#endif
+struct frames {
+    struct frame frame[2];
+    u32 depth;
+    u32 pad;
+};
+BPF_TABLE("lru_hash", u64, struct frames, thread_frames, 16384);
+
+/* First bytes of a TLS record that a library has written into memory -> the object, until a socket takes the record:
+ * the random bytes in it are a key (objects.h carried_by). */
+#define RECORD_KEY_BYTES 32
+struct record_key {
+    u8 bytes[RECORD_KEY_BYTES];
+};
+BPF_TABLE("lru_hash", struct record_key, struct object_key, written_records, 8192);
 
 /* Programs of libraries can be interrupted in favour of others on their CPU: so the sum is the processor's business. */
 static __always_inline void count(u32 what, u64 n)

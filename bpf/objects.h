@@ -13,8 +13,6 @@
  *
  * These programs can be interrupted in favour of others on the same CPU: no scratch memory here (maps.h).
  */
-#ifdef LIBRARIES
-
 /* As next_conn_id(), which is not safe here: two on one CPU could be given the same number, were it not claimed. */
 static __always_inline u64 next_object_id(void)
 {
@@ -36,25 +34,7 @@ static __always_inline void want(u32 tgid)
     wanting.insert(&tgid, &wanted); /* not when it is there already */
 }
 
-/* The arguments of a function that is entered, for its return. */
-static __always_inline void park(u64 id, u64 object, u64 base, u64 bytes)
-{
-    struct parked p = {.object = object, .base = base, .bytes = bytes};
-    parked_calls.update(&id, &p);
-}
-
-/* False when the entry was not seen. */
-static __always_inline bool unpark(u64 id, struct parked *p)
-{
-    struct parked *found = parked_calls.lookup(&id);
-    if (!found)
-        return false;
-    *p = *found;
-    parked_calls.delete(&id);
-    return true;
-}
-
-/* The object goes; what the shard knows of it is closed. */
+/* The object goes; what the shard knows of it is closed. Its socket may carry another one. */
 static __always_inline void end_object(u64 id, u64 address, u32 reason)
 {
     struct object_key key = {.address = address, .tgid = id >> 32};
@@ -63,6 +43,10 @@ static __always_inline void end_object(u64 id, u64 address, u32 reason)
         return;
     if (o->c.opened)
         send_close(&o->c, reason);
+    u64 name = o->name;
+    struct conn *s = name ? conns.lookup(&name) : 0;
+    if (s && s->conn_id == o->socket && s->told == (u32)key.tgid)
+        s->bound &= ~BOUND;
     objects.delete(&key);
 }
 
@@ -135,9 +119,24 @@ static __always_inline void move_to_ring(struct conn *c, u32 ring)
     c->ring = ring;
 }
 
+static __always_inline void take_ends(struct object *o, struct conn *s, s32 fd)
+{
+    o->c.fd = fd;
+    o->c.family = s->family;
+    o->c.local_port = s->local_port;
+    o->c.remote_port = s->remote_port;
+    __builtin_memcpy(o->c.local, s->local, 16);
+    __builtin_memcpy(o->c.remote, s->remote, 16);
+    if (!o->c.role)
+        o->c.role = s->role;
+}
+
 /*
  * The object's bytes go through the socket under descriptor `fd` (-1: not known yet). To be called at the return of
  * each call: what went through the socket meanwhile has made its entry.
+ *
+ * A socket that an object of the parent process stands for, or that an earlier object stood for, gives its ends, and
+ * its conn_id stays with that one.
  */
 static __always_inline void bind_object(struct object *o, u64 id, s32 fd)
 {
@@ -151,26 +150,46 @@ static __always_inline void bind_object(struct object *o, u64 id, s32 fd)
 #endif
     if (!s)
         return;
-    o->c.fd = fd;
-    o->c.family = s->family;
-    o->c.local_port = s->local_port;
-    o->c.remote_port = s->remote_port;
-    __builtin_memcpy(o->c.local, s->local, 16);
-    __builtin_memcpy(o->c.remote, s->remote, 16);
-    if (!o->c.role)
-        o->c.role = s->role;
-    if (!o->c.opened) {
-        o->c.conn_id = s->conn_id;
-        o->c.ring = s->ring;
-    } else {
+    bool inherited = s->bound & BOUND && s->told != (u32)(id >> 32);
+    if (inherited && o->c.opened)
+        return; /* both names would be one connection, and the first one is the parent's */
+    take_ends(o, s, fd);
+    if (o->c.opened) {
         if (!send_bind(o, s, id))
             return; /* no room: with its next call */
         move_to_ring(s, o->c.ring);
+    } else if (!(s->bound & BOUND_BEFORE)) {
+        o->c.conn_id = s->conn_id;
+        o->c.ring = s->ring;
     }
     o->socket = s->conn_id;
+    o->name = name;
+    if (inherited)
+        return;
     s->state = CONN_IGNORED;
     s->told = id >> 32; /* whose name the object brings: the socket's end is an event of that process */
-    s->bound = 1;
+    s->bound = BOUND | BOUND_BEFORE;
+}
+
+/* The object was given another socket than the one that is known: it begins anew. */
+static __always_inline void leave_socket(struct object *o, u64 id, s32 fd)
+{
+    u64 name = name_of(id, fd);
+    if (!name || name == o->name)
+        return;
+    struct conn *s = conns.lookup(&name);
+    if (!s || s->conn_id == o->socket)
+        return;
+    if (o->c.opened)
+        send_close(&o->c, CLOSE_REPLACED);
+    o->c.opened = 0;
+    o->c.start = START_MID;
+    o->c.state = CONN_WAITING;
+    o->c.conn_id = next_object_id();
+    o->c.ring = ring_of(o->c.conn_id);
+    o->c.pos[DIR_IN] = o->c.pos[DIR_OUT] = 0;
+    o->socket = 0;
+    o->told_tls = 0;
 }
 
 /* May the `n` bytes at `base` pass the gate? */
@@ -194,12 +213,18 @@ static __always_inline bool object_passes(struct object *o, const struct call *k
     return true;
 }
 
-/* `n` bytes at `base` have gone through a call on the object. */
+/* `n` bytes at `base` have gone through a call on the object; 0: nobody can read them (a file that the kernel sends).
+ */
 static __always_inline void object_bytes(struct object *o, const struct call *k, u64 base, u64 n)
 {
     u32 d = k->dir & 1;
     u64 at = o->c.pos[d];
     o->c.pos[d] = at + n;
+    if (!base) {
+        if (o->c.opened)
+            send_size(&o->c, k, at, n, EVENT_F_SIZE_ONLY);
+        return;
+    }
     if (!object_passes(o, k, base, n))
         return;
     introduce(&o->c, k->id);
@@ -225,4 +250,76 @@ static __always_inline void object_ends(struct object *o, u64 id)
     send_eof(&o->c, id, DIR_IN, CALL_NONE);
 }
 
-#endif
+/*
+ * A call of a library's function has returned, and `n` bytes went through it (none if it failed: below 0, or the end if
+ * it was a read: 0). NULL when nothing is known of the object.
+ */
+static __always_inline struct object *object_called(u64 id, const struct frame *f, s64 n)
+{
+    struct object_key key = {.address = f->object, .tgid = id >> 32};
+    struct object *o = objects.lookup(&key);
+    if (n <= 0) {
+        if (o && !n && f->dir == DIR_IN)
+            object_ends(o, id);
+        else if (o && f->base)
+            o->again = f->base;
+        return o;
+    }
+    if (o && o->socket && f->fd >= 0)
+        leave_socket(o, id, f->fd);
+    if (!o)
+        o = make_object(id, f->object, f->source, ROLE_UNKNOWN, START_MID);
+    if (!o)
+        return 0;
+    bind_object(o, id, f->fd);
+    if (!o->socket)
+        want(id >> 32);
+    const struct call k = {.id = id, .fd = (u32)o->c.fd, .dir = f->dir, .call = CALL_NONE};
+    object_bytes(o, &k, f->base || f->source != SOURCE_GNUTLS ? f->base : o->again, n);
+    return o;
+}
+
+/* ---- the socket of an object that its calls do not show ---------------------------------------------------------- */
+
+/* A library writes into memory, in a call on an object: bytes that a socket will carry. */
+static __always_inline void record_written(u64 id, u64 base, u64 n)
+{
+    struct frame *top = frame_of(id);
+    struct record_key key;
+    if (!top || n < RECORD_KEY_BYTES)
+        return;
+    struct object_key object = {.address = top->object, .tgid = id >> 32};
+    struct object *o = objects.lookup(&object);
+    if (o && o->socket)
+        return;
+    if (bpf_probe_read_user(&key, sizeof(key), (void *)base) || !like_a_record_key(&key))
+        return;
+    written_records.update(&key, &object);
+}
+
+/* A socket has taken bytes: are they a record that an object has written? */
+static __always_inline u32 carried_by(void)
+{
+    struct scratch *s = scratch();
+    struct record_key key;
+    if (!s)
+        return DONE;
+    u64 base = s->call_base, id = s->k.id;
+    if (s->call_buffers) {
+        struct user_iovec v = {};
+        if (bpf_probe_read_user(&v, sizeof(v), (void *)base) || v.len < RECORD_KEY_BYTES)
+            return DONE;
+        base = v.base;
+    }
+    if (bpf_probe_read_user(&key, sizeof(key), (void *)base) || !like_a_record_key(&key))
+        return DONE;
+    struct object_key *found = written_records.lookup(&key);
+    if (!found || found->tgid != id >> 32)
+        return DONE;
+    struct object_key object = *found;
+    written_records.delete(&key);
+    struct object *o = objects.lookup(&object);
+    if (o)
+        bind_object(o, id, (s32)s->k.fd);
+    return DONE;
+}

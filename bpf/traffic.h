@@ -28,7 +28,7 @@ static __always_inline bool open_if_needed(struct conn *c, u64 id, u32 dir, u64 
 }
 
 /* Which program goes on with a call (collector.c): each is verified by itself, and few calls need another one. */
-enum further { DONE = 0, GATHER = 1, MEET = 2 };
+enum further { DONE = 0, GATHER = 1, MEET = 2, BIND = 3 };
 
 static __always_inline u32 stash(const struct call *k, u64 base, u64 buffers, u64 n)
 {
@@ -40,6 +40,19 @@ static __always_inline u32 stash(const struct call *k, u64 base, u64 buffers, u6
     s->call_buffers = buffers;
     s->call_bytes = n;
     return MEET;
+}
+
+/* Bytes have gone through a connection that may be what a library's object is carried by. BIND: it was no call inside
+ * the library, and the library writes its records into memory. */
+static __always_inline u32 claimed(struct conn *c, const struct call *k, u64 base, u64 buffers, u64 n)
+{
+    if (!unclaimed(c, k->id) || nested(k) || k->dir != DIR_OUT)
+        return DONE;
+    u32 tgid = k->id >> 32;
+    u32 *how = wanting.lookup(&tgid);
+    if (!how || *how != WATCHED)
+        return DONE;
+    return stash(k, base, buffers, n) ? BIND : DONE;
 }
 
 static __always_inline u32 capture_call(struct conn *c, const struct call *k, u64 name, u64 at, u64 base, u64 buffers,
@@ -71,7 +84,8 @@ static __always_inline u32 on_bytes(const struct call *k, u64 base, u64 buffers,
             return DONE;
     } else {
         u32 first4 = 0;
-        if (n < 8 || (!buffers && (bpf_probe_read_user(&first4, 4, (void *)base) || !usual_start(first4))))
+        if (n < 8 || (!buffers && (bpf_probe_read_user(&first4, 4, (void *)base) ||
+                                   !(usual_start(first4) || record_start(first4)))))
             return DONE;
         return stash(k, base, buffers, n);
     }
@@ -81,7 +95,7 @@ static __always_inline u32 on_bytes(const struct call *k, u64 base, u64 buffers,
         if (!c->counted && !same_socket(name, c)) /* its end was not seen: nothing else would show that */
             return stash(k, base, buffers, n);
 #endif
-        return DONE;
+        return claimed(c, k, base, buffers, n);
     }
     if (c->state != CONN_HTTP || !c->opened || c->told != (u32)(k->id >> 32) || !move_on(name, c, k->dir, n, &at))
         return stash(k, base, buffers, n);
@@ -93,6 +107,11 @@ static __always_inline u32 on_bytes(const struct call *k, u64 base, u64 buffers,
         counter_of(c->sk, DIR_OUT) != c->counter[DIR_OUT])
         send_ahead(c, k->id);
 #endif
+    if (c->tls) {
+        u32 next = claimed(c, k, base, buffers, n);
+        if (next)
+            return next;
+    }
     return capture_call(c, k, name, at, base, buffers, n);
 }
 
@@ -133,12 +152,15 @@ static __always_inline u32 meet_call(void)
             return DONE;
     } else {
         /* nothing is stored on a miss: files, pipes and eventfds never fill the map */
-        if (!starts_usually(&s->sniff, first_bytes(s, base, buffers, n)))
+        u64 m = first_bytes(s, base, buffers, n);
+        bool record = like_a_record(&s->sniff, m) && inside_library(k.id);
+        if (!record && !starts_usually(&s->sniff, m))
             return DONE;
         struct conn *fresh = &s->fresh;
         __builtin_memset(fresh, 0, sizeof(*fresh));
         blank(fresh, k.id >> 32, k.fd, ROLE_UNKNOWN);
-        fresh->state = CONN_HTTP;
+        fresh->state = record ? CONN_IGNORED : CONN_HTTP;
+        fresh->tls = record;
         /* these calls work on sockets only; read and write on anything */
         fresh->start = k.call >= CALL_RECVFROM && k.call <= CALL_SENDMMSG ? START_MID : START_UNCONFIRMED;
         remember_descriptor(name, fresh, 1);
@@ -151,13 +173,18 @@ static __always_inline u32 meet_call(void)
     if (at == UNPLACED)
         return DONE;
     if (c->state == CONN_WAITING) {
-        if (!starts_usually(&s->sniff, first_bytes(s, base, buffers, n)))
-            return DONE;
+        u64 m = first_bytes(s, base, buffers, n);
+        if (!starts_usually(&s->sniff, m)) {
+            c->tls |= like_a_record(&s->sniff, m);
+            return claimed(c, &k, base, buffers, n);
+        }
         c->state = CONN_HTTP;
     } else if (c->state == CONN_UNDECIDED) {
         u64 m = first_bytes(s, base, buffers, n);
         if (!decide(c, &s->sniff, m, n, k.dir))
-            return DONE;
+            return claimed(c, &k, base, buffers, n);
+    } else if (c->state == CONN_IGNORED) {
+        return claimed(c, &k, base, buffers, n);
     } else if (c->state != CONN_HTTP) {
         return DONE;
     }

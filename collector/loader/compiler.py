@@ -67,7 +67,7 @@ CONN = {
 PROCESS = {"rings": 0, "told_ns": 8, "connections": 16, "sizeof": 32}
 UNSEEN = {"rings": 0, "operations": 8, "compat": 16, "comm": 24, "sizeof": 40}
 LIBRARY = {"values": 0, "name": 64, "key": 112, "sizeof": 208}
-OBJECT = {"c": 0, "socket": 144, "sizeof": 288}  # of libraries; only where there are programs of them
+OBJECT = {"c": 0, "socket": 144, "sizeof": 312}  # of libraries; only where there are programs of them
 QUESTION = {"conn_id": 0, "tgid": 8, "fd": 12, "ring": 16, "sizeof": 24}
 CONN_HTTP, CONN_IGNORED = 1, 2
 # Statistics of the programs in the order of enum stat: what they are called here, and there.
@@ -91,7 +91,20 @@ STATS: Mapping[str, str] = {
     "kernel_entries_stale": "STALE",
     "kernel_unplaced_bytes": "UNPLACED_BYTES",
 }
-MAPS = ("conns", "pid_bits", "processes", "rings", "questions", "stats", "further", "unwanted", "unseen_processes")
+MAPS = (
+    "conns",
+    "further",
+    "libraries",
+    "objects",
+    "pid_bits",
+    "processes",
+    "questions",
+    "rings",
+    "stats",
+    "unseen_processes",
+    "unwanted",
+    "wanting",
+)
 
 
 def bpf_directory() -> Path:
@@ -125,8 +138,15 @@ def layout_checks() -> str:
     }
     for name, value in numbers.items():
         out.append(f'_Static_assert({name} == {value}, "{name} differs between kernel and user side");\n')
-    structs = {**abi.layout(), "conn": CONN, "process": PROCESS, "unseen": UNSEEN, "question": QUESTION}
-    out.append("#ifdef LIBRARIES\n" + _layout("object", OBJECT) + _layout("library", LIBRARY) + "#endif\n")
+    structs = {
+        **abi.layout(),
+        "conn": CONN,
+        "process": PROCESS,
+        "unseen": UNSEEN,
+        "question": QUESTION,
+        "object": OBJECT,
+        "library": LIBRARY,
+    }
     return "".join([*out, *(_layout(struct, fields) for struct, fields in structs.items())])
 
 
@@ -145,15 +165,14 @@ def text(sources: Sequence[Source]) -> str:
 
 
 def declared(sources: Sequence[Source], found: Sequence[str], build: Build) -> dict[str, ProgramType]:
-    """The type of each function that was compiled. Raises ValueError unless each is declared by one source, and nothing else
-    is.
+    """The type of each function that was compiled. Raises ValueError unless each is declared, and nothing else is. Sources
+    may share programs.
     """
     out: dict[str, ProgramType] = {}
     for source in sources:
         for program in source.programs(build):
-            if program.name in out:
-                raise ValueError(f"program {program.name} is declared twice")
-            out[program.name] = program.type
+            if out.setdefault(program.name, program.type) != program.type:
+                raise ValueError(f"program {program.name} is declared with two types")
     if set(out) != set(found):
         raise ValueError(
             "programs of the kernel side and of the probe sources differ: " + ", ".join(sorted(set(out) ^ set(found)))
@@ -174,9 +193,6 @@ def _load(defines: dict[str, int], build: Build, sources: Sequence[Source], upro
         flags.append("-DHOOKS_RAW=1")
     if build.identity == SOCKET:
         flags.append("-DIDENTITY_SOCKET=1")
-    libraries = any(program.type == ProgramType.UPROBE for source in sources for program in source.programs(build))
-    if libraries:
-        flags.append("-DLIBRARIES=1")
     module = Module(text=text(sources).encode(), cflags=flags)
     functions = [
         bcc.lib.bpf_function_name(module.module, i).decode() for i in range(bcc.lib.bpf_num_functions(module.module))
@@ -195,7 +211,6 @@ def _load(defines: dict[str, int], build: Build, sources: Sequence[Source], upro
     wanted = [
         *MAPS,
         *(("calls",) if build.variant == RAW else ()),
-        *(("objects", "libraries", "wanting") if libraries else ()),
         *(name for source in sources for name in source.maps),
     ]
     maps = {name: module[name.encode()].map_fd for name in wanted}

@@ -253,6 +253,8 @@ class Libraries:
             return
         number = self._catalogue.add(target.key, found)
         for program, probe in probes.items():
+            if isinstance(probe.at, Uprobe) and probe.at.on_demand:
+                continue
             offsets = [site.offset for site in found.sites if site.program == program]
             # perf events one at a time: each takes some 10 ms
             portions = [offsets] if self._attachments.multi else [[offset] for offset in offsets]

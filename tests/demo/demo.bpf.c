@@ -22,7 +22,7 @@ int demo_enter(struct pt_regs *ctx)
 {
     u64 id = bpf_get_current_pid_tgid();
     if (traced(id >> 32))
-        park(id, PT_REGS_PARM1(ctx), PT_REGS_PARM2(ctx), PT_REGS_PARM3(ctx));
+        park(id, PT_REGS_SP(ctx), PT_REGS_PARM1(ctx), PT_REGS_PARM2(ctx), PT_REGS_PARM3(ctx), SOURCE_DEMO, DIR_IN);
     return 0;
 }
 
@@ -30,9 +30,9 @@ static __always_inline int demo_return(struct pt_regs *ctx, u32 dir)
 {
     u64 id = bpf_get_current_pid_tgid();
     s64 ret = PT_REGS_RC(ctx);
-    struct parked p;
+    struct frame p;
     struct demo_object d = {};
-    if (!unpark(id, &p) || ret < 0 || bpf_probe_read_user(&d, sizeof(d), (void *)p.object))
+    if (!unpark(id, PT_REGS_SP(ctx), &p) || ret < 0 || bpf_probe_read_user(&d, sizeof(d), (void *)p.object))
         return 0;
     struct object *o = object_at(id, p.object, SOURCE_DEMO, d.role);
     if (!o)
@@ -41,7 +41,7 @@ static __always_inline int demo_return(struct pt_regs *ctx, u32 dir)
     const struct call k = {.id = id, .fd = (u32)o->c.fd, .dir = dir, .call = CALL_NONE};
     if (ret)
         object_bytes(o, &k, p.base, ret);
-    else if (dir == DIR_IN && p.bytes)
+    else if (dir == DIR_IN && p.out)
         object_ends(o, id);
     return 0;
 }

@@ -378,7 +378,7 @@ def test_health_pages_and_no_privileges(collector: Collector) -> None:
         TPX if f"hooks {TPX}" in collector.log() else RAW, SOCKET if f"identity {SOCKET}" in collector.log() else DESCRIPTOR
     )
     waiting = [bool(probe.need) for probe in Syscalls().probes(build)]
-    assert len(waiting) - sum(waiting) <= collector.metric("collector_probes") <= len(waiting)
+    assert collector.metric("collector_probes") >= len(waiting) - sum(waiting)  # and those of libraries
     users = {}
     for module in ("shards.process", "sink.process", "health.process"):
         text = Path(f"/proc/{collector.child(module)}/status").read_text()

@@ -93,9 +93,8 @@ def played(uprobes: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
             out[f"pid {name}"] = [player.process.pid]
         for player in players.values():
             player.close()
-        wait_for(lambda: "released: library" in collector.log(), 30)
+        wait_for(lambda: f"released: library {file_of(collector.log(), library)}" in collector.log(), 30)
         out["log"] = [collector.log()]
-        out["probes"] = [collector.metric("collector_probes")]
     finally:
         code = collector.stop()
     assert code == 0, collector.log()
@@ -106,6 +105,11 @@ def played(uprobes: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
         out[name] = [event for event in events if event["conn"][1] == out[f"pid {name}"][0]]
     out["records"] = collector.records()
     return out
+
+
+def file_of(log: str, library: Path) -> str:
+    """Device and inode, as the collector names the file in its messages."""
+    return str(re.findall(rf"attached: library {re.escape(repr(str(library)))} \(([0-9a-f:]+)\)", log)[-1])
 
 
 def named(events: list[dict[str, Any]], *types: int) -> list[tuple[Any, ...]]:
@@ -205,8 +209,6 @@ def test_an_object_without_a_socket_has_no_ends(played: dict[str, list[Any]], sc
 
 def test_all_is_released_when_no_process_maps_the_library(played: dict[str, list[Any]], uprobes: str) -> None:
     (log,) = played["log"]
-    at_start = int(re.findall(r"(\d+) probes, ", log)[0])
-    assert played["probes"] == [at_start]
     assert not re.search(r"not attached: .*demo", log)
 
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterable
 
+from collector.loader.probes.gnutls import GnuTLS
+from collector.loader.probes.nss import NSS
+from collector.loader.probes.openssl import OpenSSL
 from collector.loader.probes.probe import Source
 from collector.loader.probes.syscalls import Syscalls
 
-SOURCES: tuple[Source, ...] = (Syscalls(),)
+SOURCES: tuple[Source, ...] = (Syscalls(), OpenSSL(), GnuTLS(), NSS())
 
 
 def sources(modules: Iterable[str] = ()) -> tuple[Source, ...]:
