@@ -1,11 +1,11 @@
-"""scripts/bench: pipeline, core, overhead."""
+"""scripts/bench: pipeline, core, overhead, tls."""
 
 from __future__ import annotations
 
 import importlib
 import sys
 
-NAMES = ("pipeline", "core", "overhead")
+NAMES = ("pipeline", "core", "overhead", "tls")
 
 if __name__ == "__main__":
     if len(sys.argv) < 2 or sys.argv[1] not in NAMES:

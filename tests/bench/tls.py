@@ -1,0 +1,156 @@
+"""scripts/bench tls: what capture inside TLS costs the traced programs (root; attaches and detaches real probes).
+
+An nginx worker that answers 1 KB over 16 keep-alive TLS connections, and a server in Go. Rounds alternate between
+  off       nothing attached
+  calls     the probes of system calls, which leave TLS alone
+  ours      and those of the library, where the source puts them
+  symbols   and instead of these the same programs at the entries and returns of the exported functions
+so that drift of the machine meets all of them; figures are medians of the differences within a round with their 95 %
+interval. CPU time of the worker per request, from its schedstat.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from elftools.elf.elffile import ELFFile
+
+from collector.loader import elf, kernel
+from collector.loader.probes import SOURCES
+from collector.loader.probes.probe import SOCKET, TPX, Found, Site, Uprobe
+from tests.bench.overhead import Probes, interval
+
+MODES = ("off", "calls", "ours", "symbols")
+BODY = 1024
+CONNECTIONS = 16
+# program: functions of OpenSSL that are exported; all return there too
+EXPORTED = {
+    "openssl_read": "SSL_read",
+    "openssl_read_ex": "SSL_read_ex",
+    "openssl_write": "SSL_write",
+    "openssl_write_ex": "SSL_write_ex",
+}
+
+
+class Uprobes:
+    """Links in one file, made and closed by turns."""
+
+    def __init__(self, probes: Probes, path: Path, source: str) -> None:
+        self._probes = probes
+        self._path = str(path)
+        (self.source,) = (source_ for source_ in SOURCES if source_.name == source)
+        with path.open("rb") as file:
+            found = self.source.locate(ELFFile(file))
+            assert isinstance(found, Found), found
+            names = elf.functions(ELFFile(file), set(EXPORTED.values()))
+        self.ours = found.sites
+        own = [site for site in found.sites if site.program in ("openssl_new", "library_free")]
+        self.symbols = [
+            *own,
+            *(Site("library_return", names[name]) for name in EXPORTED.values()),
+            *(Site(program, names[name]) for program, name in EXPORTED.items()),
+        ]
+        self._links: list[int] = []
+
+    def set(self, sites: Sequence[Site]) -> None:
+        """These and no others."""
+        for fd in self._links:
+            os.close(fd)
+        self._links.clear()
+        for probe in self.source.probes(self._probes.loaded.build):
+            if isinstance(probe.at, Uprobe) and not probe.at.on_demand:
+                offsets = [site.offset for site in sites if site.program == probe.program]
+                program = self._probes.loaded.programs[probe.program]
+                if offsets:
+                    self._links.append(
+                        kernel.attach_uprobes(program, self._path, offsets, returns=probe.at.returns, cookie=1)
+                    )
+
+
+def rounds(probes: Probes, uprobes: Uprobes, pid: int, port: int, modes: Sequence[str], count: int) -> dict[str, object]:
+    """CPU microseconds of process ``pid`` per request."""
+    series: dict[str, list[float]] = {mode: [] for mode in modes}
+    os.sched_setaffinity(pid, {0})
+    for _ in range(count):
+        for mode in modes:
+            probes.set("off" if mode == "off" else "traced")
+            uprobes.set(uprobes.ours if mode == "ours" else uprobes.symbols if mode == "symbols" else [])
+            before = cpu(pid)
+            with subprocess.Popen(
+                ["taskset", "-c", "1", "wrk", "-t1", f"-c{CONNECTIONS}", "-d1s", f"https://127.0.0.1:{port}/x"],
+                stdout=subprocess.PIPE,
+                text=True,
+            ) as wrk:
+                probes.ignore(wrk.pid, True)
+                text = wrk.communicate()[0]
+                probes.ignore(wrk.pid, False)
+            found = re.search(r"(\d+) requests in", text)
+            assert found and int(found[1]) > 100, text
+            series[mode].append((cpu(pid) - before) / int(found[1]) / 1000)
+    uprobes.set([])
+    probes.set("off")
+    return {
+        **{f"{mode}_us": interval(series[mode]) for mode in modes},
+        **{
+            f"{mode}_added_us": interval([round(b - a, 3) for a, b in zip(series["off"], series[mode], strict=True)])
+            for mode in modes[1:]
+        },
+        **{
+            f"{mode}_over_calls_us": interval([round(b - a, 3) for a, b in zip(series["calls"], series[mode], strict=True)])
+            for mode in modes[2:]
+        },
+    }
+
+
+def cpu(pid: int) -> int:
+    """Nanoseconds that all threads of a process have run."""
+    return sum(int(path.read_text().split()[0]) for path in Path(f"/proc/{pid}/task").glob("*/schedstat"))
+
+
+def nginx(probes: Probes, count: int) -> dict[str, object]:
+    """nginx with the distribution's OpenSSL."""
+    from tests.live.harness import Nginx
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        certificate(folder)
+        text = "x" * BODY
+        server = Nginx(folder, f"location / {{ return 200 '{text}'; }}", tls=(folder / "cert.pem", folder / "key.pem"))
+        try:
+            worker = server.workers()[0]
+            maps = Path(f"/proc/{worker}/maps").read_text()
+            (path,) = set(re.findall(r"\S+/libssl\.so\S*$", maps, re.MULTILINE))
+            uprobes = Uprobes(probes, Path(path), "openssl")
+            return rounds(probes, uprobes, worker, server.port, MODES, count)
+        finally:
+            server.close()
+
+
+def certificate(folder: Path) -> None:
+    """cert.pem and key.pem for localhost."""
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
+        + ["-keyout", folder / "key.pem", "-out", folder / "cert.pem", "-subj", "/CN=localhost"],
+        check=True,
+        capture_output=True,
+    )
+
+
+def main(arguments: list[str]) -> None:
+    """Entry of `scripts/bench tls`."""
+    parser = argparse.ArgumentParser(prog="scripts/bench tls", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=11)
+    options = parser.parse_args(arguments)
+    probes = Probes(TPX, SOCKET)
+    try:
+        result = {"nginx": nginx(probes, options.rounds)}
+    finally:
+        probes.close()
+    print(json.dumps(result))
