@@ -54,6 +54,11 @@ RECIPES = {
         "beast.cpp", ("g++", "-std=c++17", "-O1", "-Wall", "-pthread", "{source}", "-o", "{out}/beast"), ("{out}/beast",)
     ),
     "uring": Recipe("uring.c", ("gcc", *C_FLAGS, "{source}", "-o", "{out}/uring", "-luring"), ("{out}/uring",)),
+    "tlsplay": Recipe(
+        "tlsplay.c",
+        ("gcc", *C_FLAGS, "{source}", "-o", "{out}/tlsplay", "-lssl", "-lcrypto", "-pthread"),
+        ("{out}/tlsplay",),
+    ),
     "mixed": Recipe("mixed.c", ("gcc", *C_FLAGS, "{source}", "-o", "{out}/mixed", "-luring", "-pthread"), ("{out}/mixed",)),
 }
 
