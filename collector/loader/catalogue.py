@@ -39,8 +39,11 @@ class Catalogue:
         """The name of each number in use; of 0 it is empty."""
         return collections.defaultdict(str, self._names)
 
-    def add(self, key: str, found: Found) -> int:
-        """The number of a file, by its key; 0 when there is none left: then nobody knows its name. Raises OSError."""
+    def add(self, target: str, source: str, found: Found) -> int:
+        """The number of what a source has found in a file, by the target's key; 0 when there is none left: then nobody knows
+        its name. Raises OSError.
+        """
+        key = f"{target}/{source}"
         number = self._numbers.get(key) or (self._free.popleft() if self._free else 0)
         if not number or len(key) > KEY_BYTES:
             return 0
@@ -51,10 +54,10 @@ class Catalogue:
         self.changed = True
         return number
 
-    def remove(self, key: str) -> None:
-        """The file is released. Its number is the last one to be used again."""
-        number = self._numbers.pop(key, 0)
-        if number:
+    def remove(self, target: str) -> None:
+        """The file is released. Its numbers are the last ones to be used again."""
+        for key in [key for key in self._numbers if key.partition("/")[0] == target]:
+            number = self._numbers.pop(key)
             del self._names[number]
             self._free.append(number)
             kernel.map_update(self._table, struct.pack("=I", number), bytes(SIZE))

@@ -21,8 +21,8 @@ _SYS_PERF_EVENT_OPEN = 241 if _ARM else 298
 _SYS_PIDFD_GETFD = 438
 
 _MAP_CREATE, _MAP_LOOKUP, _MAP_UPDATE, _PROG_TEST_RUN, _RAW_TRACEPOINT_OPEN = 0, 1, 2, 10, 17
-_MAP_GET_NEXT_KEY = 4
-_MAP_UPDATE_BATCH, _LINK_CREATE = 26, 28
+_MAP_DELETE, _MAP_GET_NEXT_KEY = 3, 4
+_MAP_LOOKUP_BATCH, _MAP_UPDATE_BATCH, _LINK_CREATE = 24, 26, 28
 TRACE_UPROBE_MULTI = 48  # enum bpf_attach_type, kernel 6.6
 _UPROBE_MULTI_RETURN = 1
 _PERF_EVENT = 41  # of the same
@@ -78,6 +78,50 @@ def map_lookup(fd: int, key: bytes, size: int) -> bytes | None:
     except FileNotFoundError:
         return None
     return v.raw
+
+
+def map_delete(fd: int, key: bytes) -> None:
+    """Remove one entry. Raises OSError, FileNotFoundError when there is none."""
+    k = ctypes.create_string_buffer(key, len(key))
+    _bpf(_MAP_DELETE, struct.pack("=IxxxxQ", fd, ctypes.addressof(k)))
+
+
+class Entries:
+    """Reads a whole hash map of at most ``most`` entries by one system call (kernel 5.6)."""
+
+    def __init__(self, fd: int, key_bytes: int, value_bytes: int, most: int) -> None:
+        self._fd = fd
+        self._most = most
+        self._key_bytes, self._value_bytes = key_bytes, value_bytes
+        self._keys = ctypes.create_string_buffer(key_bytes * most)
+        self._values = ctypes.create_string_buffer(value_bytes * most)
+        self._next = ctypes.create_string_buffer(max(8, key_bytes))
+
+    def read(self) -> list[tuple[bytes, bytes]]:
+        """(key, value) of each. Raises OSError."""
+        # in_batch, out_batch, keys, values, count, map_fd, elem_flags, flags
+        attributes = struct.pack(
+            "=QQQQIIQQ",
+            0,
+            ctypes.addressof(self._next),
+            ctypes.addressof(self._keys),
+            ctypes.addressof(self._values),
+            self._most,
+            self._fd,
+            0,
+            0,
+        )
+        buffer = ctypes.create_string_buffer(attributes, 128)
+        if _libc.syscall(ctypes.c_long(_SYS_BPF), ctypes.c_long(_MAP_LOOKUP_BATCH), buffer, ctypes.c_long(128)) < 0:
+            error = ctypes.get_errno()
+            if error != errno.ENOENT:  # which says that these were all
+                raise OSError(error, f"bpf({_MAP_LOOKUP_BATCH}): {os.strerror(error)}")
+        (count,) = struct.unpack_from("=I", buffer.raw, 32)
+        if not count:
+            return []
+        keys, values = self._keys.raw, self._values.raw
+        k, v = self._key_bytes, self._value_bytes
+        return [(keys[n * k : n * k + k], values[n * v : n * v + v]) for n in range(count)]
 
 
 def map_keys(fd: int, size: int) -> Iterator[bytes]:

@@ -1,9 +1,12 @@
 """Which libraries processes have mapped, and the probes in them: found, attached, released when nobody maps them any more.
 
 A library is a file, by device and inode as /proc/PID/maps has them; a probe in it acts in every process that maps it, those
-that start later included. A file that is rewritten in place has its probes where other instructions are now: each look
-compares, lets go of all of them, and has the file read again. Looking is done in slices between two looks at the rings, and
-reading a file by a child (locate.py), so that nothing waits for it.
+that start later included, unless it is one on demand (demand.py). A file that is rewritten in place has its probes where
+other instructions are now: each look compares, lets go of all of them, and has the file read again. Looking is done in
+slices between two looks at the rings, and reading a file by a child (reading.py), so that nothing waits for it.
+
+A file may be a library of a source by its name (Source.wants), and of some sources if it is the program of a process
+(Source.executables).
 """
 
 from __future__ import annotations
@@ -11,15 +14,17 @@ from __future__ import annotations
 import functools
 import logging
 import os
-import re
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 
-from collector.loader import locate
 from collector.loader.catalogue import Catalogue
+from collector.loader.demand import Demand
+from collector.loader.mapped import DELETED, Mapping, Proc, Process, stamp
 from collector.loader.probes.attachments import Attachments, Target
-from collector.loader.probes.probe import Build, Probe, Source, Unsupported, Uprobe
+from collector.loader.probes.probe import Build, Found, Probe, Source, Unsupported, Uprobe
+from collector.loader.reading import Answers, Reading, Request
 
 log = logging.getLogger("loader")
 
@@ -27,47 +32,54 @@ LOOK_SECONDS = 1.0  # between the beginnings of two looks at all processes
 SLICE_SECONDS = 0.002  # of a look, or of attaching, at a time
 ABSENT_LOOKS = 2  # whole looks without a library before it is released
 LIBRARIES = 4096  # at a time: a bound for those who map file after file
-MAPS_BYTES = 16 << 20
-PATHS = 8192  # whose source is remembered
+PATHS = 8192  # whose sources are remembered
 WARN_SECONDS = 60.0  # between two warnings of what may happen at every look
-DELETED = " (deleted)"  # what the kernel puts behind the path of a file that is unlinked
-_MAPPING = re.compile(rb"^0*([0-9a-f]+-)0*([0-9a-f]+) ..x. [0-9a-f]+ ([0-9a-f]+:[0-9a-f]+) ([0-9]+) +(/.*)$", re.MULTILINE)
+RETRY_SECONDS, RETRY_MOST_SECONDS = 1.0, 300.0  # after what failed: the first time, and doubled until that
 
 
-def mappings(text: bytes) -> Iterator[tuple[str, str, int, str]]:
-    """(range of addresses, device, inode, path) of each file that is mapped executable, from the text of /proc/PID/maps. The
-    range is written as in /proc/PID/map_files, without leading zeros.
+@dataclass(frozen=True, slots=True)
+class OnDemand:
+    """Places of a library for those processes only that ask; ``order``: that of all probes; ``number``: the library's."""
+
+    order: int
+    probe: Probe
+    offsets: tuple[int, ...]
+    number: int
+
+
+@dataclass(eq=False, slots=True)
+class Library:
+    """A file as it was read, or as an earlier loader attached it. ``asked``: the sources that have answered, or are being
+    asked; ``busy``: it is being read or attached; ``absent``: how many looks in a row nobody had it mapped; ``failed``:
+    something of it could not be done since it is busy, so it is read again, ``not_before`` a time; ``delay``: until then.
     """
-    for found in _MAPPING.finditer(text):
-        yield (found[1] + found[2]).decode(), found[3].decode(), int(found[4]), os.fsdecode(found[5])
+
+    target: Target
+    asked: set[str] = field(default_factory=set)
+    busy: bool = False
+    demand: list[OnDemand] = field(default_factory=list)
+    absent: int = 0
+    failed: bool = False
+    delay: float = 0.0
+    not_before: float = 0.0
 
 
-def open_mapped(pid: int, place: str, inode: int, path: str) -> int:
-    """A descriptor of a file that a process has mapped, however it is mounted there. Raises OSError when it is gone."""
-    try:
-        fd = os.open(f"/proc/{pid}/map_files/{place}", os.O_RDONLY | os.O_CLOEXEC)
-    except PermissionError:  # needs CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN; the path may be another file by now
-        fd = os.open(f"/proc/{pid}/root{path}", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    if os.fstat(fd).st_ino != inode:
-        os.close(fd)
-        raise FileNotFoundError(2, "another file by now", path)
-    return fd
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Offsets to be attached. Without a probe: the request is done, and its descriptor is closed."""
 
-
-def stamp(fd: int) -> str:
-    """Tells a file, and whether it was written to: the device that it is on, size and times."""
-    status = os.fstat(fd)
-    return f"{status.st_dev:x}.{status.st_size:x}.{status.st_mtime_ns:x}.{status.st_ctime_ns:x}"
-
-
-def file_of(key: str) -> str:
-    """The device and inode in a target's key."""
-    return ":".join(key.split(":")[:3])
+    library: Library
+    request: Request
+    probe: Probe | None = None
+    offsets: tuple[int, ...] = ()
+    number: int = 0
+    demand: tuple[OnDemand, ...] = ()
 
 
 class Libraries:
     """``modules``: those of the further sources, for the child; ``catalogue``: where found libraries get a number; ``uid``:
-    the user that the child becomes, None when there is none.
+    the user that the child becomes, None when there is none; ``wanting``: the descriptor of the map of that name, None where
+    the kernel's process ids are not ours.
     """
 
     def __init__(
@@ -78,11 +90,13 @@ class Libraries:
         attachments: Attachments,
         catalogue: Catalogue,
         uid: int | None,
+        *,
+        wanting: int | None = None,
+        proc: Proc | None = None,
     ) -> None:
-        self._modules = modules
         self._attachments = attachments
         self._catalogue = catalogue
-        self._uid = uid
+        self._proc = proc or Proc()
         # of each source that has any, in the order in which they are attached
         self._probes: dict[str, dict[str, Probe]] = {}
         for source in sources:
@@ -90,35 +104,52 @@ class Libraries:
             if uprobes:
                 self._probes[source.name] = uprobes
         self._sources = [source for source in sources if source.name in self._probes]
-        self._source_of = functools.lru_cache(PATHS)(self._find_source)
-        # All by device and inode. The target's key of those that are read, or that an earlier loader attached
-        self._done: dict[str, str] = {}
+        self._order = {
+            program: number
+            for number, program in enumerate(program for probes in self._probes.values() for program in probes)
+        }
+        self._executables = frozenset(source.name for source in self._sources if source.executables)
+        self._named = functools.lru_cache(PATHS)(self._find_named)
+        self._reading = Reading({name: list(probes) for name, probes in self._probes.items()}, modules, uid, self._proc)
+        self._reading.begin()
+        self._libraries: dict[str, Library] = {}  # by the target's key
+        self._files: dict[str, Library] = {}  # by device and inode
         for key in attachments.targets():
-            if self._done.setdefault(file_of(key), key) != key:
-                attachments.release(key, soon=True)  # two states of one file: the look finds the other out
-        # how many looks in a row a library was absent; those of an earlier loader are found again, or released
-        self._known: dict[str, int] = dict.fromkeys(self._done, 0)
-        self._ready: set[str] = set()  # of these, those that are read, or waiting for it
+            library = self._libraries[key] = Library(Target.of_key(key))
+            if self._files.setdefault(library.target.file, library) is not library:
+                self._release(library, soon=True)  # two states of one file: the look finds the other out
         self._seen: set[str] = set()  # in this look
         self._compared: set[str] = set()  # of these, those of which nothing more is to be learnt in this look
         self._warned: dict[str, float] = {}
         self._pids: deque[int] | None = None
         self._next_look = 0.0
-        # files to be read, with the descriptors by which they are attached to: the same file whatever becomes of its path
-        self._waiting: deque[tuple[Target, Source, int]] = deque()
-        self._job: locate.Job | None = None
-        # what is to be attached; no probe: the library is done, and its descriptor closed
-        self._work: deque[tuple[Probe | None, Target, int, list[int], int]] = deque()
+        self._now = 0.0
+        self._work: deque[Work] = deque()
+        self._demand: Demand | None = None
+        if wanting is not None and self._sources:
+            self._demand = Demand(
+                wanting, attachments, self._proc, functools.partial(self._attach_for, anyway=False), self._attach_for
+            )
 
     def turn(self, now: float) -> None:
         """Some of what is to be done."""
         if not self._sources:
             return
+        self._now = now
         until = time.monotonic() + SLICE_SECONDS
-        self._read()
         while self._work and time.monotonic() < until:
             self._attach()
+        # what has a number now is attached in the next turn: before that, others may be told its name
+        for request, answers in self._reading.turn(now):
+            self._answered(request, answers)
         self._look(now, until)
+        if self._demand is not None:
+            self._demand.turn(now)
+
+    def probed(self) -> set[str]:
+        """The files (device:inode) in which something is attached."""
+        targets = self._attachments.targets()
+        return {file for file, library in self._files.items() if library.target.key in targets}
 
     # ---- looking
 
@@ -127,7 +158,7 @@ class Libraries:
             if now < self._next_look:
                 return
             self._next_look = now + LOOK_SECONDS
-            self._pids = deque(int(name) for name in os.listdir("/proc") if name.isdigit())
+            self._pids = deque(self._proc.pids())
             self._seen = set()
             self._compared = set()
         while self._pids and time.monotonic() < until:
@@ -137,67 +168,89 @@ class Libraries:
             self._release_absent()
 
     def _look_at(self, pid: int) -> None:
-        try:
-            with open(f"/proc/{pid}/maps", "rb") as maps:
-                text = maps.read(MAPS_BYTES)
-        except OSError:
-            return  # it is gone
+        mapped = self._proc.mappings(pid)
+        if not mapped:
+            return
+        program = self._proc.program(pid) if self._executables else ""
         tried = set()
-        for place, device, inode, path in mappings(text):
-            file = f"{device}:{inode}"
-            if file in self._compared or file in tried:
-                continue
+        for mapping in mapped:
             # anybody can map a library under another path, so an unwanted path says nothing of the file
-            source = self._source_of(path.removesuffix(DELETED))
-            if file in self._known:
-                self._seen.add(file)
-            elif source is None:
+            by_name = self._named(mapping.path.removesuffix(DELETED))
+            wanted = self._wanted(mapping, program)
+            library = self._files.get(mapping.file)
+            if library is not None:
+                self._seen.add(mapping.file)
+            elif not wanted:
                 continue
-            elif len(self._known) >= LIBRARIES:
-                self._warn("%d libraries at a time are the most: others are left alone, as %r", LIBRARIES, path)
+            elif len(self._files) >= LIBRARIES:
+                self._warn("%d libraries at a time are the most: others are left alone, as %r", LIBRARIES, mapping.path)
                 continue
-            if file in self._ready and file not in self._done:
-                self._compared.add(file)  # that is done before anything is attached
+            if mapping.file in tried or self._nothing_new(mapping.file, library, wanted):
+                continue
+            if library is not None and library.busy:
+                self._compared.add(mapping.file)  # that is done before anything is attached
                 continue
             try:
-                fd = open_mapped(pid, place, inode, path)
+                fd = self._proc.open(pid, mapping)
             except OSError:
-                tried.add(file)  # another process may have it too
+                tried.add(mapping.file)  # another process may have it too
                 continue
-            if not self._take(Target(device, inode, f"/proc/self/fd/{fd}", path, stamp(fd)), source, fd):
+            if not self._take(Request(pid, mapping, fd, stamp(fd), wanted, bool(by_name))):
                 os.close(fd)
+        if self._demand is not None:
+            process = self._demand.watches(pid)
+            if process is not None:
+                self._attach_for(process, mapped)
 
-    def _find_source(self, path: str) -> Source | None:
-        return next((source for source in self._sources if source.wants(path)), None)
+    def _wanted(self, mapping: Mapping, program: str) -> frozenset[str]:
+        """The sources that are to be asked of a file which a process has mapped; ``program``: what it executes."""
+        by_name = self._named(mapping.path.removesuffix(DELETED))
+        return by_name | self._executables if mapping.path == program else by_name
 
-    def _take(self, target: Target, source: Source | None, fd: int) -> bool:
+    def _nothing_new(self, file: str, library: Library | None, wanted: frozenset[str]) -> bool:
+        """Has this look compared the file already, and is nobody to be asked?"""
+        return library is not None and file in self._compared and (wanted <= library.asked or self._now < library.not_before)
+
+    def _find_named(self, path: str) -> frozenset[str]:
+        return frozenset(source.name for source in self._sources if source.wants(path))
+
+    def _take(self, request: Request) -> bool:
         """Compare a file with what it was, and let it be read if that is needed: whether the descriptor is kept for it."""
-        file = target.file
-        done = self._done.get(file)
-        if done is not None and done != target.key:
-            before = done.removeprefix(file + ":").partition(".")[0]
-            if before != target.stamp.partition(".")[0]:
+        target = request.target
+        library = self._files.get(target.file)
+        if library is not None and library.target.key != target.key:
+            if library.target.filesystem != target.filesystem:
                 return False  # on another device: the process has put it in the place of the one that it maps
-            self._forget(target, done)
-        if file in self._ready:
-            self._compared.add(file)
+            self._forget(library)
+            library = None
+        self._compared.add(target.file)
+        missing = request.sources - library.asked if library is not None else request.sources
+        if not missing or (library is not None and self._now < library.not_before):
             return False
-        if source is None:
-            return False  # another process may have it under its own name
-        self._seen.add(file)
-        self._compared.add(file)
-        self._known[file] = 0
-        self._ready.add(file)
-        self._waiting.append((target, source, fd))
+        library = library or Library(target)
+        if not self._reading.ask(request.only(missing)):
+            return False  # there is much to do: at the next look
+        self._files[target.file] = self._libraries[target.key] = library
+        self._seen.add(target.file)
+        library.target = target  # an earlier loader's has no name
+        library.asked |= missing
+        library.busy = True
         return True
 
-    def _forget(self, target: Target, key: str) -> None:
-        """A file is not what was read: detach all of it, and read it again."""
-        log.warning("changed in place, its probes are released: library %r (%s)", target.name, target.file)
-        self._done.pop(target.file, None)
-        self._ready.discard(target.file)
-        self._attachments.release(key, soon=True)
+    def _forget(self, library: Library) -> None:
+        """A file is not what was read: detach all of it."""
+        log.warning("changed in place, its probes are released: library %r (%s)", library.target.name, library.target.file)
+        self._release(library, soon=True)
+
+    def _release(self, library: Library, *, soon: bool = False) -> None:
+        key = library.target.key
+        self._libraries.pop(key, None)
+        for file in [file for file, other in self._files.items() if other is library]:
+            del self._files[file]
         self._catalogue.remove(key)
+        if key in self._attachments.targets():
+            self._attachments.release(key, soon=soon)
+            log.info("released: library %s", library.target.file)
 
     def _warn(self, text: str, *arguments: object) -> None:
         """What may happen at every look, once a minute."""
@@ -207,82 +260,119 @@ class Libraries:
             log.warning(text, *arguments)
 
     def _release_absent(self) -> None:
-        for file, absent in list(self._known.items()):
-            self._known[file] = 0 if file in self._seen else absent + 1
-            if self._known[file] >= ABSENT_LOOKS and not self._busy(file):
-                del self._known[file]
-                self._ready.discard(file)
-                key = self._done.pop(file, None)
-                if key is not None:
-                    self._catalogue.remove(key)
-                if key is not None and key in self._attachments.targets():
-                    self._attachments.release(key)
-                    log.info("released: library %s", file)
+        for file, library in list(self._files.items()):
+            library.absent = 0 if file in self._seen else library.absent + 1
+            if library.absent >= ABSENT_LOOKS and not library.busy:
+                self._release(library)
 
-    def _busy(self, file: str) -> bool:
-        return any(target.file == file for target, *_rest in self._waiting) or any(
-            target.file == file for _probe, target, *_rest in self._work
-        )
+    # ---- what was read
 
-    # ---- reading
-
-    def _read(self) -> None:
-        if not self._waiting:
+    def _answered(self, request: Request, answers: Answers) -> None:
+        """``request`` has come back, with what the sources say that could be asked."""
+        target = request.target
+        library = self._libraries.get(target.key)
+        if library is None:
+            os.close(request.fd)
             return
-        target, source, fd = self._waiting[0]
-        if self._job is None:
-            try:
-                self._job = locate.Job(source.name, self._modules, fd, self._uid)
-            except OSError as error:
-                self._warn("not attached, to be tried again: %r: cannot start a child to read it: %s", target.name, error)
-                self._waiting.popleft()
-                self._ready.discard(target.file)
-                os.close(fd)
+        if request.dropped:  # nobody lives who has it
+            library.asked -= request.sources
+            self._end(library, request)
             return
-        data = self._job.poll()
-        if data is None:
-            return
-        self._job = None
-        self._waiting.popleft()
-        probes = self._probes[source.name]
-        found = locate.read_answer(data, list(probes), os.fstat(fd).st_size)
-        if isinstance(found, Unsupported):
-            log.warning("not attached: %r: %s", target.name, found.why)
-            self._done[target.file] = target.key  # until it is rewritten
-            os.close(fd)
-            return
-        number = self._catalogue.add(target.key, found)
-        for program, probe in probes.items():
-            if isinstance(probe.at, Uprobe) and probe.at.on_demand:
+        names, demand = [], list[OnDemand]()
+        for source in self._sources:
+            if source.name not in request.sources:
                 continue
-            offsets = [site.offset for site in found.sites if site.program == program]
+            found = answers.get(source.name)
+            if isinstance(found, Found):
+                number = self._catalogue.add(target.key, source.name, found)
+                names.append(found.library)
+                demand += self._arrange(library, request, source.name, found, number)
+            elif isinstance(found, Unsupported):
+                # most programs are no library of anybody's
+                level = logging.WARNING if request.by_name else logging.DEBUG
+                log.log(level, "not attached: %r: %s", target.name, found.why)
+            else:
+                self._failed(library, source.name, "%s could not read %r", source.name, target.name)
+        if names:
+            log.info("read: library %r (%s), %s", target.name, target.file, ", ".join(names))
+        self._work.append(Work(library, request, demand=tuple(demand)))
+
+    def _arrange(self, library: Library, request: Request, source: str, found: Found, number: int) -> Iterable[OnDemand]:
+        for program, probe in self._probes[source].items():
+            offsets = tuple(site.offset for site in found.sites if site.program == program)
+            assert isinstance(probe.at, Uprobe)
+            if offsets and probe.at.on_demand:
+                yield OnDemand(self._order[program], probe, offsets, number)
+                continue
             # perf events one at a time: each takes some 10 ms
-            portions = [offsets] if self._attachments.multi else [[offset] for offset in offsets]
-            self._work.extend((probe, target, fd, portion, number) for portion in portions if portion)
-        self._work.append((None, target, fd, [], number))
+            portions = [offsets] if self._attachments.multi else [(offset,) for offset in offsets]
+            self._work.extend(Work(library, request, probe, portion, number) for portion in portions if portion)
+
+    def _failed(self, library: Library, source: str, text: str, *arguments: object) -> None:
+        """Something of a source could not be done, which may be otherwise later."""
+        self._warn("not attached, to be tried again: " + text, *arguments)
+        library.asked.discard(source)
+        library.failed = True
+        library.delay = min(RETRY_MOST_SECONDS, library.delay * 2 or RETRY_SECONDS)
+        library.not_before = self._now + library.delay
+
+    def _end(self, library: Library, request: Request) -> None:
+        os.close(request.fd)
+        library.busy = library.failed = False
+        if not library.asked and library.target.key not in self._attachments.targets() and not library.delay:
+            self._release(library)
 
     # ---- attaching
 
     def _attach(self) -> None:
-        probe, target, fd, offsets, number = self._work[0]
-        if stamp(fd) != target.stamp:
-            self._work = deque(work for work in self._work if work[1] != target)
-            self._forget(target, target.key)
-            os.close(fd)
+        work = self._work[0]
+        library, request = work.library, work.request
+        if stamp(request.fd) != request.stamp:
+            self._work = deque(other for other in self._work if other.request is not request)
+            self._forget(library)
+            os.close(request.fd)
             return
         self._work.popleft()
-        if probe is None:
-            os.close(fd)
-            self._done[target.file] = target.key
-            log.info("attached: library %r (%s), %s", target.name, target.file, self._catalogue.names()[number])
+        if work.probe is None:
+            library.demand = [*library.demand, *work.demand]
+            if not library.failed:
+                library.delay = 0.0
+            if library.target.key in self._attachments.targets():
+                log.info("attached: library %r (%s)", library.target.name, library.target.file)
+            self._end(library, request)
             return
         try:
-            self._attachments.attach(probe, target, offsets, cookie=number)
+            self._attachments.attach(work.probe, request.target, work.offsets, cookie=work.number)
         except OSError as error:
-            log.warning("not attached: %s in library %r (%s): %s", probe.program, target.name, probe.without, error)
+            source = next(name for name, probes in self._probes.items() if work.probe.program in probes)
+            text = "%s in library %r (%s): %s"
+            self._failed(library, source, text, work.probe.program, library.target.name, work.probe.without, error)
+
+    def _attach_for(self, process: Process, mapped: Sequence[Mapping] = (), *, anyway: bool = True) -> bool:
+        """Attach for a process what is there on demand in the files that it maps. Not ``anyway``: only if all of them are
+        read, False if they are not.
+        """
+        mapped = mapped or self._proc.mappings(process.pid)
+        program = self._proc.program(process.pid) if self._executables else ""
+        places: dict[tuple[int, str], tuple[OnDemand, Target]] = {}
+        for mapping in mapped:
+            library = self._files.get(mapping.file)
+            if not anyway and (library.busy or not library.asked if library is not None else self._wanted(mapping, program)):
+                return False
+            if library is None:
+                continue
+            path = self._proc.place(process.pid, mapping)
+            for one in library.demand:
+                places.setdefault((one.order, library.target.key), (one, library.target.at(path)))
+        # what keeps state right comes first, in whatever file it is
+        for _key, (one, target) in sorted(places.items(), key=lambda item: item[0]):
+            try:
+                self._attachments.attach(one.probe, target, one.offsets, cookie=one.number, process=process)
+            except OSError as error:
+                text = "not attached for process %d: %s in library %r (%s): %s"
+                self._warn(text, process.pid, one.probe.program, target.name, one.probe.without, error)
+        return True
 
     def close(self) -> None:
-        """End the child, if there is one."""
-        if self._job is not None:
-            self._job.kill()
-            self._job = None
+        """End the children, if there are any."""
+        self._reading.close()

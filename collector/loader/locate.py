@@ -18,7 +18,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from collector import runtime
 from collector.loader.probes import sources
@@ -52,13 +53,21 @@ def read_answer(data: bytes, programs: Sequence[str], file_bytes: int) -> Found 
     """
     try:
         message = json.loads(data)
+    except (ValueError, RecursionError):
+        return Unsupported("the file could not be read")
+    return _believed(message, programs, file_bytes)
+
+
+def _believed(message: Any, programs: Sequence[str], file_bytes: int) -> Found | Unsupported:
+    try:
         if "unsupported" in message:
             return Unsupported(str(message["unsupported"]))
         sites = [Site(program, offset) for program, offset in message["sites"]]
         library, values = message["library"], message["values"]
+        twice = len(set(sites)) != len(sites)
     except (ValueError, TypeError, KeyError, RecursionError):
         return Unsupported("the file could not be read")
-    if len(sites) > SITES or len(set(sites)) != len(sites):
+    if len(sites) > SITES or twice:
         return Unsupported("too many places, or one of them twice")
     for site in sites:
         if site.program not in programs or type(site.offset) is not int or not 0 <= site.offset < file_bytes:
@@ -68,6 +77,34 @@ def read_answer(data: bytes, programs: Sequence[str], file_bytes: int) -> Found 
     if not isinstance(values, list) or len(values) > VALUES or any(type(n) is not int or n >> 64 for n in values):
         return Unsupported("values that cannot be")
     return Found(tuple(sites), library, tuple(values))
+
+
+def read_line(line: bytes, programs: Mapping[str, Sequence[str]], file_bytes: int) -> tuple[str, Found | Unsupported | None]:
+    """The source and its answer in a line of a child that asks several of them (forkserver.py): None when nobody was asked
+    under that name, or it is no answer.
+    """
+    try:
+        name, answer = json.loads(line)
+        known = programs[name]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return "", None
+    return name, _believed(answer, known, file_bytes)
+
+
+def confine(uid: int | None) -> None:
+    """To be called in the child, before it reads a byte: give up what it does not need. ``uid``: the user that it becomes;
+    None: it only loses its capabilities. Raises OSError.
+    """
+    runtime.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    for limit, value in (
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_FSIZE, 0),
+        (resource.RLIMIT_AS, MEMORY_BYTES),
+        (resource.RLIMIT_CPU, CPU_SECONDS),
+        (resource.RLIMIT_NOFILE, 16),
+    ):
+        resource.setrlimit(limit, (value, value))
+    runtime.drop_privileges(uid)
 
 
 class Job:
@@ -121,15 +158,7 @@ def main() -> int:
     import elftools.elf.elffile  # noqa: F401  (while files can be opened)
     import elftools.elf.sections  # noqa: F401
 
-    for limit, value in (
-        (resource.RLIMIT_CORE, 0),
-        (resource.RLIMIT_FSIZE, 0),
-        (resource.RLIMIT_AS, MEMORY_BYTES),
-        (resource.RLIMIT_CPU, CPU_SECONDS),
-        (resource.RLIMIT_NOFILE, 16),
-    ):
-        resource.setrlimit(limit, (value, value))
-    runtime.drop_privileges(None if uid < 0 else uid)
+    confine(None if uid < 0 else uid)
     sys.stdout.write(json.dumps(answer(source, 0)) + "\n")
     sys.stdout.flush()
     return 0

@@ -314,6 +314,7 @@ class Loader:
                 self._attachments,
                 Catalogue(loaded.maps["libraries"]),
                 self._start.reader_uid,
+                wanting=loaded.maps["wanting"] if self._nested is None else None,
             )
         self._selection = Selection(loaded.maps["pid_bits"], settings.pids)
         self._rings = [Ring(fd, settings.ring_bytes) for fd in loaded.rings]

@@ -15,6 +15,8 @@ int demo_made(struct pt_regs *ctx)
     if (!traced(id >> 32) || !object || bpf_probe_read_user(&d, sizeof(d), (void *)object))
         return 0;
     object_made(id, object, SOURCE_DEMO, d.role);
+    if (d.role == ROLE_CLIENT)
+        want(id >> 32);
     return 0;
 }
 
@@ -56,8 +58,7 @@ int demo_write_return(struct pt_regs *ctx)
     return demo_return(ctx, DIR_OUT);
 }
 
-/* demo_bind(object, fd) */
-int demo_bound(struct pt_regs *ctx)
+static __always_inline int demo_bind_to(struct pt_regs *ctx)
 {
     u64 id = bpf_get_current_pid_tgid();
     struct object_key key = {.address = PT_REGS_PARM1(ctx), .tgid = id >> 32};
@@ -65,6 +66,18 @@ int demo_bound(struct pt_regs *ctx)
     if (o && traced(id >> 32))
         bind_object(o, id, PT_REGS_PARM2(ctx));
     return 0;
+}
+
+/* demo_bind(object, fd) */
+int demo_bound(struct pt_regs *ctx)
+{
+    return demo_bind_to(ctx);
+}
+
+/* demo_tell(object, fd): on demand */
+int demo_told(struct pt_regs *ctx)
+{
+    return demo_bind_to(ctx);
 }
 
 int demo_freed(struct pt_regs *ctx)

@@ -1,6 +1,7 @@
 """Both ends of a conversation through the demo library, in this process: `python play.py LIBRARY SCENARIO`.
 
-Begins when a line comes on standard input, prints the id of each step, and ends with the input.
+Begins when a line comes on standard input, prints the ends of its sockets, and ends with the input. Scenario "asked" waits
+for another line when it has made its objects.
 """
 
 from __future__ import annotations
@@ -24,6 +25,10 @@ class Object:
     def bind(self, fd: int) -> None:
         """Tell it its socket."""
         self.library.demo_bind(self.pointer, fd)
+
+    def tell(self, fd: int) -> None:
+        """As bind, in a way that only a probe on demand sees."""
+        self.library.demo_tell(self.pointer, fd)
 
     def feed(self, data: bytes) -> None:
         """What the other side sent, where there is no socket."""
@@ -97,7 +102,10 @@ def main() -> None:
             far, _address = listener.accept()
         server, client = Object(library, SERVER, far.fileno()), Object(library, CLIENT, near.fileno())
         print(*far.getsockname(), *near.getsockname(), flush=True)
-        when = {"known": 0, "late": 2, "never": -1, "killed": 0}[scenario]
+        when = {"known": 0, "late": 2, "never": -1, "killed": 0, "asked": 2}[scenario]
+        if scenario == "asked":
+            sys.stdin.readline()
+            server.bind, client.bind = server.tell, client.tell  # type: ignore[method-assign]
         exchanges(server, client, scenario.encode(), sizes, (when, far.fileno(), near.fileno()))
         if scenario != "killed":
             server.free()

@@ -12,15 +12,18 @@ from collector.loader.probes.probe import Build, Found, Probe, Program, ProgramT
 
 HERE = Path(__file__).resolve().parent
 NUMBER = 200  # SOURCE_DEMO
+ON_DEMAND = "demo_told"  # for processes that have made a client's object
 # program -> the functions that it is attached to, and whether to their return. What parks or opens something comes first
 PLACES: dict[str, tuple[tuple[str, ...], bool]] = {
     "demo_made": (("demo_new",), True),
     "demo_freed": (("demo_free",), False),
     "demo_bound": (("demo_bind",), False),
+    ON_DEMAND: (("demo_tell",), False),
     "demo_read_return": (("demo_read",), True),
     "demo_write_return": (("demo_write",), True),
     "demo_enter": (("demo_read", "demo_write"), False),
 }
+ALWAYS = tuple(name for name in PLACES if name != ON_DEMAND)
 
 
 class Demo(Source):
@@ -35,7 +38,10 @@ class Demo(Source):
 
     def probes(self, build: Build) -> Sequence[Probe]:
         """As Source."""
-        return [Probe(name, Uprobe(returns), "the demo library") for name, (_functions, returns) in PLACES.items()]
+        return [
+            Probe(name, Uprobe(returns, on_demand=name == ON_DEMAND), "the demo library")
+            for name, (_functions, returns) in PLACES.items()
+        ]
 
     def wants(self, path: str) -> bool:
         """As Source."""
@@ -44,7 +50,7 @@ class Demo(Source):
     def locate(self, elf: ELFFile) -> Found | Unsupported:
         """As Source."""
         found = elf_files.functions(elf, {name for names, _returns in PLACES.values() for name in names})
-        if len(found) < 5:
+        if len(found) < 6:
             return Unsupported("not the demo library")
         sites = [Site(program, found[name]) for program, (names, _returns) in PLACES.items() for name in names]
         return Found(tuple(sites), "demo-1.0")

@@ -11,14 +11,17 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
 import pytest
+from elftools.elf.elffile import ELFFile
 
 from collector import abi
 from collector.loader import capturefile
-from collector.loader.probes.probe import Unsupported
+from collector.loader.mapped import Proc
+from collector.loader.probes.probe import Found, Source
 from tests.conftest import ROOT, skip_or_fail
 from tests.demo import build, many, play, source
 from tests.live.harness import Collector, wait_for
@@ -35,10 +38,28 @@ class WithSources(Collector):
         super().__init__(directory, *arguments, PYTHONPATH=str(ROOT), **environment)
 
 
+def breakpoints(pid: int, path: Path, of: Source, programs: Container[str] = ()) -> int:
+    """How many places of a source, or of some of its programs, have a breakpoint where a process has mapped a library."""
+    with path.open("rb") as file:
+        found = of.locate(ELFFile(file))
+    assert isinstance(found, Found)
+    (mapping,) = (one for one in Proc().mappings(pid) if one.path == str(path))
+    begin = int(mapping.place.split("-")[0], 16) - mapping.offset
+    places = {site.offset for site in found.sites if not programs or site.program in programs}
+    with open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
+        return sum(os.pread(memory.fileno(), 1, begin + place) == b"\xcc" for place in places)
+
+
+def covered(path: Path) -> int:
+    """How many functions of libmany have a breakpoint where this process has mapped it."""
+    return breakpoints(os.getpid(), path, many.SOURCE)
+
+
 class Player:
     """A process that plays a scenario of tests/demo/play.py once it is told to."""
 
     def __init__(self, library: Path, scenario: str) -> None:
+        self.library, self.scenario = library, scenario
         self.process = subprocess.Popen(
             [sys.executable, ROOT / "tests/demo/play.py", library, scenario],
             text=True,
@@ -57,7 +78,14 @@ class Player:
         lines = []
         while (line := self.line()) != "done":
             lines.append(line)
+            if self.scenario == "asked":
+                wait_for(self.asked)
+                self.say()
         return lines[0].split() if lines else []
+
+    def asked(self) -> bool:
+        """Are there the probes that are attached on demand?"""
+        return breakpoints(self.process.pid, self.library, source.SOURCE, {source.ON_DEMAND}) == 1
 
     def say(self) -> None:
         assert self.process.stdin is not None
@@ -86,11 +114,12 @@ def played(uprobes: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
     collector = WithSources(directory, "tests.demo.source", "perf" if uprobes == "perf" else "-", "--record", str(capture))
     out: dict[str, list[Any]] = {}
     try:
-        players = {name: Player(library, name) for name in ("known", "late", "never", "memory", "killed")}
+        players = {name: Player(library, name) for name in ("known", "late", "never", "memory", "killed", "asked")}
         wait_for(lambda: f"attached: library {str(library)!r}" in collector.log(), 30)
         for name, player in players.items():
             out[f"ends {name}"] = player.play()
             out[f"pid {name}"] = [player.process.pid]
+        out["asked"] = [name for name, player in players.items() if player.asked()]
         for player in players.values():
             player.close()
         wait_for(lambda: f"released: library {file_of(collector.log(), library)}" in collector.log(), 30)
@@ -101,6 +130,7 @@ def played(uprobes: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
     events: list[dict[str, Any]] = []
     for span in capturefile.Recording(str(capture)).spans():
         events += abi.walk(span.data)
+    out["attached on demand"] = out["asked"]
     for name in players:
         out[name] = [event for event in events if event["conn"][1] == out[f"pid {name}"][0]]
     out["records"] = collector.records()
@@ -151,7 +181,7 @@ def expected(scenario: str) -> tuple[bytes, bytes]:
     )
 
 
-@pytest.mark.parametrize("scenario", ["known", "late", "never", "memory", "killed"])
+@pytest.mark.parametrize("scenario", ["known", "late", "never", "memory", "killed", "asked"])
 def test_plaintext_arrives_whole_and_in_order(played: dict[str, list[Any]], scenario: str) -> None:
     requests, answers = expected(scenario)
     for role in (abi.SERVER,) if scenario == "memory" else (abi.SERVER, abi.CLIENT):
@@ -182,9 +212,12 @@ def test_an_object_with_a_known_socket_has_its_name_and_ends(played: dict[str, l
     assert not [event for event in events if event["type"] == abi.DATA and event["source"] == 0]
 
 
-def test_a_socket_that_is_known_late_is_bound_and_follows_into_the_ring_of_the_object(played: dict[str, list[Any]]) -> None:
-    server_host, server_port, client_host, client_port = played["ends late"]
-    events = of_object(played["late"], abi.SERVER)
+@pytest.mark.parametrize("scenario", ["late", "asked"])
+def test_a_socket_that_is_known_late_is_bound_and_follows_into_the_ring_of_the_object(
+    played: dict[str, list[Any]], scenario: str
+) -> None:
+    server_host, server_port, client_host, client_port = played[f"ends {scenario}"]
+    events = of_object(played[scenario], abi.SERVER)
     assert events[0]["local"] == (bytes(16), 0)
     (bind,) = (event for event in events if event["type"] == abi.BIND)
     data = [event for event in events if event["type"] == abi.DATA]
@@ -195,7 +228,7 @@ def test_a_socket_that_is_known_late_is_bound_and_follows_into_the_ring_of_the_o
         (abi.address16(server_host), int(server_port)),
         (abi.address16(client_host), int(client_port)),
     )
-    socket_events = [event for event in played["late"] if event["conn"][0] == bind["socket"]]
+    socket_events = [event for event in played[scenario] if event["conn"][0] == bind["socket"]]
     assert [event["type"] for event in socket_events] == [abi.CLOSE]
     assert {event["ring"] for event in (*events, *socket_events)} == {bind["ring"]}
 
@@ -207,26 +240,13 @@ def test_an_object_without_a_socket_has_no_ends(played: dict[str, list[Any]], sc
     assert not [event for event in played[scenario] if event["type"] == abi.BIND]
 
 
+def test_probes_on_demand_are_in_those_processes_that_need_them(played: dict[str, list[Any]]) -> None:
+    assert played["attached on demand"] == ["known", "late", "never", "killed", "asked"]
+
+
 def test_all_is_released_when_no_process_maps_the_library(played: dict[str, list[Any]], uprobes: str) -> None:
     (log,) = played["log"]
     assert not re.search(r"not attached: .*demo", log)
-
-
-def covered(path: Path) -> int:
-    """How many of the library's functions have a breakpoint where this process has mapped it."""
-    from elftools.elf.elffile import ELFFile
-
-    with path.open("rb") as file:
-        sites = many.SOURCE.locate(ELFFile(file))
-    assert not isinstance(sites, Unsupported)
-    text = Path("/proc/self/maps").read_text()
-    begin, offset = next(
-        (int(line.split("-")[0], 16), int(line.split()[2], 16))
-        for line in text.splitlines()
-        if line.endswith(str(path)) and line.split()[1][2] == "x"
-    )
-    with open("/proc/self/mem", "rb", buffering=0) as memory:
-        return sum(os.pread(memory.fileno(), 1, begin + site.offset - offset) == b"\xcc" for site in sites.sites)
 
 
 def test_300_probes_survive_a_killed_loader(uprobes: str, tmp_path: Path) -> None:
@@ -295,7 +315,7 @@ def know_the_socket(path: Path, library: ctypes.CDLL, uprobes: str, tmp_path: Pa
     assert [r["responsePayload"] for r in records] == ["aaa", "aaa", "until the end", "until the end"]
 
 
-@pytest.mark.parametrize("scenario", ["known", "late", "never", "memory", "killed"])
+@pytest.mark.parametrize("scenario", ["known", "late", "never", "memory", "killed", "asked"])
 def test_records_of_the_library(played: dict[str, list[Any]], scenario: str) -> None:
     records = [record for record in played["records"] if f"/{scenario}?" in record["path"]]
     sides = ("1",) if scenario == "memory" else ("1", "2")
@@ -306,9 +326,42 @@ def test_records_of_the_library(played: dict[str, list[Any]], scenario: str) -> 
         number = int(record["path"].rpartition("=")[2])
         assert record["requestPayload"] == "q" * SIZES[number] and record["responsePayload"] == "a" * SIZES[number]
         assert record["tls"] == "true"
-        if scenario in ("never", "memory") or scenario == "late" and number < 2:  # before it is bound
+        if scenario in ("never", "memory") or scenario in ("late", "asked") and number < 2:  # before it is bound
             assert record["mark"] == ["peer_unknown"]
         else:
             server_host, server_port, client_host, client_port = played[f"ends {scenario}"]
             assert not record["mark"]
             assert (record["ip"], record["destIp"]) == (f"{client_host}:{client_port}", f"{server_host}:{server_port}")
+
+
+def test_probes_on_demand_survive_a_killed_loader_and_go_with_their_process(uprobes: str, tmp_path: Path) -> None:
+    library = build.library("demo", tmp_path)
+    collector = WithSources(tmp_path, "tests.demo.source", "perf" if uprobes == "perf" else "-")
+    try:
+        first = Player(library, "asked")
+        wait_for(lambda: collector.log().count(f"attached: library {str(library)!r}") == 1, 30)
+        first.say()
+        wait_for(first.asked)
+        places = sum(len(functions) for functions, _returns in source.PLACES.values())
+        probes = int(re.findall(r"(\d+) probes, ", collector.log())[0]) + places
+        wait_for(lambda: collector.metric("collector_probes") == probes)
+        victim = collector.child("loader.process")
+        os.kill(victim, signal.SIGKILL)
+        wait_for(lambda: collector.child("loader.process") not in (0, victim), 30)
+        wait_for(lambda: collector.log().count(f"attached: library {str(library)!r}") == 2, 60)
+        assert first.asked()
+        second = Player(library, "asked")
+        assert not second.asked()
+        second.say()
+        wait_for(second.asked)
+        wait_for(lambda: collector.metric("collector_probes") == probes + 1)
+        first.say()
+        first.close()
+        wait_for(lambda: collector.metric("collector_probes") == probes)
+        assert second.asked()
+        second.say()
+        second.close()
+        wait_for(lambda: "released: library" in collector.log(), 30)
+    finally:
+        code = collector.stop(seconds=120)
+    assert code == 0, collector.log()

@@ -5,7 +5,7 @@ Everything is known by a name that says what it is:
     kernel/PROGRAM/PLACE                      a tracepoint
     DEVICE:INODE:STAMP/PROGRAM/OFFSET         one place of a library (perf event), the offset in hexadecimal
     DEVICE:INODE:STAMP/PROGRAM/multi-N        N places of a library in one link (uprobe_multi)
-    DEVICE:INODE:STAMP/PROGRAM/...@PID        for one process
+    DEVICE:INODE:STAMP/PROGRAM/...@PID.START  for the process that began then
 
 STAMP is what the file was when it was read, so that a new loader sees that it was rewritten meanwhile.
 
@@ -16,6 +16,7 @@ what it has not been told yet, `adopt` the reverse.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import os
 import resource
@@ -26,6 +27,7 @@ from dataclasses import dataclass
 
 from collector import control
 from collector.loader import kernel
+from collector.loader.mapped import Process
 from collector.loader.probes.probe import Probe, RawTracepoint, Tracepoint, Uprobe
 
 KERNEL = "kernel"
@@ -58,6 +60,21 @@ class Target:
         """Its part of a name."""
         return f"{self.file}:{self.stamp}" if self.stamp else self.file
 
+    @property
+    def filesystem(self) -> str:
+        """The part of the stamp that tells where the file is."""
+        return self.stamp.partition(".")[0]
+
+    @classmethod
+    def of_key(cls, key: str) -> Target:
+        """The reverse of ``key``."""
+        device, minor, inode, *stamp = key.split(":")
+        return cls(f"{device}:{minor}", int(inode), "", stamp="".join(stamp))
+
+    def at(self, path: str) -> Target:
+        """The same by another path."""
+        return dataclasses.replace(self, path=path)
+
 
 class Attachments:
     """``programs``: descriptors by name; ``multi``: uprobes go into links of many (the programs were loaded for it)."""
@@ -81,15 +98,21 @@ class Attachments:
         return {name.partition("/")[0] for name in self._held} - {KERNEL}
 
     def attach(
-        self, probe: Probe, target: Target | None = None, offsets: Sequence[int] = (), *, cookie: int = 0, pid: int = 0
+        self,
+        probe: Probe,
+        target: Target | None = None,
+        offsets: Sequence[int] = (),
+        *,
+        cookie: int = 0,
+        process: Process | None = None,
     ) -> None:
-        """Attach what is not attached yet: a tracepoint, or the ``offsets`` of a file, for all processes or for ``pid``;
+        """Attach what is not attached yet: a tracepoint, or the ``offsets`` of a file, for all processes or for one;
         ``cookie`` is a number for the program. Raises OSError; what was attached before that stays.
         """
         if isinstance(probe.at, Uprobe):
             if target is None:
                 raise ValueError(f"{probe.program}: a uprobe needs a file")
-            self._attach_offsets(probe, probe.at, target, offsets, cookie, pid)
+            self._attach_offsets(probe, probe.at, target, offsets, cookie, process)
             return
         name = f"{KERNEL}/{probe.program}/{probe.at}"
         if name not in self._held:
@@ -101,9 +124,10 @@ class Attachments:
         return kernel.attach_tracepoint(self._programs[program], at.category, at.name, self._tracefs)
 
     def _attach_offsets(
-        self, probe: Probe, at: Uprobe, target: Target, offsets: Sequence[int], cookie: int, pid: int
+        self, probe: Probe, at: Uprobe, target: Target, offsets: Sequence[int], cookie: int, process: Process | None
     ) -> None:
-        program, path, whose = self._programs[probe.program], target.path, f"@{pid}" if pid else ""
+        program, path = self._programs[probe.program], target.path
+        whose, pid = (f"@{process}", process.pid) if process is not None else ("", 0)
         if self.multi:
             name = f"{target.key}/{probe.program}/multi-{len(offsets)}{whose}"
             if offsets and name not in self._held:
@@ -141,13 +165,13 @@ class Attachments:
             CLOSE_SOON_SECONDS if soon else CLOSE_AFTER_SECONDS,
         )
 
-    def processes(self) -> set[int]:
+    def processes(self) -> set[Process]:
         """Those for which alone something is attached."""
-        return {int(name.rpartition("@")[2]) for name in self._held if "@" in name}
+        return {Process.read(name.rpartition("@")[2]) for name in self._held if "@" in name}
 
-    def release_process(self, pid: int) -> None:
+    def release_process(self, process: Process) -> None:
         """Detach what is attached for this process alone."""
-        self._let_go([name for name in self._held if name.endswith(f"@{pid}")])
+        self._let_go([name for name in self._held if name.endswith(f"@{process}")])
 
     def _let_go(self, names: Sequence[str], seconds: float = CLOSE_AFTER_SECONDS) -> None:
         fds = []

@@ -21,24 +21,24 @@ def table() -> Iterator[int]:
 
 def test_a_number_belongs_to_a_file_until_it_is_released(table: int) -> None:
     catalogue = Catalogue(table)
-    assert catalogue.add("fe:01:7:1", Found((), "openssl-3.0.22", (1, 2**64 - 1))) == 1
-    assert catalogue.add("fe:01:8:1", Found((), "go-1.26")) == 2
-    assert catalogue.add("fe:01:7:1", Found((), "openssl-3.0.23")) == 1
+    assert catalogue.add("fe:01:7:1", "openssl", Found((), "openssl-3.0.22", (1, 2**64 - 1))) == 1
+    assert catalogue.add("fe:01:8:1", "go", Found((), "go-1.26")) == 2
+    assert catalogue.add("fe:01:7:1", "openssl", Found((), "openssl-3.0.23")) == 1
     assert dict(catalogue.names()) == {1: "openssl-3.0.23", 2: "go-1.26"} and catalogue.names()[0] == ""
     catalogue.remove("fe:01:7:1")
     catalogue.remove("no such file")
-    assert catalogue.add("fe:01:9:1", Found((), "x")) == 3, "a number is given again as late as can be"
+    assert catalogue.add("fe:01:9:1", "x", Found((), "x")) == 3, "a number is given again as late as can be"
 
 
 def test_a_new_loader_goes_on_with_the_numbers(table: int) -> None:
-    Catalogue(table).add("fe:01:7:1", Found((), "openssl-3.0.22"))
+    Catalogue(table).add("fe:01:7:1", "openssl", Found((), "openssl-3.0.22"))
     later = Catalogue(table)
     assert dict(later.names()) == {1: "openssl-3.0.22"}
-    assert later.add("fe:01:7:1", Found((), "openssl-3.0.22")) == 1
+    assert later.add("fe:01:7:1", "openssl", Found((), "openssl-3.0.22")) == 1
 
 
 def test_without_a_number_left_a_library_has_no_name(table: int) -> None:
     catalogue = Catalogue(table)
-    assert [catalogue.add(f"fe:01:{i}:1", Found((), "x")) for i in range(NUMBERS)] == [*range(1, NUMBERS), 0]
+    assert [catalogue.add(f"fe:01:{i}:1", "x", Found((), "x")) for i in range(NUMBERS)] == [*range(1, NUMBERS), 0]
     catalogue.remove("fe:01:5:1")
-    assert catalogue.add("fe:01:5000:1", Found((), "x")) == 6
+    assert catalogue.add("fe:01:5000:1", "x", Found((), "x")) == 6
