@@ -31,7 +31,8 @@ static __always_inline u64 next_object_id(void)
 static __always_inline void want(u32 tgid)
 {
     u32 wanted = WANTED;
-    wanting.insert(&tgid, &wanted); /* not when it is there already */
+    if (!wanting.lookup(&tgid))
+        wanting.insert(&tgid, &wanted);
 }
 
 /* The object goes; what the shard knows of it is closed. Its socket may carry another one. */

@@ -94,9 +94,12 @@ def rounds(probes: Probes, uprobes: Uprobes, pid: int, port: int, modes: Sequenc
             found = re.search(r"(\d+) requests in", text)
             assert found and int(found[1]) > 100, text
             series[mode].append((cpu(pid) - before) / int(found[1]) / 1000)
+    uprobes.set(uprobes.ours)
+    programs = run_times(probes, port)
     uprobes.set([])
     probes.set("off")
     return {
+        "programs": programs,
         **{f"{mode}_us": interval(series[mode]) for mode in modes},
         **{
             f"{mode}_added_us": interval([round(b - a, 3) for a, b in zip(series["off"], series[mode], strict=True)])
@@ -106,6 +109,33 @@ def rounds(probes: Probes, uprobes: Uprobes, pid: int, port: int, modes: Sequenc
             f"{mode}_over_calls_us": interval([round(b - a, 3) for a, b in zip(series["calls"], series[mode], strict=True)])
             for mode in modes[2:]
         },
+    }
+
+
+def run_times(probes: Probes, port: int) -> dict[str, object]:
+    """Runs per request and mean ns of a run, by program, as the kernel counts them (which adds to each)."""
+    switch = Path("/proc/sys/kernel/bpf_stats_enabled")
+    switch.write_text("1")
+    try:
+        before = probes.run_times()
+        with subprocess.Popen(
+            ["taskset", "-c", "1", "wrk", "-t1", f"-c{CONNECTIONS}", "-d2s", f"https://127.0.0.1:{port}/x"],
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as wrk:
+            probes.ignore(wrk.pid, True)
+            text = wrk.communicate()[0]
+            probes.ignore(wrk.pid, False)
+        found = re.search(r"(\d+) requests in", text)
+        assert found, text
+        counted = {name: (ns - before[name][0], runs - before[name][1]) for name, (ns, runs) in probes.run_times().items()}
+    finally:
+        switch.write_text("0")
+    requests = int(found[1])
+    return {
+        name: {"runs": round(runs / requests, 2), "ns": round(ns / runs)}
+        for name, (ns, runs) in counted.items()
+        if runs > requests / 10
     }
 
 

@@ -21,8 +21,10 @@ from collector.loader import elf as elf_files
 from collector.loader.elf import Function
 from collector.loader.probes.probe import Build, Found, Probe, Program, ProgramType, Site, Source, Unsupported, Uprobe
 
-_LIBRARY = re.compile(r"/lib(ssl(?!3\.so$)|crypto)[^/]*\.so[^/]*$")  # libssl3.so is that of NSS
+# libssl3.so is that of NSS; Java's libraries with BoringSSL inside are unpacked into files that are deleted at once
+_LIBRARY = re.compile(r"/lib(ssl(?!3\.so$)|crypto|netty_tcnative|conscrypt)[^/]*\.so[^/]*$")
 _VERSION = re.compile(rb"OpenSSL ([0-9]+\.[0-9]+\.[0-9]+[a-z]*)( \(compatible; BoringSSL\))?")
+_BORING = re.compile(rb"[Bb]oringSSL|boringssl")
 _VERSION_BYTES = 64
 _EXACT = ("SSL_read", "SSL_read_ex", "SSL_write", "SSL_write_ex", "SSL_write_ex2", "SSL_sendfile")
 _NAMES = frozenset(
@@ -143,6 +145,8 @@ def _library(elf: ELFFile) -> str:
     version = elf_files.search(elf, _VERSION, _VERSION_BYTES)
     if version:
         return "boringssl" if version[2] else "openssl-" + version[1].decode()
+    if elf_files.search(elf, _BORING, _VERSION_BYTES):
+        return "boringssl"
     names = [name for name in _needed_versions(elf) if name.startswith("OPENSSL_")]
     newest = max((tuple(int(n) for n in re.findall(r"\d+", name)) for name in names), default=())
     return "openssl-" + ".".join(map(str, newest[:2])) if newest else "openssl"

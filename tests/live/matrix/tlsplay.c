@@ -1,6 +1,6 @@
 /*
- * The ways in which programs use OpenSSL, one scenario each: a client and a server in two threads of one process, over a
- * TCP connection of their own, HTTP/1.1 with Content-Length inside.
+ * The ways in which programs use OpenSSL, one scenario each: a client and a server in two threads of one process, over
+ * a TCP connection of their own, HTTP/1.1 with Content-Length inside.
  *
  *     tlsplay CERTIFICATE KEY SCENARIO
  *
@@ -23,13 +23,13 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define CHECK(what)                                                              \
-    do {                                                                         \
-        if (!(what)) {                                                           \
+#define CHECK(what)                                                                      \
+    do {                                                                                 \
+        if (!(what)) {                                                                   \
             fprintf(stderr, "%s:%d: %s (errno %d)\n", __FILE__, __LINE__, #what, errno); \
-            ERR_print_errors_fp(stderr);                                         \
-            _exit(1);                                                            \
-        }                                                                        \
+            ERR_print_errors_fp(stderr);                                                 \
+            _exit(1);                                                                    \
+        }                                                                                \
     } while (0)
 
 static const char *scenario, *certificate, *key;
@@ -170,8 +170,8 @@ static int port_of(SSL *ssl)
 static void ask(SSL *ssl, int number, int port)
 {
     char request[256];
-    int n = snprintf(request, sizeof(request), "POST /%s/%d HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\nbody", scenario,
-                     number);
+    int n = snprintf(request, sizeof(request), "POST /%s/%d HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\nbody",
+                     scenario, number);
     write_all(ssl, request, n);
     int got = read_message(ssl, NULL, NULL);
     CHECK(got == answer_bytes(number));
@@ -312,7 +312,8 @@ static void *serve(void *nothing)
             char early[4096];
             size_t n = 0, all = 0;
             int ret;
-            while ((ret = SSL_read_early_data(ssl, early + all, sizeof(early) - 1 - all, &n)) != SSL_READ_EARLY_DATA_FINISH) {
+            while ((ret = SSL_read_early_data(ssl, early + all, sizeof(early) - 1 - all, &n)) !=
+                   SSL_READ_EARLY_DATA_FINISH) {
                 CHECK(ret != SSL_READ_EARLY_DATA_ERROR);
                 all += n;
             }
@@ -417,7 +418,8 @@ static void play(void)
         memory_shake(ssl, fd);
         for (int i = 0; i < 5; i++) {
             char text[4096];
-            int n = snprintf(text, sizeof(text), "POST /memory/%d HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\nbody", i);
+            int n =
+                snprintf(text, sizeof(text), "POST /memory/%d HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\nbody", i);
             memory_send(ssl, fd, text, n);
             memory_receive(ssl, fd, text, sizeof(text) - 1);
             printf("/memory/%d %d %d\n", i, 20 + i, ntohs(a.sin_port));
