@@ -273,10 +273,10 @@ static __always_inline struct object *object_called(u64 id, const struct frame *
     if (!o)
         return 0;
     bind_object(o, id, f->fd);
-    if (!o->socket)
-        want(id >> 32);
     const struct call k = {.id = id, .fd = (u32)o->c.fd, .dir = f->dir, .call = CALL_NONE};
     object_bytes(o, &k, f->base || f->source != SOURCE_GNUTLS ? f->base : o->again, n);
+    if (!o->socket && o->c.state == CONN_HTTP)
+        want(id >> 32);
     return o;
 }
 
