@@ -53,7 +53,8 @@ static __always_inline bool leads_to_tls(u32 first4)
 static __always_inline bool decide(struct conn *c, struct sniff *s, u64 m, u64 n, u32 dir)
 {
     u8 *b = s->bytes;
-    u32 first = c->role == ROLE_CLIENT ? DIR_OUT : DIR_IN;
+    /* of a library's object without a socket nobody knows the role: whoever begins */
+    u32 first = c->role == ROLE_CLIENT ? DIR_OUT : c->role == ROLE_UNKNOWN && c->source ? dir : DIR_IN;
     if (!m) {
         count(STAT_FAULTS, 1); /* a hole that the shard sees at the next event */
         return false;

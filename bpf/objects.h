@@ -176,9 +176,11 @@ static __always_inline void bind_object(struct object *o, u64 id, s32 fd)
 static __always_inline void leave_socket(struct object *o, u64 id, s32 fd)
 {
     u64 name = name_of(id, fd);
-    if (!name || name == o->name)
-        return;
-    struct conn *s = conns.lookup(&name);
+    struct conn *s = name ? conns.lookup(&name) : 0;
+#ifndef IDENTITY_SOCKET
+    if (s)
+        s = resolve(s);
+#endif
     if (!s || s->conn_id == o->socket)
         return;
     if (o->c.opened)
@@ -238,6 +240,12 @@ static __always_inline void object_bytes(struct object *o, const struct call *k,
             return;
         }
         o->c.opened = 1;
+#ifndef IDENTITY_SOCKET
+        if (!o->c.family && o->c.fd >= 0) {
+            struct question q = {.conn_id = o->c.conn_id, .tgid = o->c.tgid, .fd = o->c.fd, .ring = o->c.ring};
+            questions.ringbuf_output(&q, sizeof(q), 1);
+        }
+#endif
     }
     capture_reserved(&o->c, k, at, base, n);
 }

@@ -105,17 +105,22 @@ def test_a_use_of_the_library(collector: Collector, folder: Path, scenario: str)
     player.go()
     made = player.exchanges()
     for record in compare(collector, made, f"/{scenario}/"):
-        assert not record["mark"], record
+        assert not [mark for mark in record["mark"] if not mark.startswith("response_body_cut")], record
 
 
 def test_an_object_that_writes_into_memory_is_found_by_its_records(collector: Collector, folder: Path) -> None:
-    for _ in range(2):
-        player = Player(folder, "memory")
-        player.go()
-        made = player.exchanges()
-        records = collector.wait_records("/memory/", 2 * len(made))
-        collector.output.write_bytes(b"")
-    assert {r["ip"].rpartition(":")[2] for r in records} == {str(port) for _size, port in made.values()}
+    before = collector.metric("collector_probes")
+    player = Player(folder, "memory")
+    player.go()
+    wait_for(lambda: collector.metric("collector_probes") > before, 20)  # those on demand, for this process
+    player.go()
+    made = player.exchanges()
+    records = collector.wait_records("/memory/", 2 * len(made))
+    for record in records:
+        size, port = made[record["path"]]
+        assert (record["tls"], record["responseSize"]) == ("true", str(size))
+        if record["path"] != "/memory/0":  # which may have been before the probes
+            assert (record["ip"].rpartition(":")[2], record["mark"]) == (str(port), []), record
 
 
 def test_a_child_goes_on_with_its_parents_connection(collector: Collector, folder: Path) -> None:
@@ -163,7 +168,7 @@ def test_a_connection_that_is_older_is_joined_at_its_next_message(
         made = player.exchanges()
         assert len(made) == 3 and not set(made) & {line.split()[0] for line in lines}
         for record in compare(collector, made, "/joined/"):
-            assert record["mark"] == "joined_mid_stream", record
+            assert "joined_mid_stream" in record["mark"], record
     finally:
         assert collector.stop() == 0, collector.log()
 
@@ -259,7 +264,7 @@ if pid:
     os.waitpid(pid, 0)
 else:
     connection, _peer = server.accept()
-    secure = context.wrap_socket(connection)
+    secure = context.wrap_socket(connection, server_side=True)
     secure.recv(1000)
     secure.sendall(b"HTTP/1.1 200 OK\\r\\nContent-Length: 3\\r\\n\\r\\none")
     os.set_inheritable(secure.fileno(), True)

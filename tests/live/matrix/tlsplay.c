@@ -4,7 +4,7 @@
  *
  *     tlsplay CERTIFICATE KEY SCENARIO
  *
- * Waits for a line on standard input before it begins (and, in `joined`, for another after the first exchange). Prints
+ * Waits for a line on standard input before it begins (and, in `memory` and `joined`, for another later). Prints
  * one line an exchange: path, bytes of the answer, port of the client.
  */
 #include <arpa/inet.h>
@@ -423,6 +423,8 @@ static void play(void)
             memory_send(ssl, fd, text, n);
             memory_receive(ssl, fd, text, sizeof(text) - 1);
             printf("/memory/%d %d %d\n", i, 20 + i, ntohs(a.sin_port));
+            if (i == 0)
+                getchar();
         }
         SSL_free(ssl);
         close(fd);
