@@ -15,12 +15,12 @@ from libc.string cimport memcpy, memset
 
 from collector.abi cimport *
 from collector.shards.connections.table cimport *
-from collector.shards.http.clients cimport cidr_of, cidr_t, kind_of_header
 from collector.shards.layers.stack cimport *
 from collector.shards.marks cimport MARK_END_UNSEEN, MARK_EVICTED
 from collector.shards.memory cimport buf_free
 from collector.shards.names cimport told_process
 from collector.shards.packing cimport Packer
+from collector.shards.settings cimport use_settings
 from collector.shards.state cimport *
 from collector.shards.unwanted cimport publish, withdraw, UNWANTED_LEAST
 
@@ -72,19 +72,13 @@ cdef class Pipeline:
     cdef uint64_t[::1] shared
     cdef uint64_t[16] suspects
     cdef uint32_t suspect_count
-    cdef uint8_t[65536] port_rule      # 1: left out; 2: chosen
-    cdef bint any_ignored
-    cdef bint any_chosen
     cdef object unwanted_memory
 
     def __cinit__(self, settings, filters, content, uint64_t[::1] counters not None):
-        cdef bytes text
         cdef int i
-        cdef rule_t* rule
         if counters.shape[0] < COUNTERS:
             raise ValueError("counters: too small")
         memset(&self.ctx, 0, sizeof(ctx_t))
-        memset(self.port_rule, 0, 65536)
         self.packer = Packer(4 << 20)
         self.ctx.batch = &self.packer.batch
         self.shared = counters
@@ -95,60 +89,7 @@ cdef class Pipeline:
         self.content = content
         self.ctx.filters = <void*>filters
         self.ctx.content = <void*>content
-        self.ctx.header_bytes = settings.header_bytes
-        self.ctx.body_bytes = settings.body_bytes
-        self.ctx.record_bytes = settings.record_bytes
-        self.ctx.inactive_ns = <uint64_t>(settings.inactive_seconds * 1e9)
-        self.ctx.unanswered_ns = <uint64_t>(settings.unanswered_seconds * 1e9)
-        self.ctx.conn_bytes = settings.connection_bytes
-        self.ctx.input_limit = settings.input_bytes_per_minute
-        self.ctx.output_limit = settings.output_bytes_per_minute
-        self.ctx.response_bodies = settings.response_bodies
-        self.ctx.disable_egress = settings.disable_egress
-        self.ctx.ignore_ip_hosts = settings.ignore_ip_hosts
-        self.ctx.ignore_metadata = settings.ignore_metadata
-        self.ctx.want_details = settings.want_details
-        for port in settings.ignore_ports:
-            self.port_rule[port] |= 1
-            self.any_ignored = True
-        for port in settings.only_ports:
-            self.port_rule[port] |= 2
-            self.any_chosen = True
-        text = settings.record_prefix.encode("ascii")
-        if len(text) > 500:
-            raise ValueError("record_prefix: too long")
-        memcpy(self.ctx.prefix, <const char*>text, len(text))
-        self.ctx.prefix_len = <uint32_t>len(text)
-        text = settings.daemonset_id.encode("ascii")
-        if len(text) > 63:
-            raise ValueError("daemonset_id: too long")
-        memcpy(self.ctx.daemonset, <const char*>text, len(text))
-        self.ctx.daemonset_len = <uint32_t>len(text)
-        if len(filters.rules) > 32:
-            raise ValueError("AKTO_MODULE_DISCOVERY_CONFIG: at most 32 entries")
-        for i, entry in enumerate(filters.rules):
-            text = entry.header.lower().encode("latin-1")
-            if len(text) > 63:
-                raise ValueError("AKTO_MODULE_DISCOVERY_CONFIG: a header name is longer than 63 bytes")
-            rule = &self.ctx.rules[i]
-            memcpy(rule.name, <const char*>text, len(text))
-            rule.name_len = <uint32_t>len(text)
-            rule.reject_absent = entry.reject_absent
-        self.ctx.rule_count = <uint32_t>len(filters.rules)
-        text = settings.real_ip_header.lower().encode("ascii")
-        if len(text) > 63:
-            raise ValueError("COLLECTOR_REAL_IP_HEADER: longer than 63 bytes")
-        memcpy(self.ctx.real_ip_name, <const char*>text, len(text))
-        self.ctx.real_ip_len = <uint32_t>len(text)
-        self.ctx.real_ip_kind = kind_of_header(<const uint8_t*>self.ctx.real_ip_name, self.ctx.real_ip_len)
-        networks = [network for network in settings.trusted_networks.split(",") if network] if text else []
-        if networks:
-            self.ctx.trusted = <cidr_t*>calloc(len(networks), sizeof(cidr_t))
-            if self.ctx.trusted == NULL:
-                raise MemoryError
-            for i, network in enumerate(networks):
-                self.ctx.trusted[i] = cidr_of(network)
-            self.ctx.trusted_count = <uint32_t>len(networks)
+        use_settings(&self.ctx, settings, filters)
         self.ctx.names = <name_t*>calloc(NAMES, sizeof(name_t))         # pages that are not used are not there
         self.ctx.ghosts = <ghost_t*>calloc(GHOSTS, sizeof(ghost_t))
         if (self.ctx.names == NULL or self.ctx.ghosts == NULL
@@ -527,16 +468,16 @@ cdef class Pipeline:
         cdef uint32_t i
         cdef bint was_ignored = conn.flags & CONN_IGNORED
         # a connection is chosen by either of its ports; one whose ports are not known yet is not
-        if self.any_chosen and not (self.port_rule[conn.local_port] | self.port_rule[conn.remote_port]) & 2:
+        if ctx.any_chosen and not (ctx.port_rule[conn.local_port] | ctx.port_rule[conn.remote_port]) & PORT_CHOSEN:
             self.ignore(conn)
             return
         if ctx.disable_egress and conn.role == ROLE_CLIENT:
             ctx.counters[C_FILTERED_EGRESS] += not was_ignored
             self.ignore(conn)
             return
-        if self.any_ignored:
+        if ctx.any_ignored:
             server_port = conn.remote_port if conn.role == ROLE_CLIENT else conn.local_port
-            if server_port and self.port_rule[server_port] & 1:
+            if server_port and ctx.port_rule[server_port] & PORT_IGNORED:
                 ctx.counters[C_FILTERED_PORT] += not was_ignored
                 self.ignore(conn)
                 return

@@ -267,6 +267,11 @@ cdef struct name_t:               # one process, told by EVENT_PROCESS
     char comm[16]
 
 
+cdef enum:  # port_rule
+    PORT_IGNORED = 1
+    PORT_CHOSEN = 2
+
+
 cdef struct rule_t:               # one entry of AKTO_MODULE_DISCOVERY_CONFIG; the regex lives in `rules`
     char name[64]                 # lower case
     uint32_t name_len
@@ -300,6 +305,8 @@ cdef struct ctx_t:
     uint32_t tgid                 # of the event that is being read
     handoff_t handoff             # from the layer that has just said so
     uint8_t silent                # the end: nothing is recorded any more
+    uint8_t any_ignored           # in port_rule
+    uint8_t any_chosen
     name_t* names                 # NAMES of them, by hash of tgid
     uint32_t names_version        # changes when a known process is told another name
     uint32_t names_told
@@ -322,3 +329,4 @@ cdef struct ctx_t:
     uint32_t prefix_len
     char daemonset[64]
     uint32_t daemonset_len
+    uint8_t port_rule[65536]      # enum port_rule
