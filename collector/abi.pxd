@@ -16,6 +16,8 @@ cdef extern from "event.h" nogil:
         EVENT_BIND
         EVENT_OWNER
         EVENT_AHEAD
+        EVENT_TLS
+        EVENT_LIBRARY
         DIR_IN
         DIR_OUT
         ROLE_UNKNOWN
@@ -30,6 +32,9 @@ cdef extern from "event.h" nogil:
         EVENT_F_FAULT
         SOURCE_SYSCALL
         SOURCE_OPENSSL
+        SOURCE_GNUTLS
+        SOURCE_NSS
+        SOURCE_GO
         CLOSE_NORMAL
         CLOSE_NOT_HTTP
         CLOSE_RESET
@@ -95,6 +100,22 @@ cdef extern from "event.h" nogil:
         uint8_t family
         uint8_t spare3
 
+    struct event_tls:
+        event_header h
+        uint16_t version
+        uint16_t library
+        uint8_t alpn_len
+        uint8_t sni_len
+        uint16_t spare
+        char alpn[16]
+        char sni[64]
+
+    struct event_library:
+        event_header h
+        uint32_t number
+        uint32_t spare
+        char name[48]
+
 # A ring record: the kernel's header (u32 length with two flag bits, u32 page offset), the sample, padding to 8.
 cdef enum:
     RING_HEADER_BYTES = 8
@@ -116,6 +137,10 @@ cdef inline size_t event_bytes(uint8_t type_) noexcept nogil:
         return sizeof(event_process)
     if type_ == EVENT_BIND:
         return sizeof(event_bind)
+    if type_ == EVENT_TLS:
+        return sizeof(event_tls)
+    if type_ == EVENT_LIBRARY:
+        return sizeof(event_library)
     return sizeof(event_header)
 
 

@@ -18,6 +18,8 @@ PROCESS: Final[int]
 BIND: Final[int]
 OWNER: Final[int]
 AHEAD: Final[int]
+TLS: Final[int]
+LIBRARY: Final[int]
 IN: Final[int]
 OUT: Final[int]
 UNKNOWN: Final[int]
@@ -90,5 +92,17 @@ def pack_bind(
     remote: _Address = ("", 0),
     source: int = ...,
 ) -> bytes: ...
+def pack_tls(
+    conn: _Connection,
+    *,
+    ts_ns: int = 0,
+    version: int = 0,
+    library: int = 0,
+    alpn: bytes = b"",
+    sni: bytes = b"",
+    source: int = ...,
+    ring: int = 0,
+) -> bytes: ...
+def pack_library(number: int, name: bytes, *, ts_ns: int = 0, ring: int = 0) -> bytes: ...
 def pack_exit(tgid: int, *, ts_ns: int = 0, ring: int = 0) -> bytes: ...
 def walk(span: ReadableBuffer) -> list[dict[str, Any]]: ...

@@ -20,6 +20,8 @@ PROCESS = EVENT_PROCESS
 BIND = EVENT_BIND
 OWNER = EVENT_OWNER
 AHEAD = EVENT_AHEAD
+TLS = EVENT_TLS
+LIBRARY = EVENT_LIBRARY
 IN = DIR_IN
 OUT = DIR_OUT
 UNKNOWN = ROLE_UNKNOWN
@@ -50,11 +52,15 @@ def layout():
     cdef event_exit e
     cdef event_process p
     cdef event_bind b
+    cdef event_tls t
+    cdef event_library l
     cdef char* hb = <char*>&h
     cdef char* ob = <char*>&o
     cdef char* cb = <char*>&c
     cdef char* pb = <char*>&p
     cdef char* bb = <char*>&b
+    cdef char* tb = <char*>&t
+    cdef char* lb = <char*>&l
     return {
         "event_header": {
             "sizeof": sizeof(event_header),
@@ -81,6 +87,14 @@ def layout():
             "sizeof": sizeof(event_bind), "socket": <char*>&b.socket - bb, "local": <char*>&b.local - bb,
             "remote": <char*>&b.remote - bb, "local_port": <char*>&b.local_port - bb,
             "remote_port": <char*>&b.remote_port - bb, "role": <char*>&b.role - bb, "family": <char*>&b.family - bb,
+        },
+        "event_tls": {
+            "sizeof": sizeof(event_tls), "version": <char*>&t.version - tb, "library": <char*>&t.library - tb,
+            "alpn_len": <char*>&t.alpn_len - tb, "sni_len": <char*>&t.sni_len - tb,
+            "alpn": <char*>&t.alpn - tb, "sni": <char*>&t.sni - tb,
+        },
+        "event_library": {
+            "sizeof": sizeof(event_library), "number": <char*>&l.number - lb, "name": <char*>&l.name - lb,
         },
     }
 
@@ -237,6 +251,36 @@ def pack_bind(conn, uint64_t socket_id, *, uint64_t ts_ns=0, int role=ROLE_UNKNO
     return _ring_record(&b, sizeof(b), NULL, 0)
 
 
+def pack_tls(conn, *, uint64_t ts_ns=0, uint16_t version=0, uint16_t library=0, bytes alpn not None=b"",
+             bytes sni not None=b"", int source=SOURCE_OPENSSL, uint16_t ring=0):
+    """One EVENT_TLS record. ``version`` as in the protocol (0x0304), ``library`` a number of pack_library; 0 and empty: not
+    known. Of ``alpn`` and ``sni`` there is room for 16 and 64 bytes; their lengths (at most 255) are told as they are."""
+    cdef event_tls t
+    memset(&t, 0, sizeof(t))
+    _fill_header(&t.h, conn, EVENT_TLS, ts_ns)
+    t.h.source = <uint8_t>source
+    t.h.ring = ring
+    t.version = version
+    t.library = library
+    t.alpn_len = <uint8_t>min(len(alpn), 255)
+    t.sni_len = <uint8_t>min(len(sni), 255)
+    memcpy(t.alpn, <const char*>alpn, min(<size_t>len(alpn), sizeof(t.alpn)))
+    memcpy(t.sni, <const char*>sni, min(<size_t>len(sni), sizeof(t.sni)))
+    return _ring_record(&t, sizeof(t), NULL, 0)
+
+
+def pack_library(uint32_t number, bytes name not None, *, uint64_t ts_ns=0, uint16_t ring=0):
+    """One EVENT_LIBRARY record: the name of the library with this number (at most 47 bytes of it)."""
+    cdef event_library e
+    memset(&e, 0, sizeof(e))
+    _fill_header(&e.h, (0, 0, -1), EVENT_LIBRARY, ts_ns)
+    e.h.ring = ring
+    e.number = number
+    name = name[:47]
+    memcpy(e.name, <const char*>name, len(name))
+    return _ring_record(&e, sizeof(e), NULL, 0)
+
+
 def pack_exit(uint32_t tgid, *, uint64_t ts_ns=0, uint16_t ring=0):
     """One EVENT_EXIT record, as it stands in ring ``ring``."""
     cdef event_exit e
@@ -255,6 +299,7 @@ def walk(const unsigned char[::1] span not None):
     cdef event_open* o
     cdef event_close* c
     cdef event_bind* b
+    cdef event_tls* t
     out = []
     while off < end:
         if end - off < RING_HEADER_BYTES:
@@ -289,6 +334,13 @@ def walk(const unsigned char[::1] span not None):
                 b = <event_bind*>h
                 event.update(socket=b.socket, role=b.role, family=b.family, local=(bytes(b.local[:16]), b.local_port),
                              remote=(bytes(b.remote[:16]), b.remote_port))
+            elif h.type == EVENT_TLS:
+                t = <event_tls*>h
+                event.update(version=t.version, library=t.library, alpn=bytes(t.alpn[:16])[:t.alpn_len],
+                             sni=bytes(t.sni[:64])[:t.sni_len])
+            elif h.type == EVENT_LIBRARY:
+                event.update(number=(<event_library*>h).number,
+                             name=bytes((<event_library*>h).name[:48]).split(b"\0")[0])
             out.append(event)
         off += ring_advance(length)
     return out

@@ -55,6 +55,7 @@ CORE_NAMES = (
     "evicted_active_connections",
     "refused_bodies",
     "other_source_bytes",
+    "peer_unknown_records",
     "connections",
     "queued_exchanges",
     "buffer_bytes",
@@ -267,6 +268,12 @@ METRICS: tuple[Metric, ...] = (
         "unconfirmed_exchanges",
         "Exchanges left out because their descriptor was gone before anybody could see that it was a socket: mostly "
         "files that hold HTTP text.",
+    ),
+    _core(
+        "collector_peer_unknown_records",
+        "peer_unknown_records",
+        "Records of TLS plaintext without addresses, because nobody could say within a second which socket the library's "
+        "object is. They are marked peer_unknown.",
     ),
     _core("collector_callback_errors", "callback_errors", "Failures inside a filter or decoder. Above zero is a bug."),
     _core("collector_connections", "connections", "Connections being followed.", kind=GAUGE),

@@ -18,26 +18,29 @@ SIZE = _ENTRY.size
 
 
 class Catalogue:
-    """``table``: the descriptor of `libraries`; what an earlier loader wrote there still holds. ``changed`` is set when
-    there are names that nobody was told.
-    """
+    """``table``: the descriptor of `libraries`; what an earlier loader wrote there still holds."""
 
     def __init__(self, table: int) -> None:
         self._table = table
         self._numbers: dict[str, int] = {}
         self._names: dict[int, str] = {}
-        self.changed = False
         for number in range(1, NUMBERS):
             entry = kernel.map_lookup(table, struct.pack("=I", number), SIZE) or bytes(SIZE)
             *_values, name, key = _ENTRY.unpack(entry)
             if key.rstrip(b"\0"):
                 self._numbers[key.rstrip(b"\0").decode()] = number
                 self._names[number] = name.rstrip(b"\0").decode()
+        self._untold = dict(self._names)  # whether that loader came to it is not known
         self._free = collections.deque(number for number in range(1, NUMBERS) if number not in self._names)
 
     def names(self) -> Mapping[int, str]:
         """The name of each number in use; of 0 it is empty."""
         return collections.defaultdict(str, self._names)
+
+    def untold(self) -> Mapping[int, str]:
+        """The names that have come since the last call, by number."""
+        untold, self._untold = self._untold, {}
+        return untold
 
     def add(self, target: str, source: str, found: Found) -> int:
         """The number of what a source has found in a file, by the target's key; 0 when there is none left: then nobody knows
@@ -50,8 +53,9 @@ class Catalogue:
         values = found.values + (0,) * (VALUES - len(found.values))
         entry = _ENTRY.pack(*values, found.library.encode(), key.encode())
         kernel.map_update(self._table, struct.pack("=I", number), entry)
+        if self._names.get(number) != found.library:
+            self._untold[number] = found.library
         self._numbers[key], self._names[number] = number, found.library
-        self.changed = True
         return number
 
     def remove(self, target: str) -> None:

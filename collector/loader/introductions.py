@@ -1,15 +1,23 @@
-"""What a new shard is told of the connections that it joins in the middle: names of processes, roles, ends."""
+"""What a new shard is told: the names of libraries; and of the connections that it joins in the middle the names of their
+processes, roles, ends.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from collector import abi
 from collector.attribution.owners import Provider
 from collector.loader import entries
 from collector.router import partition
 
 EVENTS = 4096  # in one message
 _Portion = tuple[list[bytes], int]
+
+
+def library_names(names: Mapping[int, str], *, now_ns: int) -> bytes:
+    """The events that tell a shard the names of libraries, by number. They belong to no ring: each shard needs them all."""
+    return b"".join(abi.pack_library(number, name.encode(), ts_ns=now_ns) for number, name in names.items())
 
 
 def introductions(

@@ -24,7 +24,7 @@ from collector.attribution import owners
 from collector.clock import SystemClock
 from collector.loader import capturefile, compiler, entries, kernel, preflight
 from collector.loader.catalogue import Catalogue
-from collector.loader.introductions import introductions
+from collector.loader.introductions import introductions, library_names
 from collector.loader.libraries import Libraries
 from collector.loader.probes import sources as probe_sources
 from collector.loader.probes.attachments import Attachments
@@ -95,6 +95,7 @@ class Loader:
         self._loaded = Loaded()
         self._attachments = Attachments({}, "", multi=False)
         self._libraries: Libraries | None = None
+        self._catalogue: Catalogue | None = None
         self._selection: Selection | None = None
         self._statistics = Statistics(self._loaded, self._counters)
         self._questions: Questions | None = None
@@ -125,6 +126,9 @@ class Loader:
         if not self._loaded.maps or not (again or self._start.adopt):
             return
         self._forget_names(shard)
+        if self._catalogue is not None and (names := self._catalogue.names()):
+            libraries = library_names(names, now_ns=self._clock.monotonic_ns())
+            self._senders[shard].introduce((libraries,), wall_offset_ns=self._wall)
         told = 0
         for events, count in introductions(
             self._loaded.maps,
@@ -307,12 +311,13 @@ class Loader:
         self._attachments = Attachments(loaded.programs, tracefs, multi=loaded.uprobes == MULTI)
         self._attachments.adopt(probes or {})
         if "libraries" in loaded.maps:
+            self._catalogue = Catalogue(loaded.maps["libraries"])
             self._libraries = Libraries(
                 self._sources,
                 settings.sources,
                 loaded.build,
                 self._attachments,
-                Catalogue(loaded.maps["libraries"]),
+                self._catalogue,
                 self._start.reader_uid,
                 wanting=loaded.maps["wanting"] if self._nested is None else None,
             )
@@ -339,6 +344,7 @@ class Loader:
         if self._questions is not None:
             for number, event in self._questions.answers(self._clock.monotonic_ns()):
                 self._injected.append((number, self._rings[number].produced(), event))
+        self._tell_libraries()
         for number, ring in enumerate(self._rings):
             shard = partition.shard_of_ring(number, len(self._senders))
             sender = self._senders[shard]
@@ -373,6 +379,21 @@ class Loader:
             self._tell_attached()
         self._child.beat()
         return moved
+
+    def _tell_libraries(self) -> None:
+        """Tell every shard the names of libraries that were found in the last turn. It drained the rings before their probes
+        were attached, so no span that a shard was told of has their events yet. A recording has the names for every ring, as
+        another number of shards may replay it.
+        """
+        names = self._catalogue.untold() if self._catalogue is not None else None
+        if not names:
+            return
+        events = library_names(names, now_ns=self._clock.monotonic_ns())
+        for sender in self._senders:
+            sender.send((events,), wall_offset_ns=self._wall)
+        if self._writer is not None:
+            for ring in range(len(self._rings)):
+                self._record(ring, events, self._wall)
 
     def _record(self, number: int, span: bytes, wall: int) -> None:
         assert self._writer is not None

@@ -1,7 +1,7 @@
 """Bytes that connections hold: buffers that grow, and the pool that counts them."""
 
 from libc.stdint cimport uint32_t
-from libc.stdlib cimport free, realloc
+from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy
 
 
@@ -46,6 +46,18 @@ cdef inline int buf_append(pool_t* pool, buf_t* b, const void* p, size_t n) noex
         return -1
     memcpy(b.data + b.len, p, n)
     b.len += <uint32_t>n
+    return 0
+
+
+cdef inline int buf_copy(pool_t* pool, buf_t* b, const void* p, size_t n) noexcept nogil:
+    """Fill an empty buffer that will not grow: `n` bytes, and room for no more. 0, or -1 when memory is out."""
+    b.data = <char*>malloc(n)
+    if b.data == NULL:
+        return -1
+    memcpy(b.data, p, n)
+    b.len = <uint32_t>n
+    b.cap = <uint32_t>n
+    pool.bytes += n
     return 0
 
 

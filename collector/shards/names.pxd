@@ -1,9 +1,20 @@
-"""The names of processes; see names.pyx."""
+"""The names of processes and libraries; see names.pyx."""
 
-from libc.stdint cimport uint32_t
+from libc.stdint cimport uint8_t, uint32_t
 
-from collector.abi cimport event_process
+from collector.abi cimport event_library, event_process
 from collector.shards.state cimport ctx_t
 
 cdef void told_process(ctx_t* ctx, event_process* p) noexcept nogil
 cdef const char* process_name(ctx_t* ctx, uint32_t tgid) noexcept nogil
+cdef void told_library(ctx_t* ctx, event_library* e) noexcept nogil
+cdef const char* library_name(ctx_t* ctx, uint32_t number) noexcept nogil
+
+
+cdef inline bint printable(const char* text, size_t n) noexcept nogil:
+    """Is all of it printable ASCII?"""
+    cdef size_t i
+    for i in range(n):
+        if <uint8_t>text[i] < 32 or <uint8_t>text[i] > 126:
+            return False
+    return True

@@ -1,12 +1,15 @@
 """The names of processes, as EVENT_PROCESS tells them: a table of fixed size, in which the one told or asked for longest ago
-gives way.
+gives way. And those of libraries, as EVENT_LIBRARY tells them: a table by their numbers.
 """
 
 from libc.stdint cimport uint32_t
 from libc.string cimport memcmp, memcpy
 
-from collector.abi cimport event_process
-from collector.shards.state cimport ctx_t, name_t, NAMES, NAME_PROBES
+from collector.abi cimport event_library, event_process
+from collector.shards.state cimport ctx_t, library_t, name_t, LIBRARIES, NAMES, NAME_PROBES
+
+cdef extern from "string.h" nogil:
+    size_t strnlen(const char* s, size_t most)
 
 
 cdef void told_process(ctx_t* ctx, event_process* p) noexcept nogil:
@@ -42,3 +45,19 @@ cdef const char* process_name(ctx_t* ctx, uint32_t tgid) noexcept nogil:
             entry.used = ctx.names_told
             return entry.comm
     return b"\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"
+
+
+cdef void told_library(ctx_t* ctx, event_library* e) noexcept nogil:
+    """Keep the name of a library. A number that is used again has the new name, and a number beyond the table none."""
+    cdef library_t* entry
+    if e.number == 0 or e.number >= LIBRARIES or not printable(e.name, strnlen(e.name, 47)):
+        return
+    entry = &ctx.libraries[e.number]
+    if memcmp(entry.name, e.name, 47) != 0:
+        memcpy(entry.name, e.name, 47)      # the last byte stays 0
+        ctx.names_version += 1
+
+
+cdef const char* library_name(ctx_t* ctx, uint32_t number) noexcept nogil:
+    """Empty when the library was never told."""
+    return ctx.libraries[number if number < LIBRARIES else 0].name

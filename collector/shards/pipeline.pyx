@@ -15,13 +15,14 @@ from libc.string cimport memcpy, memset
 
 from collector.abi cimport *
 from collector.shards.connections.table cimport *
-from collector.shards.http.clients cimport cidr_of, cidr_t, kind_of_header
 from collector.shards.layers.stack cimport *
 from collector.shards.marks cimport MARK_END_UNSEEN, MARK_EVICTED
 from collector.shards.memory cimport buf_free
-from collector.shards.names cimport told_process
+from collector.shards.names cimport told_library, told_process
 from collector.shards.packing cimport Packer
+from collector.shards.settings cimport use_settings
 from collector.shards.state cimport *
+from collector.shards.tls cimport told_tls
 from collector.shards.unwanted cimport publish, withdraw, UNWANTED_LEAST
 
 cdef enum:
@@ -41,17 +42,13 @@ _NAMES = {
     C_CALLBACK_ERRORS: "callback_errors", C_UNCONFIRMED: "unconfirmed_exchanges",
     C_EVICTED_HELD: "evicted_connection_bytes", C_SAMPLED_OUT: "sampled_out_exchanges",
     C_BANDWIDTH: "records_dropped_bandwidth", C_EVICTED_ACTIVE: "evicted_active_connections",
-    C_REFUSED_BODIES: "refused_bodies", C_OTHER_SOURCE_BYTES: "other_source_bytes", G_CONNECTIONS: "connections",
+    C_REFUSED_BODIES: "refused_bodies", C_OTHER_SOURCE_BYTES: "other_source_bytes", C_PEER_UNKNOWN: "peer_unknown_records",
+    G_CONNECTIONS: "connections",
     G_QUEUED: "queued_exchanges", G_BUFFER_BYTES: "buffer_bytes", G_CURRENT_CONN: "current_connection",
     G_INPUT_BYTES: "input_bytes", G_BUFFER_PEAK: "buffer_peak_bytes",
 }
 assert sorted(_NAMES) == list(range(COUNTERS))
 COUNTER_NAMES = tuple(_NAMES[i] for i in range(COUNTERS))     # collector/metrics.py CORE_NAMES, which a test compares
-
-
-cdef inline bint socket_known(conn_t* conn) noexcept nogil:
-    """Are its ends known?"""
-    return conn.local_port != 0 or conn.remote_port != 0
 
 
 @cython.final
@@ -72,19 +69,13 @@ cdef class Pipeline:
     cdef uint64_t[::1] shared
     cdef uint64_t[16] suspects
     cdef uint32_t suspect_count
-    cdef uint8_t[65536] port_rule      # 1: left out; 2: chosen
-    cdef bint any_ignored
-    cdef bint any_chosen
     cdef object unwanted_memory
 
     def __cinit__(self, settings, filters, content, uint64_t[::1] counters not None):
-        cdef bytes text
         cdef int i
-        cdef rule_t* rule
         if counters.shape[0] < COUNTERS:
             raise ValueError("counters: too small")
         memset(&self.ctx, 0, sizeof(ctx_t))
-        memset(self.port_rule, 0, 65536)
         self.packer = Packer(4 << 20)
         self.ctx.batch = &self.packer.batch
         self.shared = counters
@@ -95,63 +86,11 @@ cdef class Pipeline:
         self.content = content
         self.ctx.filters = <void*>filters
         self.ctx.content = <void*>content
-        self.ctx.header_bytes = settings.header_bytes
-        self.ctx.body_bytes = settings.body_bytes
-        self.ctx.record_bytes = settings.record_bytes
-        self.ctx.inactive_ns = <uint64_t>(settings.inactive_seconds * 1e9)
-        self.ctx.unanswered_ns = <uint64_t>(settings.unanswered_seconds * 1e9)
-        self.ctx.conn_bytes = settings.connection_bytes
-        self.ctx.input_limit = settings.input_bytes_per_minute
-        self.ctx.output_limit = settings.output_bytes_per_minute
-        self.ctx.response_bodies = settings.response_bodies
-        self.ctx.disable_egress = settings.disable_egress
-        self.ctx.ignore_ip_hosts = settings.ignore_ip_hosts
-        self.ctx.ignore_metadata = settings.ignore_metadata
-        self.ctx.want_details = settings.want_details
-        for port in settings.ignore_ports:
-            self.port_rule[port] |= 1
-            self.any_ignored = True
-        for port in settings.only_ports:
-            self.port_rule[port] |= 2
-            self.any_chosen = True
-        text = settings.record_prefix.encode("ascii")
-        if len(text) > 500:
-            raise ValueError("record_prefix: too long")
-        memcpy(self.ctx.prefix, <const char*>text, len(text))
-        self.ctx.prefix_len = <uint32_t>len(text)
-        text = settings.daemonset_id.encode("ascii")
-        if len(text) > 63:
-            raise ValueError("daemonset_id: too long")
-        memcpy(self.ctx.daemonset, <const char*>text, len(text))
-        self.ctx.daemonset_len = <uint32_t>len(text)
-        if len(filters.rules) > 32:
-            raise ValueError("AKTO_MODULE_DISCOVERY_CONFIG: at most 32 entries")
-        for i, entry in enumerate(filters.rules):
-            text = entry.header.lower().encode("latin-1")
-            if len(text) > 63:
-                raise ValueError("AKTO_MODULE_DISCOVERY_CONFIG: a header name is longer than 63 bytes")
-            rule = &self.ctx.rules[i]
-            memcpy(rule.name, <const char*>text, len(text))
-            rule.name_len = <uint32_t>len(text)
-            rule.reject_absent = entry.reject_absent
-        self.ctx.rule_count = <uint32_t>len(filters.rules)
-        text = settings.real_ip_header.lower().encode("ascii")
-        if len(text) > 63:
-            raise ValueError("COLLECTOR_REAL_IP_HEADER: longer than 63 bytes")
-        memcpy(self.ctx.real_ip_name, <const char*>text, len(text))
-        self.ctx.real_ip_len = <uint32_t>len(text)
-        self.ctx.real_ip_kind = kind_of_header(<const uint8_t*>self.ctx.real_ip_name, self.ctx.real_ip_len)
-        networks = [network for network in settings.trusted_networks.split(",") if network] if text else []
-        if networks:
-            self.ctx.trusted = <cidr_t*>calloc(len(networks), sizeof(cidr_t))
-            if self.ctx.trusted == NULL:
-                raise MemoryError
-            for i, network in enumerate(networks):
-                self.ctx.trusted[i] = cidr_of(network)
-            self.ctx.trusted_count = <uint32_t>len(networks)
+        use_settings(&self.ctx, settings, filters)
         self.ctx.names = <name_t*>calloc(NAMES, sizeof(name_t))         # pages that are not used are not there
+        self.ctx.libraries = <library_t*>calloc(LIBRARIES, sizeof(library_t))
         self.ctx.ghosts = <ghost_t*>calloc(GHOSTS, sizeof(ghost_t))
-        if (self.ctx.names == NULL or self.ctx.ghosts == NULL
+        if (self.ctx.names == NULL or self.ctx.libraries == NULL or self.ctx.ghosts == NULL
                 or table_init(&self.table, settings.max_connections, settings.buffer_bytes) < 0):
             raise MemoryError
 
@@ -166,7 +105,8 @@ cdef class Pipeline:
         buf_free(&self.ctx.batch.pool, &self.ctx.scratch)
         free(self.ctx.trusted)
         free(self.ctx.names)
-        free(self.ctx.ghosts)
+        free(self.ctx.libraries)
+        table_forget_ghosts(&self.ctx)
 
     def skip(self, connections):
         """Ignore these connections (their conn_id), at most 16: each killed a shard twice."""
@@ -247,6 +187,9 @@ cdef class Pipeline:
         if h.type == EVENT_PROCESS:
             told_process(ctx, <event_process*>h)
             return
+        if h.type == EVENT_LIBRARY:
+            told_library(ctx, <event_library*>h)
+            return
         if h.type == EVENT_EXIT:
             table_exit(ctx, &self.table, h.tgid, h.ring)
             return
@@ -267,6 +210,8 @@ cdef class Pipeline:
         elif h.conn_id != conn.id and (h.ring != conn.ring or h.reason == CLOSE_NOT_HTTP):
             return      # of the socket, from before it was bound and its events came to this ring: old, or not about this
         before = ctx.pool.bytes - ctx.free_bytes
+        if conn.peer_due_ns and h.ts_ns >= conn.peer_due_ns:
+            table_wait_no_more(ctx, conn)       # whenever the timers are looked at
         if h.type == EVENT_DATA:
             if conn.flags & CONN_IGNORED:
                 self.pass_over(conn, h)
@@ -282,6 +227,8 @@ cdef class Pipeline:
                 flow_end(ctx, &conn.flow, h.dir)
         elif h.type == EVENT_BIND:
             self.bound(conn, <event_bind*>h)
+        elif h.type == EVENT_TLS:
+            told_tls(ctx, conn, <event_tls*>h)
         elif h.type == EVENT_AHEAD:
             flow_told(ctx, &conn.flow, FACT_AHEAD)
         elif h.type == EVENT_CLOSE:
@@ -307,13 +254,15 @@ cdef class Pipeline:
         conn.source = h.source
         if h.source != SOURCE_SYSCALL:
             conn.flags |= CONN_TLS
+            if h.fd < 0:
+                conn.holds = HOLD_PEER
         conn.seen_ns = h.ts_ns
         if self.table.count > self.table.max_connections:
             table_limit(ctx, &self.table)       # never the newest one
         before = ctx.pool.bytes - ctx.free_bytes
-        if h.type == EVENT_DATA or (h.type == EVENT_OPEN and (<event_open*>h).start == START_REJOIN):
+        if h.type != EVENT_OPEN or (<event_open*>h).start == START_REJOIN:
             # its OPEN was lost, or it was given up: join in the middle, unless nothing of it was missed
-            if not table_recall(ctx, &self.table, conn):
+            if not table_recall(ctx, &self.table, conn) and h.type != EVENT_BIND:
                 if h.type == EVENT_DATA and h.pos == 0:
                     for i in range(2):      # its OPEN was lost, and nothing before this; what else was, is a hole
                         conn.stream[i].known = 1
@@ -329,7 +278,7 @@ cdef class Pipeline:
         seen of the socket before; bytes of a socket whose plaintext is captured are ciphertext, and nobody's."""
         if h.source != SOURCE_SYSCALL and conn.source == SOURCE_SYSCALL:
             self.change_source(conn, h.source)
-            conn.flags |= CONN_JOINED | CONN_TLS        # its OPEN was lost
+            conn.flags |= CONN_JOINED           # its OPEN was lost
             return True
         self.ctx.counters[C_OTHER_SOURCE_BYTES] += h.len_true
         return False
@@ -341,7 +290,10 @@ cdef class Pipeline:
         flow_close(&self.ctx, &conn.flow, 0)
         conn.flow.passed = 0
         withdraw(&self.ctx, conn)
+        buf_free(&self.ctx.pool, &conn.constant)
         conn.source = source
+        conn.flags |= CONN_TLS
+        conn.holds = 0          # no library takes a file for a connection
         conn.flags &= ~(CONN_OPENED | CONN_JOINED) & 0xFF
         for i in range(2):
             conn.stream[i].known = 0
@@ -445,9 +397,12 @@ cdef class Pipeline:
         if b.local_port or b.remote_port:
             self.ends(conn, b.local, b.remote, b.local_port, b.remote_port)
         table_bind(&self.table, conn, b.socket)
+        if conn.fd < 0:
+            conn.fd = b.h.fd
         conn.flags |= CONN_TLS
         buf_free(&ctx.pool, &conn.constant)
         self.choose(conn)
+        table_release(ctx, conn, HOLD_PEER)
 
     cdef void learn_role(self, conn_t* conn, uint8_t role) noexcept:
         """Who accepted and who connected is known, if `role` says so: what had been guessed from bytes of a body is over."""
@@ -472,6 +427,8 @@ cdef class Pipeline:
         conn.held += ctx.pool.bytes - ctx.free_bytes - before
         if ctx.pool.bytes > ctx.counters[G_BUFFER_PEAK]:
             ctx.counters[G_BUFFER_PEAK] = ctx.pool.bytes
+        if conn.holds & HOLD_PEER:
+            self.waits(conn)
         if conn.held > ctx.conn_bytes:
             ctx.counters[C_EVICTED_HELD] += 1
             before = ctx.pool.bytes - ctx.free_bytes
@@ -479,6 +436,16 @@ cdef class Pipeline:
             conn.held += ctx.pool.bytes - ctx.free_bytes - before
         if ctx.pool.bytes > self.table.max_bytes:
             table_limit(ctx, &self.table)
+
+    cdef void waits(self, conn_t* conn) noexcept:
+        """It may hold only so much because nobody knows which socket it is, and only for so long."""
+        cdef ctx_t* ctx = &self.ctx
+        cdef size_t before = ctx.pool.bytes - ctx.free_bytes
+        if conn.peer_due_ns and (conn.held > PEER_WAIT_BYTES or conn.held > ctx.conn_bytes):
+            table_wait_no_more(ctx, conn)
+            conn.held += ctx.pool.bytes - ctx.free_bytes - before
+        if conn.peer_due_ns:
+            table_arm(ctx, &self.table, conn, conn.seen_ns)
 
     cdef void reached(self, conn_t* conn, uint32_t d, uint64_t pos, uint64_t ts) noexcept:
         """The stream is known to have gone on to `pos`: what is missing was lost."""
@@ -497,12 +464,10 @@ cdef class Pipeline:
         cdef uint32_t i
         self.learn_role(conn, o.role)
         self.ends(conn, o.local, o.remote, o.local_port, o.remote_port)
-        if o.h.source != SOURCE_SYSCALL:
-            conn.flags |= CONN_TLS
-            if o.h.type == EVENT_OPEN and conn.source == SOURCE_SYSCALL:
-                self.change_source(conn, o.h.source)
-                if o.start == START_REJOIN:
-                    conn.flags |= CONN_JOINED
+        if o.h.source != SOURCE_SYSCALL and o.h.type == EVENT_OPEN and conn.source == SOURCE_SYSCALL:
+            self.change_source(conn, o.h.source)
+            if o.start == START_REJOIN:
+                conn.flags |= CONN_JOINED
         if (o.h.type == EVENT_OPEN and o.start != START_REJOIN and not conn.flags & CONN_OPENED
                 and not conn.stream[0].known and not conn.stream[1].known):
             conn.flags |= CONN_OPENED
@@ -515,10 +480,11 @@ cdef class Pipeline:
                 if o.start == START_UNCONFIRMED:
                     conn.holds |= HOLD_SOCKET
         buf_free(&ctx.pool, &conn.constant)
-        if o.h.type == EVENT_ADDRESS and conn.holds & HOLD_SOCKET:
-            conn.holds &= ~HOLD_SOCKET & 0xFF
-            flow_told(ctx, &conn.flow, FACT_RELEASED)
+        if o.h.type == EVENT_ADDRESS:
+            table_release(ctx, conn, HOLD_SOCKET)
         self.choose(conn)
+        if socket_known(conn) or o.h.fd >= 0:
+            table_release(ctx, conn, HOLD_PEER)
 
     cdef void choose(self, conn_t* conn) noexcept:
         """The filters that look at ports and role: of a new connection, or when they are learnt."""
@@ -526,19 +492,20 @@ cdef class Pipeline:
         cdef uint16_t server_port
         cdef uint32_t i
         cdef bint was_ignored = conn.flags & CONN_IGNORED
-        # a connection is chosen by either of its ports; one whose ports are not known yet is not
-        if self.any_chosen and not (self.port_rule[conn.local_port] | self.port_rule[conn.remote_port]) & 2:
-            self.ignore(conn)
+        # a connection is chosen by either of its ports; one whose ports are not known yet is not, unless they are awaited
+        if (ctx.any_chosen and not (ctx.port_rule[conn.local_port] | ctx.port_rule[conn.remote_port]) & PORT_CHOSEN
+                and (socket_known(conn) or not conn.holds & HOLD_PEER)):
+            ignore(ctx, conn)
             return
         if ctx.disable_egress and conn.role == ROLE_CLIENT:
             ctx.counters[C_FILTERED_EGRESS] += not was_ignored
-            self.ignore(conn)
+            ignore(ctx, conn)
             return
-        if self.any_ignored:
+        if ctx.any_ignored:
             server_port = conn.remote_port if conn.role == ROLE_CLIENT else conn.local_port
-            if server_port and self.port_rule[server_port] & 1:
+            if server_port and ctx.port_rule[server_port] & PORT_IGNORED:
                 ctx.counters[C_FILTERED_PORT] += not was_ignored
-                self.ignore(conn)
+                ignore(ctx, conn)
                 return
         if was_ignored:
             conn.flags &= ~CONN_IGNORED & 0xFF
@@ -546,12 +513,6 @@ cdef class Pipeline:
             withdraw(ctx, conn)
             for i in range(2):
                 conn.stream[i].known = 0
-
-    cdef void ignore(self, conn_t* conn) noexcept:
-        """A filter leaves the connection out, and what was already begun on it."""
-        conn.flags |= CONN_IGNORED
-        flow_close(&self.ctx, &conn.flow, 0)
-        conn.flow.passed = 0
 
     def tick(self, uint64_t now_ns):
         """Timers; `now_ns` is CLOCK_MONOTONIC."""

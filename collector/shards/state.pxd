@@ -116,7 +116,7 @@ cdef enum:
 # Who may set and clear a flag: P pipeline.pyx, T connections/table.pyx, L the connection's layer.
 #
 #     flag        set   cleared   while it is set
-#     IGNORED     P     P         nothing is read; positions go on
+#     IGNORED     P T   P         nothing is read; positions go on
 #     TIMED       T     T         it is in the wheel of timers
 #     JOINED      P L   P L       its layer begins in the middle; the first record says so
 #     OPENED      P     -         an OPEN was seen: a second one only tells ends
@@ -135,13 +135,33 @@ cdef enum:  # conn_flag
     CONN_PREAMBLE = 128
 
 
-# Why records that are complete wait (conn_t.holds). What still waits at the connection's end, or when neither side has sent
-# a byte for `unanswered_ns`, is no record: it is counted.
+# Why records that are complete wait (conn_t.holds), and what becomes of those for which nobody came.
 #
-#     hold      until                                                       counter
-#     SOCKET    the loader has found that its descriptor is a socket        C_UNCONFIRMED
+#     hold      until                                                 else                                    counter
+#     SOCKET    the loader has found that its descriptor is a socket  no record: when the connection ends, or C_UNCONFIRMED
+#                                                                     is silent for `unanswered_ns`
+#     PEER      BIND has told which socket a library's object is      recorded without ends, PEER_WAIT_NS     C_PEER_UNKNOWN
+#                                                                     after the first of them was complete,
+#                                                                     or when it holds PEER_WAIT_BYTES, ends
+#                                                                     or gives way; the next ones do not wait
 cdef enum:  # hold
     HOLD_SOCKET = 1
+    HOLD_PEER = 2
+
+cdef enum:
+    # The socket is found out when it carries the ciphertext of this very exchange, so what comes comes within milliseconds;
+    # where the probes that look for it have to be attached first, within some tenths of a second.
+    PEER_WAIT_NS = 1000000000
+    PEER_WAIT_BYTES = 1 << 18     # what comes out at once has to fit a batch with its bodies (packing.pxd batch_t.most)
+
+
+# What a library has told of its connection (EVENT_TLS); as long as its texts are. 0: not known.
+cdef struct tls_t:
+    uint16_t version     # as in the protocol
+    uint16_t library     # ctx_t.libraries
+    uint8_t alpn_len     # of text: the protocol that was agreed on, then the name of the server
+    uint8_t sni_len
+    char text[80]
 
 
 cdef struct conn_t:
@@ -172,8 +192,10 @@ cdef struct conn_t:
     char comm[16]        # the name of process constant_tgid
     size_t held          # bytes of the pool that are this connection's, itself aside
     budget_t decoding
+    tls_t* tls           # of the pool; NULL: nothing was told
     uint64_t seen_ns     # of its newest event
     uint64_t due_ns      # timer
+    uint64_t peer_due_ns # HOLD_PEER: when what waits goes out without ends; 0: nothing waits
     conn_t* hash_next
     conn_t* socket_next  # of those with two names, in the table of second names
     conn_t* group_prev   # connections whose process ids share a bucket
@@ -223,6 +245,7 @@ cdef enum:  # counter
     C_EVICTED_ACTIVE
     C_REFUSED_BODIES
     C_OTHER_SOURCE_BYTES
+    C_PEER_UNKNOWN
     G_CONNECTIONS
     G_QUEUED
     G_BUFFER_BYTES
@@ -255,6 +278,7 @@ cdef struct ghost_t:
     uint8_t holds
     uint8_t dir_request
     uint64_t socket               # its second name
+    tls_t* facts                  # conn_t.tls; of the heap, and not counted: they are few and small
 
 
 cdef enum:
@@ -265,6 +289,18 @@ cdef struct name_t:               # one process, told by EVENT_PROCESS
     uint32_t tgid                 # 0: free
     uint32_t used                 # the age of its last telling, in tellings
     char comm[16]
+
+
+cdef enum:
+    LIBRARIES = 1024              # numbers of libraries (bpf/maps.h LIBRARY_NUMBERS); 0 is none
+
+cdef struct library_t:            # told by EVENT_LIBRARY
+    char name[48]                 # NUL padded
+
+
+cdef enum:  # port_rule
+    PORT_IGNORED = 1
+    PORT_CHOSEN = 2
 
 
 cdef struct rule_t:               # one entry of AKTO_MODULE_DISCOVERY_CONFIG; the regex lives in `rules`
@@ -300,10 +336,14 @@ cdef struct ctx_t:
     uint32_t tgid                 # of the event that is being read
     handoff_t handoff             # from the layer that has just said so
     uint8_t silent                # the end: nothing is recorded any more
+    uint8_t any_ignored           # in port_rule
+    uint8_t any_chosen
     name_t* names                 # NAMES of them, by hash of tgid
-    uint32_t names_version        # changes when a known process is told another name
+    uint32_t names_version        # changes when a known process, or a library, is told another name
     uint32_t names_told
+    library_t* libraries          # LIBRARIES of them, by number
     ghost_t* ghosts               # GHOSTS of them, by hash of conn_id
+    uint32_t ghosts_told          # so many of them have facts
     uint64_t* unwanted            # words that the kernel reads (bpf/capture.h not_wanted), or NULL
     uint64_t unwanted_words
     exchange_t* free_exchanges
@@ -322,3 +362,4 @@ cdef struct ctx_t:
     uint32_t prefix_len
     char daemonset[64]
     uint32_t daemonset_len
+    uint8_t port_rule[65536]      # enum port_rule

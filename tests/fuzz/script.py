@@ -25,6 +25,9 @@ string is a valid script: an unknown verb is taken modulo their number. Verbs ar
     S     connections to skip (argument: how many)
     L     from here on the connection's bytes are a library's (argument: which, new positions, an OPEN)
     b     it is the socket of another one: BIND (argument: which, ends, role)
+    n     from here on its descriptor is not known (argument: or known again)
+    t     the library tells something: TLS (argument: version, library; the text: a third of it ALPN, the rest SNI)
+    l     the text is the name of a library: LIBRARY (argument: its number)
 """
 
 from __future__ import annotations
@@ -149,10 +152,11 @@ def steps(script: bytes) -> Iterator[tuple[int, int, bytes]]:
 class Connection:
     """What the traced side knows of one connection."""
 
-    __slots__ = ("conn", "positions", "source")
+    __slots__ = ("conn", "fd", "positions", "source")
 
     def __init__(self, conn: tuple[int, int, int]) -> None:
         self.conn = conn
+        self.fd = conn[2]
         self.positions = [0, 0]
         self.source = 0
 
@@ -374,7 +378,7 @@ class Runner:
         self.open(argument & 3, argument >> 2 & 3, argument >> 4, abi.ADDRESS)
 
     def generate(self, argument: int, text: bytes) -> None:
-        _, tgid, fd = self.here.conn
+        tgid, fd = self.here.conn[1], self.here.fd
         self.generation += 1
         number = (tgid - 100) << 2 | fd - 5
         self.here = self.connections[number] = Connection(ident(tgid, fd, self.generation))
@@ -401,7 +405,7 @@ class Runner:
                 reason=reason,
             )
         )
-        _, tgid, fd = self.here.conn
+        tgid, fd = self.here.conn[1], self.here.fd
         self.generation += 1
         self.here.conn = ident(tgid, fd, self.generation)
         self.here.positions = [0, 0]
@@ -491,6 +495,27 @@ class Runner:
             )
         )
 
+    def descriptor(self, argument: int, text: bytes) -> None:
+        conn_id, tgid, _ = self.here.conn
+        self.here.conn = conn_id, tgid, self.here.fd if argument & 1 else -1
+
+    def told(self, argument: int, text: bytes) -> None:
+        third = len(text) // 3
+        self.event(
+            abi.pack_tls(
+                self.here.conn,
+                ts_ns=self.now,
+                version=(0, 0x0300, 0x0303, 0x0304, 0xFEFD, 7, 0x0301, 0xFFFF)[argument & 7],
+                library=argument >> 3,
+                alpn=text[:third],
+                sni=text[third:],
+                source=self.here.source,
+            )
+        )
+
+    def name(self, argument: int, text: bytes) -> None:
+        self.event(abi.pack_library(argument if argument < 200 else argument << 3, text, ts_ns=self.now))
+
     def finish(self) -> None:
         """Everything that waits is recorded; nothing is left behind, not a byte."""
         self.flush()
@@ -538,6 +563,9 @@ _NAMED: dict[str, Callable[..., Any]] = {
     "S": Runner.skip,
     "L": Runner.library,
     "b": Runner.bind,
+    "n": Runner.descriptor,
+    "t": Runner.told,
+    "l": Runner.name,
 }
 _VERBS = {ord(letter): method for letter, method in _NAMED.items()}
 _LETTERS = list(_VERBS)

@@ -210,6 +210,24 @@ def own() -> Iterator[bytes]:
         *exchange(GET, OK),
         ("X", 0, b""),
     )
+    told = [("l", 1, b"openssl-3.0.22"), ("t", 0x0B, b"h2api.example")]
+    for last in (("b", 0x1A, b""), ("T", 0x84, b""), ("C", 0, b""), ("A", 0x09, b""), ("c", 1, b"")):
+        # an object whose socket is not known, until something ends the waiting
+        for settings in (0, 32):
+            yield seed(
+                ("n", 0, b""),
+                ("L", 0x0D, b""),
+                *told,
+                *exchange(GET, OK),
+                ("T", 0x83, b""),
+                *exchange(GET, OK),
+                last,
+                ("t", 0x12, b"\x00\x01" + b"x" * 80),
+                *exchange(GET, OK),
+                connection=128,
+                settings=settings,
+                limits=4,
+            )
     yield seed(("I", 0, GET), ("O", 0, b"HTTP/1.1 101 Switching Protocols\r\n\r\n\x81\x05hello"), *exchange(GET, OK))
     yield seed(("B", 255, b""), ("I", 0, GET), ("r", 7, b""), *exchange(GET, OK))
     for limits in (0, 12):
@@ -278,6 +296,8 @@ def span_of_all() -> bytes:
         + abi.pack_eof(ident(1, 2), 0, len(GET))
         + abi.pack_close(ident(1, 2), final_in=len(GET), final_out=50)
         + abi.pack_process(1, b"name")
+        + abi.pack_library(1, b"openssl-3.0.22")
+        + abi.pack_tls(ident(1, 2), version=0x0304, library=1, alpn=b"h2", sni=b"a")
         + abi.pack_exit(1)
     )
 

@@ -5,6 +5,7 @@ new loader, released. The libraries and their sources are those of tests/demo.
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import re
 import signal
@@ -22,6 +23,7 @@ from collector import abi
 from collector.loader import capturefile
 from collector.loader.mapped import Proc
 from collector.loader.probes.probe import Found, Source
+from tests.collector.test_files import replay
 from tests.conftest import ROOT, skip_or_fail
 from tests.demo import build, many, play, source
 from tests.live.harness import Collector, wait_for
@@ -128,8 +130,17 @@ def played(uprobes: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
         code = collector.stop()
     assert code == 0, collector.log()
     events: list[dict[str, Any]] = []
+    out["names"] = []  # of the demo: the ring, how many events come first, the number
     for span in capturefile.Recording(str(capture)).spans():
-        events += abi.walk(span.data)
+        found = abi.walk(span.data)
+        out["names"] += [(span.ring, len(events), event["number"]) for event in found if event.get("name") == b"demo-1.0"]
+        events += found
+    out["told"] = [
+        (place, event["library"])
+        for place, event in enumerate(events)
+        if event["type"] == abi.TLS and event["source"] == source.NUMBER
+    ]
+    out["capture"] = [str(capture)]
     out["attached on demand"] = out["asked"]
     for name in players:
         out[name] = [event for event in events if event["conn"][1] == out[f"pid {name}"][0]]
@@ -244,6 +255,24 @@ def test_probes_on_demand_are_in_those_processes_that_need_them(played: dict[str
     assert played["attached on demand"] == ["known", "late", "never", "killed", "asked"]
 
 
+def test_the_library_has_a_name_in_each_ring_before_anything_is_said_of_it(played: dict[str, list[Any]]) -> None:
+    rings, places, numbers = zip(*played["names"], strict=True)
+    assert rings == tuple(range(len(rings))) and len(rings) >= 2  # of each shard at least one
+    assert max(places) <= played["told"][0][0]
+    assert set(numbers) == {library for _place, library in played["told"]}
+
+
+def test_a_recording_gives_the_same_records(played: dict[str, list[Any]]) -> None:
+    done = replay(*played["capture"], "--shards", str(len(played["names"])))
+
+    def those(records: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
+        names = ("recordId", "ip", "destIp", "tlsLibrary", "tlsVersion", "alpn", "marks", "process_id")
+        return sorted(tuple(r[name] for name in names) for r in records if r.get("tlsLibrary") == "demo-1.0")
+
+    records = [json.loads(line) for line in done.stdout.splitlines()]
+    assert done.returncode == 0 and those(records) == those(played["records"]) != []
+
+
 def test_all_is_released_when_no_process_maps_the_library(played: dict[str, list[Any]], uprobes: str) -> None:
     (log,) = played["log"]
     assert not re.search(r"not attached: .*demo", log)
@@ -311,7 +340,7 @@ def know_the_socket(path: Path, library: ctypes.CDLL, uprobes: str, tmp_path: Pa
     finally:
         code = collector.stop(seconds=120)
     assert code == 0, collector.log()
-    assert {(r["ip"], r["destIp"], r["tls"]) for r in records} == {(*ends, "true")}
+    assert {(r["ip"], r["destIp"], r["tlsLibrary"]) for r in records} == {(*ends, "demo-1.0")}
     assert [r["responsePayload"] for r in records] == ["aaa", "aaa", "until the end", "until the end"]
 
 
@@ -325,8 +354,9 @@ def test_records_of_the_library(played: dict[str, list[Any]], scenario: str) -> 
     for record in records:
         number = int(record["path"].rpartition("=")[2])
         assert record["requestPayload"] == "q" * SIZES[number] and record["responsePayload"] == "a" * SIZES[number]
-        assert record["tls"] == "true"
-        if scenario in ("never", "memory") or scenario in ("late", "asked") and number < 2:  # before it is bound
+        assert (record["tls"], record["tlsLibrary"], record["tlsVersion"]) == ("true", "demo-1.0", "1.3")
+        assert record["alpn"] == "http/1.1" and "sni" not in record
+        if scenario in ("never", "memory"):
             assert record["mark"] == ["peer_unknown"]
         else:
             server_host, server_port, client_host, client_port = played[f"ends {scenario}"]

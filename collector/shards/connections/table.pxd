@@ -1,6 +1,6 @@
 """All connections of one shard; see table.pyx."""
 
-from libc.stdint cimport uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from collector.shards.state cimport conn_t, ctx_t
 
@@ -29,6 +29,10 @@ cdef conn_t* table_add(ctx_t* ctx, table_t* t, uint64_t conn_id, uint32_t tgid, 
 cdef void table_bind(table_t* t, conn_t* conn, uint64_t socket) noexcept
 cdef bint table_recall(ctx_t* ctx, table_t* t, conn_t* conn) noexcept
 cdef void table_released(ctx_t* ctx, uint64_t conn_id) noexcept nogil
+cdef void table_forget_ghosts(ctx_t* ctx) noexcept nogil
+cdef void table_release(ctx_t* ctx, conn_t* conn, uint8_t hold) noexcept
+cdef void table_wait_no_more(ctx_t* ctx, conn_t* conn) noexcept
+cdef void ignore(ctx_t* ctx, conn_t* conn) noexcept
 cdef void table_touch(table_t* t, conn_t* conn, uint64_t now) noexcept nogil
 cdef void table_arm(ctx_t* ctx, table_t* t, conn_t* conn, uint64_t now) noexcept
 cdef void table_tick(ctx_t* ctx, table_t* t, uint64_t now) noexcept
@@ -37,3 +41,8 @@ cdef void table_limit(ctx_t* ctx, table_t* t) noexcept
 cdef void table_exit(ctx_t* ctx, table_t* t, uint32_t tgid, uint32_t ring) noexcept
 cdef void table_close(ctx_t* ctx, table_t* t, conn_t* conn, uint32_t marks) noexcept
 cdef void table_clear(ctx_t* ctx, table_t* t, uint32_t marks) noexcept
+
+
+cdef inline bint socket_known(const conn_t* conn) noexcept nogil:
+    """Are its ends known?"""
+    return conn.local_port != 0 or conn.remote_port != 0

@@ -11,15 +11,16 @@
   replay gives the same records as live capture.
 """
 
-from libc.stdint cimport uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
 from collector.shards.http.exchanges cimport exchange_trim
-from collector.shards.layers.stack cimport flow_close, flow_idle
+from collector.shards.layers.stack cimport flow_close, flow_idle, flow_told
 from collector.shards.marks cimport MARK_END_UNSEEN, MARK_EVICTED
 from collector.shards.memory cimport buf_free
 from collector.shards.state cimport *
+from collector.shards.tls cimport tls_bytes, tls_free
 
 cdef enum:
     LRU_SHIFT = 30      # about a second
@@ -189,6 +190,7 @@ cdef void remove(ctx_t* ctx, table_t* t, conn_t* conn) noexcept:
         timer_unlink(t, conn)
     if conn.socket:
         table_bind(t, conn, 0)
+    tls_free(ctx, conn)
     buf_free(&ctx.pool, &conn.constant)
     ctx.pool.bytes -= sizeof(conn_t)
     free(conn)
@@ -199,8 +201,36 @@ cdef void remove(ctx_t* ctx, table_t* t, conn_t* conn) noexcept:
 
 cdef void table_close(ctx_t* ctx, table_t* t, conn_t* conn, uint32_t marks) noexcept:
     """Record what waits on the connection, with `marks`, and forget it."""
+    if conn.holds & HOLD_PEER:
+        table_wait_no_more(ctx, conn)       # what is complete has nothing to do with these marks
     flow_close(ctx, &conn.flow, marks)
     remove(ctx, t, conn)
+
+
+cdef void table_wait_no_more(ctx_t* ctx, conn_t* conn) noexcept:
+    """Nobody knows which socket the connection is: what waits for that is recorded without ends, or left out where only some
+    ports are wanted."""
+    if ctx.any_chosen and not socket_known(conn):
+        ignore(ctx, conn)
+    table_release(ctx, conn, HOLD_PEER)
+
+
+cdef void table_release(ctx_t* ctx, conn_t* conn, uint8_t hold) noexcept:
+    """This reason to hold records back is over."""
+    if not conn.holds & hold:
+        return
+    conn.holds &= ~hold & 0xFF
+    if hold == HOLD_PEER:
+        conn.peer_due_ns = 0
+    if not conn.holds:
+        flow_told(ctx, &conn.flow, FACT_RELEASED)
+
+
+cdef void ignore(ctx_t* ctx, conn_t* conn) noexcept:
+    """A filter leaves the connection out, and what was already begun on it."""
+    conn.flags |= CONN_IGNORED
+    flow_close(ctx, &conn.flow, 0)
+    conn.flow.passed = 0
 
 
 cdef void table_touch(table_t* t, conn_t* conn, uint64_t now) noexcept nogil:
@@ -211,14 +241,26 @@ cdef void table_touch(table_t* t, conn_t* conn, uint64_t now) noexcept nogil:
         lru_append(t, conn)
 
 
+cdef inline uint64_t look(ctx_t* ctx, conn_t* conn, uint64_t now) noexcept:
+    """Do what is due at `now`. When to look again; 0: not before the next byte."""
+    cdef uint64_t due
+    if conn.peer_due_ns and conn.peer_due_ns <= now:
+        table_wait_no_more(ctx, conn)
+    due = flow_idle(ctx, &conn.flow, now)
+    return conn.peer_due_ns if conn.peer_due_ns and (due == 0 or conn.peer_due_ns < due) else due
+
+
 cdef void table_arm(ctx_t* ctx, table_t* t, conn_t* conn, uint64_t now) noexcept:
-    """Look at the connection when its layer says so, unless that is arranged already: a deadline that has moved back since
-    then is found out at the look."""
+    """Look at the connection when its layer says so, or when what waits has waited enough, unless that is arranged already.
+    A deadline that has moved back since then is found out at the look."""
     cdef uint64_t due
     if not conn.flags & CONN_TIMED:
-        due = flow_idle(ctx, &conn.flow, now)
+        due = look(ctx, conn, now)
         if due:
             timer_link(t, conn, due)
+    elif conn.peer_due_ns and conn.peer_due_ns < conn.due_ns:
+        timer_unlink(t, conn)
+        timer_link(t, conn, conn.peer_due_ns)
 
 
 cdef uint64_t table_granularity_ns() noexcept nogil:
@@ -246,7 +288,7 @@ cdef void table_tick(ctx_t* ctx, table_t* t, uint64_t now) noexcept:
             if c.due_ns < until << SLOT_SHIFT:
                 timer_unlink(t, c)
                 before = ctx.pool.bytes - ctx.free_bytes
-                again = flow_idle(ctx, &c.flow, now)
+                again = look(ctx, c, now)
                 c.held += ctx.pool.bytes - ctx.free_bytes - before
                 if again:
                     timer_link(t, c, again)
@@ -255,13 +297,13 @@ cdef void table_tick(ctx_t* ctx, table_t* t, uint64_t now) noexcept:
 
 
 cdef void keep_ghost(ctx_t* ctx, conn_t* conn) noexcept nogil:
-    """A connection that is given up will be joined again, and its OPEN is not told twice: keep its ends and its role. The
-    one that was active longest ago of those that share a place gives way."""
+    """A connection that is given up will be joined again, and its OPEN is not told twice: keep its ends, its role and what
+    its library has told. The one that was active longest ago of those that share a place gives way."""
     cdef uint64_t at = mix(conn.id)
     cdef int i
     cdef ghost_t* entry
     cdef ghost_t* place = NULL
-    if not conn.role and not conn.local_port and not conn.remote_port and not conn.holds:
+    if not conn.role and not socket_known(conn) and not conn.holds and conn.tls == NULL:
         return
     for i in range(GHOST_PROBES):
         entry = &ctx.ghosts[(at + <uint64_t>i) & (GHOSTS - 1)]
@@ -283,6 +325,15 @@ cdef void keep_ghost(ctx_t* ctx, conn_t* conn) noexcept nogil:
     place.source = conn.source
     place.tls = conn.flags & CONN_TLS != 0
     place.holds = conn.holds
+    if place.facts != NULL:
+        free(place.facts)
+        place.facts = NULL
+        ctx.ghosts_told -= 1
+    if conn.tls != NULL:        # a copy: the records that go out now have it too
+        place.facts = <tls_t*>malloc(tls_bytes(conn.tls))
+        if place.facts != NULL:
+            memcpy(place.facts, conn.tls, tls_bytes(conn.tls))
+            ctx.ghosts_told += 1
     place.socket = conn.socket
     place.dir_request = conn.dir_request
     place.layer = conn.flow.layer
@@ -315,6 +366,11 @@ cdef bint table_recall(ctx_t* ctx, table_t* t, conn_t* conn) noexcept:
             if entry.tls:
                 conn.flags |= CONN_TLS
             conn.holds = entry.holds
+            if entry.facts != NULL:
+                ctx.pool.bytes += tls_bytes(entry.facts)
+                conn.tls = entry.facts
+                entry.facts = NULL
+                ctx.ghosts_told -= 1
             if entry.socket and table_find(t, entry.socket) == NULL:
                 table_bind(t, conn, entry.socket)
             entry.seen_ns = 0       # the next one may have its place
@@ -332,6 +388,16 @@ cdef bint table_recall(ctx_t* ctx, table_t* t, conn_t* conn) noexcept:
                 conn.stream[d].pos = entry.pos[d]
             return True
     return False
+
+
+cdef void table_forget_ghosts(ctx_t* ctx) noexcept nogil:
+    """Free the table of connections that were given up."""
+    cdef int i
+    if ctx.ghosts_told:     # the table is large, and mostly empty
+        for i in range(GHOSTS):
+            free(ctx.ghosts[i].facts)
+    free(ctx.ghosts)
+    ctx.ghosts = NULL
 
 
 cdef void table_released(ctx_t* ctx, uint64_t conn_id) noexcept nogil:

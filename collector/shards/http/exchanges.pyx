@@ -108,12 +108,17 @@ cdef void write_details(ctx_t* ctx, const request_t* request, const fields_t* fi
     buf_append(&ctx.pool, &ex.details, request.target, request.target_len)
 
 
+cdef inline bint believed(ctx_t* ctx, conn_t* conn) noexcept nogil:
+    """Is the client's end of the connection a proxy that may name its client in a header?"""
+    return trusted(ctx.trusted, ctx.trusted_count, &conn.remote[0] if conn.dir_request == DIR_IN else &conn.local[0])
+
+
 cdef void claimed_client(ctx_t* ctx, conn_t* conn, exchange_t* ex, const fields_t* fields) noexcept nogil:
     """Whom the configured header names, if it comes from a proxy that is believed."""
     cdef const field_t* f
     cdef claim_t claim
     cdef uint32_t i
-    if not trusted(ctx.trusted, ctx.trusted_count, &conn.remote[0] if conn.dir_request == DIR_IN else &conn.local[0]):
+    if not conn.holds & HOLD_PEER and not believed(ctx, conn):
         return
     memset(&claim, 0, sizeof(claim_t))
     for i in range(fields.count):
@@ -138,8 +143,6 @@ cdef void exchange_request(ctx_t* ctx, flow_t* flow, exchange_t* ex, const reque
             and filtered(ctx, flow.conn, fields, unlisted)):
         ex.flags |= EX_DROP
         return
-    if flow.conn.client_source == CLIENT_INVALID:
-        ex.marks |= MARK_PROXY_INVALID
     if ctx.trusted_count and flow.conn.client_source not in (CLIENT_PROXY_V1, CLIENT_PROXY_V2):
         claimed_client(ctx, flow.conn, ex, fields)
     content_facts(ctx, fields, &ex.req)
@@ -185,19 +188,33 @@ cdef void exchange_body(ctx_t* ctx, exchange_t* ex, side_t side, const uint8_t* 
         m.body_stopped = 1
 
 
+cdef inline void settle_claim(ctx_t* ctx, conn_t* conn, exchange_t* ex) noexcept nogil:
+    """Whose claim of a client counts is decided by what is known of the socket now; it may not have been known when the
+    request was read."""
+    if conn.client_source == CLIENT_INVALID:
+        ex.marks |= MARK_PROXY_INVALID
+    if ex.client_source != CLIENT_NONE and (
+            conn.client_source == CLIENT_PROXY_V1 or conn.client_source == CLIENT_PROXY_V2 or not believed(ctx, conn)):
+        ex.client_source = CLIENT_NONE
+
+
 cdef void exchange_emit(ctx_t* ctx, flow_t* flow, exchange_t* ex) noexcept:
     """Record it, unless it was recorded, filtered or held back."""
     cdef conn_t* conn = flow.conn
     cdef uint64_t end = ex.req.last_ns
     if ex.flags & (EX_EMITTED | EX_DROP) or conn.flags & (CONN_DROP | CONN_IGNORED) or ctx.silent:
         return
-    if conn.holds:                          # nobody could say that this is a socket: no record
+    if ctx.any_chosen and conn.holds & HOLD_PEER:   # no port, so none that was chosen
+        return
+    if conn.holds & HOLD_SOCKET:            # nobody could say that this is a socket: no record
         ctx.counters[C_UNCONFIRMED] += 1
         return
     if ex.resp.last_ns > end:
         end = ex.resp.last_ns
     if not ex.resp.started:
         ex.marks |= MARK_NO_RESPONSE
+    if conn.client_source or ex.client_source:
+        settle_claim(ctx, conn, ex)
     emit_record(ctx, flow, ex, end)
 
 

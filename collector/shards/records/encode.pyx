@@ -5,11 +5,11 @@ the two bodies, the times and the marks.
 """
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.string cimport memcpy
+from libc.string cimport memcpy, strlen
 
-from collector.abi cimport DIR_IN
-from collector.shards.memory cimport buf_append, buf_free, buf_reserve
-from collector.shards.names cimport process_name
+from collector.abi cimport DIR_IN, SOURCE_GNUTLS, SOURCE_GO, SOURCE_NSS, SOURCE_OPENSSL, SOURCE_SYSCALL
+from collector.shards.memory cimport buf_copy, buf_free, buf_reserve
+from collector.shards.names cimport library_name, process_name
 from collector.shards.packing cimport batch_add, batch_reserve, batch_t
 from collector.shards.records.bodies cimport put_body
 from collector.shards.records.marks cimport put_marks, shown_t
@@ -18,6 +18,54 @@ from collector.shards.records.text cimport (
 from collector.shards.http.message cimport exchange_t
 from collector.shards.marks cimport *
 from collector.shards.state cimport *
+
+cdef enum:
+    # names, numbers, three addresses and the name of a process; what a library has told (47, 16 and 64 bytes), a byte of
+    # which may become six
+    CONSTANT_BYTES = 1024 + 6 * (47 + 16 + 64)
+    SOURCES = 5
+
+cdef const char* SOURCE_NAMES[5]        # by enum event_source: a library that has no name
+SOURCE_NAMES[SOURCE_SYSCALL] = b""
+SOURCE_NAMES[SOURCE_OPENSSL] = b"openssl"
+SOURCE_NAMES[SOURCE_GNUTLS] = b"gnutls"
+SOURCE_NAMES[SOURCE_NSS] = b"nss"
+SOURCE_NAMES[SOURCE_GO] = b"go"
+
+
+cdef inline char* put_ascii(char* out, const char* name, const char* text, size_t n) noexcept nogil:
+    """A field that is only there when it is not empty; `name` with all that stands around it."""
+    if n == 0:
+        return out
+    out = put_text(out, name)
+    return escape_json(out, <const uint8_t*>text, <const uint8_t*>text + n, TEXT_LATIN1)
+
+
+cdef char* put_version(char* out, uint32_t version) noexcept nogil:
+    """TLS 1.x and SSL 3.0 by their names, anything else as the number in the protocol."""
+    if version >> 4 == 0x30 and version & 15 <= 4:
+        out = put_text(out, b"3.0" if version == 0x0300 else b"1.")
+        return out if version == 0x0300 else put_u64(out, (version & 15) - 1)
+    return put_hex(put_text(out, b"0x"), version)
+
+
+cdef char* put_tls(char* out, ctx_t* ctx, const conn_t* conn) noexcept nogil:
+    """What is known of the TLS that the plaintext was taken at. The last text is left open."""
+    cdef const tls_t* tls = conn.tls
+    cdef const char* library
+    if not conn.flags & CONN_TLS:
+        return put_text(out, b'","tls":"false')
+    out = put_text(out, b'","tls":"true')
+    library = library_name(ctx, tls.library if tls != NULL else 0)
+    if library[0] == 0:
+        library = SOURCE_NAMES[conn.source if conn.source < SOURCES else 0]
+    out = put_ascii(out, b'","tlsLibrary":"', library, strlen(library))
+    if tls != NULL:
+        if tls.version:
+            out = put_version(put_text(out, b'","tlsVersion":"'), tls.version)
+        out = put_ascii(out, b'","alpn":"', tls.text, tls.alpn_len)
+        out = put_ascii(out, b'","sni":"', tls.text + tls.alpn_len, tls.sni_len)
+    return out
 
 
 cdef int build_constant(ctx_t* ctx, flow_t* flow, uint32_t tgid) noexcept:
@@ -32,7 +80,7 @@ cdef int build_constant(ctx_t* ctx, flow_t* flow, uint32_t tgid) noexcept:
     cdef bint client = conn.dir_request != DIR_IN
     buf_free(&ctx.pool, &conn.constant)
     ctx.scratch.len = 0
-    if buf_reserve(&ctx.batch.pool, &ctx.scratch, 640) < 0:
+    if buf_reserve(&ctx.batch.pool, &ctx.scratch, CONSTANT_BYTES) < 0:
         return -1
     out = ctx.scratch.data
     out = put_text(out, b',"ip":"')
@@ -66,10 +114,10 @@ cdef int build_constant(ctx_t* ctx, flow_t* flow, uint32_t tgid) noexcept:
     out = put_text(out, b'","akto_account_id":"1000000","akto_vxlan_id":"0","is_pending":"false","source":"MIRRORING"')
     out = put_text(out, b',"enable_graph":"true","protocol":"')
     out = put_text(out, flow.layer.name)
-    out = put_text(out, b'","tls":')
-    out = put_text(out, b'"true"' if conn.flags & CONN_TLS else b'"false"')
-    if buf_append(&ctx.pool, &conn.constant, ctx.scratch.data, <size_t>(out - ctx.scratch.data)) < 0:
-        return -1       # kept at its size: there is one for each connection
+    out = put_tls(out, ctx, conn)
+    out = put_text(out, b'"')
+    if buf_copy(&ctx.pool, &conn.constant, ctx.scratch.data, <size_t>(out - ctx.scratch.data)) < 0:
+        return -1       # there is one for each connection
     conn.constant_tgid = tgid
     conn.constant_names = ctx.names_version
     conn.constant_layer = flow.layer
@@ -199,4 +247,6 @@ cdef void emit_record(ctx_t* ctx, flow_t* flow, exchange_t* ex, uint64_t end_ns)
     ctx.output_used += batch.records.len - start
     if ex.marks:
         ctx.counters[C_RECORDS_MARKED] += 1
+        ctx.counters[C_PEER_UNKNOWN] += (
+            ex.marks & MARK_PEER_UNKNOWN != 0 and conn.source != SOURCE_SYSCALL and conn.fd < 0)
         count_bodies(ctx, ex.marks)

@@ -30,9 +30,23 @@ def test_a_number_belongs_to_a_file_until_it_is_released(table: int) -> None:
     assert catalogue.add("fe:01:9:1", "x", Found((), "x")) == 3, "a number is given again as late as can be"
 
 
+def test_each_name_is_told_once(table: int) -> None:
+    catalogue = Catalogue(table)
+    assert catalogue.untold() == {}
+    for key, name in (("fe:01:7:1", "openssl-3.0.22"), ("fe:01:8:1", "go-1.26")):
+        catalogue.add(key, "x", Found((), name))
+    assert catalogue.untold() == {1: "openssl-3.0.22", 2: "go-1.26"} and catalogue.untold() == {}
+    catalogue.add("fe:01:8:1", "x", Found((), "go-1.26"))
+    assert catalogue.untold() == {}
+    catalogue.add("fe:01:8:1", "x", Found((), "go-1.27"))
+    catalogue.remove("fe:01:7:1")  # records of its connections may be to come
+    assert catalogue.untold() == {2: "go-1.27"}
+
+
 def test_a_new_loader_goes_on_with_the_numbers(table: int) -> None:
     Catalogue(table).add("fe:01:7:1", "openssl", Found((), "openssl-3.0.22"))
     later = Catalogue(table)
+    assert later.untold() == {1: "openssl-3.0.22"}  # perhaps nobody was told by the loader before
     assert dict(later.names()) == {1: "openssl-3.0.22"}
     assert later.add("fe:01:7:1", "openssl", Found((), "openssl-3.0.22")) == 1
 

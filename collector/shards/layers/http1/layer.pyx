@@ -263,7 +263,7 @@ cdef uint64_t http1_idle(ctx_t* ctx, flow_t* flow, uint64_t now) noexcept:
     ex = c.first
     while ex != NULL:
         if not ex.flags & EX_EMITTED:
-            if not c.conn.holds:        # else it is counted as what was held
+            if not c.conn.holds & HOLD_SOCKET:      # else it is counted as what was held
                 ctx.counters[C_UNANSWERED if ex.req.done and not ex.resp.started else C_TIMED_OUT] += 1
             mark_incomplete(ex)
             http1_emit(ctx, c, ex)

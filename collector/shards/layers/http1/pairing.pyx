@@ -55,9 +55,7 @@ cdef void emit_queue(ctx_t* ctx, http1_t* c, uint32_t marks) noexcept:
 cdef void pop_done(ctx_t* ctx, http1_t* c) noexcept:
     """Record what is complete at the head of the queue, unless something holds it back."""
     cdef exchange_t* ex = c.first
-    if c.conn.holds:
-        return
-    while ex != NULL and ex.req.done and ex.resp.done:
+    while ex != NULL and ex.req.done and ex.resp.done and not exchange_waits(ctx, c.conn, ex):
         c.first = ex.next
         if ex.next == NULL:
             c.last = NULL

@@ -1,0 +1,1 @@
+"""settings.pyx has no names for Python: its functions are for Cython (settings.pxd)."""

@@ -1,0 +1,1 @@
+"""tls.pyx has no names for Python: its functions are for Cython (tls.pxd)."""
