@@ -160,6 +160,7 @@ PYTHON_THREADS = Server(
     starting.python("threads"),
 )
 UVICORN = Server("uvicorn (asyncio)", "python", package("uvicorn"), python_openssl, starting.python("asyncio"))
+UVLOOP = Server("uvicorn (uvloop)", "python", package("uvicorn"), python_openssl, starting.python("uvloop"))
 PUMA = Server("Puma", "puma", lambda: said("puma", "--version")(r"version ([\d.]+)"), ruby_openssl, starting.puma)
 C_OPENSSL = Server("C program, OpenSSL linked statically", "openssl", own, static_openssl, starting.compiled("tls-openssl"))
 C_GNUTLS = Server("C program, GnuTLS", "gnutls", own, shared_gnutls, starting.compiled("tls-gnutls"))
@@ -196,16 +197,34 @@ PHP = Program(
 C_OPENSSL_CLIENT = Program(C_OPENSSL.name, "openssl", own, static_openssl, lambda: [*build.command("tls-openssl"), "client"])
 C_GNUTLS_CLIENT = Program(C_GNUTLS.name, "gnutls", own, shared_gnutls, lambda: [*build.command("tls-gnutls"), "client"])
 
+
+def libcurl(library: str) -> Program:
+    """One of the distribution's libcurl, by ctypes."""
+    file = f"libcurl-{library.lower()}.so.4"
+
+    def version(of: str) -> str:
+        code = f"import ctypes; f = ctypes.CDLL('{file}').curl_version; f.restype = ctypes.c_char_p; print(f().decode())"
+        return said(sys.executable, "-c", code)(of + r"/([\d.]+)")
+
+    command = [sys.executable, "-m", "tests.live.tls.libcurl", file]
+    name = f"libcurl with {library}"
+    return Program(
+        name, "python", lambda: version("libcurl"), lambda: f"{library} {version(library)}", lambda: command, processes=4
+    )
+
+
 PAIRS = (
     Pair("curl-nginx", CURL, NGINX, C_OPENSSL),
     Pair("requests-haproxy", python_client("requests"), HAPROXY, PYTHON_THREADS),
     Pair("openssl-apache", C_OPENSSL_CLIENT, APACHE, NODE_SERVER),
     Pair("wget-gnutls", WGET, C_GNUTLS),
+    Pair("nss-threads", libcurl("NSS"), PYTHON_THREADS),
+    Pair("libcurlgnutls-openssl", libcurl("GnuTLS"), C_OPENSSL),
     Pair("gnutls-openssl", C_GNUTLS_CLIENT, C_OPENSSL),
     Pair("node-node", NODE_CLIENT, NODE_SERVER),
     Pair("requests-threads", python_client("requests"), PYTHON_THREADS),
     Pair("httpx-uvicorn", python_client("httpx"), UVICORN),
-    Pair("aiohttp-uvicorn", python_client("aiohttp"), UVICORN),
+    Pair("aiohttp-uvloop", python_client("aiohttp"), UVLOOP),
     Pair("ruby-puma", RUBY, PUMA),
     Pair("php-go", PHP, GO_PLAIN),
     Pair("go-stripped", go_client("tls-go", "plain"), GO_STRIPPED),

@@ -2,6 +2,7 @@
 
 threads    http.server, a thread for each connection, ssl.SSLSocket
 asyncio    uvicorn on asyncio: ssl.MemoryBIO
+uvloop     uvicorn on uvloop
 
 TLS_BED is the folder with certificates and the pool. A line of LOG for each request: number, method, the body's length and
 hash, the peer's address.
@@ -19,7 +20,7 @@ import ssl
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tests.live.tls.exchanges import Exchange, content
 
@@ -136,16 +137,16 @@ def application(answers: Answers) -> Callable[..., Any]:
     return one
 
 
-def with_asyncio(answers: Answers) -> None:
+def with_uvicorn(answers: Answers, loop: Literal["asyncio", "uvloop"]) -> None:
     import uvicorn
 
-    listener = socket.socket(proto=socket.IPPROTO_TCP)  # only of such a socket asyncio knows that it has TCP_NODELAY
+    listener = socket.socket(proto=socket.IPPROTO_TCP)  # of no other does asyncio know that it is of TCP
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind(("127.0.0.1", 0))
     listener.listen(512)
     config = uvicorn.Config(
         application(answers),
-        loop="asyncio",
+        loop=loop,
         lifespan="off",
         log_level="error",
         ssl_certfile=BED / "server.pem",
@@ -160,7 +161,11 @@ def with_asyncio(answers: Answers) -> None:
 
 def main() -> None:
     mode, log = sys.argv[1:]
-    {"threads": with_threads, "asyncio": with_asyncio}[mode](Answers(log))
+    answers = Answers(log)
+    if mode == "threads":
+        with_threads(answers)
+    else:
+        with_uvicorn(answers, "uvloop" if mode == "uvloop" else "asyncio")
 
 
 if __name__ == "__main__":
