@@ -53,15 +53,16 @@ static __always_inline bool leads_to_tls(u32 first4)
 static __always_inline bool decide(struct conn *c, struct sniff *s, u64 m, u64 n, u32 dir)
 {
     u8 *b = s->bytes;
-    /* of a library's object without a socket nobody knows the role: whoever begins */
-    u32 first = c->role == ROLE_CLIENT ? DIR_OUT : c->role == ROLE_UNKNOWN && c->source ? dir : DIR_IN;
+    /* who has no role, a library's object without a socket, is asked or asks by what comes first */
+    u32 first = c->role == ROLE_CLIENT ? DIR_OUT : c->role == ROLE_SERVER ? DIR_IN : dir;
     if (!m) {
         count(STAT_FAULTS, 1); /* a hole that the shard sees at the next event */
         return false;
     }
-    if (dir != first) {
+    bool answers = m >= 4 && b[0] == 'H' && b[1] == 'T' && b[2] == 'T' && b[3] == 'P';
+    if (dir != first || (c->role == ROLE_UNKNOWN && answers)) {
         /* the answering side speaks first: only an early HTTP answer is ours */
-        if (m >= 4 && b[0] == 'H' && b[1] == 'T' && b[2] == 'T' && b[3] == 'P') {
+        if (answers) {
             c->state = CONN_HTTP;
             return true;
         }

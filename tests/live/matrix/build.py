@@ -1,4 +1,4 @@
-"""The compiled programs of the matrix, in build/matrix of the checkout. `python -m tests.live.matrix.build` makes all.
+"""The compiled programs of both matrices, in build/matrix of the checkout. `python -m tests.live.matrix.build` makes all.
 
 A program is made again only when a file of its sources has changed: the stamp beside it holds their hash.
 """
@@ -14,14 +14,16 @@ from pathlib import Path
 
 from tests.conftest import ROOT, skip_or_fail
 
-HERE = Path(__file__).resolve().parent
+LIVE = Path(__file__).resolve().parents[1]
 TARGET = ROOT / "build" / "matrix"
 C_FLAGS = ("-D_GNU_SOURCE", "-O2", "-g", "-Wall", "-Wextra", "-Werror")
+STATIC_OPENSSL = ("-Wl,-Bstatic", "-lssl", "-lcrypto", "-Wl,-Bdynamic", "-ldl")
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Sources (a file, or a folder with all that is in it), the command that compiles them, and how the result starts.
+    """Sources (a file with the headers beside it, or a folder with all that is in it; from tests/live), the command that
+    compiles them, and how the result starts.
 
     In both commands {source} is its path and {out} the folder for what is made."""
 
@@ -30,9 +32,14 @@ class Recipe:
     run: tuple[str, ...]
 
 
+def go(*flags: str) -> Recipe:
+    """A build of the Go program of the TLS matrix."""
+    return Recipe("tls/matrix.go", ("go", "build", *flags, "-o", "{out}/matrix", "{source}"), ("{out}/matrix",))
+
+
 RECIPES = {
     "netty": Recipe(
-        "netty",
+        "matrix/netty",
         ("mvn", "-q", "-B", "-f", "{source}/pom.xml", "-DbuildDirectory={out}", "process-classes"),
         (
             "java",
@@ -46,28 +53,43 @@ RECIPES = {
         ),
     ),
     "axum": Recipe(
-        "axum",
+        "matrix/axum",
         ("cargo", "build", "-q", "--release", "--locked", "--manifest-path", "{source}/Cargo.toml", "--target-dir", "{out}"),
         ("{out}/release/matrix-axum",),
     ),
     "beast": Recipe(
-        "beast.cpp", ("g++", "-std=c++17", "-O1", "-Wall", "-pthread", "{source}", "-o", "{out}/beast"), ("{out}/beast",)
+        "matrix/beast.cpp",
+        ("g++", "-std=c++17", "-O1", "-Wall", "-pthread", "{source}", "-o", "{out}/beast"),
+        ("{out}/beast",),
     ),
-    "uring": Recipe("uring.c", ("gcc", *C_FLAGS, "{source}", "-o", "{out}/uring", "-luring"), ("{out}/uring",)),
     "tlsplay": Recipe(
-        "tlsplay.c",
+        "matrix/tlsplay.c",
         ("gcc", *C_FLAGS, "{source}", "-o", "{out}/tlsplay", "-lssl", "-lcrypto", "-pthread"),
         ("{out}/tlsplay",),
     ),
-    "mixed": Recipe("mixed.c", ("gcc", *C_FLAGS, "{source}", "-o", "{out}/mixed", "-luring", "-pthread"), ("{out}/mixed",)),
+    "uring": Recipe("matrix/uring.c", ("gcc", *C_FLAGS, "{source}", "-o", "{out}/uring", "-luring"), ("{out}/uring",)),
+    "mixed": Recipe(
+        "matrix/mixed.c", ("gcc", *C_FLAGS, "{source}", "-o", "{out}/mixed", "-luring", "-pthread"), ("{out}/mixed",)
+    ),
+    "tls-openssl": Recipe(
+        "tls/openssl.c",
+        ("gcc", *C_FLAGS, "{source}", "-o", "{out}/openssl", *STATIC_OPENSSL, "-pthread"),
+        ("{out}/openssl",),
+    ),
+    "tls-gnutls": Recipe(
+        "tls/gnutls.c", ("gcc", *C_FLAGS, "{source}", "-o", "{out}/gnutls", "-lgnutls", "-pthread"), ("{out}/gnutls",)
+    ),
+    "tls-go": go(),
+    "tls-go-stripped": go("-ldflags", "-s -w"),
+    "tls-go-pie": go("-buildmode=pie"),
 }
 
 
 def digest(recipe: Recipe) -> str:
     """What a program is made of: its sources and its command."""
-    source = HERE / recipe.source
+    source = LIVE / recipe.source
     folder = sorted(p for p in source.rglob("*") if p.is_file() and "target" not in p.relative_to(source).parts)
-    files = folder or [source, *sorted(HERE.glob("*.h"))]
+    files = folder or [source, *sorted(source.parent.glob("*.h"))]
     whole = hashlib.sha256(repr(recipe).encode())
     for file in files:
         whole.update(file.name.encode() + b"\0" + file.read_bytes())
@@ -101,7 +123,7 @@ def build(name: str) -> str:
 
 def words(command: tuple[str, ...], recipe: Recipe, out: Path) -> list[str]:
     """A command with its paths."""
-    return [w.replace("{source}", str(HERE / recipe.source)).replace("{out}", str(out)) for w in command]
+    return [w.replace("{source}", str(LIVE / recipe.source)).replace("{out}", str(out)) for w in command]
 
 
 def command(name: str) -> list[str]:
