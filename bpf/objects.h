@@ -185,9 +185,13 @@ static __always_inline void leave_socket(struct object *o, u64 id, s32 fd)
         return;
     if (o->c.opened)
         send_close(&o->c, CLOSE_REPLACED);
+    bool seen = s->start == START_SEEN && !s->bound;
     o->c.opened = 0;
-    o->c.start = START_MID;
-    o->c.state = CONN_WAITING;
+    o->c.start = seen ? START_SEEN : START_MID;
+    o->c.state = seen ? CONN_UNDECIDED : CONN_WAITING;
+    o->c.token = 0;
+    o->c.first4 = 0;
+    o->c.role = ROLE_UNKNOWN;
     o->c.conn_id = next_object_id();
     o->c.ring = ring_of(o->c.conn_id);
     o->c.pos[DIR_IN] = o->c.pos[DIR_OUT] = 0;
