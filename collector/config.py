@@ -8,7 +8,6 @@ silently. An empty value means unset. Where Akto's collector has the same variab
 from __future__ import annotations
 
 import difflib
-import ipaddress
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -16,141 +15,31 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, overload
 
 from collector import akto_names, cgroups
+from collector.config_values import (
+    ALL_LIBRARIES,
+    FORMS,
+    parse_address,
+    parse_bool,
+    parse_brokers,
+    parse_codec,
+    parse_header_name,
+    parse_hooks,
+    parse_identity,
+    parse_int,
+    parse_libraries,
+    parse_log_format,
+    parse_log_level,
+    parse_networks,
+    parse_rules_text,
+    parse_seconds,
+    parse_text,
+)
 from collector.errors import ConfigError
 
 T = TypeVar("T")
 
 ACTS, NO_EFFECT, NOT_YET = "acts", akto_names.NO_EFFECT, akto_names.NOT_YET
 MIB = 1 << 20
-
-
-# ---- values ------------------------------------------------------------------------------------------------------
-
-_TRUE = frozenset({"true", "1", "yes", "on"})
-_FALSE = frozenset({"false", "0", "no", "off"})
-
-
-def parse_bool(text: str) -> bool:
-    """true/false/1/0/yes/no/on/off in any case; raises ValueError otherwise."""
-    word = text.strip().lower()
-    if word in _TRUE:
-        return True
-    if word in _FALSE:
-        return False
-    raise ValueError
-
-
-def parse_int(text: str) -> int:
-    """A plain decimal integer; raises ValueError otherwise."""
-    if not re.fullmatch(r"-?[0-9]{1,18}", text.strip()):
-        raise ValueError
-    return int(text)
-
-
-def parse_seconds(text: str) -> float:
-    """A plain decimal number of seconds; `5m` and `3s` raise ValueError."""
-    if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text.strip()):
-        raise ValueError
-    return float(text)
-
-
-def parse_text(text: str) -> str:
-    """Any text."""
-    return text
-
-
-LOG_LEVELS = ("DEBUG", "INFO", "WARN", "ERROR", "OFF")
-
-
-def parse_log_level(text: str) -> str:
-    """DEBUG, INFO, WARN, ERROR, OFF in any case; `DBEUG`, as Akto's documentation has it, is DEBUG."""
-    word = text.strip().upper()
-    word = {"DBEUG": "DEBUG", "WARNING": "WARN"}.get(word, word)
-    if word not in LOG_LEVELS:
-        raise ValueError
-    return word
-
-
-def parse_address(text: str) -> str:
-    """HOST:PORT, host an IP address ([v6] in brackets) or a name; raises ValueError otherwise."""
-    host, colon, port = text.strip().rpartition(":")
-    if not colon or not host or not port.isdigit() or int(port) > 65535:
-        raise ValueError
-    return text.strip()
-
-
-def parse_brokers(text: str) -> str:
-    """HOST:PORT[,HOST:PORT...]; raises ValueError otherwise."""
-    parts = [part.strip() for part in text.split(",") if part.strip()]
-    if not parts:
-        raise ValueError
-    for part in parts:
-        parse_address(part)
-    return ",".join(parts)
-
-
-def parse_codec(text: str) -> str:
-    """A Kafka compression codec."""
-    if text.strip().lower() not in ("none", "gzip", "snappy", "lz4", "zstd"):
-        raise ValueError
-    return text.strip().lower()
-
-
-def parse_hooks(text: str) -> str:
-    """auto, tpx or raw (bpf/README.md)."""
-    if text.strip().lower() not in ("auto", "tpx", "raw"):
-        raise ValueError
-    return text.strip().lower()
-
-
-def parse_identity(text: str) -> str:
-    """auto, socket or descriptor (docs/decisions/0010)."""
-    if text.strip().lower() not in ("auto", "socket", "descriptor"):
-        raise ValueError
-    return text.strip().lower()
-
-
-def parse_log_format(text: str) -> str:
-    """Either text or json."""
-    if text.strip().lower() not in ("text", "json"):
-        raise ValueError
-    return text.strip().lower()
-
-
-def parse_header_name(text: str) -> str:
-    """A field name (RFC 9110 section 5.1) of at most 63 bytes; `none` gives the empty text; raises ValueError."""
-    name = text.strip()
-    if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,63}", name):
-        raise ValueError
-    return "" if name.lower() == "none" else name
-
-
-def parse_networks(text: str) -> str:
-    """At most 256 CIDR[,CIDR...], IPv4 or IPv6 without a zone, an address for itself; canonical; raises ValueError."""
-    parts = [part.strip() for part in text.split(",") if part.strip()]
-    if not 0 < len(parts) <= 256 or not all(re.fullmatch(r"[0-9A-Fa-f.:]+(/[0-9]{1,3})?", part) for part in parts):
-        raise ValueError
-    return ",".join(str(ipaddress.ip_network(part)) for part in parts)
-
-
-_FORMS: dict[Callable[[str], Any], tuple[str, str]] = {
-    parse_bool: ("boolean", "true or false (also 1/0, yes/no, on/off)"),
-    parse_int: ("integer", "a plain whole number"),
-    parse_seconds: ("number", "a plain number of seconds, such as 3 or 0.5 (no suffix)"),
-    parse_text: ("text", "text"),
-    parse_log_level: ("word", "one of DEBUG, INFO, WARN, ERROR, OFF"),
-    parse_address: ("address", "HOST:PORT"),
-    parse_brokers: ("addresses", "HOST:PORT, several separated by commas"),
-    parse_hooks: ("word", "one of auto, tpx, raw"),
-    parse_identity: ("word", "one of auto, socket, descriptor"),
-    parse_codec: ("word", "one of none, gzip, snappy, lz4, zstd"),
-    parse_log_format: ("word", "text or json"),
-    parse_header_name: ("name", "a header name of at most 63 bytes, or none"),
-    parse_networks: (
-        "networks",
-        "IPv4 or IPv6 networks without further address bits, several separated by commas, such as 10.0.0.0/8,2001:db8::/32",
-    ),
-}
 
 
 class Setting(Generic[T]):
@@ -209,12 +98,12 @@ class Setting(Generic[T]):
     @property
     def type(self) -> str:
         """The kind of value, as documentation calls it."""
-        return _FORMS[self.parse][0]
+        return FORMS[self.parse][0]
 
     @property
     def form(self) -> str:
         """The expected form, as errors call it."""
-        form = _FORMS[self.parse][1]
+        form = FORMS[self.parse][1]
         if self.low is not None and self.high is not None:
             form += f", from {self.low:g} to {self.high:g}"
         elif self.low is not None:
@@ -234,15 +123,6 @@ class Setting(Generic[T]):
             raise ConfigError(f"{name}={shown}: expected {self.form}") from None
         return value
 
-
-def _filter_text(text: str) -> str:
-    from collector.shards.filters.rules import parse_rules
-
-    parse_rules(text)
-    return text
-
-
-_FORMS[_filter_text] = ("JSON", "a JSON array of header rules (docs/records.md)")
 
 OURS, AKTO, DELIVERY, LIMITS, FILTERS, CAPTURE, PROCESS = (
     "Collector",
@@ -334,14 +214,25 @@ class Config:
         "Networks whose proxies are believed when they name the client in a header; several separated by commas.",
         shown_default="none",
     )
+    COLLECTOR_TLS_LIBRARIES = Setting(
+        parse_libraries,
+        ALL_LIBRARIES,
+        CAPTURE,
+        "The TLS libraries whose plaintext is captured, `all`, or `none`: to leave one out whose probes do harm.",
+    )
     CAPTURE_ALL = Setting(
         parse_text,
         "true",
         CAPTURE,
-        "Akto's switch between plain and TLS capture. Plain system calls are always captured.",
-        effect=NOT_YET,
+        "`true`: plain connections and the plaintext of TLS libraries are captured. Any other text: what CAPTURE_SSL says.",
     )
-    CAPTURE_SSL = Setting(parse_text, "", CAPTURE, "Akto's switch for TLS probes.", effect=NOT_YET)
+    CAPTURE_SSL = Setting(
+        parse_text,
+        "",
+        CAPTURE,
+        "Unless CAPTURE_ALL is `true`: `true` captures the plaintext of TLS libraries only, `false` (or nothing) plain "
+        "connections only, any other text neither.",
+    )
     CAPTURE_EGRESS = Setting(
         parse_text,
         "",
@@ -350,7 +241,15 @@ class Config:
         effect=NO_EFFECT,
     )
     UPROBE_POLL_INTERVAL = Setting(
-        parse_int, 0, CAPTURE, "Akto's search interval for TLS libraries.", "seconds", 0, effect=NOT_YET
+        parse_int,
+        0,
+        CAPTURE,
+        "At least so long between two looks at all processes for TLS libraries. New processes and new libraries are "
+        "found at once in any case; the look finds what was missed, and what was rewritten or is gone. 0: a second, "
+        "and longer when there are so many processes that looking takes more than a fiftieth of a CPU.",
+        "seconds",
+        0,
+        86400,
     )
     PROBE_ALL_PID = Setting(
         parse_bool, False, CAPTURE, "Akto: probe TLS in processes outside containers too.", effect=NOT_YET
@@ -446,7 +345,7 @@ class Config:
     )
     # -- Filters
     AKTO_MODULE_DISCOVERY_CONFIG = Setting(
-        _filter_text,
+        parse_rules_text,
         "",
         FILTERS,
         "Header rules: which exchanges are recorded (docs/records.md). `akto-default`: what Akto's collector does when "
@@ -508,6 +407,16 @@ class Config:
     def brokers(self) -> str:
         """The Kafka brokers in force ("" for none)."""
         return self.AKTO_KAFKA_BROKER_MAL or self.AKTO_KAFKA_BROKER_URL
+
+    @property
+    def captures_plain(self) -> bool:
+        """Are connections captured that are not TLS, by CAPTURE_ALL and CAPTURE_SSL?"""
+        return self.CAPTURE_ALL.strip().lower() == "true" or self.CAPTURE_SSL.strip().lower() in ("", "false")
+
+    @property
+    def captures_tls(self) -> bool:
+        """Is the plaintext of TLS libraries captured?"""
+        return "true" in (self.CAPTURE_ALL.strip().lower(), self.CAPTURE_SSL.strip().lower())
 
     @property
     def shards(self) -> int:

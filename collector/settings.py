@@ -17,6 +17,7 @@ from functools import cache
 from typing import Any, Self
 
 from collector.config import IGNORED_PORTS, Config
+from collector.config_values import ALL_LIBRARIES
 from collector.errors import ProtocolError
 
 MIB = 1 << 20
@@ -165,7 +166,8 @@ class LoaderSettings(Message):
     machine; ``pids``: these processes only, unless it is empty; ``record``: a descriptor for the raw events comes along;
     ``test_rings``: the rings are memory that a test fills, and come along. Set by code alone, for the loader is privileged:
     ``sources``, the modules of further probe sources (loader/probes), and ``uprobes``, how those are attached
-    (loader/compiler.py; "": the best way that the kernel has).
+    (loader/compiler.py; "": the best way that the kernel has). ``libraries``: the names of the sources of libraries that are
+    looked for, ALL_LIBRARIES for all of them; ``look_seconds``: at least so long between two looks at all processes.
     """
 
     rings: int
@@ -181,6 +183,8 @@ class LoaderSettings(Message):
     test_rings: bool = False
     sources: tuple[str, ...] = ()
     uprobes: str = ""
+    libraries: tuple[str, ...] = (ALL_LIBRARIES,)
+    look_seconds: float = 0.0
 
     @classmethod
     def of(cls, config: Config, *, rings: int, pids: tuple[int, ...] = (), record_limit: int = 0) -> Self:
@@ -196,6 +200,8 @@ class LoaderSettings(Message):
             unix=config.COLLECTOR_UNIX_SOCKETS,
             record=record_limit > 0,
             record_limit=record_limit,
+            libraries=tuple(config.COLLECTOR_TLS_LIBRARIES.split(",")) if config.captures_tls else (),
+            look_seconds=float(config.UPROBE_POLL_INTERVAL),
         )
 
 

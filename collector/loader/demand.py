@@ -10,12 +10,15 @@ ids are used again. A new loader finds both in the map and in the names of what 
 from __future__ import annotations
 
 import contextlib
+import logging
 import struct
 from collections.abc import Callable
 
 from collector.loader import kernel
 from collector.loader.mapped import Proc, Process
 from collector.loader.probes.attachments import Attachments
+
+log = logging.getLogger("loader")
 
 WANTED, WATCHED = 1, 2  # of bpf/maps.h
 ENTRIES = 1024
@@ -91,12 +94,14 @@ class Demand:
             self._watched[pid] = process
             with contextlib.suppress(FileNotFoundError):  # others have needed the room: it asks again
                 kernel.map_update(self._map, struct.pack("=I", pid), struct.pack("=I", WATCHED), _BPF_EXIST)
+            log.info("attached: on demand, process %d", pid)
 
     def ended(self, process: Process) -> None:
         """A process has ended: its probes and its entry go."""
         self._attachments.release_process(process)
         del self._watched[process.pid]
         self._forget(process.pid)
+        log.info("released: on demand, process %d", process.pid)
 
     def _forget(self, pid: int) -> None:
         self._asked.pop(pid, None)

@@ -28,7 +28,8 @@ from collector.loader.reading import Answers, Reading, Request
 
 log = logging.getLogger("loader")
 
-LOOK_SECONDS = 1.0  # between the beginnings of two looks at all processes
+LOOK_SECONDS = 1.0  # between the beginnings of two looks at all processes, and between two comparisons of each file
+LOOK_PART = 50  # of a CPU: what looking at all processes may take
 SLICE_SECONDS = 0.002  # of a look, or of attaching, at a time
 ABSENT_LOOKS = 2  # whole looks without a library before it is released
 LIBRARIES = 4096  # at a time: a bound for those who map file after file
@@ -50,14 +51,16 @@ class OnDemand:
 @dataclass(eq=False, slots=True)
 class Library:
     """A file as it was read, or as an earlier loader attached it. ``asked``: the sources that have answered, or are being
-    asked; ``busy``: it is being read or attached; ``absent``: how many looks in a row nobody had it mapped; ``failed``:
-    something of it could not be done since it is busy, so it is read again, ``not_before`` a time; ``delay``: until then.
+    asked; ``busy``: it is being read or attached; ``holder``: who had it mapped last; ``absent``: how many looks in a row
+    nobody had; ``failed``: something of it could not be done since it is busy, so it is read again, ``not_before`` a time;
+    ``delay``: until then.
     """
 
     target: Target
     asked: set[str] = field(default_factory=set)
     busy: bool = False
     demand: list[OnDemand] = field(default_factory=list)
+    holder: tuple[int, Mapping] | None = None
     absent: int = 0
     failed: bool = False
     delay: float = 0.0
@@ -79,7 +82,7 @@ class Work:
 class Libraries:
     """``modules``: those of the further sources, for the child; ``catalogue``: where found libraries get a number; ``uid``:
     the user that the child becomes, None when there is none; ``wanting``: the descriptor of the map of that name, None where
-    the kernel's process ids are not ours.
+    the kernel's process ids are not ours; ``look_seconds``: at least so long between two looks at all processes.
     """
 
     def __init__(
@@ -93,7 +96,9 @@ class Libraries:
         *,
         wanting: int | None = None,
         proc: Proc | None = None,
+        look_seconds: float = 0.0,
     ) -> None:
+        self._look_seconds = look_seconds
         self._attachments = attachments
         self._catalogue = catalogue
         self._proc = proc or Proc()
@@ -122,7 +127,7 @@ class Libraries:
         self._compared: set[str] = set()  # of these, those of which nothing more is to be learnt in this look
         self._warned: dict[str, float] = {}
         self._pids: deque[int] | None = None
-        self._next_look = 0.0
+        self._next_look = self._next_comparison = self._look_took = 0.0
         self._now = 0.0
         self._work: deque[Work] = deque()
         self._demand: Demand | None = None
@@ -156,16 +161,37 @@ class Libraries:
     def _look(self, now: float, until: float) -> None:
         if self._pids is None:
             if now < self._next_look:
+                if now >= self._next_comparison:
+                    self._next_comparison = now + LOOK_SECONDS
+                    self._compare()
                 return
-            self._next_look = now + LOOK_SECONDS
+            self._next_look = now + max(LOOK_SECONDS, self._look_seconds, LOOK_PART * self._look_took)
+            self._next_comparison = now + LOOK_SECONDS
+            self._look_took = 0.0
             self._pids = deque(self._proc.pids())
             self._seen = set()
             self._compared = set()
+        began = time.thread_time()
         while self._pids and time.monotonic() < until:
             self._look_at(self._pids.popleft())
+        self._look_took += time.thread_time() - began
         if not self._pids:
             self._pids = None
             self._release_absent()
+
+    def _compare(self) -> None:
+        """Between two looks at all processes: has a file been written to? By the process that had it last."""
+        self._compared = set()
+        for file, library in list(self._files.items()):
+            if library.holder is None or library.busy:
+                continue
+            pid, mapping = library.holder
+            try:
+                fd = self._proc.open(pid, mapping)
+            except OSError:
+                continue
+            if mapping.file != file or not self._take(Request(pid, mapping, fd, stamp(fd), frozenset(library.asked), True)):
+                os.close(fd)
 
     def _look_at(self, pid: int) -> None:
         mapped = self._proc.mappings(pid)
@@ -180,6 +206,7 @@ class Libraries:
             library = self._files.get(mapping.file)
             if library is not None:
                 self._seen.add(mapping.file)
+                library.holder = pid, mapping
             elif not wanted:
                 continue
             elif len(self._files) >= LIBRARIES:
@@ -233,6 +260,7 @@ class Libraries:
         self._files[target.file] = self._libraries[target.key] = library
         self._seen.add(target.file)
         library.target = target  # an earlier loader's has no name
+        library.holder = request.pid, request.mapping
         library.asked |= missing
         library.busy = True
         return True
@@ -289,7 +317,8 @@ class Libraries:
                 demand += self._arrange(library, request, source.name, found, number)
             elif isinstance(found, Unsupported):
                 # most programs are no library of anybody's
-                level = logging.WARNING if request.by_name else logging.DEBUG
+                by_name = source.name in self._named(target.name.removesuffix(DELETED))
+                level = logging.WARNING if by_name else logging.DEBUG
                 log.log(level, "not attached: %r: %s", target.name, found.why)
             else:
                 self._failed(library, source.name, "%s could not read %r", source.name, target.name)

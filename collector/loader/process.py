@@ -22,6 +22,7 @@ import zmq
 from collector import control, errors
 from collector.attribution import owners
 from collector.clock import SystemClock
+from collector.config_values import ALL_LIBRARIES
 from collector.loader import capturefile, compiler, entries, kernel, preflight
 from collector.loader.catalogue import Catalogue
 from collector.loader.introductions import introductions, library_names
@@ -312,14 +313,16 @@ class Loader:
         self._attachments.adopt(probes or {})
         if "libraries" in loaded.maps:
             self._catalogue = Catalogue(loaded.maps["libraries"])
+            chosen = settings.libraries
             self._libraries = Libraries(
-                self._sources,
+                [source for source in self._sources if ALL_LIBRARIES in chosen or source.name in chosen],
                 settings.sources,
                 loaded.build,
                 self._attachments,
                 self._catalogue,
                 self._start.reader_uid,
                 wanting=loaded.maps["wanting"] if self._nested is None else None,
+                look_seconds=settings.look_seconds,
             )
         self._selection = Selection(loaded.maps["pid_bits"], settings.pids)
         self._rings = [Ring(fd, settings.ring_bytes) for fd in loaded.rings]

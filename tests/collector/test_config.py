@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from collector import config, config_pages, metrics
+from collector import config, config_pages, config_values, metrics, settings
 from collector.errors import ConfigError
+from collector.loader.probes import SOURCES
+from collector.loader.probes.probe import Source
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
@@ -100,13 +102,13 @@ def test_every_variable_is_an_attribute_that_is_only_read() -> None:
 
 
 def test_the_table_has_what_acts_and_everything_when_asked() -> None:
-    loaded = config.load({"CAPTURE_SSL": "true"})
+    loaded = config.load({"USE_TLS": "true"})
     short, everything = (config_pages.table(loaded, everything=wanted) for wanted in (False, True))
     names = [line.split()[0] for line in everything.splitlines()[1:]]
     assert names == [setting.name for setting in config.SETTINGS]
     acting = [line.split()[0] for line in short.splitlines()[1:]]
     assert acting == [setting.name for setting in config.SETTINGS if setting.effect == config.ACTS]
-    assert len(names) > len(acting) + 70 and "CAPTURE_SSL is set, but does not act yet" in loaded.warnings
+    assert len(names) > len(acting) + 70 and "USE_TLS is set, but does not act yet" in loaded.warnings
 
 
 def test_unknown_names_are_warned_about_with_the_nearest() -> None:
@@ -144,6 +146,38 @@ def test_every_akto_manifest_variable_is_known() -> None:
         "UPROBE_POLL_INTERVAL",
     }
     assert names <= config.known_names()
+
+
+@pytest.mark.parametrize(
+    ("all_", "ssl", "plain", "tls"),
+    [
+        (None, None, True, True),
+        ("", "false", True, True),
+        ("true", "anything", True, True),
+        ("TRUE", "", True, True),
+        ("false", None, True, False),
+        ("no", "", True, False),
+        ("0", "False", True, False),
+        ("false", "true", False, True),
+        ("False", "TRUE", False, True),
+        ("false", "yes", False, False),
+    ],
+)
+def test_what_is_captured(all_: str | None, ssl: str | None, plain: bool, tls: bool) -> None:
+    given = {name: text for name, text in (("CAPTURE_ALL", all_), ("CAPTURE_SSL", ssl)) if text is not None}
+    found = config.load(given)
+    assert (found.captures_plain, found.captures_tls) == (plain, tls)
+    assert bool(settings.LoaderSettings.of(found, rings=1).libraries) == tls
+
+
+def test_libraries_are_those_that_there_are_sources_for() -> None:
+    libraries = {source.name for source in SOURCES if type(source).locate is not Source.locate}
+    assert set(config_values.LIBRARIES) == libraries
+    found = config.load({"COLLECTOR_TLS_LIBRARIES": " OpenSSL , nss,openssl"})
+    assert settings.LoaderSettings.of(found, rings=1).libraries == ("openssl", "nss")
+    for text in ("openssl,other", "all,openssl", ","):
+        with pytest.raises(ConfigError, match="COLLECTOR_TLS_LIBRARIES"):
+            config.load({"COLLECTOR_TLS_LIBRARIES": text})
 
 
 def test_declarations_are_unique() -> None:

@@ -1,10 +1,15 @@
-"""A collector with further probe sources: `python -m tests.demo SOURCE-MODULE[,...] UPROBES run ...`."""
+"""A collector with further probe sources, and with no others of libraries: `python -m tests.demo SOURCE-MODULE[,...] UPROBES
+run ...`.
+"""
 
 from __future__ import annotations
 
+import importlib
 import sys
 
 from collector.__main__ import main
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[3:], {"sources": tuple(sys.argv[1].split(",")), "uprobes": sys.argv[2].strip("-")}))
+    modules = tuple(sys.argv[1].split(","))
+    names = tuple(importlib.import_module(module).SOURCE.name for module in modules)
+    raise SystemExit(main(sys.argv[3:], {"sources": modules, "uprobes": sys.argv[2].strip("-"), "libraries": names}))

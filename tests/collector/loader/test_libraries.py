@@ -203,6 +203,7 @@ def turn_until(found: Libraries, condition: Callable[[], bool]) -> bool:
 def whole_looks(found: Libraries, count: int = 3) -> None:
     """So many from begin to end."""
     for _ in range(count + 1):
+        found._next_look = 0.0
         turn_until(found, lambda: found._pids is None)
         found.turn(time.monotonic())
 
@@ -238,6 +239,21 @@ def test_a_library_that_is_rewritten_in_place_is_released_and_read_again(tmp_pat
         found = look(recorder)
         assert turn_until(found, lambda: after not in recorder.held)
         assert turn_until(found, lambda: len(recorder.places) == 18 and not found._work)
+
+
+def test_files_are_compared_each_second_however_rarely_all_processes_are_looked_at(tmp_path: Path, look: Look) -> None:
+    path = build.library("demo", tmp_path)
+    recorder = Recorder(multi=True)
+    found = look(recorder)
+    found._look_seconds = 3600.0
+    with mapped(path):
+        found._next_look = 0.0
+        assert turn_until(found, lambda: len(recorder.places) == 6 and not found._work and found._pids is None)
+        assert found._next_look > time.monotonic() + 3000
+        (before,) = recorder.held
+        rewrite(path)
+        assert turn_until(found, lambda: before not in recorder.held) and recorder.soon
+        assert turn_until(found, lambda: len(recorder.places) == 12 and not found._work)
 
 
 @pytest.mark.parametrize("attached", [0, 1, 6])

@@ -1,0 +1,158 @@
+"""How the values of settings are written: a function for each form, which raises ValueError, and its description."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable
+from typing import Any
+
+# The sources of libraries (collector/loader/probes)
+LIBRARIES = ("openssl", "gnutls", "nss")
+ALL_LIBRARIES, NO_LIBRARIES = "all", "none"
+
+_TRUE = frozenset({"true", "1", "yes", "on"})
+_FALSE = frozenset({"false", "0", "no", "off"})
+
+
+def parse_bool(text: str) -> bool:
+    """true/false/1/0/yes/no/on/off in any case; raises ValueError otherwise."""
+    word = text.strip().lower()
+    if word in _TRUE:
+        return True
+    if word in _FALSE:
+        return False
+    raise ValueError
+
+
+def parse_int(text: str) -> int:
+    """A plain decimal integer; raises ValueError otherwise."""
+    if not re.fullmatch(r"-?[0-9]{1,18}", text.strip()):
+        raise ValueError
+    return int(text)
+
+
+def parse_seconds(text: str) -> float:
+    """A plain decimal number of seconds; `5m` and `3s` raise ValueError."""
+    if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text.strip()):
+        raise ValueError
+    return float(text)
+
+
+def parse_text(text: str) -> str:
+    """Any text."""
+    return text
+
+
+LOG_LEVELS = ("DEBUG", "INFO", "WARN", "ERROR", "OFF")
+
+
+def parse_log_level(text: str) -> str:
+    """DEBUG, INFO, WARN, ERROR, OFF in any case; `DBEUG`, as Akto's documentation has it, is DEBUG."""
+    word = text.strip().upper()
+    word = {"DBEUG": "DEBUG", "WARNING": "WARN"}.get(word, word)
+    if word not in LOG_LEVELS:
+        raise ValueError
+    return word
+
+
+def parse_address(text: str) -> str:
+    """HOST:PORT, host an IP address ([v6] in brackets) or a name; raises ValueError otherwise."""
+    host, colon, port = text.strip().rpartition(":")
+    if not colon or not host or not port.isdigit() or int(port) > 65535:
+        raise ValueError
+    return text.strip()
+
+
+def parse_brokers(text: str) -> str:
+    """HOST:PORT[,HOST:PORT...]; raises ValueError otherwise."""
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not parts:
+        raise ValueError
+    for part in parts:
+        parse_address(part)
+    return ",".join(parts)
+
+
+def parse_codec(text: str) -> str:
+    """A Kafka compression codec."""
+    if text.strip().lower() not in ("none", "gzip", "snappy", "lz4", "zstd"):
+        raise ValueError
+    return text.strip().lower()
+
+
+def parse_hooks(text: str) -> str:
+    """auto, tpx or raw (bpf/README.md)."""
+    if text.strip().lower() not in ("auto", "tpx", "raw"):
+        raise ValueError
+    return text.strip().lower()
+
+
+def parse_identity(text: str) -> str:
+    """auto, socket or descriptor (docs/decisions/0010)."""
+    if text.strip().lower() not in ("auto", "socket", "descriptor"):
+        raise ValueError
+    return text.strip().lower()
+
+
+def parse_log_format(text: str) -> str:
+    """Either text or json."""
+    if text.strip().lower() not in ("text", "json"):
+        raise ValueError
+    return text.strip().lower()
+
+
+def parse_header_name(text: str) -> str:
+    """A field name (RFC 9110 section 5.1) of at most 63 bytes; `none` gives the empty text; raises ValueError."""
+    name = text.strip()
+    if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,63}", name):
+        raise ValueError
+    return "" if name.lower() == "none" else name
+
+
+def parse_networks(text: str) -> str:
+    """At most 256 CIDR[,CIDR...], IPv4 or IPv6 without a zone, an address for itself; canonical; raises ValueError."""
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not 0 < len(parts) <= 256 or not all(re.fullmatch(r"[0-9A-Fa-f.:]+(/[0-9]{1,3})?", part) for part in parts):
+        raise ValueError
+    return ",".join(str(ipaddress.ip_network(part)) for part in parts)
+
+
+def parse_rules_text(text: str) -> str:
+    """AKTO_MODULE_DISCOVERY_CONFIG; raises ConfigError."""
+    from collector.shards.filters.rules import parse_rules
+
+    parse_rules(text)
+    return text
+
+
+def parse_libraries(text: str) -> str:
+    """Names of LIBRARIES, separated by commas, `all` or `none`; canonical, without duplicates; raises ValueError."""
+    names = list(dict.fromkeys(part.strip().lower() for part in text.split(",") if part.strip()))
+    if names in ([ALL_LIBRARIES], [NO_LIBRARIES]):
+        return names[0]
+    if not names or not set(names) <= set(LIBRARIES):
+        raise ValueError
+    return ",".join(names)
+
+
+FORMS: dict[Callable[[str], Any], tuple[str, str]] = {
+    parse_bool: ("boolean", "true or false (also 1/0, yes/no, on/off)"),
+    parse_int: ("integer", "a plain whole number"),
+    parse_seconds: ("number", "a plain number of seconds, such as 3 or 0.5 (no suffix)"),
+    parse_text: ("text", "text"),
+    parse_log_level: ("word", "one of DEBUG, INFO, WARN, ERROR, OFF"),
+    parse_address: ("address", "HOST:PORT"),
+    parse_brokers: ("addresses", "HOST:PORT, several separated by commas"),
+    parse_hooks: ("word", "one of auto, tpx, raw"),
+    parse_identity: ("word", "one of auto, socket, descriptor"),
+    parse_codec: ("word", "one of none, gzip, snappy, lz4, zstd"),
+    parse_log_format: ("word", "text or json"),
+    parse_header_name: ("name", "a header name of at most 63 bytes, or none"),
+    parse_networks: (
+        "networks",
+        "IPv4 or IPv6 networks without further address bits, several separated by commas, such as 10.0.0.0/8,2001:db8::/32",
+    ),
+    parse_rules_text: ("JSON", "a JSON array of header rules (docs/records.md)"),
+    parse_libraries: ("names", f"some of {', '.join(LIBRARIES)}, separated by commas; all; or none"),
+}
