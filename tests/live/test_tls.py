@@ -94,6 +94,8 @@ def compare(collector: Collector, made: dict[str, tuple[int, int]], part: str) -
             min(size, BODY),
         ), record
         assert record["ip"].rpartition(":")[2] == str(port), (record["path"], record["ip"], port)
+        assert record["tlsLibrary"].startswith("openssl-3."), record
+        assert record["tlsVersion"] == ("1.2" if part == "/renegotiate/" else "1.3"), record
     return records
 
 
