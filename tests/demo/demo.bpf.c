@@ -28,8 +28,8 @@ int demo_enter(struct pt_regs *ctx)
     return 0;
 }
 
-/* Again and again, as it costs nobody anything here. */
-static __always_inline void demo_told(struct pt_regs *ctx, struct object *o)
+/* What the handshake came to; at each call, as it costs nobody anything here. */
+static __always_inline void demo_facts(struct pt_regs *ctx, struct object *o)
 {
     struct event_tls t = {.version = 0x0304, .alpn_len = 8, .alpn = "http/1.1"};
     header(&t.h, &o->c, EVENT_TLS);
@@ -50,7 +50,7 @@ static __always_inline int demo_return(struct pt_regs *ctx, u32 dir)
         return 0;
     bind_object(o, id, d.fd);
     if (o->c.opened)
-        demo_told(ctx, o);
+        demo_facts(ctx, o);
     const struct call k = {.id = id, .fd = (u32)o->c.fd, .dir = dir, .call = CALL_NONE};
     if (ret)
         object_bytes(o, &k, p.base, ret);

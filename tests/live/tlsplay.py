@@ -57,4 +57,6 @@ def compare(collector: Collector, made: dict[str, tuple[int, int]], part: str) -
         # where descriptors are the identity, a server that accepts without asking for the address has it late
         known = [str(port), "0"] if "identity descriptor" in collector.log() else [str(port)]
         assert record["ip"].rpartition(":")[2] in known, (record["path"], record["ip"], port)
+        assert record["tlsLibrary"].startswith("openssl-3."), record
+        assert record["tlsVersion"] == ("1.2" if part == "/renegotiate/" else "1.3"), record
     return records
