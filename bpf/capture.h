@@ -359,6 +359,29 @@ static __always_inline void capture(struct conn *c, const struct call *k, u64 po
     capture_here(c, k, pos + n - EDGE, base + n - EDGE, EDGE, ROOM_SMALL);
 }
 
+#define TINY 64 /* bytes that need hardly more room than their length alone: the end of a chunk, and the next one's size */
+
+static __always_inline void capture_tiny(struct conn *c, const struct call *k, u64 pos, u64 base, u64 n)
+{
+    struct {
+        struct event_header h;
+        u8 data[TINY];
+    } e = {};
+    u64 m = n;
+    data_header(&e.h, c, k, pos);
+    asm volatile("" : "+r"(m));
+    if (m > TINY)
+        return;
+    e.h.len_true = m;
+    e.h.len_cap = m;
+    if (bpf_probe_read_user(e.data, m, (void *)base)) {
+        count(STAT_FAULTS, 1);
+        e.h.len_cap = 0;
+        e.h.flags = EVENT_F_FAULT;
+    }
+    put(c->ring, &e, sizeof(e.h) + (e.h.len_cap ? m : 0), m);
+}
+
 /*
  * As capture(), for programs that can be interrupted in favour of others on their CPU (uprobes): everything is made in
  * the ring, nothing in scratch memory.
@@ -376,8 +399,21 @@ static __always_inline void capture_reserved(struct conn *c, const struct call *
     if (!n)
         return;
     if (too_much(c, k->dir, n)) {
+        if (n <= TINY) {
+            capture_tiny(c, k, pos, base, n);
+            return;
+        }
         count(STAT_BOUNDED_BYTES, n);
-        send_size(c, k, pos, n, EVENT_F_SIZE_ONLY);
+        bool edges = n >= 32 * EDGE; /* as in capture() */
+        if (edges) {
+            capture_here(c, k, pos, base, EDGE, ROOM_SMALL);
+            pos += EDGE;
+            base += EDGE;
+            n -= EDGE;
+        }
+        send_size(c, k, pos, edges ? n - EDGE : n, EVENT_F_SIZE_ONLY);
+        if (edges)
+            capture_here(c, k, pos + n - EDGE, base + n - EDGE, EDGE, ROOM_SMALL);
         return;
     }
 #pragma clang loop unroll(disable)

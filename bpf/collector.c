@@ -39,6 +39,7 @@
 #include "lifetimes.h"
 #include "objects.h"
 #include "tls.h"
+#include "go.h"
 
 struct tp_exit {
     u64 common;

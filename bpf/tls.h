@@ -77,7 +77,13 @@ int nss_write(struct pt_regs *ctx)
 }
 
 /* `values` of a library: offsets into its object, each plus one; 0: not known. */
-enum library_value { VERSION_AT = 0, ALPN_AT = 1, ALPN_BYTES_AT = 2, REFERENCES_AT = 3 };
+enum library_value {
+    VERSION_AT = 0,
+    ALPN_AT = 1,
+    ALPN_BYTES_AT = 2,
+    REFERENCES_AT = 3,
+    SERVER_NAME_AT = 4 /* address of the name, and behind that its length */
+};
 
 static __always_inline bool offset_of(const struct library *l, u32 which, u64 *offset)
 {
@@ -89,7 +95,7 @@ static __always_inline bool offset_of(const struct library *l, u32 which, u64 *o
 static __always_inline void send_tls(struct object *o, u64 address, u32 number)
 {
     u32 version = 0;
-    u64 at, alpn = 0, n = 0;
+    u64 at, alpn = 0, n = 0, name[2] = {};
     struct library *l = libraries.lookup(&number);
     int ring = o->c.ring & 63;
     void *r = rings.lookup(&ring);
@@ -110,11 +116,17 @@ static __always_inline void send_tls(struct object *o, u64 address, u32 number)
     __builtin_memset(e, 0, sizeof(*e));
     header(&e->h, &o->c, EVENT_TLS);
     e->library = number;
-    if (version >> 8 == 3)
+    if ((version >> 8 & 0xff) == 3)
         e->version = version;
     asm volatile("" : "+r"(n));
     if (n <= sizeof(e->alpn) && !bpf_probe_read_user(e->alpn, n, (void *)alpn))
         e->alpn_len = n;
+    if (offset_of(l, SERVER_NAME_AT, &at) && !bpf_probe_read_user(name, sizeof(name), (void *)(address + at))) {
+        n = name[1];
+        asm volatile("" : "+r"(n));
+        if (n <= sizeof(e->sni) && !bpf_probe_read_user(e->sni, n, (void *)name[0]))
+            e->sni_len = n;
+    }
     bpf_ringbuf_submit(e, RB_NO_WAKEUP);
 }
 
