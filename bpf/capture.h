@@ -359,7 +359,8 @@ static __always_inline void capture(struct conn *c, const struct call *k, u64 po
     capture_here(c, k, pos + n - EDGE, base + n - EDGE, EDGE, ROOM_SMALL);
 }
 
-#define TINY 64 /* bytes that need hardly more room than their length alone: the end of a chunk, and the next one's size */
+#define TINY \
+    64 /* bytes that need hardly more room than their length alone: the end of a chunk, and the next one's size */
 
 static __always_inline void capture_tiny(struct conn *c, const struct call *k, u64 pos, u64 base, u64 n)
 {

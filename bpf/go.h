@@ -10,7 +10,8 @@
  *   rbp + 8    return address
  *   rbp        rbp of the caller
  *
- * Both places where data is taken are under the connection's lock of that direction: events have the order of the bytes.
+ * Both places where data is taken are under the connection's lock of that direction: events have the order of the
+ * bytes.
  */
 #if defined(__x86_64__) || defined(__TARGET_ARCH_x86)
 
@@ -47,7 +48,7 @@ struct go_netfd {
     s64 family;
     s64 type;
     u64 connected; /* by this process */
-    u64 net; /* string: "tcp", "tcp4", "unix" */
+    u64 net;       /* string: "tcp", "tcp4", "unix" */
     u64 net_bytes;
 };
 _Static_assert(__builtin_offsetof(struct go_netfd, family) == 56, "family");
@@ -65,8 +66,7 @@ static __always_inline s32 go_socket(u64 value)
     u64 netfd = 0;
     u32 net = 0;
     if (bpf_probe_read_user(&netfd, sizeof(netfd), (void *)value) ||
-        bpf_probe_read_user(&n, sizeof(n), (void *)netfd) ||
-        bpf_probe_read_user(&net, 3, (void *)n.net))
+        bpf_probe_read_user(&n, sizeof(n), (void *)netfd) || bpf_probe_read_user(&net, 3, (void *)n.net))
         return -1;
     if (n.type != GO_SOCK_STREAM || n.stream != 1 || n.zero_is_end != 1 || n.file || n.fd < 0 || n.fd > 0x7fffffff)
         return -1;
@@ -116,7 +116,8 @@ static __always_inline void go_bytes(struct pt_regs *ctx, u64 id, u64 address, u
         send_tls(o, address, bpf_get_attach_cookie(ctx));
 }
 
-/* Entry of (*Conn).clientHandshake and serverHandshake: nothing has gone through it yet, unless this is a renegotiation. */
+/* Entry of (*Conn).clientHandshake and serverHandshake: nothing has gone through it yet, unless this is a
+ * renegotiation. */
 int go_handshake(struct pt_regs *ctx)
 {
     u64 id = bpf_get_current_pid_tgid(), address = ctx->ax;
@@ -144,8 +145,8 @@ int go_close(struct pt_regs *ctx)
 }
 
 /*
- * `call runtime.memmove` in (*Conn).Read: plaintext goes to the caller's buffer. Or, where it is not the only call of that
- * kind, the returns of the function: rsp is there what it was at the entry.
+ * `call runtime.memmove` in (*Conn).Read: plaintext goes to the caller's buffer. Or, where it is not the only call of
+ * that kind, the returns of the function: rsp is there what it was at the entry.
  */
 int go_read(struct pt_regs *ctx)
 {
@@ -201,8 +202,8 @@ int go_record(struct pt_regs *ctx)
 
 /*
  * Entry of internal/poll.(*FD).Read or Write: on demand, in processes with a connection whose net.Conn is a type of
- * their own. If a call of (*Conn).Read stands on this very stack, the socket is that of its connection. `fd_read`: where
- * the probe in FD.Read is in this process.
+ * their own. If a call of (*Conn).Read stands on this very stack, the socket is that of its connection. `fd_read`:
+ * where the probe in FD.Read is in this process.
  */
 static __always_inline int go_fd(struct pt_regs *ctx, u64 id, const struct library *l, u64 fd_read)
 {

@@ -1,6 +1,6 @@
 """Functions of a Go program by name, from the table that its runtime unwinds stacks with (.gopclntab). It is there whatever
-was stripped. For `Source.locate` alone: a damaged file, or one made to harm, may make it raise anything; every loop is bounded
-by the size of the file, and memory by WINDOW_BYTES.
+was stripped. For `Source.locate` alone: a damaged file, or one made to harm, may make it raise anything; every loop is
+bounded by the size of the file, and memory by WINDOW_BYTES.
 
 The layouts are those of src/runtime/symtab.go (pcHeader, moduledata, functab, _func) of Go 1.17 to 1.26:
 
@@ -231,7 +231,9 @@ def _relocations(elf: ELFFile) -> Iterator[tuple[int, int]]:
     tags: dict[str, int] = {}
     for segment in elf.iter_segments("PT_DYNAMIC"):
         if isinstance(segment, DynamicSegment):
-            tags.update((tag.entry.d_tag, tag.entry.d_val) for tag in segment.iter_tags() if isinstance(tag.entry.d_tag, str))
+            tags.update(
+                (tag.entry.d_tag, tag.entry.d_val) for tag in segment.iter_tags() if isinstance(tag.entry.d_tag, str)
+            )
     offset = file_offset(elf, tags.get("DT_RELA", -1))
     if offset is None:
         return

@@ -49,7 +49,7 @@ VERIFIED_LIMIT = {
         "exit_accept4": 3_000,
         "meet": 650_000,
         "gather": 250_000,
-        "library_return": 250_000,
+        "library_return": 350_000,
         "process_exit": 150_000,
         "enter_close": 1_000,
     },
