@@ -4,7 +4,8 @@ An nginx worker that answers 1 KB over 16 keep-alive TLS connections, and a serv
   off       nothing attached
   calls     the probes of system calls, which leave TLS alone
   ours      and those of the library, where the source puts them
-  symbols   and instead of these the same programs at the entries and returns of the exported functions
+  symbols   and instead of these the usual places: entries and returns of the exported functions (OpenSSL, with the same
+            programs), entries and RET instructions of (*Conn).Read and Write (Go, with what is sent left out)
 so that drift of the machine meets all of them; figures are medians of the differences within a round with their 95 %
 interval. CPU time of the worker per request, from its schedstat.
 """
@@ -15,16 +16,19 @@ import argparse
 import json
 import os
 import re
+import struct
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import IO
 
 from elftools.elf.elffile import ELFFile
 
-from collector.loader import elf, kernel
-from collector.loader.probes import SOURCES
-from collector.loader.probes.probe import SOCKET, TPX, Found, Site, Uprobe
+from collector.loader import decode, elf, gopclntab, kernel
+from collector.loader.catalogue import SIZE
+from collector.loader.probes import SOURCES, go
+from collector.loader.probes.probe import SOCKET, TPX, Found, Site
 from tests.bench.overhead import Probes, interval
 
 MODES = ("off", "calls", "ours", "symbols")
@@ -39,39 +43,75 @@ EXPORTED = {
 }
 
 
+OURS, USUAL = 1, 2  # numbers of libraries
+
+
+def openssl_symbols(file: IO[bytes], found: Found) -> tuple[list[Site], Sequence[int]]:
+    """The exported functions."""
+    names = elf.functions(ELFFile(file), set(EXPORTED.values()))
+    own = [site for site in found.sites if site.program in ("openssl_new", "library_free")]
+    returns = [Site("library_return", names[name]) for name in EXPORTED.values()]
+    return [*own, *returns, *(Site(program, names[name]) for program, name in EXPORTED.items())], found.values
+
+
+def go_symbols(file: IO[bytes], found: Found) -> tuple[list[Site], Sequence[int]]:
+    """Entries and RETs of (*Conn).Read and Write."""
+    functions = gopclntab.functions(ELFFile(file), (go.READ, go.WRITE))
+    returns = {
+        name: [
+            function.offset + instruction.address - function.address
+            for instruction in decode.instructions(elf.code(ELFFile(file), function), function.address)
+            if instruction.mnemonic == "ret"
+        ]
+        for name, function in functions.items()
+    }
+    return [
+        *(site for site in found.sites if site.program in ("go_handshake", "go_close")),
+        *(Site("go_read", offset) for offset in returns[go.READ]),
+        *(Site("openssl_write", offset) for offset in returns[go.WRITE]),
+        *(Site("openssl_read", function.offset) for function in functions.values()),
+    ], [*found.values[:3], go.READ_RETURNS, *found.values[4:]]
+
+
 class Uprobes:
     """Links in one file, made and closed by turns."""
 
-    def __init__(self, probes: Probes, path: Path, source: str) -> None:
+    def __init__(
+        self,
+        probes: Probes,
+        path: Path,
+        source: str,
+        symbols: Callable[[IO[bytes], Found], tuple[list[Site], Sequence[int]]],
+    ) -> None:
         self._probes = probes
         self._path = str(path)
         (self.source,) = (source_ for source_ in SOURCES if source_.name == source)
         with path.open("rb") as file:
             found = self.source.locate(ELFFile(file))
             assert isinstance(found, Found), found
-            names = elf.functions(ELFFile(file), set(EXPORTED.values()))
+            self.symbols, values = symbols(file, found)
         self.ours = found.sites
-        own = [site for site in found.sites if site.program in ("openssl_new", "library_free")]
-        self.symbols = [
-            *own,
-            *(Site("library_return", names[name]) for name in EXPORTED.values()),
-            *(Site(program, names[name]) for program, name in EXPORTED.items()),
-        ]
+        for number, of_it in ((OURS, found.values), (USUAL, values)):
+            entry = struct.pack("=8Q", *of_it, *[0] * (8 - len(of_it))).ljust(SIZE, b"\0")
+            kernel.map_update(probes.loaded.maps["libraries"], struct.pack("=I", number), entry)
+        self._on_demand = {
+            probe.program for probe in self.source.probes(probes.loaded.build) if getattr(probe.at, "on_demand", False)
+        }
         self._links: list[int] = []
 
-    def set(self, sites: Sequence[Site]) -> None:
+    def set(self, sites: Sequence[Site], number: int = OURS) -> None:
         """These and no others."""
         for fd in self._links:
             os.close(fd)
         self._links.clear()
-        for probe in self.source.probes(self._probes.loaded.build):
-            if isinstance(probe.at, Uprobe) and not probe.at.on_demand:
-                offsets = [site.offset for site in sites if site.program == probe.program]
-                program = self._probes.loaded.programs[probe.program]
-                if offsets:
-                    self._links.append(
-                        kernel.attach_uprobes(program, self._path, offsets, returns=probe.at.returns, cookie=1)
-                    )
+        by_program: dict[str, list[int]] = {}
+        for site in sites:
+            if site.program not in self._on_demand:
+                by_program.setdefault(site.program, []).append(site.offset)
+        for name, offsets in by_program.items():
+            returns = name in ("library_return", "openssl_new")
+            program = self._probes.loaded.programs[name]
+            self._links.append(kernel.attach_uprobes(program, self._path, offsets, returns=returns, cookie=number))
 
 
 def rounds(probes: Probes, uprobes: Uprobes, pid: int, port: int, modes: Sequence[str], count: int) -> dict[str, object]:
@@ -81,7 +121,10 @@ def rounds(probes: Probes, uprobes: Uprobes, pid: int, port: int, modes: Sequenc
     for _ in range(count):
         for mode in modes:
             probes.set("off" if mode == "off" else "traced")
-            uprobes.set(uprobes.ours if mode == "ours" else uprobes.symbols if mode == "symbols" else [])
+            uprobes.set(
+                uprobes.ours if mode == "ours" else uprobes.symbols if mode == "symbols" else [],
+                USUAL if mode == "symbols" else OURS,
+            )
             before = cpu(pid)
             with subprocess.Popen(
                 ["taskset", "-c", "1", "wrk", "-t1", f"-c{CONNECTIONS}", "-d1s", f"https://127.0.0.1:{port}/x"],
@@ -157,10 +200,34 @@ def nginx(probes: Probes, count: int) -> dict[str, object]:
             worker = server.workers()[0]
             maps = Path(f"/proc/{worker}/maps").read_text()
             (path,) = set(re.findall(r"\S+/libssl\.so\S*$", maps, re.MULTILINE))
-            uprobes = Uprobes(probes, Path(path), "openssl")
+            uprobes = Uprobes(probes, Path(path), "openssl", openssl_symbols)
             return rounds(probes, uprobes, worker, server.port, MODES, count)
         finally:
             server.close()
+
+
+def golang(probes: Probes, count: int) -> dict[str, object]:
+    """Go's net/http."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        certificate(folder)
+        source = Path(__file__).with_name("server.go")
+        subprocess.run(["go", "build", "-o", folder / "server", source], check=True, env={**os.environ, "GOFLAGS": ""})
+        with subprocess.Popen(
+            [folder / "server", folder / "cert.pem", folder / "key.pem"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env={**os.environ, "GOMAXPROCS": "1"},
+        ) as server:
+            assert server.stdout is not None
+            port = int(server.stdout.readline())
+            uprobes = Uprobes(probes, folder / "server", "go", go_symbols)
+            try:
+                return rounds(probes, uprobes, server.pid, port, MODES, count)
+            finally:
+                server.terminate()
 
 
 def certificate(folder: Path) -> None:
@@ -180,7 +247,7 @@ def main(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     probes = Probes(TPX, SOCKET)
     try:
-        result = {"nginx": nginx(probes, options.rounds)}
+        result = {"nginx": nginx(probes, options.rounds), "go": golang(probes, options.rounds)}
     finally:
         probes.close()
     print(json.dumps(result))
