@@ -19,6 +19,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from collector.loader import coverage
 from collector.loader.catalogue import Catalogue
 from collector.loader.demand import Demand
 from collector.loader.mapped import DELETED, Mapping, Proc, Process, stamp
@@ -34,6 +35,7 @@ SLICE_SECONDS = 0.002  # of a look, or of attaching, at a time
 ABSENT_LOOKS = 2  # whole looks without a library before it is released
 LIBRARIES = 4096  # at a time: a bound for those who map file after file
 PATHS = 8192  # whose sources are remembered
+CHECKED = 65536  # mappings of one file that is another one's too
 WARN_SECONDS = 60.0  # between two warnings of what may happen at every look
 RETRY_SECONDS, RETRY_MOST_SECONDS = 1.0, 300.0  # after what failed: the first time, and doubled until that
 
@@ -53,7 +55,8 @@ class Library:
     """A file as it was read, or as an earlier loader attached it. ``asked``: the sources that have answered, or are being
     asked; ``busy``: it is being read or attached; ``holder``: who had it mapped last; ``absent``: how many looks in a row
     nobody had; ``failed``: something of it could not be done since it is busy, so it is read again, ``not_before`` a time;
-    ``delay``: until then.
+    ``delay``: until then. ``same``: the library whose probes it has, being the same file on another device (coverage.py);
+    ``byte``: where that can be seen, and what the file has there; ``checked``: the processes in which it was, by mapping.
     """
 
     target: Target
@@ -65,6 +68,9 @@ class Library:
     failed: bool = False
     delay: float = 0.0
     not_before: float = 0.0
+    same: Library | None = None
+    byte: tuple[int, int] = (0, 0)
+    checked: set[tuple[int, str]] = field(default_factory=set)
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +210,8 @@ class Libraries:
             by_name = self._named(mapping.path.removesuffix(DELETED))
             wanted = self._wanted(mapping, program)
             library = self._files.get(mapping.file)
+            if library is not None and library.same is not None and not library.busy:
+                library = self._still_the_same(library, pid, mapping)
             if library is not None:
                 self._seen.add(mapping.file)
                 library.holder = pid, mapping
@@ -228,6 +236,21 @@ class Libraries:
             process = self._demand.watches(pid)
             if process is not None:
                 self._attach_for(process, mapped)
+
+    def _still_the_same(self, library: Library, pid: int, mapping: Mapping) -> Library | None:
+        """A library that has another one's probes, if this process sees them too. Else it has a copy, which is read anew."""
+        assert library.same is not None
+        self._seen.add(library.same.target.file)
+        here = pid, mapping.place
+        if here in library.checked:
+            return library
+        if len(library.checked) >= CHECKED:
+            library.checked.clear()
+        if coverage.covered(self._proc, pid, mapping, *library.byte) is False:
+            self._release(library)
+            return None
+        library.checked.add(here)
+        return library
 
     def _wanted(self, mapping: Mapping, program: str) -> frozenset[str]:
         """The sources that are to be asked of a file which a process has mapped; ``program``: what it executes."""
@@ -276,6 +299,8 @@ class Libraries:
         for file in [file for file, other in self._files.items() if other is library]:
             del self._files[file]
         self._catalogue.remove(key)
+        for other in [other for other in self._libraries.values() if other.same is library]:
+            self._release(other)  # it has no probes any more: it is read again
         if key in self._attachments.targets():
             self._attachments.release(key, soon=soon)
             log.info("released: library %s", library.target.file)
@@ -348,7 +373,12 @@ class Libraries:
     def _end(self, library: Library, request: Request) -> None:
         os.close(request.fd)
         library.busy = library.failed = False
-        if not library.asked and library.target.key not in self._attachments.targets() and not library.delay:
+        if (
+            library.same is None
+            and not library.asked
+            and library.target.key not in self._attachments.targets()
+            and not library.delay
+        ):
             self._release(library)
 
     # ---- attaching
@@ -361,12 +391,16 @@ class Libraries:
             self._forget(library)
             os.close(request.fd)
             return
+        if work.probe is not None and library.same is None and not self._is_new(library, request, work):
+            return
         self._work.popleft()
+        if work.probe is not None and library.same is not None:
+            return
         if work.probe is None:
             library.demand = [*library.demand, *work.demand]
             if not library.failed:
                 library.delay = 0.0
-            if library.target.key in self._attachments.targets():
+            if library.same is not None or library.target.key in self._attachments.targets():
                 log.info("attached: library %r (%s)", library.target.name, library.target.file)
             self._end(library, request)
             return
@@ -376,6 +410,42 @@ class Libraries:
             source = next(name for name, probes in self._probes.items() if work.probe.program in probes)
             text = "%s in library %r (%s): %s"
             self._failed(library, source, text, work.probe.program, library.target.name, work.probe.without, error)
+
+    def _is_new(self, library: Library, request: Request, work: Work) -> bool:
+        """Before the first probe of a file: False when it cannot be told yet whether it has another library's probes; if it
+        has, `same` is that library.
+        """
+        if library.target.key in self._attachments.targets():
+            return True
+        for other in list(self._files.values()):
+            if other is library or other.same is not None or not coverage.alike(library.target, other.target):
+                continue
+            if other.target.key not in self._attachments.targets():
+                continue
+            offset = work.offsets[0]
+            own = os.pread(request.fd, 1, offset)
+            byte = offset, own[0] if own else coverage.BREAKPOINT
+            mapping = self._with_byte(request, offset)
+            found = coverage.covered(self._proc, request.pid, mapping, *byte) if mapping else None
+            if found is None and self._proc.process(request.pid) is None:  # with the next one that has it
+                self._work = deque(one for one in self._work if one.request is not request)
+                self._release(library)
+                os.close(request.fd)
+                return False
+            if found:
+                library.same, library.byte = other, byte
+                library.checked.add((request.pid, request.mapping.place))
+                log.info("the same file: %r (%s) as %s", library.target.name, library.target.file, other.target.file)
+                break
+        return True
+
+    def _with_byte(self, request: Request, offset: int) -> Mapping | None:
+        """The mapping of the request's file, in its process, that has this byte of it."""
+        for mapping in self._proc.mappings(request.pid):
+            begin, end = (int(part, 16) for part in mapping.place.split("-"))
+            if mapping.file == request.target.file and 0 <= offset - mapping.offset < end - begin:
+                return mapping
+        return None
 
     def _attach_for(self, process: Process, mapped: Sequence[Mapping] = (), *, anyway: bool = True) -> bool:
         """Attach for a process what is there on demand in the files that it maps. Not ``anyway``: only if all of them are

@@ -91,6 +91,15 @@ class Proc:
         """The path that leads to a file that a process has mapped."""
         return f"{self._root}/{pid}/map_files/{mapping.place}"
 
+    def peek(self, pid: int, address: int) -> int | None:
+        """A byte of a process's memory; None when it cannot be read."""
+        try:
+            with open(f"{self._root}/{pid}/mem", "rb", buffering=0) as memory:
+                found = os.pread(memory.fileno(), 1, address)
+        except OSError:
+            return None
+        return found[0] if found else None
+
     def open(self, pid: int, mapping: Mapping) -> int:
         """A descriptor of a file that a process has mapped, however it is mounted there. Raises OSError when it is gone."""
         try:

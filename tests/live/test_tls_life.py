@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import os
 import random
+import re
+import shutil
 import signal
 import ssl
+import subprocess
 import tempfile
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,7 +23,7 @@ from collector.loader.probes import SOURCES
 from collector.loader.probes.probe import Found
 from tests.bench.tls import certificate
 from tests.live.harness import Collector, Nginx, wait_for
-from tests.live.tlsplay import Player, attached
+from tests.live.tlsplay import Player, attached, compare
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(180)]
 
@@ -132,3 +137,54 @@ def probed(pid: int) -> bytes:
     assert isinstance(found, Found)
     with open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
         return b"".join(os.pread(memory.fileno(), 1, begin + site.offset - offset) for site in found.sites)
+
+
+@contextlib.contextmanager
+def overlay(lower: Path, folder: Path) -> Iterator[Path]:
+    """What a container of an image is: its own mount of the image's files, with room for what it changes."""
+    upper, work, merged = (folder / name for name in ("upper", "work", "merged"))
+    for directory in (upper, work, merged):
+        directory.mkdir(parents=True)
+    options = f"lowerdir={lower},upperdir={upper},workdir={work}"
+    subprocess.run(["mount", "-t", "overlay", "overlay", "-o", options, merged], check=True)
+    try:
+        yield merged
+    finally:
+        subprocess.run(["umount", merged], check=True)
+
+
+def test_two_containers_of_one_image_are_told_once_and_a_copy_too(live: None, folder: Path, tmp_path: Path) -> None:
+    image = tmp_path / "image"
+    image.mkdir()
+    for name in ("libssl.so.3", "libcrypto.so.3"):
+        shutil.copy2(Path("/usr/lib/x86_64-linux-gnu", name), image / name)
+    with contextlib.ExitStack() as stack:
+        mounts = [stack.enter_context(overlay(image, tmp_path / name)) for name in ("one", "two")]
+        assert len({(mount / "libssl.so.3").stat().st_dev for mount in mounts}) == 2
+        assert len({(mount / "libssl.so.3").stat().st_ino for mount in mounts}) == 1
+        players = [Player(folder, "plain", mount) for mount in mounts]
+        collector = Collector(tmp_path)
+        stack.callback(lambda: collector.stop())
+
+        def ready(count: int) -> bool:
+            return len(re.findall(r"attached: library '[^']*/merged/libssl\.so\.3'", collector.log())) >= count
+
+        wait_for(lambda: ready(2), 60)
+        assert re.search(r"the same file: '[^']*/merged/libssl\.so\.3'", collector.log())
+        for player in players:
+            player.go()
+            compare(collector, player.exchanges(), "/plain/")
+            collector.output.write_bytes(b"")
+        # the second container changes its file: a copy, under the same device and inode number
+        library = mounts[1] / "libssl.so.3"
+        before = library.stat()
+        with library.open("ab"):
+            pass
+        os.utime(library)
+        assert library.stat().st_ino == before.st_ino
+        players = [Player(folder, "plain", mount) for mount in mounts]
+        wait_for(lambda: ready(3), 30)
+        for player in players:
+            player.go()
+            compare(collector, player.exchanges(), "/plain/")
+            collector.output.write_bytes(b"")

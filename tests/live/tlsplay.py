@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -15,13 +16,14 @@ BODY = 65536  # of a body that is recorded, by default
 class Player:
     """A run of tlsplay."""
 
-    def __init__(self, folder: Path, scenario: str) -> None:
+    def __init__(self, folder: Path, scenario: str, libraries: Path | None = None) -> None:
         self.scenario = scenario
         self.process = subprocess.Popen(
             [*build.command("tlsplay"), folder / "cert.pem", folder / "key.pem", scenario],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            env={**os.environ, **({"LD_LIBRARY_PATH": str(libraries)} if libraries else {})},
         )
 
     def go(self) -> None:
