@@ -26,6 +26,7 @@
 #include "recognise.h"
 #include "maps.h"
 #include "selection.h"
+#include "newcomers.h"
 #include "addresses.h"
 #include "kernel.h"
 #include "capture.h"
@@ -106,6 +107,7 @@ int tp_process_exec(void *ctx)
 {
     u32 tgid = bpf_get_current_pid_tgid() >> 32;
     note_compat(tgid);
+    on_program(tgid);
     return on_process_exec(tgid);
 }
 
@@ -186,10 +188,11 @@ static __always_inline struct call call_of(u64 id, u64 fd, u32 dir, u32 number)
     X(splice, 275, DIR_IN, CALL_SPLICE, on_splice(ret, A2(r), &k))
 
 #ifdef IDENTITY_SOCKET
-#define FOR_EACH_OTHER_CALL(X)                                     \
-    X(accept, 43, 0, CALL_NONE, on_opened(id, ret, ROLE_SERVER))   \
-    X(accept4, 288, 0, CALL_NONE, on_opened(id, ret, ROLE_SERVER)) \
-    X(connect, 42, 0, CALL_NONE, on_opened(id, A0(r), ROLE_CLIENT))
+#define FOR_EACH_OTHER_CALL(X)                                      \
+    X(accept, 43, 0, CALL_NONE, on_opened(id, ret, ROLE_SERVER))    \
+    X(accept4, 288, 0, CALL_NONE, on_opened(id, ret, ROLE_SERVER))  \
+    X(connect, 42, 0, CALL_NONE, on_opened(id, A0(r), ROLE_CLIENT)) \
+    X(mmap, 9, 0, CALL_NONE, on_mmap(id >> 32, A2(r), A3(r)))
 #else
 #define FOR_EACH_OTHER_CALL(X)                                                                            \
     X(accept, 43, 0, CALL_NONE, on_accept(id, ret, A1(r)))                                                \
@@ -198,7 +201,8 @@ static __always_inline struct call call_of(u64 id, u64 fd, u32 dir, u32 number)
     X(dup2, 33, 0, CALL_NONE, on_dup(id, ret, A0(r)))                                                     \
     X(dup3, 292, 0, CALL_NONE, on_dup(id, ret, A0(r)))                                                    \
     X(fcntl, 72, 0, CALL_NONE, A1(r) == F_DUPFD || A1(r) == F_DUPFD_CLOEXEC ? on_dup(id, ret, A0(r)) : 0) \
-    X(close_range, 436, 0, CALL_NONE, on_close_range(id, ret, A0(r), A1(r), A2(r)))
+    X(close_range, 436, 0, CALL_NONE, on_close_range(id, ret, A0(r), A1(r), A2(r)))                       \
+    X(mmap, 9, 0, CALL_NONE, on_mmap(id >> 32, A2(r), A3(r)))
 #endif
 
 #define FOR_EACH_CALL(X)  \

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 # The sources of libraries (collector/loader/probes)
-LIBRARIES = ("openssl", "gnutls", "nss")
+LIBRARIES = ("openssl", "gnutls", "nss", "go")
 ALL_LIBRARIES, NO_LIBRARIES = "all", "none"
 
 _TRUE = frozenset({"true", "1", "yes", "on"})

@@ -23,6 +23,7 @@ from collector.loader import coverage
 from collector.loader.catalogue import Catalogue
 from collector.loader.demand import Demand
 from collector.loader.mapped import DELETED, Mapping, Proc, Process, stamp
+from collector.loader.newcomers import Newcomers
 from collector.loader.probes.attachments import Attachments, Target
 from collector.loader.probes.probe import Build, Found, Probe, Source, Unsupported, Uprobe
 from collector.loader.reading import Answers, Reading, Request
@@ -31,6 +32,7 @@ log = logging.getLogger("loader")
 
 LOOK_SECONDS = 1.0  # between the beginnings of two looks at all processes, and between two comparisons of each file
 LOOK_PART = 50  # of a CPU: what looking at all processes may take
+WORK_SECONDS, READ_SECONDS = 0.001, 0.005  # between two turns, while something is attached or read
 SLICE_SECONDS = 0.002  # of a look, or of attaching, at a time
 ABSENT_LOOKS = 2  # whole looks without a library before it is released
 LIBRARIES = 4096  # at a time: a bound for those who map file after file
@@ -87,8 +89,9 @@ class Work:
 
 class Libraries:
     """``modules``: those of the further sources, for the child; ``catalogue``: where found libraries get a number; ``uid``:
-    the user that the child becomes, None when there is none; ``wanting``: the descriptor of the map of that name, None where
-    the kernel's process ids are not ours; ``look_seconds``: at least so long between two looks at all processes.
+    the user that the child becomes, None when there is none. Where the kernel's process ids are ours: ``wanting``, the
+    descriptor of the map of that name, and ``newcomers``, who is to be looked at at once. ``look_seconds``: at least so long
+    between two looks at all processes.
     """
 
     def __init__(
@@ -102,8 +105,10 @@ class Libraries:
         *,
         wanting: int | None = None,
         proc: Proc | None = None,
+        newcomers: Newcomers | None = None,
         look_seconds: float = 0.0,
     ) -> None:
+        self._newcomers = newcomers
         self._look_seconds = look_seconds
         self._attachments = attachments
         self._catalogue = catalogue
@@ -153,9 +158,19 @@ class Libraries:
         # what has a number now is attached in the next turn: before that, others may be told its name
         for request, answers in self._reading.turn(now):
             self._answered(request, answers)
+        if self._newcomers is not None:
+            for pid in self._newcomers.due(now, until):
+                self._look_at(pid)
         self._look(now, until)
         if self._demand is not None:
             self._demand.turn(now)
+
+    def pause(self) -> float:
+        """Seconds until the next turn at most: there is something to do, or may be."""
+        if self._work:
+            return WORK_SECONDS
+        waiting = self._reading.busy or (self._newcomers is not None and self._newcomers.waiting)
+        return READ_SECONDS if waiting else LOOK_SECONDS
 
     def probed(self) -> set[str]:
         """The files (device:inode) in which something is attached."""

@@ -27,8 +27,11 @@ from collector.loader import capturefile, compiler, entries, kernel, preflight
 from collector.loader.catalogue import Catalogue
 from collector.loader.introductions import introductions, library_names
 from collector.loader.libraries import Libraries
+from collector.loader.newcomers import RING_BYTES as NEWCOMERS_BYTES
+from collector.loader.newcomers import Newcomers
 from collector.loader.probes import sources as probe_sources
 from collector.loader.probes.attachments import Attachments
+from collector.loader.probes.newcomers import Newcomers as NewcomersSource
 from collector.loader.probes.probe import Source, Uprobe
 from collector.loader.programs import MULTI, Loaded, compile_programs
 from collector.loader.questions import Questions
@@ -184,7 +187,7 @@ class Loader:
                 delay = min(IDLE_SECONDS, delay * 1.5)
             last = now
             if moved < SPAN_BYTES:
-                self._sleep(delay)
+                self._sleep(min(delay, self._libraries.pause() if self._libraries is not None else delay))
         return self._finish()
 
     def _watch_descriptors(self) -> None:
@@ -257,7 +260,9 @@ class Loader:
         assert self._selection is not None
         self._selection.begin()
         self._selection.update(self._start.ours)
-        for what in attach_sources(self._sources, loaded, self._attachments):
+        # nobody needs to know where a program begins when no library is looked for
+        used = [source for source in self._sources if settings.libraries or not isinstance(source, NewcomersSource)]
+        for what in attach_sources(used, loaded, self._attachments):
             log.warning("not attached: %s", what)
         for names, fds in control.batches(loaded.named()):
             self._child.say({"kind": "held", "names": names}, fds)
@@ -322,12 +327,18 @@ class Loader:
                 self._catalogue,
                 self._start.reader_uid,
                 wanting=loaded.maps["wanting"] if self._nested is None else None,
+                newcomers=self._newcomers(),
                 look_seconds=settings.look_seconds,
             )
         self._selection = Selection(loaded.maps["pid_bits"], settings.pids)
         self._rings = [Ring(fd, settings.ring_bytes) for fd in loaded.rings]
         self._questions = Questions(loaded.maps, self._counters, self._owners, proc=self._nested is None, unix=settings.unix)
         self._statistics = Statistics(loaded, self._counters)
+
+    def _newcomers(self) -> Newcomers | None:
+        if not self._settings.libraries or self._nested is not None:
+            return None
+        return Newcomers(Ring(self._loaded.maps["newcomers"], NEWCOMERS_BYTES), self._loaded.maps["newcomers_told"])
 
     # ---- the loop
 

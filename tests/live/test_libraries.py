@@ -392,3 +392,33 @@ def test_probes_on_demand_survive_a_killed_loader_and_go_with_their_process(upro
     finally:
         code = collector.stop(seconds=120)
     assert code == 0, collector.log()
+
+
+@pytest.mark.parametrize("hooks", ["tpx", "raw"])
+def test_what_begins_or_is_mapped_late_is_found_without_looking_at_all_processes(
+    live: None, tmp_path: Path, hooks: str
+) -> None:
+    libraries = []
+    for name in ("at the start", "begins", "late"):
+        (tmp_path / name).mkdir()
+        libraries.append(build.library("demo", tmp_path / name))
+    at_start, begins, late = libraries
+    script = "import ctypes, sys; sys.stdin.readline(); ctypes.CDLL(sys.argv[1]); sys.stdin.read()"
+    loads_late = subprocess.Popen([sys.executable, "-c", script, late], stdin=subprocess.PIPE, text=True)
+    assert loads_late.stdin is not None
+    first = Player(at_start, "memory")
+    environment = {"UPROBE_POLL_INTERVAL": "3600", "COLLECTOR_HOOKS": hooks}
+    collector = WithSources(tmp_path, "tests.demo.source", "-", **environment)
+    try:
+        wait_for(lambda: f"attached: library {str(at_start)!r}" in collector.log(), 30)
+        second = Player(begins, "memory")
+        wait_for(lambda: f"attached: library {str(begins)!r}" in collector.log(), 30)
+        loads_late.stdin.write("\n")
+        loads_late.stdin.flush()
+        wait_for(lambda: f"attached: library {str(late)!r}" in collector.log(), 30)
+        first.close()
+        second.close()
+    finally:
+        loads_late.communicate()
+        code = collector.stop(seconds=120)
+    assert code == 0, collector.log()
