@@ -15,11 +15,11 @@
  */
 #if defined(__x86_64__) || defined(__TARGET_ARCH_x86)
 
-/* `values` of the library, behind those of enum library_value (collector/loader/probes/go.py _values). */
+/* `values` of the library, beside those of enum library_value (collector/loader/probes/go.py _values). */
 enum go_value {
-    GO_FALLBACKS = 3,
-    GO_FD_WRITE = 5, /* how far the probe in FD.Write is behind the one in FD.Read */
-    GO_SPANS = 6,    /* functions whose frames have the *Conn: place relative to the probe in FD.Read, size above */
+    GO_FALLBACKS = 3, /* nothing counts references to a Conn */
+    GO_FD_WRITE = 5,  /* how far the probe in FD.Write is behind the one in FD.Read */
+    GO_SPANS = 6,     /* functions whose frames have the *Conn: place relative to the probe in FD.Read, size above */
     GO_SPANS_END = 8
 };
 #define GO_READ_RETURNS 1 /* of GO_FALLBACKS: go_read is on the returns of (*Conn).Read */
@@ -77,8 +77,9 @@ static __always_inline s32 go_socket(u64 value)
     return (n.net_bytes == 3 || n.net_bytes == 4) && net == ('t' | 'c' << 8 | 'p' << 16) ? n.fd : -1;
 }
 
-/* The object of a connection, with its socket if that can be known. */
-static __always_inline struct object *go_object(u64 id, u64 address)
+/* The object of a connection, with its socket if that can be known; else `*wrapped` says whether FD.Read may show it.
+ */
+static __always_inline struct object *go_object(u64 id, u64 address, bool *wrapped)
 {
     struct object_key key = {.address = address, .tgid = id >> 32};
     struct object *o = objects.lookup(&key);
@@ -98,20 +99,21 @@ static __always_inline struct object *go_object(u64 id, u64 address)
     struct object *inner = fd < 0 ? objects.lookup(&under) : 0;
     if (inner && inner->socket)
         fd = inner->c.fd; /* TLS inside TLS */
-    if (fd >= 0)
-        bind_object(o, id, fd);
-    else
-        want(id >> 32); /* go_fd_read, go_fd_write */
+    *wrapped = fd < 0;
+    bind_object(o, id, fd);
     return o;
 }
 
 static __always_inline void go_bytes(struct pt_regs *ctx, u64 id, u64 address, u32 dir, u64 base, u64 n)
 {
-    struct object *o = go_object(id, address);
+    bool wrapped = false;
+    struct object *o = go_object(id, address, &wrapped);
     if (!o)
         return;
     const struct call k = {.id = id, .fd = (u32)o->c.fd, .dir = dir, .call = CALL_NONE};
     object_bytes(o, &k, base, n);
+    if (wrapped && o->c.state == CONN_HTTP)
+        want(id >> 32); /* go_fd_read, go_fd_write */
     if (o->c.opened && !o->told_tls)
         send_tls(o, address, bpf_get_attach_cookie(ctx));
 }

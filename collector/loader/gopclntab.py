@@ -69,9 +69,15 @@ def version(elf: ELFFile) -> str:
     if section is None:
         return ""
     head = _read(elf, section["sh_offset"], 96)
-    if not head.startswith(_BUILD_INFO) or not head[15] & _INLINE:
+    if not head.startswith(_BUILD_INFO):
         return ""
-    found = _VERSION.match(head[33:])  # behind the length of the string, a byte
+    if head[15] & _INLINE:
+        text = head[33:]  # behind the length of the string, a byte
+    else:  # the address of a string, which is an address and a length
+        string = file_offset(elf, int.from_bytes(head[16:24], "little"))
+        place = None if string is None else file_offset(elf, int.from_bytes(_read(elf, string, 8), "little"))
+        text = b"" if place is None else _read(elf, place, 32)
+    found = _VERSION.match(text)
     return found[0].decode().removeprefix("go") if found else ""
 
 
@@ -231,9 +237,7 @@ def _relocations(elf: ELFFile) -> Iterator[tuple[int, int]]:
     tags: dict[str, int] = {}
     for segment in elf.iter_segments("PT_DYNAMIC"):
         if isinstance(segment, DynamicSegment):
-            tags.update(
-                (tag.entry.d_tag, tag.entry.d_val) for tag in segment.iter_tags() if isinstance(tag.entry.d_tag, str)
-            )
+            tags.update((str(tag.entry.d_tag), tag.entry.d_val) for tag in segment.iter_tags())
     offset = file_offset(elf, tags.get("DT_RELA", -1))
     if offset is None:
         return

@@ -1,8 +1,9 @@
-"""Go's crypto/tls, compiled into each program that uses it (bpf/go.h; docs/decisions/0017-tls-probes.md says why there).
+"""Go's crypto/tls, compiled into each program that uses it (bpf/go.h; why these places: docs/decisions/0017-tls-probes.md).
 
 All that the programs rely on is looked up in the instructions of the file: calls, whose arguments are where the calling
-convention has them (ABIInternal: rax, rbx, rcx, rdi, rsi, r8), and functions that keep their arguments in the slots which
-that convention gives them in their caller's frame. Functions are found by name without symbols (loader/gopclntab.py).
+convention has them (ABIInternal: rax, rbx, rcx, rdi, rsi, r8), and functions that keep their arguments in the slots
+which that convention gives them in their caller's frame. Functions are found by name without symbols
+(loader/gopclntab.py).
 """
 
 from __future__ import annotations

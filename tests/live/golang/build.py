@@ -45,7 +45,7 @@ def go(*arguments: str, environment: dict[str, str] | None = None) -> str:
     path = shutil.which("go") or "/usr/local/go/bin/go"
     if not os.path.exists(path):
         skip_or_fail("needs go")
-    env = {**os.environ, "GOFLAGS": "", "CGO_ENABLED": "0", **(environment or {})}
+    env = {**os.environ, "GOFLAGS": "", "GOENV": "off", "CGO_ENABLED": "0", **(environment or {})}
     done = subprocess.run([path, *arguments], env=env, cwd=HERE, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(done.stderr)
