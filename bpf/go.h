@@ -77,9 +77,8 @@ static __always_inline s32 go_socket(u64 value)
     return (n.net_bytes == 3 || n.net_bytes == 4) && net == ('t' | 'c' << 8 | 'p' << 16) ? n.fd : -1;
 }
 
-/* The object of a connection, with its socket if that can be known; else `*wrapped` says whether FD.Read may show it.
- */
-static __always_inline struct object *go_object(u64 id, u64 address, bool *wrapped)
+/* The object of a connection, with its socket if that can be known. */
+static __always_inline struct object *go_object(u64 id, u64 address)
 {
     struct object_key key = {.address = address, .tgid = id >> 32};
     struct object *o = objects.lookup(&key);
@@ -99,20 +98,19 @@ static __always_inline struct object *go_object(u64 id, u64 address, bool *wrapp
     struct object *inner = fd < 0 ? objects.lookup(&under) : 0;
     if (inner && inner->socket)
         fd = inner->c.fd; /* TLS inside TLS */
-    *wrapped = fd < 0;
+    o->wrapped = fd < 0;
     bind_object(o, id, fd);
     return o;
 }
 
 static __always_inline void go_bytes(struct pt_regs *ctx, u64 id, u64 address, u32 dir, u64 base, u64 n)
 {
-    bool wrapped = false;
-    struct object *o = go_object(id, address, &wrapped);
+    struct object *o = go_object(id, address);
     if (!o)
         return;
     const struct call k = {.id = id, .fd = (u32)o->c.fd, .dir = dir, .call = CALL_NONE};
     object_bytes(o, &k, base, n);
-    if (wrapped && o->c.state == CONN_HTTP)
+    if (!o->socket && o->wrapped && o->c.state == CONN_HTTP)
         want(id >> 32); /* go_fd_read, go_fd_write */
     if (o->c.opened && !o->told_tls)
         send_tls(o, address, bpf_get_attach_cookie(ctx));
@@ -160,9 +158,9 @@ int go_read(struct pt_regs *ctx)
     bool returns = l->values[GO_FALLBACKS] & GO_READ_RETURNS;
     if (returns) {
         at = ctx->sp + 8;
-        n = (s64)ctx->ax > 0 ? ctx->ax : 0;
+        n = ctx->ax;
     }
-    if (!n)
+    if ((s64)n <= 0)
         return 0;
     if (bpf_probe_read_user(kept, sizeof(kept), (void *)at) || (!returns && kept[1] != ctx->ax)) {
         count(STAT_FAULTS, 1);

@@ -224,7 +224,7 @@ struct object {
     struct sniff sniff;
     u64 name;  /* of that socket in `conns` */
     u64 again; /* buffer of the call that failed last: a call without one goes on with it (GnuTLS) */
-    u32 pad;
+    u32 wrapped;  /* Go: what is under it is no socket of package net */
     u32 told_tls; /* its EVENT_TLS was sent */
 };
 
