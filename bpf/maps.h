@@ -222,8 +222,8 @@ struct object {
     struct conn c;
     u64 socket; /* conn_id of the socket that carries its bytes, 0 as long as that is not known */
     struct sniff sniff;
-    u64 name;  /* of that socket in `conns` */
-    u64 again; /* buffer of the call that failed last: a call without one goes on with it (GnuTLS) */
+    u64 name;     /* of that socket in `conns` */
+    u64 again;    /* buffer of the call that failed last: a call without one goes on with it (GnuTLS) */
     u32 wrapped;  /* Go: what is under it is no socket of package net */
     u32 told_tls; /* its EVENT_TLS was sent */
 };

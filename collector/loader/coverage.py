@@ -3,7 +3,7 @@
 Every mount of an overlay file system has a device of its own, so the same file of an image is another device:inode in each
 container, and probes in two of them would tell each byte twice. Nor does the inode number say that it is the same: it
 stays when a container has written to its copy (the file was copied up). What decides is the process's own memory: where a
-probe is, the kernel has put a breakpoint (docs/decisions/0018-one-attachment-per-file.md).
+probe is, the kernel has put a breakpoint (docs/decisions/0019-one-attachment-per-file.md).
 """
 
 from __future__ import annotations
