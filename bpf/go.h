@@ -112,7 +112,7 @@ static __always_inline void go_bytes(struct pt_regs *ctx, u64 id, u64 address, u
     object_bytes(o, &k, base, n);
     if (!o->socket && o->wrapped && o->c.state == CONN_HTTP)
         want(id >> 32); /* go_fd_read, go_fd_write */
-    if (o->c.opened && !o->told_tls)
+    if (o->c.opened && !tls_is_told(o))
         send_tls(o, address, bpf_get_attach_cookie(ctx));
 }
 

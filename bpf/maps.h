@@ -225,11 +225,15 @@ struct object {
     u64 name;     /* of that socket in `conns` */
     u64 again;    /* buffer of the call that failed last: a call without one goes on with it (GnuTLS) */
     u32 wrapped;  /* Go: what is under it is no socket of package net */
-    u32 told_tls; /* its EVENT_TLS was sent */
+    u32 told_tls; /* for which reader of its ring its EVENT_TLS was sent, by number from 1 */
 };
 
 /* Made when the library makes the object, or at its first call; deleted when the library frees it. */
 BPF_TABLE("lru_hash", struct object_key, struct object, objects, MAX_CONNS);
+
+/* ring -> how many shards have read it before the present one. Written by the loader: what a shard must know of a
+ * connection is told again to a new one. */
+BPF_ARRAY(ring_lives, u32, 64);
 
 /* All zero: what an entry of `objects` begins with, for it is too large for the stack. Nobody writes it. */
 BPF_ARRAY(no_object, struct object, 1);

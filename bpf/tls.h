@@ -91,7 +91,15 @@ static __always_inline bool offset_of(const struct library *l, u32 which, u64 *o
     return l->values[which & 7];
 }
 
-/* What the handshake came to; once, as the first bytes go through. */
+/* Does the shard that reads the object's ring know what the handshake came to? */
+static __always_inline bool tls_is_told(struct object *o)
+{
+    int ring = o->c.ring & 63;
+    u32 *lives = ring_lives.lookup(&ring);
+    return !lives || o->told_tls == *lives + 1;
+}
+
+/* What the handshake came to; as the first bytes go through. */
 static __always_inline void send_tls(struct object *o, u64 address, u32 number)
 {
     u32 version = 0;
@@ -99,9 +107,13 @@ static __always_inline void send_tls(struct object *o, u64 address, u32 number)
     struct library *l = libraries.lookup(&number);
     int ring = o->c.ring & 63;
     void *r = rings.lookup(&ring);
-    o->told_tls = 1;
-    if (!l || !r)
+    u32 *lives = ring_lives.lookup(&ring);
+    if (!r || !lives)
         return;
+    if (!l) {
+        o->told_tls = *lives + 1; /* there is nothing to tell */
+        return;
+    }
     if (offset_of(l, VERSION_AT, &at))
         bpf_probe_read_user(&version, sizeof(version), (void *)(address + at));
     if (offset_of(l, ALPN_AT, &at))
@@ -121,6 +133,7 @@ static __always_inline void send_tls(struct object *o, u64 address, u32 number)
     asm volatile("" : "+r"(n));
     if (n <= sizeof(e->alpn) && !bpf_probe_read_user(e->alpn, n, (void *)alpn))
         e->alpn_len = n;
+    o->told_tls = *lives + 1;
     if (offset_of(l, SERVER_NAME_AT, &at) && !bpf_probe_read_user(name, sizeof(name), (void *)(address + at))) {
         n = name[1];
         asm volatile("" : "+r"(n));
@@ -145,7 +158,7 @@ int library_return(struct pt_regs *ctx)
             return 0;
     }
     struct object *o = object_called(id, &f, n);
-    if (o && o->c.opened && !o->told_tls)
+    if (o && o->c.opened && !tls_is_told(o))
         send_tls(o, f.object, bpf_get_attach_cookie(ctx));
     return 0;
 }

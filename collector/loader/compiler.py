@@ -99,6 +99,7 @@ MAPS = (
     "pid_bits",
     "processes",
     "questions",
+    "ring_lives",
     "rings",
     "stats",
     "unseen_processes",

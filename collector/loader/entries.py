@@ -7,7 +7,7 @@ from __future__ import annotations
 import collections
 import logging
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from collector import abi
@@ -93,6 +93,14 @@ def _opened(table: int, key_bytes: int, value_bytes: int) -> Iterator[bytes]:
         if value is None or value[_CONN["state"]] != compiler.CONN_HTTP or not value[_CONN["opened"]]:
             continue
         yield value
+
+
+def begin_lives(lives: int, rings: Sequence[int]) -> None:
+    """Another shard reads these rings (bpf/maps.h `ring_lives`). Raises OSError."""
+    for ring in rings:
+        key = struct.pack("=I", ring)
+        (before,) = struct.unpack("=I", kernel.map_lookup(lives, key, 4) or bytes(4))
+        kernel.map_update(lives, key, struct.pack("=I", (before + 1) & 0x7FFFFFFF))
 
 
 def forget_names(processes: int, rings: int) -> None:

@@ -147,11 +147,10 @@ class Loader:
         log.warning("shard %d may be new: %d open connections re-announced", shard, told)
 
     def _forget_names(self, shard: int) -> None:
-        """A new shard knows no process's name: the kernel tells them again."""
-        entries.forget_names(
-            self._loaded.maps["processes"],
-            sum(1 << ring for ring in range(len(self._rings)) if partition.shard_of_ring(ring, len(self._senders)) == shard),
-        )
+        """A new shard knows no process's name, and nothing of TLS: the kernel tells them again."""
+        rings = [ring for ring in range(len(self._rings)) if partition.shard_of_ring(ring, len(self._senders)) == shard]
+        entries.forget_names(self._loaded.maps["processes"], sum(1 << ring for ring in rings))
+        entries.begin_lives(self._loaded.maps["ring_lives"], rings)
 
     def close(self) -> None:
         """Close the sockets at once."""
