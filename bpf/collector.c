@@ -33,6 +33,7 @@
 #include "descriptors.h"
 #include "connections.h"
 #include "frames.h"
+#include "unseen.h"
 #include "gate.h"
 #include "traffic.h"
 #include "syscalls.h"
@@ -78,17 +79,6 @@ int tp_process_exit(void *ctx)
 
 /* ---- processes whose traffic the hooked calls do not show ----------------------------------------------------------
  */
-
-static __always_inline struct unseen *unseen_process(u32 tgid)
-{
-    struct unseen *u = unseen_processes.lookup(&tgid);
-    if (u)
-        return u;
-    struct unseen fresh = {};
-    bpf_get_current_comm(fresh.comm, sizeof(fresh.comm));
-    unseen_processes.update(&tgid, &fresh);
-    return unseen_processes.lookup(&tgid);
-}
 
 /* A 32-bit program began: the system call tracepoints do not report its calls. */
 static __always_inline void note_compat(u32 tgid)

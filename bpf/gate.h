@@ -49,8 +49,7 @@ static __always_inline bool leads_to_tls(u32 first4)
            first4 == FOUR('\n', '\r', '\n', '\r');
 }
 
-/* The first bytes of a connection whose opening was seen. May the data be captured? */
-static __always_inline bool decide(struct conn *c, struct sniff *s, u64 m, u64 n, u32 dir)
+static __always_inline bool judge(struct conn *c, struct sniff *s, u64 m, u64 n, u32 dir)
 {
     u8 *b = s->bytes;
     /* who has no role, a library's object without a socket, is asked or asks by what comes first */
@@ -100,6 +99,16 @@ static __always_inline bool decide(struct conn *c, struct sniff *s, u64 m, u64 n
         return c->state == CONN_HTTP;
     }
     return true;
+}
+
+/* The first bytes of a connection whose opening was seen. May the data be captured? */
+static __always_inline bool decide(struct conn *c, struct sniff *s, u64 m, u64 n, u32 dir)
+{
+    if (judge(c, s, m, n, dir))
+        return true;
+    if (c->state == CONN_IGNORED)
+        note_left_out(c); /* here and not in the loop, whose turns would multiply it */
+    return false;
 }
 
 /* Do four bytes begin a TLS record (RFC 8446 section 5.1)? */

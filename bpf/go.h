@@ -114,6 +114,7 @@ static __always_inline void go_bytes(struct pt_regs *ctx, u64 id, u64 address, u
         want(id >> 32); /* go_fd_read, go_fd_write */
     if (o->c.opened && !tls_is_told(o))
         send_tls(o, address, bpf_get_attach_cookie(ctx));
+    note_bound(o, id);
 }
 
 /* Entry of (*Conn).clientHandshake and serverHandshake: nothing has gone through it yet, unless this is a

@@ -14,6 +14,11 @@ enum conn_state {
 #define BOUND 1
 #define BOUND_BEFORE 2
 
+/* conn.tls: it began as TLS, or may go on as such, so a library's object may be what it carries; it was counted in
+ * `unseen_processes`, and no object was bound to it yet. */
+#define TLS_LIKELY 1
+#define TLS_COUNTED 2
+
 /* One connection. 144 bytes; the loader reads it (collector/loader/compiler.py CONN). */
 struct conn {
     u64 conn_id;
@@ -45,7 +50,7 @@ struct conn {
     u8 held_back; /* it had too much that was not drained, and the loader was waked for it */
     u8 source;    /* enum event_source of its events */
     u8 bound;     /* BOUND, BOUND_BEFORE */
-    u8 tls;       /* it began as TLS, or may go on as such: a library's object may be what it carries */
+    u8 tls;       /* TLS_LIKELY, TLS_COUNTED */
     u32 early[2]; /* bytes counted at a change of state, by calls that had not returned */
     u8 local[16];
     u8 remote[16];
@@ -81,12 +86,18 @@ struct process {
 };
 BPF_TABLE("lru_hash", u32, struct process, processes, 16384);
 
-/* tgid -> a process whose traffic the hooked calls do not show: io_uring (rings made, socket operations submitted),
- * 32-bit system calls. Read by the loader, which names it in a metric. */
+/* tgid -> a process with traffic that is not captured, and why: io_uring (rings made, socket operations submitted),
+ * 32-bit system calls; how many of its connections began with TLS or HTTP/2. Made with the first of these; read by the
+ * loader (collector/loader/blindspots.py), which names it in metrics and deletes the entry of a process that is gone.
+ */
 struct unseen {
     u64 rings;
     u64 operations;
     u64 compat;
+    u64 tls;       /* connections whose first bytes were TLS */
+    u64 tls_bound; /* of these, those for which a library's object was bound (objects.h) */
+    u64 http2;     /* connections that are HTTP/2, in clear */
+    u64 tls_http2; /* and in the plaintext of a library */
     char comm[16];
 };
 BPF_TABLE("lru_hash", u32, struct unseen, unseen_processes, 1024);
@@ -225,7 +236,8 @@ struct object {
     u64 name;     /* of that socket in `conns` */
     u64 again;    /* buffer of the call that failed last: a call without one goes on with it (GnuTLS) */
     u32 wrapped;  /* Go: what is under it is no socket of package net */
-    u32 told_tls; /* for which reader of its ring its EVENT_TLS was sent, by number from 1 */
+    u16 told_tls; /* for which reader of its ring its EVENT_TLS was sent, by number from 1 */
+    u16 noted;    /* its socket is counted as seen (unseen.h) */
 };
 
 /* Made when the library makes the object, or at its first call; deleted when the library frees it. */

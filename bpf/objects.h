@@ -196,6 +196,7 @@ static __always_inline void leave_socket(struct object *o, u64 id, s32 fd)
     o->c.ring = ring_of(o->c.conn_id);
     o->c.pos[DIR_IN] = o->c.pos[DIR_OUT] = 0;
     o->socket = 0;
+    o->noted = 0;
     o->told_tls = 0;
 }
 
@@ -289,6 +290,7 @@ static __always_inline struct object *object_called(u64 id, const struct frame *
     object_bytes(o, &k, f->base || f->source != SOURCE_GNUTLS ? f->base : o->again, n);
     if (!o->socket && o->c.state == CONN_HTTP)
         want(id >> 32);
+    note_bound(o, id);
     return o;
 }
 
@@ -332,7 +334,9 @@ static __always_inline u32 carried_by(void)
     struct object_key object = *found;
     written_records.delete(&key);
     struct object *o = objects.lookup(&object);
-    if (o)
+    if (o) {
         bind_object(o, id, (s32)s->k.fd);
+        note_bound(o, id);
+    }
     return DONE;
 }

@@ -96,7 +96,7 @@ static __always_inline bool tls_is_told(struct object *o)
 {
     int ring = o->c.ring & 63;
     u32 *lives = ring_lives.lookup(&ring);
-    return !lives || o->told_tls == *lives + 1;
+    return !lives || o->told_tls == (u16)(*lives + 1);
 }
 
 /* What the handshake came to; as the first bytes go through. */

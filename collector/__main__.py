@@ -118,11 +118,17 @@ def parser() -> argparse.ArgumentParser:
     what.add_argument("--live", action="store_true", help="exit 0 unless it cannot repair itself")
     status.add_argument("--json", action="store_true", help="print everything as one JSON object")
 
-    commands.add_parser(
+    check = commands.add_parser(
         "check",
         help="check whether capture is possible on this host",
         description="Print what capture needs, what was found, and what to do. Exit code 69 when capture is impossible.",
     )
+    check.add_argument(
+        "--tls",
+        action="store_true",
+        help="instead: every process that uses TLS, whether its plaintext can be captured, at what cost, or why not",
+    )
+    check.add_argument("--json", action="store_true", help="print it as one JSON object")
     shown = commands.add_parser(
         "config",
         help="print the settings in force",
@@ -171,9 +177,14 @@ def main(arguments: Sequence[str] | None = None, loader: Mapping[str, Any] | Non
                 logs.say(f"collector: warning: {warning}")
             return errors.EXIT_OK
         if options.command == "check":
+            if options.tls:
+                from collector.loader.tls import check
+                from collector.supervisor import identity
+
+                return check.main(next(iter(identity.choose(1).ids), None), as_json=options.json)
             from collector.loader import preflight
 
-            return preflight.main()
+            return preflight.main(as_json=options.json)
         if options.command == "status":
             from collector import status
 

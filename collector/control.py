@@ -13,7 +13,7 @@ import socket
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-_LIMIT = 1 << 17
+LIMIT = 1 << 17
 MAX_FDS = 100  # of one message; the kernel takes 253 (SCM_MAX_FD). More go in several: see `batches`
 
 
@@ -27,7 +27,7 @@ def send(channel: socket.socket, message: dict[str, Any], fds: Sequence[int] = (
     descriptors.
     """
     data = json.dumps(message).encode()
-    if len(data) > _LIMIT or len(fds) > MAX_FDS:
+    if len(data) > LIMIT or len(fds) > MAX_FDS:
         raise ValueError("control message too long")
     socket.send_fds(channel, [data], list(fds))
 
@@ -37,7 +37,7 @@ def receive(channel: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
     message, or did not arrive whole: descriptors are missing when this process may have no more of them.
     """
     # not socket.recv_fds: up to Python 3.12 it forgets its flags, and the descriptors would leak into our children
-    data, ancillary, flags, _address = channel.recvmsg(_LIMIT, socket.CMSG_SPACE(MAX_FDS * 4), socket.MSG_CMSG_CLOEXEC)
+    data, ancillary, flags, _address = channel.recvmsg(LIMIT, socket.CMSG_SPACE(MAX_FDS * 4), socket.MSG_CMSG_CLOEXEC)
     fds = array.array("i")
     for level, kind, payload in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:

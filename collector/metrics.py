@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from collector import unsupported
 from collector.counters import CounterMemory, Counters
 
 COUNTER, GAUGE = "counter", "gauge"
@@ -581,4 +582,6 @@ def markdown() -> str:
         out.append(f"| `{name}{suffix}` | {metric.kind} | {shown} | {metric.help} |")
     reasons = ", ".join(f"`reason={label}`" for label, _words in UNSEEN_REASONS.values())
     out.append(f"| `{UNSEEN_METRIC}` | {GAUGE} | `process` (at most {UNSEEN_NAMES}), {reasons} | {UNSEEN_HELP} |")
+    labels_ = ", ".join(f"`{name}`" for name in unsupported.LABELS) + f" (at most {unsupported.PAIRS} pairs)"
+    out += [f"| `{metric.name}_total` | {COUNTER} | {labels_} | {metric.help} |" for metric in unsupported.METRICS]
     return "\n".join(out) + "\n"

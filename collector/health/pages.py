@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
-from collector import metrics
+from collector import metrics, unsupported
 from collector.counters import CounterMemory, Counters
 from collector.health.http import Answer
 
@@ -84,7 +84,7 @@ class Pages:
         now = time.monotonic()
         if self._metrics is None or now - self._metrics[0] > METRICS_AGE:
             registry = CollectorRegistry(auto_describe=False)
-            registry.register(_Families(self.readings(), self.state["unseen"]))
+            registry.register(_Families(self.readings(), self.state["unseen"], self.state["unsupported"]))
             self._metrics = (now, generate_latest(registry))
         return self._metrics[1]
 
@@ -92,9 +92,15 @@ class Pages:
 class _Families:
     """The declared metrics with their current values, in prometheus_client's form."""
 
-    def __init__(self, readings: list[metrics.Reading], unseen: list[tuple[str, str, int]]) -> None:
+    def __init__(
+        self,
+        readings: list[metrics.Reading],
+        unseen: list[tuple[str, str, int]],
+        connections: list[unsupported.Sample],
+    ) -> None:
         self._readings = readings
         self._unseen = unseen
+        self._unsupported = connections
 
     def collect(self) -> Iterable[Metric]:
         """Called by prometheus_client."""
@@ -117,6 +123,11 @@ class _Families:
         for process, reason, number in self._unseen:
             unseen.add_metric([process, reason], number)
         families[metrics.UNSEEN_METRIC] = unseen
+        for metric in unsupported.METRICS:
+            counter = families[metric.name] = CounterMetricFamily(metric.name, metric.help, labels=unsupported.LABELS)
+            for name, library, process, number in self._unsupported:
+                if name == metric.name:
+                    counter.add_metric([library, process], number)
         return families.values()
 
     def __iter__(self) -> Iterator[Any]:

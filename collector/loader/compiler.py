@@ -65,7 +65,17 @@ CONN = {
     "sizeof": 144,
 }
 PROCESS = {"rings": 0, "told_ns": 8, "connections": 16, "sizeof": 32}
-UNSEEN = {"rings": 0, "operations": 8, "compat": 16, "comm": 24, "sizeof": 40}
+UNSEEN = {
+    "rings": 0,
+    "operations": 8,
+    "compat": 16,
+    "tls": 24,
+    "tls_bound": 32,
+    "http2": 40,
+    "tls_http2": 48,
+    "comm": 56,
+    "sizeof": 72,
+}
 LIBRARY = {"values": 0, "name": 64, "key": 112, "sizeof": 208}
 OBJECT = {"c": 0, "socket": 144, "sizeof": 312}  # of libraries; only where there are programs of them
 QUESTION = {"conn_id": 0, "tgid": 8, "fd": 12, "ring": 16, "sizeof": 24}

@@ -9,6 +9,7 @@ import logging
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from collector import abi
 from collector.loader import compiler, kernel
@@ -18,6 +19,7 @@ log = logging.getLogger("loader")
 SWEEP_SECONDS = 10.0  # between the beginnings of two sweeps
 SWEEP_KEYS = 500  # a turn
 _CONN, _PROCESS, _UNSEEN = compiler.CONN, compiler.PROCESS, compiler.UNSEEN
+UNSEEN_ENTRIES = 1024  # of bpf/maps.h unseen_processes
 _OBJECT_KEY_BYTES = 16  # struct object_key
 
 
@@ -166,22 +168,12 @@ class Sweep:
                 kernel.map_update(self._processes, key, bytes(changed), 2)  # BPF_EXIST
 
 
-def unseen(table: int) -> list[dict[str, object]]:
-    """Processes whose traffic the hooked calls do not show: {pid, name, rings, operations, compat}."""
-    out: list[dict[str, object]] = []
-    for key in kernel.map_keys(table, 4):
-        value = kernel.map_lookup(table, key, _UNSEEN["sizeof"])
-        if value is None:
-            continue
-        rings, operations, compat = struct.unpack_from("=QQQ", value)
+def unseen(table: int) -> list[dict[str, Any]]:
+    """Processes with traffic that is not captured (bpf/maps.h `unseen`): pid, name, and a number of each reason."""
+    out: list[dict[str, Any]] = []
+    for key, value in kernel.Entries(table, 4, _UNSEEN["sizeof"], UNSEEN_ENTRIES).read():
         comm = value[_UNSEEN["comm"] : _UNSEEN["comm"] + 16].split(b"\0")[0]
-        out.append(
-            {
-                "pid": struct.unpack("=I", key)[0],
-                "name": comm.decode("utf-8", "replace"),
-                "rings": rings,
-                "operations": operations,
-                "compat": compat,
-            }
-        )
+        row: dict[str, Any] = {"pid": struct.unpack("=I", key)[0], "name": comm.decode("utf-8", "replace")}
+        row.update((name, struct.unpack_from("=Q", value, at)[0]) for name, at in _UNSEEN.items() if at < _UNSEEN["comm"])
+        out.append(row)
     return out

@@ -20,13 +20,14 @@ _SYS_BPF = 280 if _ARM else 321
 _SYS_PERF_EVENT_OPEN = 241 if _ARM else 298
 _SYS_PIDFD_GETFD = 438
 
-_MAP_CREATE, _MAP_LOOKUP, _MAP_UPDATE, _PROG_TEST_RUN, _RAW_TRACEPOINT_OPEN = 0, 1, 2, 10, 17
+_MAP_CREATE, _MAP_LOOKUP, _MAP_UPDATE, _PROG_LOAD, _PROG_TEST_RUN, _RAW_TRACEPOINT_OPEN = 0, 1, 2, 5, 10, 17
 _MAP_DELETE, _MAP_GET_NEXT_KEY = 3, 4
 _MAP_LOOKUP_BATCH, _MAP_UPDATE_BATCH, _LINK_CREATE = 24, 26, 28
 TRACE_UPROBE_MULTI = 48  # enum bpf_attach_type, kernel 6.6
 _UPROBE_MULTI_RETURN = 1
 _PERF_EVENT = 41  # of the same
 _MAP_TYPE_ARRAY, _MAP_TYPE_RINGBUF = 2, 27
+_PROG_TYPE_KPROBE = 2
 _PERF_EVENT_IOC_SET_BPF = 0x40042408
 _PERF_FLAG_FD_CLOEXEC = 8
 _PERF_TYPE_TRACEPOINT = 2
@@ -165,6 +166,33 @@ def _perf_event(attributes: bytes, program: int, *, cookie: int = 0, pid: int = 
         os.close(fd)
         raise
     return int(fd)
+
+
+def load_uprobe(instructions: bytes, *, multi: bool) -> int:
+    """Load a program for uprobes that needs no compiler, and is licensed as ours; ``multi``: for `attach_uprobes`. Raises
+    OSError.
+    """
+    code, license_ = ctypes.create_string_buffer(instructions, len(instructions)), ctypes.create_string_buffer(b"GPL")
+    # prog_type, insn_cnt, insns, license, log_level, log_size, log_buf, kern_version, prog_flags, prog_name, prog_ifindex,
+    # expected_attach_type
+    attributes = struct.pack(
+        "=IIQQIIQII16sII",
+        _PROG_TYPE_KPROBE,
+        len(instructions) // 8,
+        ctypes.addressof(code),
+        ctypes.addressof(license_),
+        0,
+        0,
+        0,
+        0,
+        0,
+        b"",
+        0,
+        TRACE_UPROBE_MULTI if multi else 0,
+    )
+    fd = _bpf(_PROG_LOAD, attributes)
+    os.set_inheritable(fd, False)
+    return fd
 
 
 def attach_tracepoint(program: int, category: str, name: str, tracefs: str) -> int:

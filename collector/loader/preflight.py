@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from collector import cgroups, config, errors
 from collector.loader import kernel, offsets
@@ -270,10 +271,10 @@ def table(found: list[Row]) -> str:
     )
 
 
-def main() -> int:
+def main(*, as_json: bool = False) -> int:
     """`collector check`: prints the table; 69 when capture is impossible."""
     found = rows()
-    sys.stdout.write(table(found))
+    sys.stdout.write(json.dumps({"checks": [asdict(row) for row in found]}) + "\n" if as_json else table(found))
     return errors.EXIT_CANNOT_CAPTURE if any(row.state == MISSING and row.fatal for row in found) else errors.EXIT_OK
 
 

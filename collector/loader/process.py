@@ -24,6 +24,7 @@ from collector.attribution import owners
 from collector.clock import SystemClock
 from collector.config_values import ALL_LIBRARIES
 from collector.loader import capturefile, compiler, entries, kernel, preflight
+from collector.loader.blindspots import Blindspots
 from collector.loader.catalogue import Catalogue
 from collector.loader.introductions import introductions, library_names
 from collector.loader.libraries import Libraries
@@ -102,6 +103,7 @@ class Loader:
         self._catalogue: Catalogue | None = None
         self._selection: Selection | None = None
         self._statistics = Statistics(self._loaded, self._counters)
+        self._blindspots: Blindspots | None = None
         self._questions: Questions | None = None
         self._rings: list[Ring] = []
         # (ring, its producer position when the answer was found, event): it must not overtake the OPEN it is about
@@ -333,6 +335,12 @@ class Loader:
         self._rings = [Ring(fd, settings.ring_bytes) for fd in loaded.rings]
         self._questions = Questions(loaded.maps, self._counters, self._owners, proc=self._nested is None, unix=settings.unix)
         self._statistics = Statistics(loaded, self._counters)
+        self._blindspots = Blindspots(
+            loaded.maps["unseen_processes"], self._probed, self._start.reader_uid, proc=self._nested is None
+        )
+
+    def _probed(self) -> set[str]:
+        return self._libraries.probed() if self._libraries is not None else set()
 
     def _newcomers(self) -> Newcomers | None:
         if not self._settings.libraries or self._nested is not None:
@@ -449,10 +457,11 @@ class Loader:
 
     def _read_stats(self) -> None:
         now = time.monotonic()
-        self._attach_needed(self._statistics.read(now))
-        rows = self._statistics.unseen(now)
-        if rows is not None:
-            self._child.say({"kind": "unseen", "rows": rows[:256]})
+        totals = self._statistics.read(now)
+        self._attach_needed(totals)
+        if self._blindspots is not None:
+            for message in self._blindspots.turn(now, totals["kernel_tls"] + totals["kernel_http2"]):
+                self._child.say(message)
         self._counters["spans_announced_again"] = sum(sender.resent for sender in self._senders)
         self._counters["ring_high_water_bytes"] = max((ring.high_water for ring in self._rings), default=0)
 
@@ -477,6 +486,9 @@ class Loader:
         if self._libraries is not None:
             self._libraries.close()
             self._libraries = None
+        if self._blindspots is not None:
+            self._blindspots.close()
+            self._blindspots = None
         if self._selection is not None:
             self._selection.stop()
         self._attachments.close_kernel()

@@ -12,7 +12,6 @@ from collector.loader.programs import Loaded
 
 log = logging.getLogger("loader")
 
-UNSEEN_SECONDS = 5.0  # between two looks at the processes whose traffic the hooked calls do not show
 WARNING_SECONDS = 60.0
 
 
@@ -26,8 +25,6 @@ class Statistics:
         self._sweep = entries.Sweep(
             loaded.programs.get("raw_sweep", -1), loaded.maps.get("conns", -1), loaded.maps.get("processes", -1)
         )
-        self._next_unseen = 0.0
-        self._unseen: list[dict[str, object]] = []
         self._next_warning = 0.0
         self._refused = 0
 
@@ -59,12 +56,3 @@ class Statistics:
                 refused,
             )
         self._refused = refused
-
-    def unseen(self, now: float) -> list[dict[str, object]] | None:
-        """The processes whose traffic the hooked calls do not show (entries.unseen), when that has changed."""
-        if now <= self._next_unseen or not self._maps:
-            return None
-        self._next_unseen = now + UNSEEN_SECONDS
-        rows = entries.unseen(self._maps["unseen_processes"])
-        changed, self._unseen = rows != self._unseen, rows
-        return rows if changed else None

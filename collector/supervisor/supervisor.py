@@ -20,7 +20,7 @@ import signal
 import time
 from typing import Any
 
-from collector import cgroups, errors, logs, metrics
+from collector import cgroups, errors, logs, metrics, unsupported
 from collector.counters import CounterMemory, Counters
 from collector.errors import ChildError, CollectorError, ProtocolError
 from collector.router import slots
@@ -68,6 +68,7 @@ class Supervisor:
         self._announced = False
         self._unseen: list[tuple[str, str, int]] = []  # metrics.unseen
         self._unseen_logged: set[tuple[str, str]] = set()
+        self._unsupported = unsupported.Totals()
         self.problems: list[str] = []
         self._last_turn = time.monotonic()
         self.sink = ChildProcess(
@@ -187,6 +188,7 @@ class Supervisor:
             "live": list(self.live()),
             "ready": list(self.ready()),
             "unseen": self._unseen,
+            "unsupported": self._unsupported.samples(),
             "pid": os.getpid(),
             "notes": [self._identity.why] if self._identity.why else [],
             "children": [
@@ -405,6 +407,8 @@ class Supervisor:
                     shard.tell({"kind": "rings", "rings": rings.to_message()}, self._ring_fds())
         elif kind == "unseen" and child is self.loader:
             self._heard_unseen(message["rows"])
+        elif kind == "unsupported" and child is self.loader:
+            self._unsupported.heard(message["rows"])
         elif kind == "problem":
             self.problems.append(message["text"])
             log.error("%s", message["text"])

@@ -21,6 +21,7 @@ STATE = {
     "live": [True, "ok"],
     "ready": [False, "not ready: loader"],
     "unseen": [["nginx", "io_uring", 2]],
+    "unsupported": [["collector_tls_unsupported_connections", "jsse", "java", 3]],
     "pid": 7,
     "children": [],
     "notes": [],

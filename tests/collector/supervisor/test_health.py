@@ -26,6 +26,7 @@ STATE: dict[str, Any] = {
     "live": [True, "ok"],
     "ready": [False, "not ready: loader"],
     "unseen": [],
+    "unsupported": [],
     "pid": 7,
     "children": [],
     "notes": [],
