@@ -17,6 +17,7 @@ from tests.live.tls.exchanges import all_exchanges
 from tests.live.tls.programs import PAIRS, ROWS
 from tests.live.tls.running import run
 
+SIDES = ("client", "server", "proxy's client", "server behind")
 COLUMNS = {
     "pair": "pair",
     "role": "side",
@@ -56,8 +57,8 @@ def logs(names: list[str]) -> int:
 def table() -> str:
     """All rows that tests have written, in the order of the matrix."""
     order = {pair.name: place for place, pair in enumerate(PAIRS)}
-    rows: list[dict[str, Any]] = [json.loads(file.read_text()) for file in sorted(ROWS.glob("*.json"))]
-    rows = sorted((row for row in rows if row["pair"] in order), key=lambda row: order[row["pair"]])
+    found: list[dict[str, Any]] = [json.loads(file.read_text()) for file in ROWS.glob("*.json")]
+    rows = sorted((r for r in found if r["pair"] in order), key=lambda r: (order[r["pair"]], SIDES.index(r["role"])))
     lines = [list(COLUMNS.values()), ["---"] * len(COLUMNS), *([str(row[key]) for key in COLUMNS] for row in rows)]
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 

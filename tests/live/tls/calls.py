@@ -28,6 +28,11 @@ class Call:
     answer: int
     reading: str
 
+    @property
+    def headers(self) -> dict[str, str]:
+        """Fields of its own; without one aiohttp would say that a body is binary, and then no record holds it."""
+        return {"Content-Type": "text/plain"} if self.body else {}
+
 
 def connections() -> Iterator[str]:
     """Lines of standard input as they come."""

@@ -55,7 +55,9 @@ def with_requests(port: int, log: int) -> None:
             session.verify, session.cert = str(BED / "ca.pem"), (str(BED / "client.pem"), str(BED / "client.key"))
             for call in calls(line):
                 url = f"https://127.0.0.1:{port}{call.path}"
-                with session.request(call.method, url, data=call.body or None, stream=True, timeout=60) as answer:
+                with session.request(
+                    call.method, url, data=call.body or None, headers=call.headers, stream=True, timeout=60
+                ) as answer:
                     reader = Reader(call)
                     while (piece := answer.raw.read(reader.bytes)) and reader.take(piece):
                         time.sleep(reader.pause)
@@ -128,7 +130,7 @@ def with_httpx(port: int, log: int) -> None:
         async with httpx.AsyncClient(verify=tls, trust_env=False, timeout=60) as client:
             for call in calls(line):
                 url = f"https://127.0.0.1:{port}{call.path}"
-                async with client.stream(call.method, url, content=call.body or None) as answer:
+                async with client.stream(call.method, url, content=call.body or None, headers=call.headers) as answer:
                     address = answer.extensions["network_stream"].get_extra_info("client_addr")
                     reader = Reader(call)
                     await pieces(call, reader, following(answer.aiter_raw(reader.bytes)))
@@ -158,7 +160,7 @@ def with_aiohttp(port: int, log: int) -> None:
         async with aiohttp.ClientSession(connector=connector, auto_decompress=False) as session:
             for call in calls(line):
                 url = f"https://127.0.0.1:{port}{call.path}"
-                async with session.request(call.method, url, data=call.body or None) as answer:
+                async with session.request(call.method, url, data=call.body or None, headers=call.headers) as answer:
                     reader = Reader(call)
                     await pieces(call, reader, answer.content.read)
                     note(log, call, answer.status, reader, connector.address)

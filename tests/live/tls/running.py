@@ -12,13 +12,15 @@ from typing import Any
 from tests.live.harness import Collector, wait_for
 from tests.live.tls.bed import Bed
 from tests.live.tls.comparing import Run, behind_name, roles
-from tests.live.tls.exchanges import FIRST, all_exchanges, plan, warm_up
+from tests.live.tls.exchanges import FIRST, Connection, all_exchanges, plan, warm_up
 from tests.live.tls.programs import Pair
 from tests.live.tls.starting import Client, Site, Start
 
+MOST_WARMING = 20
+
 
 @contextmanager
-def servers(pair: Pair, bed: Bed, directory: Path, connections: list[Any]) -> Iterator[Site]:
+def servers(pair: Pair, bed: Bed, directory: Path, connections: list[Connection]) -> Iterator[Site]:
     """All servers of a pair, while they run."""
     with ExitStack() as stack:
         behind = None
@@ -32,13 +34,23 @@ def servers(pair: Pair, bed: Bed, directory: Path, connections: list[Any]) -> It
 
 def run(pair: Pair, bed: Bed, directory: Path, count: int, seen: Callable[[int], bool] | None = None) -> Run:
     """``count`` exchanges. Before them some connections to warm up, until ``seen`` says that a collector sees all sides of
-    the exchange of this number."""
-    directory.chmod(0o777)
+    the exchange of this number. Proxies are started again then: they keep connections that are older than the probes."""
     connections = plan(pair.name, count, bodies_alone=pair.client.bodies_alone)
+    if seen and pair.behind:
+        converse(pair, bed, directory / "before", [], 0, seen)
+    return converse(pair, bed, directory / "run", connections, MOST_WARMING, seen)
+
+
+def converse(
+    pair: Pair, bed: Bed, directory: Path, connections: list[Connection], first: int, seen: Callable[[int], bool] | None
+) -> Run:
+    """Servers and a client, started for these connections; exchange ``first`` and those behind it are for warming up."""
+    directory.mkdir()
+    directory.chmod(0o777)
     with servers(pair, bed, directory, connections) as site:
         client = Client(bed, directory, pair.client.command(), site.front.port, pair.client.processes)
         try:
-            warm(client, pair, seen)
+            warm(client, pair, first, seen)
             for connection in connections:
                 client.say(connection)
             client.finish()
@@ -49,10 +61,10 @@ def run(pair: Pair, bed: Bed, directory: Path, count: int, seen: Callable[[int],
     return made
 
 
-def warm(client: Client, pair: Pair, seen: Callable[[int], bool] | None) -> None:
+def warm(client: Client, pair: Pair, first: int, seen: Callable[[int], bool] | None) -> None:
     """Connections one by one, until one of them was made and seen; a collector that does not see all sides will be found out
     by the comparison."""
-    for number in range(0, 20, 2):
+    for number in range(first, first + MOST_WARMING, 2):
         last = number + 1
         client.say(warm_up(pair.name, number))
         wait_for(partial(client.has_made, last), 30)

@@ -167,7 +167,7 @@ def nginx(this: Start) -> Site:
         file.parent.mkdir(parents=True)
         file.write_bytes(content(this.bed.letters, exchange.number, exchange.answer))
     (root / "nginx.conf").write_text(f"""
-daemon off; master_process on; worker_processes 1; pid {root}/pid; error_log {root}/error.log;
+daemon off; master_process on; worker_processes 1; user root; pid {root}/pid; error_log {root}/error.log;
 events {{ worker_connections 1024; }}
 http {{
     log_format matrix escape=json
