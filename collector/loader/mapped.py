@@ -101,11 +101,14 @@ class Proc:
         return found[0] if found else None
 
     def open(self, pid: int, mapping: Mapping) -> int:
-        """A descriptor of a file that a process has mapped, however it is mounted there. Raises OSError when it is gone."""
+        """A descriptor of a file that a process has mapped, however it is mounted there. Raises OSError when it is gone, or
+        somebody has a lease of it (fcntl F_SETLEASE): opening it would wait for the holder, for 45 seconds if it pleases.
+        """
+        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
         try:
-            fd = os.open(self.place(pid, mapping), os.O_RDONLY | os.O_CLOEXEC)
+            fd = os.open(self.place(pid, mapping), flags)
         except PermissionError:  # needs CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN; the path may be another file by now
-            fd = os.open(f"{self._root}/{pid}/root{mapping.path}", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            fd = os.open(f"{self._root}/{pid}/root{mapping.path}", flags)
         if os.fstat(fd).st_ino != mapping.inode:
             os.close(fd)
             raise FileNotFoundError(2, "another file by now", mapping.path)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import mmap
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -61,6 +63,25 @@ def test_our_own_mappings_open_to_the_same_files() -> None:
         os.close(fd)
         with pytest.raises(OSError, match=r"another file|No such"):
             Proc().open(os.getpid(), mapping._replace(inode=mapping.inode + 1))
+
+
+def test_nobody_waits_for_the_holder_of_a_lease(tmp_path: Path) -> None:
+    """Anybody can have a lease of a file of their own, and whoever opens it waits until it is given back."""
+    path = tmp_path / "libdemo.so"
+    path.write_bytes(bytes(mmap.PAGESIZE))
+    fd = os.open(path, os.O_RDONLY)
+    with mmap.mmap(fd, mmap.PAGESIZE, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_EXEC):
+        mapping = next(mapping for mapping in Proc().mappings(os.getpid()) if mapping.path == str(path))
+        before = signal.signal(signal.SIGIO, signal.SIG_IGN)  # by which the kernel asks for it
+        try:
+            fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+            began = time.monotonic()
+            with pytest.raises(BlockingIOError):
+                Proc().open(os.getpid(), mapping)
+            assert time.monotonic() - began < 5
+        finally:
+            os.close(fd)
+            signal.signal(signal.SIGIO, before)
 
 
 def test_a_process_is_known_by_its_start() -> None:
