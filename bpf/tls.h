@@ -172,6 +172,17 @@ int openssl_new(struct pt_regs *ctx)
     return 0;
 }
 
+/* SSL_clear(ssl): the object will carry another connection, and what it reads first may have come with the handshake:
+ * no system call inside shows the new socket in time. SSL_new calls it too, for an object of which nothing is known. */
+int openssl_clear(struct pt_regs *ctx)
+{
+    u64 id = bpf_get_current_pid_tgid();
+    struct object_key key = {.address = PT_REGS_PARM1(ctx), .tgid = id >> 32};
+    if (traced(id >> 32) && objects.lookup(&key))
+        object_made(id, key.address, SOURCE_OPENSSL, ROLE_UNKNOWN);
+    return 0;
+}
+
 /* SSL_free(ssl), and functions of that kind: the object goes, with its last reference where references are counted. */
 int library_free(struct pt_regs *ctx)
 {

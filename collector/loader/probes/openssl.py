@@ -28,7 +28,7 @@ _BORING = re.compile(rb"[Bb]oringSSL|boringssl")
 _VERSION_BYTES = 64
 _EXACT = ("SSL_read", "SSL_read_ex", "SSL_write", "SSL_write_ex", "SSL_write_ex2", "SSL_sendfile")
 _NAMES = frozenset(
-    {*_EXACT, "SSL_new", "SSL_free", "SSL_do_handshake", "SSL_version", "SSL_get0_alpn_selected", "BIO_write"}
+    {*_EXACT, "SSL_new", "SSL_clear", "SSL_free", "SSL_do_handshake", "SSL_version", "SSL_get0_alpn_selected", "BIO_write"}
 )
 _OFFSETS = range(1 << 16)  # of what is believed to be in an SSL object
 
@@ -44,6 +44,7 @@ class _Place(NamedTuple):
 # not seen is nothing.
 PROGRAMS: Mapping[str, _Place] = {
     "openssl_new": _Place(True),
+    "openssl_clear": _Place(False),
     "library_free": _Place(False),
     "library_return": _Place(True),
     "openssl_read": _Place(False),
@@ -89,6 +90,8 @@ class OpenSSL(Source):
             sites += _data(elf, found, codes)
             if "SSL_new" in found:
                 sites.append(Site("openssl_new", found["SSL_new"].offset))
+            if "SSL_clear" in found:
+                sites.append(_entry("openssl_clear", found["SSL_clear"], codes["SSL_clear"], 1))
             if "SSL_free" in found:
                 sites.append(_entry("library_free", found["SSL_free"], codes["SSL_free"], 1))
             if "SSL_do_handshake" in found:

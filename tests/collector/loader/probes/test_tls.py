@@ -53,6 +53,7 @@ def test_the_shared_library_of_the_distribution() -> None:
     found = located(OPENSSL, path)
     assert places(found, path) == {
         "openssl_new": [True],
+        "openssl_clear": [True],
         "library_free": [True],
         "library_return": [True, True, True],
         "openssl_sendfile": [True],
