@@ -1,8 +1,10 @@
 """Files on their way through the children that read them (forkserver.py): in which order, how many at a time, what is
 remembered of those that were read before.
 
-Libraries come first. Of files that are read only because they are the program of a process there are thousands on a node,
-and most of them live for a moment: they are read while the process lives, and that may take only a part of a CPU.
+Libraries come first, those of each owner (device and user) in turn and one of each at a time: whoever maps file after
+file that takes long to read makes only their own wait. Of files that are read only because they are the program of a
+process there are thousands on a node, and most of them live for a moment: they are read while the process lives, and that
+may take only a part of a CPU.
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ from collector.loader.probes.probe import Found, Unsupported
 log = logging.getLogger("loader")
 
 JOBS = 2  # at a time
-WAITING = 64  # of each kind; each has a descriptor
+WAITING = 64  # programs, and libraries of one owner; each has a descriptor
+WAITING_LIBRARIES = 256  # of all owners
 REMEMBERED = 8192  # files
 REMEMBERED_SITES = 256  # of one that is remembered
 # What reading programs may take: a part of a CPU, and so many seconds at once, as at the start
@@ -73,7 +76,7 @@ class Reading:
         self._server: forkserver.Server | None = None
         self._server_from = self._quiet_since = 0.0
         self._warned = -WARN_SECONDS
-        self._libraries: deque[Request] = deque()
+        self._libraries: OrderedDict[tuple[int, int], deque[Request]] = OrderedDict()  # by owner, the next one first
         self._executables: deque[Request] = deque()
         self._ready: deque[tuple[Request, Answers]] = deque()
         self._jobs: list[tuple[Request, forkserver.Job, float]] = []
@@ -97,11 +100,27 @@ class Reading:
             self._remembered.move_to_end(_file(request))
             self._ready.append((request, {name: known[name] for name in request.sources}))
             return True
-        queue = self._libraries if request.by_name else self._executables
+        if request.by_name and sum(map(len, self._libraries.values())) >= WAITING_LIBRARIES:
+            return False
+        queue = self._libraries.get(_owner(request), deque()) if request.by_name else self._executables
         if len(queue) >= WAITING:
             return False
         queue.append(request)
+        if request.by_name:
+            self._libraries[_owner(request)] = queue
         return True
+
+    def _next_library(self) -> Request | None:
+        """That of the owner whose turn it is; None when every owner has one being read: the other job is for others."""
+        busy = {_owner(request) for request, _job, _began in self._jobs if request.by_name}
+        owner = next((owner for owner in self._libraries if owner not in busy), None)
+        if owner is None:
+            return None
+        queue = self._libraries.pop(owner)
+        request = queue.popleft()
+        if queue:
+            self._libraries[owner] = queue  # behind all others
+        return request
 
     def turn(self, now: float) -> Iterator[tuple[Request, Answers]]:
         """What has been read. Never blocks."""
@@ -121,8 +140,11 @@ class Reading:
                 self._allowance -= time.monotonic() - began
             yield request, self._read(request, lines)
         while len(self._jobs) < JOBS and (self._libraries or self._executables):
-            if self._libraries:
-                request = self._libraries.popleft()
+            library = self._next_library()
+            if library is not None:
+                request = library
+            elif not self._executables:
+                break
             elif self._proc.process(self._executables[0].pid) is None:
                 request = self._executables.popleft()
                 yield dataclasses.replace(request, dropped=True), {}
@@ -185,6 +207,11 @@ class Reading:
         for _request, job, _began in self._jobs:
             job.close()
         self._end_server()
+
+
+def _owner(request: Request) -> tuple[int, int]:
+    status = os.fstat(request.fd)
+    return status.st_dev, status.st_uid
 
 
 def _file(request: Request) -> str:
