@@ -102,9 +102,13 @@ class Client:
 
     def finish(self) -> dict[str, dict[str, Any]]:
         """All that it has still to say, by path."""
-        output, _nothing = self.process.communicate("")
-        *lines, last = output.splitlines()
-        assert last == "done" and self.process.returncode == 0
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.process.stdin.close()
+        *lines, last = (
+            self.process.stdout.read().splitlines()
+        )  # not communicate(): that knows nothing of what line() has read
+        assert self.process.wait() == 0 and last == "done"
+        self.process.stdout.close()
         return {one["Path"]: one for one in map(json.loads, lines)}
 
 
