@@ -20,6 +20,7 @@ from collector.loader.probes.go import Go
 from collector.loader.probes.probe import Found
 from tests.live.golang import build
 from tests.live.harness import Collector, wait_for
+from tests.live.test_libraries import WithSources
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(240)]
 CONNECTIONS, EXCHANGES = 50, 20
@@ -106,7 +107,7 @@ class Client:
         self.process.stdin.close()
         *lines, last = (
             self.process.stdout.read().splitlines()
-        )  # not communicate(): that knows nothing of what line() has read
+        )  # communicate() skips what line() has read ahead
         assert self.process.wait() == 0 and last == "done"
         self.process.stdout.close()
         return {one["Path"]: one for one in map(json.loads, lines)}
@@ -200,7 +201,9 @@ def sides(records: list[dict]) -> list[tuple[str, str]]:
 
 
 def test_connections_that_are_older(running: Running, program: Path, tmp_path: Path) -> None:
-    """They are joined at their next message, those that come later are whole. With one collector after another."""
+    """They are joined at their next message, those that come later are whole. With one collector after another, the second
+    of which has perf events instead of links.
+    """
     server = running.server(program)
     client = running.client(program, server, "old", "-exchanges", 3, "-step")
     client.say()
@@ -209,7 +212,7 @@ def test_connections_that_are_older(running: Running, program: Path, tmp_path: P
         folder = tmp_path / str(number)
         folder.mkdir()
         folder.chmod(0o755)
-        collector = Collector(folder)
+        collector = Collector(folder) if number == 1 else WithSources(folder, "tests.demo.source", "perf")
         try:
             covered(program, server, client)
             client.say()
@@ -218,7 +221,7 @@ def test_connections_that_are_older(running: Running, program: Path, tmp_path: P
             running.client(program, server, f"new{number}").finish()
             whole = collector.wait_records(f"/new{number}/", 2)
         finally:
-            code = collector.stop(signal.SIGTERM, 60)
+            code = collector.stop(signal.SIGTERM, 120)
         assert code == 0
         check(records, server.exchanges(), sorted(DOUBT))
         check(whole, server.exchanges())
