@@ -33,6 +33,7 @@ log = logging.getLogger("loader")
 LOOK_SECONDS = 1.0  # between the beginnings of two looks at all processes, and between two comparisons of each file
 LOOK_PART = 50  # of a CPU: what looking at all processes may take
 WORK_SECONDS, READ_SECONDS = 0.001, 0.005  # between two turns, while something is attached or read
+COSTLY_SECONDS = 0.01  # of a CPU: who takes more to look at is looked at less often than others
 SLICE_SECONDS = 0.002  # of a look, or of attaching, at a time
 ABSENT_LOOKS = 2  # whole looks without a library before it is released
 LIBRARIES = 4096  # at a time: a bound for those who map file after file
@@ -137,6 +138,7 @@ class Libraries:
         self._seen: set[str] = set()  # in this look
         self._compared: set[str] = set()  # of these, those of which nothing more is to be learnt in this look
         self._warned: dict[str, float] = {}
+        self._costly: dict[int, tuple[float, frozenset[str]]] = {}  # until when, and the libraries that it has
         self._pids: deque[int] | None = None
         self._next_look = self._next_comparison = self._look_took = 0.0
         self._now = 0.0
@@ -160,7 +162,7 @@ class Libraries:
             self._answered(request, answers)
         if self._newcomers is not None:
             for pid in self._newcomers.due(now, until):
-                self._look_at(pid)
+                self._visit(pid, now)
         self._look(now, until)
         if self._demand is not None:
             self._demand.turn(now)
@@ -190,15 +192,32 @@ class Libraries:
             self._next_comparison = now + LOOK_SECONDS
             self._look_took = 0.0
             self._pids = deque(self._proc.pids())
+            self._costly = {pid: rest for pid, rest in self._costly.items() if rest[0] > now}
             self._seen = set()
             self._compared = set()
-        began = time.thread_time()
         while self._pids and time.monotonic() < until:
-            self._look_at(self._pids.popleft())
-        self._look_took += time.thread_time() - began
+            self._visit(self._pids.popleft(), now)
         if not self._pids:
             self._pids = None
             self._release_absent()
+
+    def _visit(self, pid: int, now: float) -> None:
+        """Look at a process, unless that took long and it was lately: those with many mappings do not hold the others up."""
+        rest = self._costly.get(pid)
+        if rest is not None and now < rest[0]:
+            self._seen |= rest[1]
+            return
+        began = time.thread_time()
+        before = self._seen
+        self._seen = set()
+        self._look_at(pid)
+        files, self._seen = self._seen, before | self._seen
+        took = time.thread_time() - began
+        self._look_took += min(took, COSTLY_SECONDS)
+        if took > COSTLY_SECONDS:
+            self._costly[pid] = now + LOOK_PART * took, frozenset(files)
+        else:
+            self._costly.pop(pid, None)
 
     def _compare(self) -> None:
         """Between two looks at all processes: has a file been written to? By the process that had it last."""

@@ -105,9 +105,7 @@ class Client:
         """All that it has still to say, by path."""
         assert self.process.stdin is not None and self.process.stdout is not None
         self.process.stdin.close()
-        *lines, last = (
-            self.process.stdout.read().splitlines()
-        )  # communicate() skips what line() has read ahead
+        *lines, last = self.process.stdout.read().splitlines()  # communicate() skips what line() has read ahead
         assert self.process.wait() == 0 and last == "done"
         self.process.stdout.close()
         return {one["Path"]: one for one in map(json.loads, lines)}
