@@ -188,3 +188,88 @@ def test_two_containers_of_one_image_are_told_once_and_a_copy_too(live: None, fo
             player.go()
             compare(collector, player.exchanges(), "/plain/")
             collector.output.write_bytes(b"")
+
+
+def test_500_processes_of_one_library(live: None, folder: Path, tmp_path: Path) -> None:
+    """It is attached once, all of them are covered, and the collector ends in time with all of them there."""
+    players = [Player(folder, "plain") for _ in range(500)]
+    try:
+        collector = Collector(tmp_path)
+        try:
+            wait_for(lambda: attached(collector, "libssl.so.3"), 120)
+            for player in players[::50]:
+                player.go()
+                compare(collector, player.exchanges(), "/plain/")
+                collector.output.write_bytes(b"")
+            assert len(re.findall(r"attached: library '[^']*/libssl\.so\.3'", collector.log())) == 1
+        finally:
+            assert collector.stop() == 0, collector.log()
+    finally:
+        for player in players:
+            player.process.kill()
+            player.process.communicate()
+
+
+def test_processes_that_live_for_a_moment_on_a_library_that_is_known(live: None, folder: Path, tmp_path: Path) -> None:
+    waiting = Player(folder, "plain")
+    collector = Collector(tmp_path)
+    try:
+        wait_for(lambda: attached(collector, "libssl.so.3"), 60)
+        for _ in range(20):
+            player = Player(folder, "plain")
+            player.go()
+            compare(collector, player.exchanges(), "/plain/")
+            collector.output.write_bytes(b"")
+    finally:
+        assert collector.stop() == 0, collector.log()
+        waiting.go()
+        waiting.exchanges()
+
+
+LATE = """
+import sys
+print(sys.stdin.readline(), flush=True)
+import http.client, ssl
+context = ssl.create_default_context()
+context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+print("loaded", flush=True)
+sys.stdin.readline()
+connection = http.client.HTTPSConnection("127.0.0.1", int(sys.argv[1]), context=context)
+for number in range(3):
+    connection.request("GET", f"/late/{number}")
+    assert connection.getresponse().read() == b"late"
+"""
+
+
+def test_a_library_that_a_process_loads_when_it_has_run_for_a_while(live: None, folder: Path, tmp_path: Path) -> None:
+    """One that nobody has used before: a copy."""
+    libraries = tmp_path / "libraries"
+    libraries.mkdir()
+    for name in ("libssl.so.3", "libcrypto.so.3"):
+        shutil.copy2(Path("/usr/lib/x86_64-linux-gnu", name), libraries / name)
+    nginx = Nginx(tmp_path, "location / { return 200 'late'; }", tls=(folder / "cert.pem", folder / "key.pem"))
+    with subprocess.Popen(
+        ["/usr/bin/python3", "-c", LATE, str(nginx.port)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "LD_LIBRARY_PATH": str(libraries)},
+    ) as process:
+        (tmp_path / "collector").mkdir()
+        collector = Collector(tmp_path / "collector")
+        try:
+            assert process.stdin is not None and process.stdout is not None
+            process.stdin.write("\n")
+            process.stdin.flush()
+            while process.stdout.readline() != "loaded\n":
+                pass
+            wait_for(lambda: f"attached: library '{libraries}/libssl.so.3'" in collector.log(), 60)
+            process.stdin.write("\n")
+            process.stdin.flush()
+            assert process.wait(30) == 0
+            records = collector.wait_records("/late/", 6)
+            assert {r["direction"] for r in records} == {"1", "2"} and not [r for r in records if r["mark"]], records
+        finally:
+            assert collector.stop() == 0, collector.log()
+            process.kill()
+            nginx.close()
