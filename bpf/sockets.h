@@ -27,8 +27,9 @@ int raw_set_state(struct bpf_raw_tracepoint_args *ctx)
         names.delete(&sk);
         return 0;
     }
-    bool gone = !read_u64(sk + SK_SOCKET) || last_close(name) ||
-                (now == TCP_CLOSE && (c->state == CONN_IGNORED || c->state == CONN_WAITING));
+    /* whose bytes nobody takes; those of a library's object go on: a call of it may be under way */
+    bool idle = (c->state == CONN_IGNORED || c->state == CONN_WAITING) && !(c->bound & BOUND);
+    bool gone = !read_u64(sk + SK_SOCKET) || last_close(name) || (now == TCP_CLOSE && idle);
     if (c->counted && c->opened) {
         u32 out = counter_of(sk, DIR_OUT), in = counter_of(sk, DIR_IN);
         u32 went_out = out - c->counter[DIR_OUT], went_in = in - c->counter[DIR_IN];

@@ -5,7 +5,8 @@ Each row of PAIRS (tests/live/tls/programs.py) makes 1,000 exchanges, some with 
 stop reading, read a few bytes at a time, or go away. First the logs of clients and servers are compared with the plan and
 with each other, then the records with the logs (tests/live/tls/comparing.py).
 
-TLS_EXCHANGES=10000 makes ten times as many. The figures are left in build/tls-matrix; `scripts/tls-matrix` prints them.
+TLS_EXCHANGES=10000 makes ten times as many. TLS_BORING=1 adds Rust over BoringSSL, which takes minutes to compile. The
+figures are left in build/tls-matrix; `scripts/tls-matrix` prints them.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -213,7 +214,24 @@ def libcurl(library: str) -> Program:
     )
 
 
-PAIRS = (
+def boring() -> str:
+    """The crate that carries BoringSSL."""
+    found = re.search(r'name = "boring-sys"\nversion = "([\d.]+)"', (HERE / "boring" / "Cargo.lock").read_text())
+    assert found is not None
+    return found[1]
+
+
+def boring_library() -> str:
+    """Of no version of its own."""
+    return "BoringSSL, static"
+
+
+BORING = Server("Rust hyper, boring", "matrix-boring", boring, boring_library, starting.compiled("tls-boring"))
+BORING_CLIENT = Program(
+    BORING.name, "matrix-boring", boring, boring_library, lambda: [*build.command("tls-boring"), "client"]
+)
+
+PAIRS: tuple[Pair, ...] = (
     Pair("curl-nginx", CURL, NGINX, C_OPENSSL),
     Pair("requests-haproxy", python_client("requests"), HAPROXY, PYTHON_THREADS),
     Pair("openssl-apache", C_OPENSSL_CLIENT, APACHE, NODE_SERVER),
@@ -231,3 +249,5 @@ PAIRS = (
     Pair("stripped-pie", go_client("tls-go-stripped", "-s -w"), GO_PIE),
     Pair("pie-openssl", go_client("tls-go-pie", "PIE"), C_OPENSSL),
 )
+if os.environ.get("TLS_BORING"):  # takes minutes to compile, and needs cmake and libclang
+    PAIRS += (Pair("boring-boring", BORING_CLIENT, BORING),)
