@@ -155,7 +155,7 @@ class Libraries:
             return
         self._now = now
         until = time.monotonic() + SLICE_SECONDS
-        while self._work and time.monotonic() < until:
+        while self._work and time.monotonic() < until and not self._attachments.leaving(self._work[0].request.target.file):
             self._attach()
         # what has a number now is attached in the next turn: before that, others may be told its name
         for request, answers in self._reading.turn(now):

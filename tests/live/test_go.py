@@ -18,9 +18,9 @@ from elftools.elf.elffile import ELFFile
 
 from collector.loader.probes.go import Go
 from collector.loader.probes.probe import Found
+from tests.conftest import ROOT
 from tests.live.golang import build
 from tests.live.harness import Collector, wait_for
-from tests.live.test_libraries import WithSources
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(240)]
 CONNECTIONS, EXCHANGES = 50, 20
@@ -54,6 +54,12 @@ def collector(live: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     yield running
     assert running.stop(seconds=120) == 0, running.log()
     assert re.search(r" 0 dropped, 0 failed; \d+ events, 0 lost", running.log()), running.log()[-600:]
+
+
+class WithPerfEvents(Collector):
+    """A collector on a kernel without links of many places."""
+
+    program = ("tests.live.golang.perf",)
 
 
 class Server:
@@ -210,7 +216,7 @@ def test_connections_that_are_older(running: Running, program: Path, tmp_path: P
         folder = tmp_path / str(number)
         folder.mkdir()
         folder.chmod(0o755)
-        collector = Collector(folder) if number == 1 else WithSources(folder, "tests.demo.source", "perf")
+        collector = Collector(folder) if number == 1 else WithPerfEvents(folder, PYTHONPATH=str(ROOT))
         try:
             covered(program, server, client)
             client.say()

@@ -86,6 +86,7 @@ class Attachments:
         self._held: dict[str, int] = {}
         self._new: dict[str, int] = {}  # held, and not in a delta yet
         self._gone: list[str] = []  # likewise
+        self._leaving: list[str] = []  # released, and not closed yet: the thread that closes takes them out
         self._failed: set[str] = set()
         self._most = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE_DESCRIPTORS
 
@@ -180,7 +181,19 @@ class Attachments:
             if self._new.pop(name, None) is None:
                 self._gone.append(name)
         if fds:
-            threading.Thread(target=_close_later, args=(fds, seconds), daemon=True).start()
+            self._leaving += names
+            threading.Thread(target=self._close_later, args=(names, fds, seconds), daemon=True).start()
+
+    def _close_later(self, names: Sequence[str], fds: Sequence[int], seconds: float) -> None:
+        time.sleep(seconds)
+        for name, fd in zip(names, fds, strict=True):
+            with contextlib.suppress(OSError):
+                os.close(fd)
+            self._leaving.remove(name)
+
+    def leaving(self, file: str) -> bool:
+        """Are there still probes in a file that were released? What is attached there now would act twice."""
+        return any(name.startswith(file + ":") for name in list(self._leaving))
 
     def adopt(self, named: Mapping[str, int]) -> None:
         """Take over what an earlier loader had attached; it is in no delta."""
@@ -206,10 +219,3 @@ class Attachments:
 def _places(name: str) -> int:
     how = name.rpartition("/")[2].partition("@")[0]
     return int(how.removeprefix("multi-")) if how.startswith("multi-") else 1
-
-
-def _close_later(fds: Sequence[int], seconds: float) -> None:
-    time.sleep(seconds)
-    for fd in fds:
-        with contextlib.suppress(OSError):
-            os.close(fd)

@@ -6,6 +6,7 @@ import ctypes
 import os
 import platform
 import struct
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -114,6 +115,28 @@ def test_uprobes_are_attached_told_and_released(attached: Attachments, library: 
     attached.release(where.key)
     assert not len(attached) and [gone for _names, _fds, gone in attached.delta()] == [list(told)]
     wait_for(lambda: not breakpoints(library))
+
+
+def test_a_file_is_left_alone_until_its_probes_are_closed(
+    attached: Attachments, library: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else what goes through it meanwhile would be told twice."""
+    close, closing = os.close, threading.Event()
+
+    def slow(fd: int) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            closing.wait()
+        close(fd)
+
+    monkeypatch.setattr(os, "close", slow)
+    where = target(library)
+    attached.attach(ENTRY, where, offsets(library)[:1])
+    assert not attached.leaving(where.file)
+    attached.release(where.key)
+    assert attached.leaving(where.file) and not attached.leaving(where.file[:-1])
+    closing.set()
+    wait_for(lambda: not attached.leaving(where.file))
+    assert not breakpoints(library)
 
 
 def test_what_was_released_before_it_was_told_is_never_told(attached: Attachments, library: Path) -> None:
