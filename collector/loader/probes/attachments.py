@@ -193,7 +193,7 @@ class Attachments:
 
     def leaving(self, file: str) -> bool:
         """Are there still probes in a file that were released? What is attached there now would act twice."""
-        return any(name.startswith(file + ":") for name in list(self._leaving))
+        return any(name.startswith((file + ":", file + "/")) for name in list(self._leaving))
 
     def adopt(self, named: Mapping[str, int]) -> None:
         """Take over what an earlier loader had attached; it is in no delta."""
