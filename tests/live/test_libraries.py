@@ -377,7 +377,7 @@ def test_probes_on_demand_survive_a_killed_loader_and_go_with_their_process(upro
         os.kill(victim, signal.SIGKILL)
         wait_for(lambda: collector.child("loader.process") not in (0, victim), 30)
         wait_for(lambda: collector.log().count(f"attached: library {str(library)!r}") == 2, 60)
-        assert first.asked()
+        wait_for(first.asked)  # killed before the supervisor had it, the probe comes again
         second = Player(library, "asked")
         assert not second.asked()
         second.say()
