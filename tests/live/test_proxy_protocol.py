@@ -177,7 +177,11 @@ def test_the_programs_understand_each_other(haproxy: HAProxy, name: str) -> None
 def test_both_ends_keep_what_haproxy_claims(collector: Collector, haproxy: HAProxy, nginx: Proxied, name: str) -> None:
     path = f"/proxy/{name}"
     client, peer = through(haproxy, name, path)
-    records = collector.wait_records(path, 4 if name == "tls" else 8)
+    if name == "tls":  # in front of HAProxy there is TLS, which is recorded too once its library was found
+        wait_for(lambda: len(collector.records(path)) >= 4)
+        records = [r for r in collector.records(path) if r["tls"] == "false"]
+    else:
+        records = collector.wait_records(path, 8)
     behind = [r for r in records if r["destIp"] == f"127.0.0.1:{nginx.port}"]
     assert sorted((r["direction"], r["path"][-1]) for r in behind) == [("1", "1"), ("1", "2"), ("2", "1"), ("2", "2")]
     for record in behind:  # the sockets' ends stay; HAProxy's own side keeps the claim that it sent
