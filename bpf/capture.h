@@ -425,7 +425,8 @@ static __always_inline void capture_reserved(struct conn *c, const struct call *
         n -= ROOM_RECORD;
     }
     if (n > ROOM_RECORD) {
-        send_size(c, k, pos, n, EVENT_F_CUT);
+        send_size(c, k, pos, n - EDGE, EVENT_F_CUT);
+        capture_here(c, k, pos + n - EDGE, base + n - EDGE, EDGE, ROOM_SMALL);
         return;
     }
     if (!n)

@@ -42,6 +42,15 @@ static __always_inline u32 stash(const struct call *k, u64 base, u64 buffers, u6
     return MEET;
 }
 
+static __always_inline bool begins_a_record(u64 base, u64 buffers)
+{
+    struct user_iovec v = {.base = base};
+    u32 first4 = 0;
+    if (buffers && bpf_probe_read_user(&v, sizeof(v), (void *)base))
+        return false;
+    return !bpf_probe_read_user(&first4, sizeof(first4), (void *)v.base) && record_start(first4);
+}
+
 /* Bytes have gone through a connection that may be what a library's object is carried by. BIND: it was no call inside
  * the library, and the library writes its records into memory. */
 static __always_inline u32 claimed(struct conn *c, const struct call *k, u64 base, u64 buffers, u64 n)
@@ -50,8 +59,8 @@ static __always_inline u32 claimed(struct conn *c, const struct call *k, u64 bas
         return DONE;
     u32 tgid = k->id >> 32;
     u32 *how = wanting.lookup(&tgid);
-    if (!how || *how != WATCHED)
-        return DONE;
+    if (!how || *how != WATCHED || !begins_a_record(base, buffers))
+        return DONE; /* it may be clear text, behind a preamble or a CONNECT */
     return stash(k, base, buffers, n) ? BIND : DONE;
 }
 

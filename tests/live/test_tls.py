@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -129,3 +131,56 @@ else:
     subprocess.run([sys.executable, "-c", script], check=True, timeout=30)
     records = collector.wait_records("/exec/", 2)
     assert {r["responsePayload"] for r in records} == {"one"}
+
+
+BESIDE = """
+import asyncio, ssl, sys
+
+async def secure(reader, writer):
+    while await reader.readuntil(b"\\r\\n\\r\\n"):
+        writer.write(b"HTTP/1.1 200 OK\\r\\nContent-Length: 6\\r\\n\\r\\nsecure")
+
+async def clear(reader, writer):
+    await reader.readuntil(b"\\r\\n")  # the preamble
+    while await reader.readuntil(b"\\r\\n\\r\\n"):
+        writer.write(b"HTTP/1.1 200 OK\\r\\nContent-Length: 5\\r\\n\\r\\nclear")
+
+async def main():
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*sys.argv[1:])
+    one = await asyncio.start_server(secure, "127.0.0.1", 0, ssl=context)
+    two = await asyncio.start_server(clear, "127.0.0.1", 0)
+    print(one.sockets[0].getsockname()[1], two.sockets[0].getsockname()[1], flush=True)
+    await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+
+def test_clear_text_behind_a_preamble_in_a_process_whose_tls_works_on_memory(collector: Collector, folder: Path) -> None:
+    """Its sockets' writes are compared with the library's records; what is none is captured as ever."""
+    before = collector.metric("collector_probes")
+    with subprocess.Popen(
+        [sys.executable, "-c", BESIDE, folder / "cert.pem", folder / "key.pem"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as server:
+        assert server.stdout is not None
+        try:
+            secure, clear = map(int, server.stdout.readline().split())
+            context = ssl.create_default_context()
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+            with context.wrap_socket(socket.create_connection(("127.0.0.1", secure))) as connection:
+                connection.sendall(b"GET /beside/secure HTTP/1.1\r\nHost: h\r\n\r\n")
+                assert connection.recv(1000).endswith(b"secure")
+                wait_for(lambda: collector.metric("collector_probes") > before, 20)
+            with socket.create_connection(("127.0.0.1", clear)) as connection:
+                connection.sendall(b"PROXY TCP4 192.0.2.7 127.0.0.1 4711 80\r\n")
+                for number in range(3):
+                    connection.sendall(b"GET /beside/clear/%d HTTP/1.1\r\nHost: h\r\n\r\n" % number)
+                    assert connection.recv(1000).endswith(b"clear")
+        finally:
+            server.kill()
+    records = collector.wait_records("/beside/clear/", 6)
+    assert {(r["responsePayload"], r["tls"], tuple(r["mark"])) for r in records} == {("clear", "false", ())}
