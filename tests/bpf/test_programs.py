@@ -30,7 +30,7 @@ VERIFIED_LIMIT = {
         "exit_write": 52_000,
         "exit_recvfrom": 52_000,
         "exit_writev": 6_000,
-        "exit_sendmsg": 7_000,
+        "exit_sendmsg": 9_000,
         "exit_recvmmsg": 16_000,
         "exit_accept4": 3_000,
         "meet": 320_000,
