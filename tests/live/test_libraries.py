@@ -42,7 +42,7 @@ class WithSources(Collector):
 
 def breakpoints(pid: int, path: Path, of: Source, programs: Container[str] = ()) -> int:
     """How many places of a source, or of some of its programs, have a breakpoint where a process has mapped a library."""
-    with path.open("rb") as file:
+    with open(f"/proc/{pid}/root{path}", "rb") as file:
         found = of.locate(ELFFile(file))
     assert isinstance(found, Found)
     (mapping,) = (one for one in Proc().mappings(pid) if one.path == str(path))
@@ -60,10 +60,11 @@ def covered(path: Path) -> int:
 class Player:
     """A process that plays a scenario of tests/demo/play.py once it is told to."""
 
-    def __init__(self, library: Path, scenario: str) -> None:
+    def __init__(self, library: Path, scenario: str, *before: str) -> None:
+        """``before``: a command that executes the one behind it."""
         self.library, self.scenario = library, scenario
         self.process = subprocess.Popen(
-            [sys.executable, ROOT / "tests/demo/play.py", library, scenario],
+            [*before, sys.executable, ROOT / "tests/demo/play.py", library, scenario],
             text=True,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
