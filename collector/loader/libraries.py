@@ -21,6 +21,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from collector.loader.catalogue import Catalogue
+from collector.loader.choice import Choice
 from collector.loader.coverage import Coverage, Witness, in_file, overlaid, witness
 from collector.loader.demand import Demand
 from collector.loader.mapped import DELETED, Mapping, Proc, Process, stamp
@@ -46,8 +47,11 @@ RETRY_SECONDS, RETRY_MOST_SECONDS = 1.0, 300.0  # after what failed: the first t
 
 @dataclass(frozen=True, slots=True)
 class OnDemand:
-    """Places of a library for those processes only that ask; ``order``: that of all probes; ``number``: the library's."""
+    """Places of a library for some processes: those that ask (``asks``), or else those of the choice (choice.py). ``order``:
+    that of all probes; ``number``: the library's.
+    """
 
+    asks: bool
     order: int
     probe: Probe
     offsets: tuple[int, ...]
@@ -105,8 +109,8 @@ class Work:
 class Libraries:
     """``modules``: those of the further sources, for the child; ``catalogue``: where found libraries get a number; ``uid``:
     the user that the child becomes, None when there is none. Where the kernel's process ids are ours: ``wanting``, the
-    descriptor of the map of that name, and ``newcomers``, who is to be looked at at once. ``look_seconds``: at least so long
-    between two looks at all processes.
+    descriptor of the map of that name, and ``newcomers``, who is to be looked at at once. ``choice``: whose libraries get
+    probes; ``look_seconds``: at least so long between two looks at all processes.
     """
 
     def __init__(
@@ -121,8 +125,10 @@ class Libraries:
         wanting: int | None = None,
         proc: Proc | None = None,
         newcomers: Newcomers | None = None,
+        choice: Choice | None = None,
         look_seconds: float = 0.0,
     ) -> None:
+        self._choice = choice or Choice()
         self._newcomers = newcomers
         self._look_seconds = look_seconds
         self._attachments = attachments
@@ -159,11 +165,13 @@ class Libraries:
         self._next_look = self._next_comparison = self._look_took = 0.0
         self._now = 0.0
         self._work: deque[Work] = deque()
-        self._demand: Demand | None = None
-        if wanting is not None and self._sources:
-            self._demand = Demand(
-                wanting, attachments, self._proc, functools.partial(self._attach_for, anyway=False), self._attach_for
-            )
+        self._demand = Demand(
+            wanting if self._sources else None,
+            attachments,
+            self._proc,
+            functools.partial(self._attach_for, asked=True, anyway=False),
+            functools.partial(self._attach_for, asked=True),
+        )
 
     def turn(self, now: float) -> None:
         """Some of what is to be done."""
@@ -180,8 +188,12 @@ class Libraries:
             for pid in self._newcomers.due(now, until):
                 self._visit(pid, now)
         self._look(now, until)
-        if self._demand is not None:
-            self._demand.turn(now)
+        self._demand.turn(now)
+
+    def figures(self) -> tuple[int, int, int]:
+        """Files with probes, files that are to be tried again, files that were read."""
+        failed = sum(1 for library in self._libraries.values() if library.delay)
+        return len(self._attachments.targets()), failed, self._reading.read_files
 
     def pause(self) -> float:
         """Seconds until the next turn at most: there is something to do, or may be."""
@@ -254,6 +266,8 @@ class Libraries:
                 os.close(fd)
 
     def _look_at(self, pid: int) -> None:
+        if not self._choice.everybody and not self._choice.takes(self._proc, pid):
+            return
         mapped = self._proc.mappings(pid)
         if not mapped:
             return
@@ -280,10 +294,10 @@ class Libraries:
             by_name = self._named(mapping.path.removesuffix(DELETED))
             if not self._take(Request(pid, mapping, fd, stamp(fd), wanted, bool(by_name))):
                 os.close(fd)
-        if self._demand is not None:
-            process = self._demand.watches(pid)
-            if process is not None:
-                self._attach_for(process, mapped)
+        watched = self._demand.watches(pid)
+        process = watched or (self._proc.process(pid) if self._choice.names else None)
+        if process is not None:
+            self._attach_for(process, mapped, asked=watched is not None)
 
     def _use(self, pid: int, mapping: Mapping, file: File) -> None:
         """Note whose probes are in a mapping."""
@@ -455,8 +469,8 @@ class Libraries:
         for program, probe in self._probes[source].items():
             offsets = tuple(site.offset for site in found.sites if site.program == program)
             assert isinstance(probe.at, Uprobe)
-            if offsets and probe.at.on_demand:
-                yield OnDemand(self._order[program], probe, offsets, number)
+            if offsets and (probe.at.on_demand or self._choice.names):
+                yield OnDemand(probe.at.on_demand, self._order[program], probe, offsets, number)
                 continue
             # perf events one at a time: each takes some 10 ms
             portions = [offsets] if self._attachments.multi else [(offset,) for offset in offsets]
@@ -499,6 +513,8 @@ class Libraries:
             if library.target.key in self._attachments.targets():
                 log.info("attached: library %r (%s)", library.target.name, library.target.file)
             self._end(library, request)
+            if self._choice.names:
+                self._look_at(request.pid)  # it is for processes, not for the file
             return
         place = None
         if library.place is None and overlaid(library.target.device):
@@ -511,9 +527,9 @@ class Libraries:
             text = "%s in library %r (%s): %s"
             self._failed(library, source, text, work.probe.program, library.target.name, work.probe.without, error)
 
-    def _attach_for(self, process: Process, mapped: Sequence[Mapping] = (), *, anyway: bool = True) -> bool:
-        """Attach for a process what is there on demand in the files that it maps. Not ``anyway``: only if all of them are
-        read, False if they are not.
+    def _attach_for(self, process: Process, mapped: Sequence[Mapping] = (), *, asked: bool, anyway: bool = True) -> bool:
+        """Attach for a process what there is for it in the files that it maps; ``asked``: what is on demand, too. Not
+        ``anyway``: only if all of them are read, False if they are not.
         """
         mapped = mapped or self._proc.mappings(process.pid)
         program = self._proc.program(process.pid) if self._executables else ""
@@ -528,6 +544,8 @@ class Libraries:
                 return False
             path = self._proc.place(process.pid, mapping)
             for one in file.library.demand:
+                if one.asks and not asked:
+                    continue
                 places.setdefault((one.order, file.library.target.key), (one, file.library.target.at(path)))
         # what keeps state right comes first, in whatever file it is
         for _key, (one, target) in sorted(places.items(), key=lambda item: item[0]):

@@ -98,6 +98,21 @@ class Proc:
         except OSError:
             return ""
 
+    def comm(self, pid: int) -> str:
+        """The name of a process; empty when it is gone."""
+        return self._text(pid, "comm").decode(errors="replace").removesuffix("\n")
+
+    def cgroups(self, pid: int) -> bytes:
+        """Its control groups, a line for each hierarchy; empty when it is gone."""
+        return self._text(pid, "cgroup")
+
+    def _text(self, pid: int, name: str) -> bytes:
+        try:
+            with open(f"{self._root}/{pid}/{name}", "rb") as file:
+                return file.read(MAPS_BYTES)
+        except OSError:
+            return b""
+
     def place(self, pid: int, mapping: Mapping) -> str:
         """The path that leads to a file that a process has mapped."""
         return f"{self._root}/{pid}/map_files/{mapping.place}"

@@ -80,6 +80,7 @@ class Reading:
         self._jobs: list[tuple[Request, forkserver.Job, float]] = []
         self._remembered: OrderedDict[str, dict[str, Found | Unsupported]] = OrderedDict()
         self._allowance, self._allowance_at = PROGRAMS_SECONDS, 0.0
+        self.read_files = 0
 
     @property
     def busy(self) -> bool:
@@ -162,6 +163,7 @@ class Reading:
                 yield request, {}
                 break
             self._jobs.append((request, job, time.monotonic()))
+            self.read_files += 1
         if self._jobs:
             self._quiet_since = now
         elif self._server is not None and now - self._quiet_since > QUIET_SECONDS:
