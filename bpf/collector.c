@@ -9,6 +9,7 @@
  *   RUN_BYTES, WINDOW_BYTES, UNWANTED_WORDS    what is copied of one connection (capture.h)
  *   MAX_CONNS, MAX_SHARED, MAX_PIDS, CPUS, EXIT_FDS, CLOSE_RANGE_FDS, RING_TEMPLATE_PAGES
  *   UNIX_SOCKETS         Unix stream sockets too
+ *   ONLY_LIBRARIES       nothing of connections that no library's object stands for
  *   HOOKS_RAW            one raw sys_exit tracepoint instead of one tracepoint a call
  */
 #define COLLECTOR_BPF 1

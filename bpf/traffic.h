@@ -197,6 +197,9 @@ static __always_inline u32 meet_call(void)
     } else if (c->state != CONN_HTTP) {
         return DONE;
     }
+#ifdef ONLY_LIBRARIES
+    return claimed(c, &k, base, buffers, n);
+#endif
     if (!open_if_needed(c, k.id, k.dir, n)) {
         count(STAT_DROPPED_BYTES, n);
         return DONE;

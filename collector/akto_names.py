@@ -17,7 +17,6 @@ FURTHER: dict[str, tuple[str, ...]] = {
         "AKTO_AGENT_NAME",
         "AKTO_IMAGE_VERSION",
         "HOST_MAPPING",
-        "HOST_PROC",
         "AKTO_K8_METADATA_CAPTURE",
         "AKTO_K8_METADATA_CAPTURE_NAMESPACE",
         "AKTO_INJECT_TAGS",

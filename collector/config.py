@@ -22,6 +22,7 @@ from collector.config_values import (
     parse_bool,
     parse_brokers,
     parse_codec,
+    parse_directory,
     parse_header_name,
     parse_hooks,
     parse_identity,
@@ -29,7 +30,9 @@ from collector.config_values import (
     parse_libraries,
     parse_log_format,
     parse_log_level,
+    parse_names,
     parse_networks,
+    parse_pids,
     parse_rules_text,
     parse_seconds,
     parse_text,
@@ -252,11 +255,36 @@ class Config:
         86400,
     )
     PROBE_ALL_PID = Setting(
-        parse_bool, False, CAPTURE, "Akto: probe TLS in processes outside containers too.", effect=NOT_YET
+        parse_bool,
+        True,
+        CAPTURE,
+        "Whether TLS libraries get probes that are mapped outside containers only. `false` leaves those out.",
     )
-    PROBE_PROCESS_NAMES = Setting(parse_text, "", CAPTURE, "Akto: probe TLS in these programs only.", effect=NOT_YET)
-    TRACE_PIDS = Setting(parse_text, "", CAPTURE, "Akto: capture these process ids only.", effect=NOT_YET)
-    TRACE_COMMS = Setting(parse_text, "", CAPTURE, "Akto: capture these programs only.", effect=NOT_YET)
+    PROBE_PROCESS_NAMES = Setting(
+        parse_names,
+        "",
+        CAPTURE,
+        "TLS libraries get probes for these programs only, by the name of the process or of its file, in any case, in "
+        "containers or not. A program that begins is covered some tenths of a second later.",
+        shown_default="none",
+    )
+    TRACE_PIDS = Setting(
+        parse_pids, "", CAPTURE, "Only these processes are captured, as with `--pid`, which wins.", shown_default="none"
+    )
+    TRACE_COMMS = Setting(
+        parse_names,
+        "",
+        CAPTURE,
+        "Only processes of these names are captured (their first 15 bytes count), and those of TRACE_PIDS. One that begins "
+        "or gets the name is captured up to a second later.",
+        shown_default="none",
+    )
+    HOST_PROC = Setting(
+        parse_directory,
+        "/proc",
+        CAPTURE,
+        "Where the proc file system is that shows the processes whose TLS libraries are looked for.",
+    )
     AKTO_CONN_PREFILL = Setting(
         parse_bool,
         False,

@@ -136,6 +136,29 @@ def parse_libraries(text: str) -> str:
     return ",".join(names)
 
 
+def parse_names(text: str) -> str:
+    """At most 64 names of programs, separated by commas; raises ValueError."""
+    names = [part.strip() for part in text.split(",") if part.strip()]
+    if not 0 < len(names) <= 64 or any("/" in name for name in names):
+        raise ValueError
+    return ",".join(names)
+
+
+def parse_pids(text: str) -> str:
+    """At most 1,024 process ids, separated by commas; raises ValueError."""
+    pids = [part.strip() for part in text.split(",") if part.strip()]
+    if not 0 < len(pids) <= 1024 or not all(re.fullmatch(r"[0-9]{1,7}", pid) and int(pid) for pid in pids):
+        raise ValueError
+    return ",".join(pids)
+
+
+def parse_directory(text: str) -> str:
+    """An absolute path; raises ValueError."""
+    if not text.strip().startswith("/"):
+        raise ValueError
+    return text.strip()
+
+
 FORMS: dict[Callable[[str], Any], tuple[str, str]] = {
     parse_bool: ("boolean", "true or false (also 1/0, yes/no, on/off)"),
     parse_int: ("integer", "a plain whole number"),
@@ -154,5 +177,8 @@ FORMS: dict[Callable[[str], Any], tuple[str, str]] = {
         "IPv4 or IPv6 networks without further address bits, several separated by commas, such as 10.0.0.0/8,2001:db8::/32",
     ),
     parse_rules_text: ("JSON", "a JSON array of header rules (docs/records.md)"),
+    parse_names: ("names", "names of programs without their directories, separated by commas, at most 64"),
+    parse_pids: ("numbers", "process ids, separated by commas, at most 1024"),
+    parse_directory: ("path", "an absolute path"),
     parse_libraries: ("names", f"some of {', '.join(LIBRARIES)}, separated by commas; all; or none"),
 }

@@ -97,6 +97,9 @@ LOADER_NAMES = (
     "kernel_unplaced_bytes",
     "kernel_entries",
     "kernel_entries_pushed_out",
+    "libraries",
+    "libraries_failed",
+    "library_reads",
 )
 SHARD_NAMES = (
     *COMMON,
@@ -404,6 +407,21 @@ METRICS: tuple[Metric, ...] = (
         "Highest fill level of any ring. Near COLLECTOR_RING_BYTES: enlarge the rings.",
     ),
     Metric("collector_probes", GAUGE, "loader", "probes", "Kernel programs attached."),
+    Metric("collector_libraries", GAUGE, "loader", "libraries", "Files in which there are probes of TLS libraries."),
+    Metric(
+        "collector_libraries_failed",
+        GAUGE,
+        "loader",
+        "libraries_failed",
+        "Files that could not be read, or not attached to: they are tried again, later each time. The log says why.",
+    ),
+    Metric(
+        "collector_library_reads",
+        COUNTER,
+        "loader",
+        "library_reads",
+        "Files that were read for TLS libraries: programs and libraries, each once as long as it is remembered.",
+    ),
     Metric(
         "collector_addresses_resolved",
         COUNTER,

@@ -80,6 +80,10 @@ def ring_size(wanted: int) -> int:
     return 1 << max(12, (wanted - 1).bit_length())
 
 
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split(",")) if text else ()
+
+
 def per_minute(mib: int, shards: int) -> int:
     """A shard's part of a limit in MiB a minute: bytes; 0 for no limit (-1 in the settings)."""
     return 0 if mib < 0 else max(1, mib * MIB // shards)
@@ -163,11 +167,13 @@ class ShardSettings(Message):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoaderSettings(Message):
     """What the loader captures. ``variants`` and ``identity`` as in loader/compiler.py, no variants: those of this
-    machine; ``pids``: these processes only, unless it is empty; ``record``: a descriptor for the raw events comes along;
+    machine; ``pids``: these processes only, and those of these ``names``, unless both are empty; ``plain``: connections that
+    are not TLS; ``libraries``: the names of the sources of libraries that are looked for, ALL_LIBRARIES for all of them;
+    ``library_programs``, ``containers``: in whom, as loader/choice.py Choice; ``look_seconds``: at least so long between two
+    looks at all processes; ``proc``: where those are seen; ``record``: a descriptor for the raw events comes along;
     ``test_rings``: the rings are memory that a test fills, and come along. Set by code alone, for the loader is privileged:
     ``sources``, the modules of further probe sources (loader/probes), and ``uprobes``, how those are attached
-    (loader/compiler.py; "": the best way that the kernel has). ``libraries``: the names of the sources of libraries that are
-    looked for, ALL_LIBRARIES for all of them; ``look_seconds``: at least so long between two looks at all processes.
+    (loader/compiler.py; "": the best way that the kernel has).
     """
 
     rings: int
@@ -183,8 +189,13 @@ class LoaderSettings(Message):
     test_rings: bool = False
     sources: tuple[str, ...] = ()
     uprobes: str = ""
+    plain: bool = True
     libraries: tuple[str, ...] = (ALL_LIBRARIES,)
     look_seconds: float = 0.0
+    library_programs: tuple[str, ...] = ()
+    containers: bool = False
+    names: tuple[str, ...] = ()
+    proc: str = "/proc"
 
     @classmethod
     def of(cls, config: Config, *, rings: int, pids: tuple[int, ...] = (), record_limit: int = 0) -> Self:
@@ -196,12 +207,17 @@ class LoaderSettings(Message):
             identity=config.COLLECTOR_IDENTITY,
             body_bytes=config.COLLECTOR_BODY_BYTES,
             header_bytes=config.COLLECTOR_HEADER_BYTES,
-            pids=pids,
+            pids=pids or tuple(map(int, _words(config.TRACE_PIDS))),
             unix=config.COLLECTOR_UNIX_SOCKETS,
             record=record_limit > 0,
             record_limit=record_limit,
-            libraries=tuple(config.COLLECTOR_TLS_LIBRARIES.split(",")) if config.captures_tls else (),
+            plain=config.captures_plain,
+            libraries=_words(config.COLLECTOR_TLS_LIBRARIES) if config.captures_tls else (),
             look_seconds=float(config.UPROBE_POLL_INTERVAL),
+            library_programs=_words(config.PROBE_PROCESS_NAMES),
+            containers=not config.PROBE_ALL_PID,
+            names=_words(config.TRACE_COMMS),
+            proc=config.HOST_PROC,
         )
 
 

@@ -29,30 +29,26 @@ _BPF_EXIST = 2
 
 
 class Demand:
-    """``wanting``: the descriptor of the map; ``attach`` attaches all for a process, or nothing: then it says False,
-    as a file of it is not read yet. ``attach_anyway`` attaches what there is.
+    """``wanting``: the descriptor of the map, None: nobody asks; ``attach`` attaches all for a process, or nothing: then it
+    says False, as a file of it is not read yet. ``attach_anyway`` attaches what there is.
     """
 
     def __init__(
         self,
-        wanting: int,
+        wanting: int | None,
         attachments: Attachments,
         proc: Proc,
         attach: Callable[[Process], bool],
         attach_anyway: Callable[[Process], bool],
     ) -> None:
         self._map = wanting
-        self._entries = kernel.Entries(wanting, 4, 4, ENTRIES)
+        self._entries = kernel.Entries(wanting, 4, 4, ENTRIES) if wanting is not None else None
         self._attachments = attachments
         self._proc = proc
         self._attach = attach
         self._attach_anyway = attach_anyway
         self._asked: dict[int, float] = {}  # processes for which nothing could be attached yet, and since when
         self._watched: dict[int, Process] = {}
-        for process in attachments.processes():  # of an earlier loader
-            if self._watched.setdefault(process.pid, process) != process:
-                attachments.release_process(min(process, self._watched[process.pid]))
-                self._watched[process.pid] = max(process, self._watched[process.pid])
         self._next_turn = self._next_gone = 0.0
 
     def watches(self, pid: int) -> Process | None:
@@ -64,19 +60,20 @@ class Demand:
         if now < self._next_turn:
             return
         self._next_turn = now + TURN_SECONDS
-        for key, value in self._entries.read():
+        for key, value in self._entries.read() if self._entries is not None else ():
             (pid,), (state,) = struct.unpack("=I", key), struct.unpack("=I", value)
             if state == WANTED:
                 self._serve(pid, now)
             elif pid not in self._watched:
                 process = self._proc.process(pid)
-                if process is None:
+                before = [one for one in self._attachments.processes() if one.pid == pid]
+                if process is None or (before and process not in before):
                     self._forget(pid)
-                else:
+                else:  # an earlier loader's
                     self._watched[pid] = process
         if now >= self._next_gone:
             self._next_gone = now + GONE_SECONDS
-            for process in list(self._watched.values()):
+            for process in {*self._watched.values(), *self._attachments.processes()}:
                 if self._proc.process(process.pid) != process:
                     self.ended(process)
 
@@ -93,17 +90,20 @@ class Demand:
             self._asked.pop(pid, None)
             self._watched[pid] = process
             with contextlib.suppress(FileNotFoundError):  # others have needed the room: it asks again
+                assert self._map is not None
                 kernel.map_update(self._map, struct.pack("=I", pid), struct.pack("=I", WATCHED), _BPF_EXIST)
             log.info("attached: on demand, process %d", pid)
 
     def ended(self, process: Process) -> None:
         """A process has ended: its probes and its entry go."""
         self._attachments.release_process(process)
-        del self._watched[process.pid]
-        self._forget(process.pid)
+        if self._watched.get(process.pid) == process:
+            del self._watched[process.pid]
+            self._forget(process.pid)
         log.info("released: on demand, process %d", process.pid)
 
     def _forget(self, pid: int) -> None:
         self._asked.pop(pid, None)
         with contextlib.suppress(FileNotFoundError):
+            assert self._map is not None
             kernel.map_delete(self._map, struct.pack("=I", pid))

@@ -11,6 +11,7 @@ A file may be a library of a source by its name (Source.wants), and of some sour
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import logging
 import os
@@ -19,8 +20,9 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from collector.loader import coverage
 from collector.loader.catalogue import Catalogue
+from collector.loader.choice import Choice
+from collector.loader.coverage import Coverage, Witness, in_file, overlaid, witness
 from collector.loader.demand import Demand
 from collector.loader.mapped import DELETED, Mapping, Proc, Process, stamp
 from collector.loader.newcomers import Newcomers
@@ -37,16 +39,19 @@ COSTLY_SECONDS = 0.01  # of a CPU: who takes more to look at is looked at less o
 SLICE_SECONDS = 0.002  # of a look, or of attaching, at a time
 ABSENT_LOOKS = 2  # whole looks without a library before it is released
 LIBRARIES = 4096  # at a time: a bound for those who map file after file
+WITNESSES = 8  # places of a library of which one may tell it from others
 PATHS = 8192  # whose sources are remembered
-CHECKED = 65536  # mappings of one file that is another one's too
 WARN_SECONDS = 60.0  # between two warnings of what may happen at every look
 RETRY_SECONDS, RETRY_MOST_SECONDS = 1.0, 300.0  # after what failed: the first time, and doubled until that
 
 
 @dataclass(frozen=True, slots=True)
 class OnDemand:
-    """Places of a library for those processes only that ask; ``order``: that of all probes; ``number``: the library's."""
+    """Places of a library for some processes: those that ask (``asks``), or else those of the choice (choice.py). ``order``:
+    that of all probes; ``number``: the library's.
+    """
 
+    asks: bool
     order: int
     probe: Probe
     offsets: tuple[int, ...]
@@ -56,24 +61,37 @@ class OnDemand:
 @dataclass(eq=False, slots=True)
 class Library:
     """A file as it was read, or as an earlier loader attached it. ``asked``: the sources that have answered, or are being
-    asked; ``busy``: it is being read or attached; ``holder``: who had it mapped last; ``absent``: how many looks in a row
-    nobody had; ``failed``: something of it could not be done since it is busy, so it is read again, ``not_before`` a time;
-    ``delay``: until then. ``same``: the library whose probes it has, being the same file on another device (coverage.py);
-    ``byte``: where that can be seen, and what the file has there; ``checked``: the processes in which it was, by mapping.
+    asked; ``busy``: it is being read or attached; ``place``: where it has a probe, if others may have the file under another
+    number; ``absent``: how many looks in a row nobody had it mapped; ``failed``: something of it could not be done since it
+    is busy, so it is read again, ``not_before`` a time; ``delay``: until then.
     """
 
     target: Target
     asked: set[str] = field(default_factory=set)
     busy: bool = False
     demand: list[OnDemand] = field(default_factory=list)
-    holder: tuple[int, Mapping] | None = None
+    place: Witness | None = None
     absent: int = 0
     failed: bool = False
     delay: float = 0.0
     not_before: float = 0.0
-    same: Library | None = None
-    byte: tuple[int, int] = (0, 0)
-    checked: set[tuple[int, str]] = field(default_factory=set)
+
+    @property
+    def inode(self) -> int:
+        """Of the file, on whatever device."""
+        return self.target.inode
+
+
+@dataclass(eq=False, slots=True)
+class File:
+    """A file by device and inode, as processes have it mapped: its stamp when it was compared last, and the library that it
+    was then. ``holder``: who had it mapped last; ``absent``: how many looks in a row nobody had.
+    """
+
+    library: Library
+    stamp: str
+    holder: tuple[int, Mapping]
+    absent: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +109,8 @@ class Work:
 class Libraries:
     """``modules``: those of the further sources, for the child; ``catalogue``: where found libraries get a number; ``uid``:
     the user that the child becomes, None when there is none. Where the kernel's process ids are ours: ``wanting``, the
-    descriptor of the map of that name, and ``newcomers``, who is to be looked at at once. ``look_seconds``: at least so long
-    between two looks at all processes.
+    descriptor of the map of that name, and ``newcomers``, who is to be looked at at once. ``choice``: whose libraries get
+    probes; ``look_seconds``: at least so long between two looks at all processes.
     """
 
     def __init__(
@@ -107,8 +125,10 @@ class Libraries:
         wanting: int | None = None,
         proc: Proc | None = None,
         newcomers: Newcomers | None = None,
+        choice: Choice | None = None,
         look_seconds: float = 0.0,
     ) -> None:
+        self._choice = choice or Choice()
         self._newcomers = newcomers
         self._look_seconds = look_seconds
         self._attachments = attachments
@@ -130,24 +150,28 @@ class Libraries:
         self._reading = Reading({name: list(probes) for name, probes in self._probes.items()}, modules, uid, self._proc)
         self._reading.begin()
         self._libraries: dict[str, Library] = {}  # by the target's key
-        self._files: dict[str, Library] = {}  # by device and inode
-        for key in attachments.targets():
-            library = self._libraries[key] = Library(Target.of_key(key))
-            if self._files.setdefault(library.target.file, library) is not library:
-                self._release(library, soon=True)  # two states of one file: the look finds the other out
-        self._seen: set[str] = set()  # in this look
+        for key in attachments.targets():  # of an earlier loader; read again, for what is on demand in them
+            self._libraries[key] = Library(Target.of_key(key))
+        self._files: dict[str, File] = {}  # by device and inode
+        self._requests: dict[Request, Library] = {}  # that are being read or attached
+        self._coverage: Coverage[Library] = Coverage(self._proc)
+        self._seen: set[str] = set()  # files in this look
+        self._used: set[Library] = set()  # likewise, by a mapping that has their probes
         self._compared: set[str] = set()  # of these, those of which nothing more is to be learnt in this look
         self._warned: dict[str, float] = {}
-        self._costly: dict[int, tuple[float, frozenset[str]]] = {}  # until when, and the libraries that it has
+        # until when, and the files and libraries that it has
+        self._costly: dict[int, tuple[float, frozenset[str], frozenset[Library]]] = {}
         self._pids: deque[int] | None = None
         self._next_look = self._next_comparison = self._look_took = 0.0
         self._now = 0.0
         self._work: deque[Work] = deque()
-        self._demand: Demand | None = None
-        if wanting is not None and self._sources:
-            self._demand = Demand(
-                wanting, attachments, self._proc, functools.partial(self._attach_for, anyway=False), self._attach_for
-            )
+        self._demand = Demand(
+            wanting if self._sources else None,
+            attachments,
+            self._proc,
+            functools.partial(self._attach_for, asked=True, anyway=False),
+            functools.partial(self._attach_for, asked=True),
+        )
 
     def turn(self, now: float) -> None:
         """Some of what is to be done."""
@@ -155,7 +179,7 @@ class Libraries:
             return
         self._now = now
         until = time.monotonic() + SLICE_SECONDS
-        while self._work and time.monotonic() < until and not self._attachments.leaving(self._work[0].request.target.file):
+        while self._work and time.monotonic() < until and not self._leaving(self._work[0].library.target):
             self._attach()
         # what has a number now is attached in the next turn: before that, others may be told its name
         for request, answers in self._reading.turn(now):
@@ -164,8 +188,12 @@ class Libraries:
             for pid in self._newcomers.due(now, until):
                 self._visit(pid, now)
         self._look(now, until)
-        if self._demand is not None:
-            self._demand.turn(now)
+        self._demand.turn(now)
+
+    def figures(self) -> tuple[int, int, int]:
+        """Files with probes, files that are to be tried again, files that were read."""
+        failed = sum(1 for library in self._libraries.values() if library.delay)
+        return len(self._attachments.targets()), failed, self._reading.read_files
 
     def pause(self) -> float:
         """Seconds until the next turn at most: there is something to do, or may be."""
@@ -177,7 +205,7 @@ class Libraries:
     def probed(self) -> set[str]:
         """The files (device:inode) in which something is attached."""
         targets = self._attachments.targets()
-        return {file for file, library in self._files.items() if library.target.key in targets}
+        return {name for name, file in self._files.items() if file.library.target.key in targets}
 
     # ---- looking
 
@@ -192,8 +220,10 @@ class Libraries:
             self._next_comparison = now + LOOK_SECONDS
             self._look_took = 0.0
             self._pids = deque(self._proc.pids())
+            self._coverage.keep(self._pids)
             self._costly = {pid: rest for pid, rest in self._costly.items() if rest[0] > now}
             self._seen = set()
+            self._used = set()
             self._compared = set()
         while self._pids and time.monotonic() < until:
             self._visit(self._pids.popleft(), now)
@@ -206,94 +236,94 @@ class Libraries:
         rest = self._costly.get(pid)
         if rest is not None and now < rest[0]:
             self._seen |= rest[1]
+            self._used |= rest[2]
             return
         began = time.thread_time()
-        before = self._seen
-        self._seen = set()
+        seen, used = self._seen, self._used
+        self._seen, self._used = set(), set()
         self._look_at(pid)
-        files, self._seen = self._seen, before | self._seen
         took = time.thread_time() - began
         self._look_took += min(took, COSTLY_SECONDS)
         if took > COSTLY_SECONDS:
-            self._costly[pid] = now + LOOK_PART * took, frozenset(files)
+            self._costly[pid] = now + LOOK_PART * took, frozenset(self._seen), frozenset(self._used)
         else:
             self._costly.pop(pid, None)
+        self._seen |= seen
+        self._used |= used
 
     def _compare(self) -> None:
         """Between two looks at all processes: has a file been written to? By the process that had it last."""
         self._compared = set()
-        for file, library in list(self._files.items()):
-            if library.holder is None or library.busy:
+        for name, file in list(self._files.items()):
+            pid, mapping = file.holder
+            if file.library.busy or mapping.file != name:
                 continue
-            pid, mapping = library.holder
             try:
                 fd = self._proc.open(pid, mapping)
             except OSError:
                 continue
-            if mapping.file != file or not self._take(Request(pid, mapping, fd, stamp(fd), frozenset(library.asked), True)):
+            if not self._take(Request(pid, mapping, fd, stamp(fd), frozenset(file.library.asked), True)):
                 os.close(fd)
 
     def _look_at(self, pid: int) -> None:
+        if not self._choice.everybody and not self._choice.takes(self._proc, pid):
+            return
         mapped = self._proc.mappings(pid)
         if not mapped:
             return
         program = self._proc.program(pid) if self._executables else ""
         tried = set()
         for mapping in mapped:
-            # anybody can map a library under another path, so an unwanted path says nothing of the file
-            by_name = self._named(mapping.path.removesuffix(DELETED))
             wanted = self._wanted(mapping, program)
-            library = self._files.get(mapping.file)
-            if library is not None and library.same is not None and not library.busy:
-                library = self._still_the_same(library, pid, mapping)
-            if library is not None:
+            file = self._files.get(mapping.file)
+            if file is not None:
                 self._seen.add(mapping.file)
-                library.holder = pid, mapping
+                self._use(pid, mapping, file)
             elif not wanted:
-                continue
+                continue  # anybody can map a library under another path: that says nothing of the file
             elif len(self._files) >= LIBRARIES:
                 self._warn("%d libraries at a time are the most: others are left alone, as %r", LIBRARIES, mapping.path)
                 continue
-            if mapping.file in tried or self._nothing_new(mapping.file, library, wanted):
-                continue
-            if library is not None and library.busy:
-                self._compared.add(mapping.file)  # that is done before anything is attached
+            if mapping.file in tried or self._nothing_new(mapping.file, file, wanted):
                 continue
             try:
                 fd = self._proc.open(pid, mapping)
             except OSError:
                 tried.add(mapping.file)  # another process may have it too
                 continue
+            by_name = self._named(mapping.path.removesuffix(DELETED))
             if not self._take(Request(pid, mapping, fd, stamp(fd), wanted, bool(by_name))):
                 os.close(fd)
-        if self._demand is not None:
-            process = self._demand.watches(pid)
-            if process is not None:
-                self._attach_for(process, mapped)
+        watched = self._demand.watches(pid)
+        process = watched or (self._proc.process(pid) if self._choice.names else None)
+        if process is not None:
+            self._attach_for(process, mapped, asked=watched is not None)
 
-    def _still_the_same(self, library: Library, pid: int, mapping: Mapping) -> Library | None:
-        """A library that has another one's probes, if this process sees them too. Else it has a copy, which is read anew."""
-        assert library.same is not None
-        self._seen.add(library.same.target.file)
-        here = pid, mapping.place
-        if here in library.checked:
-            return library
-        if len(library.checked) >= CHECKED:
-            library.checked.clear()
-        if coverage.covered(self._proc, pid, mapping, *library.byte) is False:
-            self._release(library)
-            return None
-        library.checked.add(here)
-        return library
+    def _use(self, pid: int, mapping: Mapping, file: File) -> None:
+        """Note whose probes are in a mapping."""
+        file.holder = pid, mapping
+        if not overlaid(mapping.device) or file.library.place is None:
+            self._used.add(file.library)
+            return
+        found = self._coverage.known(pid, mapping)
+        if not found:
+            libraries = [one for one in self._libraries.values() if one.inode == mapping.inode and one.place is not None]
+            found = self._coverage.find(pid, mapping, [(one, one.place) for one in libraries if one.place is not None])
+        self._used.update(found or (file.library,))
 
     def _wanted(self, mapping: Mapping, program: str) -> frozenset[str]:
         """The sources that are to be asked of a file which a process has mapped; ``program``: what it executes."""
         by_name = self._named(mapping.path.removesuffix(DELETED))
         return by_name | self._executables if mapping.path == program else by_name
 
-    def _nothing_new(self, file: str, library: Library | None, wanted: frozenset[str]) -> bool:
-        """Has this look compared the file already, and is nobody to be asked?"""
-        return library is not None and file in self._compared and (wanted <= library.asked or self._now < library.not_before)
+    def _nothing_new(self, name: str, file: File | None, wanted: frozenset[str]) -> bool:
+        """Has this look compared the file already, and is nobody to be asked? Nor is a file while it is read or attached:
+        that is done before each attaching.
+        """
+        if file is None:
+            return False
+        library = file.library
+        return library.busy or (name in self._compared and (wanted <= library.asked or self._now < library.not_before))
 
     def _find_named(self, path: str) -> frozenset[str]:
         return frozenset(source.name for source in self._sources if source.wants(path))
@@ -301,26 +331,82 @@ class Libraries:
     def _take(self, request: Request) -> bool:
         """Compare a file with what it was, and let it be read if that is needed: whether the descriptor is kept for it."""
         target = request.target
-        library = self._files.get(target.file)
-        if library is not None and library.target.key != target.key:
-            if library.target.filesystem != target.filesystem:
-                return False  # on another device: the process has put it in the place of the one that it maps
-            self._forget(library)
-            library = None
+        file = self._files.get(target.file)
+        if file is not None and file.stamp.partition(".")[0] != target.filesystem:
+            return False  # on another device: the process has put it in the place of the one that it maps
         self._compared.add(target.file)
-        missing = request.sources - library.asked if library is not None else request.sources
-        if not missing or (library is not None and self._now < library.not_before):
-            return False
-        library = library or Library(target)
-        if not self._reading.ask(request.only(missing)):
-            return False  # there is much to do: at the next look
-        self._files[target.file] = self._libraries[target.key] = library
+        if file is not None and file.stamp == request.stamp:
+            library = file.library
+        else:
+            self._forget_outdated(request, file)
+            known = self._libraries.get(target.key) or self._same(request)
+            if known is not None and known.busy:
+                return False  # when that is attached, it can be seen
+            library = known or Library(target)
+            if known is not None and known.target.key != target.key:
+                log.info("the same file: %r (%s) as %s", target.name, target.file, known.target.file)
+        asked = request.only(request.sources - library.asked)
+        asks = bool(asked.sources) and self._now >= library.not_before and self._reading.ask(asked)
+        if asks:
+            library.asked |= asked.sources
+            library.busy = True
+            self._requests[asked] = library
+        elif library.target.key not in self._libraries:
+            return False  # too many are waiting: at the next look
+        if not library.target.name:  # an earlier loader's
+            library.target = dataclasses.replace(library.target, name=target.name)
+        self._libraries[library.target.key] = library
+        self._files[target.file] = File(library, request.stamp, (request.pid, request.mapping))
         self._seen.add(target.file)
-        library.target = target  # an earlier loader's has no name
-        library.holder = request.pid, request.mapping
-        library.asked |= missing
-        library.busy = True
-        return True
+        self._used.add(library)
+        return asks
+
+    def _forget_outdated(self, request: Request, file: File | None) -> None:
+        """A file is not what it was. Either it was written to: then its probes are wrong. Or it is a copy now, and who has
+        mapped what it was before keeps the probes. An earlier loader that attached it as it is has answered that.
+        """
+        target = request.target
+        if target.key in self._attachments.targets():
+            return
+        of_file = [one for one in self._libraries.values() if one.target.file == target.file]
+        for library in {*of_file, file.library} if file is not None else of_file:
+            if library.busy or library.target.key == target.key:
+                continue
+            place = self._place(library, request.fd)
+            if overlaid(target.device) and place is not None and in_file(request.fd, place) is False:
+                log.info("a copy by now, whoever mapped it before keeps its probes: %r (%s)", target.name, target.file)
+            else:
+                self._forget(library)
+
+    def _same(self, request: Request) -> Library | None:
+        """The library that a file is under another device number, if there is one."""
+        target = request.target
+        if not overlaid(target.device):
+            return None
+        others = [
+            one
+            for one in self._libraries.values()
+            if one.inode == target.inode and one.target.device != target.device and overlaid(one.target.device)
+        ]
+        # a copy may have probes at the same places as what is below it, from where this is
+        for other in sorted(others, key=lambda one: one.target.contents != target.contents):
+            if other.target.size != target.size:
+                continue
+            if other.busy:
+                return other
+            place = self._place(other, request.fd)
+            probed = in_file(request.fd, place) if place is not None else None
+            if probed or (probed is None and other.target.contents == target.contents):
+                return other
+        return None
+
+    def _place(self, library: Library, fd: int) -> Witness | None:
+        if library.place is None:
+            offset = self._attachments.place(library.target.key)
+            byte = os.pread(fd, 1, offset) if offset is not None else b""
+            if offset is not None and byte:
+                library.place = Witness(offset, byte[0])
+        return library.place
 
     def _forget(self, library: Library) -> None:
         """A file is not what was read: detach all of it."""
@@ -330,11 +416,10 @@ class Libraries:
     def _release(self, library: Library, *, soon: bool = False) -> None:
         key = library.target.key
         self._libraries.pop(key, None)
-        for file in [file for file, other in self._files.items() if other is library]:
-            del self._files[file]
+        for name in [name for name, file in self._files.items() if file.library is library]:
+            del self._files[name]
+        self._coverage.forget()
         self._catalogue.remove(key)
-        for other in [other for other in self._libraries.values() if other.same is library]:
-            self._release(other)  # it has no probes any more: it is read again
         if key in self._attachments.targets():
             self._attachments.release(key, soon=soon)
             log.info("released: library %s", library.target.file)
@@ -347,21 +432,22 @@ class Libraries:
             log.warning(text, *arguments)
 
     def _release_absent(self) -> None:
-        for file, library in list(self._files.items()):
-            library.absent = 0 if file in self._seen else library.absent + 1
+        for name, file in list(self._files.items()):
+            file.absent = 0 if name in self._seen else file.absent + 1
+            if file.absent >= ABSENT_LOOKS and not file.library.busy:
+                del self._files[name]
+        for library in list(self._libraries.values()):
+            library.absent = 0 if library in self._used else library.absent + 1
             if library.absent >= ABSENT_LOOKS and not library.busy:
                 self._release(library)
 
     # ---- what was read
 
-    def _answered(self, request: Request, answers: Answers) -> None:
-        """``request`` has come back, with what the sources say that could be asked."""
-        target = request.target
-        library = self._libraries.get(target.key)
-        if library is None:
-            os.close(request.fd)
-            return
-        if request.dropped:  # nobody lives who has it
+    def _answered(self, request: Request, answers: Answers | None) -> None:
+        """``request`` has come back, with what the sources say that could be asked; None: its process had ended before."""
+        library = self._requests[request]
+        target = library.target
+        if answers is None:
             library.asked -= request.sources
             self._end(library, request)
             return
@@ -389,8 +475,8 @@ class Libraries:
         for program, probe in self._probes[source].items():
             offsets = tuple(site.offset for site in found.sites if site.program == program)
             assert isinstance(probe.at, Uprobe)
-            if offsets and probe.at.on_demand:
-                yield OnDemand(self._order[program], probe, offsets, number)
+            if offsets and (probe.at.on_demand or self._choice.names):
+                yield OnDemand(probe.at.on_demand, self._order[program], probe, offsets, number)
                 continue
             # perf events one at a time: each takes some 10 ms
             portions = [offsets] if self._attachments.multi else [(offset,) for offset in offsets]
@@ -406,97 +492,67 @@ class Libraries:
 
     def _end(self, library: Library, request: Request) -> None:
         os.close(request.fd)
+        del self._requests[request]
         library.busy = library.failed = False
-        if (
-            library.same is None
-            and not library.asked
-            and library.target.key not in self._attachments.targets()
-            and not library.delay
-        ):
+        if not library.asked and library.target.key not in self._attachments.targets() and not library.delay:
             self._release(library)
 
     # ---- attaching
+
+    def _leaving(self, target: Target) -> bool:
+        """Are there still probes in the file that were released? What is attached there now would act twice."""
+        return self._attachments.leaving(target.file, anywhere=overlaid(target.device))
 
     def _attach(self) -> None:
         work = self._work[0]
         library, request = work.library, work.request
         if stamp(request.fd) != request.stamp:
             self._work = deque(other for other in self._work if other.request is not request)
+            self._end(library, request)
             self._forget(library)
-            os.close(request.fd)
-            return
-        if work.probe is not None and library.same is None and not self._is_new(library, request, work):
             return
         self._work.popleft()
-        if work.probe is not None and library.same is not None:
-            return
         if work.probe is None:
             library.demand = [*library.demand, *work.demand]
             if not library.failed:
                 library.delay = 0.0
-            if library.same is not None or library.target.key in self._attachments.targets():
+            if library.target.key in self._attachments.targets():
                 log.info("attached: library %r (%s)", library.target.name, library.target.file)
             self._end(library, request)
+            if self._choice.names:
+                self._look_at(request.pid)  # it is for processes, not for the file
             return
+        place = None
+        if library.place is None and overlaid(library.target.device):
+            place = next(filter(None, (witness(request.fd, offset) for offset in work.offsets[:WITNESSES])), None)
         try:
-            self._attachments.attach(work.probe, request.target, work.offsets, cookie=work.number)
+            self._attachments.attach(work.probe, library.target.at(request.target.path), work.offsets, cookie=work.number)
+            library.place = library.place or place
         except OSError as error:
             source = next(name for name, probes in self._probes.items() if work.probe.program in probes)
             text = "%s in library %r (%s): %s"
             self._failed(library, source, text, work.probe.program, library.target.name, work.probe.without, error)
 
-    def _is_new(self, library: Library, request: Request, work: Work) -> bool:
-        """Before the first probe of a file: False when it cannot be told yet whether it has another library's probes; if it
-        has, `same` is that library.
-        """
-        if library.target.key in self._attachments.targets():
-            return True
-        for other in list(self._files.values()):
-            if other is library or other.same is not None or not coverage.alike(library.target, other.target):
-                continue
-            if other.target.key not in self._attachments.targets():
-                continue
-            offset = work.offsets[0]
-            own = os.pread(request.fd, 1, offset)
-            byte = offset, own[0] if own else coverage.BREAKPOINT
-            mapping = self._with_byte(request, offset)
-            found = coverage.covered(self._proc, request.pid, mapping, *byte) if mapping else None
-            if found is None and self._proc.process(request.pid) is None:  # with the next one that has it
-                self._work = deque(one for one in self._work if one.request is not request)
-                self._release(library)
-                os.close(request.fd)
-                return False
-            if found:
-                library.same, library.byte = other, byte
-                library.checked.add((request.pid, request.mapping.place))
-                log.info("the same file: %r (%s) as %s", library.target.name, library.target.file, other.target.file)
-                break
-        return True
-
-    def _with_byte(self, request: Request, offset: int) -> Mapping | None:
-        """The mapping of the request's file, in its process, that has this byte of it."""
-        for mapping in self._proc.mappings(request.pid):
-            begin, end = (int(part, 16) for part in mapping.place.split("-"))
-            if mapping.file == request.target.file and 0 <= offset - mapping.offset < end - begin:
-                return mapping
-        return None
-
-    def _attach_for(self, process: Process, mapped: Sequence[Mapping] = (), *, anyway: bool = True) -> bool:
-        """Attach for a process what is there on demand in the files that it maps. Not ``anyway``: only if all of them are
-        read, False if they are not.
+    def _attach_for(self, process: Process, mapped: Sequence[Mapping] = (), *, asked: bool, anyway: bool = True) -> bool:
+        """Attach for a process what there is for it in the files that it maps; ``asked``: what is on demand, too. Not
+        ``anyway``: only if all of them are read, False if they are not.
         """
         mapped = mapped or self._proc.mappings(process.pid)
         program = self._proc.program(process.pid) if self._executables else ""
         places: dict[tuple[int, str], tuple[OnDemand, Target]] = {}
         for mapping in mapped:
-            library = self._files.get(mapping.file)
-            if not anyway and (library.busy or not library.asked if library is not None else self._wanted(mapping, program)):
-                return False
-            if library is None:
+            file = self._files.get(mapping.file)
+            if file is None:
+                if not anyway and self._wanted(mapping, program):
+                    return False
                 continue
+            if not anyway and (file.library.busy or not file.library.asked):
+                return False
             path = self._proc.place(process.pid, mapping)
-            for one in library.demand:
-                places.setdefault((one.order, library.target.key), (one, library.target.at(path)))
+            for one in file.library.demand:
+                if one.asks and not asked:
+                    continue
+                places.setdefault((one.order, file.library.target.key), (one, file.library.target.at(path)))
         # what keeps state right comes first, in whatever file it is
         for _key, (one, target) in sorted(places.items(), key=lambda item: item[0]):
             try:

@@ -102,6 +102,7 @@ def confine(uid: int | None) -> None:
         (resource.RLIMIT_AS, MEMORY_BYTES),
         (resource.RLIMIT_CPU, CPU_SECONDS),
         (resource.RLIMIT_NOFILE, 16),
+        (resource.RLIMIT_NPROC, 0),
     ):
         resource.setrlimit(limit, (value, value))
     runtime.drop_privileges(uid)

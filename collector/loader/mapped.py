@@ -80,6 +80,17 @@ class Proc:
         except OSError:
             return []
 
+    def byte(self, pid: int, address: int) -> int | None:
+        """Of a process's memory; None when it cannot be read."""
+        try:
+            memory = os.open(f"{self._root}/{pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                return os.pread(memory, 1, address)[0]
+            finally:
+                os.close(memory)
+        except (OSError, IndexError):
+            return None
+
     def program(self, pid: int) -> str:
         """The path of the file that a process executes, as in its mappings; empty when it is gone."""
         try:
@@ -87,18 +98,24 @@ class Proc:
         except OSError:
             return ""
 
+    def comm(self, pid: int) -> str:
+        """The name of a process; empty when it is gone."""
+        return self._text(pid, "comm").decode(errors="replace").removesuffix("\n")
+
+    def cgroups(self, pid: int) -> bytes:
+        """Its control groups, a line for each hierarchy; empty when it is gone."""
+        return self._text(pid, "cgroup")
+
+    def _text(self, pid: int, name: str) -> bytes:
+        try:
+            with open(f"{self._root}/{pid}/{name}", "rb") as file:
+                return file.read(MAPS_BYTES)
+        except OSError:
+            return b""
+
     def place(self, pid: int, mapping: Mapping) -> str:
         """The path that leads to a file that a process has mapped."""
         return f"{self._root}/{pid}/map_files/{mapping.place}"
-
-    def peek(self, pid: int, address: int) -> int | None:
-        """A byte of a process's memory; None when it cannot be read."""
-        try:
-            with open(f"{self._root}/{pid}/mem", "rb", buffering=0) as memory:
-                found = os.pread(memory.fileno(), 1, address)
-        except OSError:
-            return None
-        return found[0] if found else None
 
     def open(self, pid: int, mapping: Mapping) -> int:
         """A descriptor of a file that a process has mapped, however it is mounted there. Raises OSError when it is gone, or
@@ -107,9 +124,12 @@ class Proc:
         flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
         try:
             fd = os.open(self.place(pid, mapping), flags)
+            # before kernel 6.8 the mappings of an overlay have the numbers of the file below
+            same = os.fstat(fd).st_ino == mapping.inode or mapping in self.mappings(pid)
         except PermissionError:  # needs CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN; the path may be another file by now
             fd = os.open(f"{self._root}/{pid}/root{mapping.path}", flags)
-        if os.fstat(fd).st_ino != mapping.inode:
+            same = os.fstat(fd).st_ino == mapping.inode
+        if not same:
             os.close(fd)
             raise FileNotFoundError(2, "another file by now", mapping.path)
         return fd

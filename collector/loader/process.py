@@ -26,8 +26,10 @@ from collector.config_values import ALL_LIBRARIES
 from collector.loader import capturefile, compiler, entries, kernel, preflight
 from collector.loader.blindspots import Blindspots
 from collector.loader.catalogue import Catalogue
+from collector.loader.choice import Choice
 from collector.loader.introductions import introductions, library_names
 from collector.loader.libraries import Libraries
+from collector.loader.mapped import Proc
 from collector.loader.newcomers import RING_BYTES as NEWCOMERS_BYTES
 from collector.loader.newcomers import Newcomers
 from collector.loader.probes import sources as probe_sources
@@ -234,6 +236,8 @@ class Loader:
         }
         if settings.unix:
             defines["UNIX_SOCKETS"] = 1
+        if not settings.plain:
+            defines["ONLY_LIBRARIES"] = 1
         if self._nested is not None:
             defines["PIDNS_DEV"], defines["PIDNS_INO"] = self._nested
         if tuple(int(n) for n in os.uname().release.split("-")[0].split(".")[:2]) < (5, 10):
@@ -329,9 +333,11 @@ class Loader:
                 self._start.reader_uid,
                 wanting=loaded.maps["wanting"] if self._nested is None else None,
                 newcomers=self._newcomers(),
+                proc=Proc(settings.proc),
+                choice=Choice.of(settings.library_programs, containers=settings.containers),
                 look_seconds=settings.look_seconds,
             )
-        self._selection = Selection(loaded.maps["pid_bits"], settings.pids)
+        self._selection = Selection(loaded.maps["pid_bits"], settings.pids, settings.names)
         self._rings = [Ring(fd, settings.ring_bytes) for fd in loaded.rings]
         self._questions = Questions(loaded.maps, self._counters, self._owners, proc=self._nested is None, unix=settings.unix)
         self._statistics = Statistics(loaded, self._counters)
@@ -395,6 +401,8 @@ class Loader:
             self._wall = self._clock.wall_offset_ns()
             self._heard = True
             self._read_stats()
+        if self._selection is not None and not self._stopped:
+            self._selection.turn(now)
         if self._libraries is not None:
             self._libraries.turn(now)
             self._tell_attached()
@@ -458,6 +466,9 @@ class Loader:
     def _read_stats(self) -> None:
         now = time.monotonic()
         totals = self._statistics.read(now)
+        if self._libraries is not None:
+            counters = self._counters
+            counters["libraries"], counters["libraries_failed"], counters["library_reads"] = self._libraries.figures()
         self._attach_needed(totals)
         if self._blindspots is not None:
             for message in self._blindspots.turn(now, totals["kernel_tls"] + totals["kernel_http2"]):

@@ -17,7 +17,7 @@ from collections import OrderedDict, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from collector.loader import forkserver, locate, mapped
+from collector.loader import coverage, forkserver, locate, mapped
 from collector.loader.probes.attachments import Target
 from collector.loader.probes.probe import Found, Unsupported
 
@@ -40,8 +40,7 @@ Answers = Mapping[str, Found | Unsupported]  # by source; what is missing could 
 @dataclass(frozen=True, slots=True, eq=False)
 class Request:
     """A file that a process has mapped, the descriptor by which it is read and attached to (the same file whatever becomes
-    of its path), its stamp, and the sources to be asked. ``by_name``: it is not just the program of a process; ``dropped``:
-    it was not read, for its process has ended.
+    of its path), its stamp, and the sources to be asked. ``by_name``: it is not just the program of a process.
     """
 
     pid: int
@@ -50,7 +49,6 @@ class Request:
     stamp: str
     sources: frozenset[str]
     by_name: bool
-    dropped: bool = False
 
     @property
     def target(self) -> Target:
@@ -82,6 +80,7 @@ class Reading:
         self._jobs: list[tuple[Request, forkserver.Job, float]] = []
         self._remembered: OrderedDict[str, dict[str, Found | Unsupported]] = OrderedDict()
         self._allowance, self._allowance_at = PROGRAMS_SECONDS, 0.0
+        self.read_files = 0
 
     @property
     def busy(self) -> bool:
@@ -122,8 +121,8 @@ class Reading:
             self._libraries[owner] = queue  # behind all others
         return request
 
-    def turn(self, now: float) -> Iterator[tuple[Request, Answers]]:
-        """What has been read. Never blocks."""
+    def turn(self, now: float) -> Iterator[tuple[Request, Answers | None]]:
+        """What has been read; None: it was not, for its process has ended. Never blocks."""
         self._allowance = min(PROGRAMS_SECONDS, self._allowance + (now - self._allowance_at) * PROGRAMS_PART)
         self._allowance_at = now
         while self._ready:
@@ -147,7 +146,7 @@ class Reading:
                 break
             elif self._proc.process(self._executables[0].pid) is None:
                 request = self._executables.popleft()
-                yield dataclasses.replace(request, dropped=True), {}
+                yield request, None
                 continue
             elif self._allowance > 0:
                 request = self._executables.popleft()
@@ -164,6 +163,7 @@ class Reading:
                 yield request, {}
                 break
             self._jobs.append((request, job, time.monotonic()))
+            self.read_files += 1
         if self._jobs:
             self._quiet_since = now
         elif self._server is not None and now - self._quiet_since > QUIET_SECONDS:
@@ -215,4 +215,7 @@ def _owner(request: Request) -> tuple[int, int]:
 
 
 def _file(request: Request) -> str:
+    """One file of an image has many device numbers (coverage.py)."""
+    if coverage.overlaid(request.mapping.device):
+        return f"{request.mapping.inode}:{request.stamp.partition('.')[2]}"
     return request.target.key

@@ -100,9 +100,11 @@ def test_every_program_of_a_library_loads(live: None, variant: str, identity: st
 @pytest.mark.live
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("identity", [probe.SOCKET, probe.DESCRIPTOR])
-def test_unix_variant_loads(live: None, identity: str) -> None:
+def test_variants_of_what_is_captured_load(live: None, identity: str) -> None:
     defines = {**compiler.DEFAULTS, "RINGS": 1, "CPUS": kernel.possible_cpus(), "UNIX_SOCKETS": 1}
     close(compile_programs(defines, [probe.TPX], identity))
+    del defines["UNIX_SOCKETS"]
+    close(compile_programs({**defines, "ONLY_LIBRARIES": 1}, [probe.TPX], identity))
 
 
 @pytest.mark.live

@@ -167,7 +167,8 @@ def test_what_is_captured(all_: str | None, ssl: str | None, plain: bool, tls: b
     given = {name: text for name, text in (("CAPTURE_ALL", all_), ("CAPTURE_SSL", ssl)) if text is not None}
     found = config.load(given)
     assert (found.captures_plain, found.captures_tls) == (plain, tls)
-    assert bool(settings.LoaderSettings.of(found, rings=1).libraries) == tls
+    loader = settings.LoaderSettings.of(found, rings=1)
+    assert (loader.plain, bool(loader.libraries)) == (plain, tls)
 
 
 def test_libraries_are_those_that_there_are_sources_for() -> None:

@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Container
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from collector.loader.probes.probe import Found, Source
 from tests.collector.test_files import replay
 from tests.conftest import ROOT, skip_or_fail
 from tests.demo import build, many, play, source
-from tests.live.harness import Collector, wait_for
+from tests.live.harness import Collector, Program, wait_for
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(240)]
 SIZES = [3, 700, 20000]
@@ -42,7 +43,7 @@ class WithSources(Collector):
 
 def breakpoints(pid: int, path: Path, of: Source, programs: Container[str] = ()) -> int:
     """How many places of a source, or of some of its programs, have a breakpoint where a process has mapped a library."""
-    with path.open("rb") as file:
+    with open(f"/proc/{pid}/root{path}", "rb") as file:
         found = of.locate(ELFFile(file))
     assert isinstance(found, Found)
     (mapping,) = (one for one in Proc().mappings(pid) if one.path == str(path))
@@ -60,10 +61,11 @@ def covered(path: Path) -> int:
 class Player:
     """A process that plays a scenario of tests/demo/play.py once it is told to."""
 
-    def __init__(self, library: Path, scenario: str) -> None:
+    def __init__(self, library: Path, scenario: str, *before: str) -> None:
+        """``before``: a command that executes the one behind it."""
         self.library, self.scenario = library, scenario
         self.process = subprocess.Popen(
-            [sys.executable, ROOT / "tests/demo/play.py", library, scenario],
+            [*before, sys.executable, ROOT / "tests/demo/play.py", library, scenario],
             text=True,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -422,3 +424,73 @@ def test_what_begins_or_is_mapped_late_is_found_without_looking_at_all_processes
         loads_late.communicate()
         code = collector.stop(seconds=120)
     assert code == 0, collector.log()
+
+
+def test_some_programs_only(uprobes: str, tmp_path: Path) -> None:
+    library = build.library("demo", tmp_path)
+    chosen = tmp_path / "chosen"
+    chosen.symlink_to(sys.executable)
+    how = "perf" if uprobes == "perf" else "-"
+    collector = WithSources(tmp_path, "tests.demo.source", how, PROBE_PROCESS_NAMES="Chosen")
+    try:
+        other, meant = Player(library, "known"), Player(library, "known", "sh", "-c", f'exec "{chosen}" "${{@:2}}"')
+        wait_for(lambda: breakpoints(meant.process.pid, library, source.SOURCE, {"demo_enter"}) == 2)
+        meant.play(collector)
+        collector.wait_records("/known", 2 * len(SIZES))
+        other.play(collector)
+        assert breakpoints(other.process.pid, library, source.SOURCE) == 0
+        third = Player(library, "memory")
+        third.play(collector)
+        meant.close()
+        wait_for(lambda: f"released: on demand, process {meant.process.pid}" in collector.log())
+        for player in (other, third):
+            player.close()
+    finally:
+        code = collector.stop(seconds=120)
+    assert code == 0, collector.log()
+    assert len(collector.records("/known")) == 2 * len(SIZES) and not collector.records("/memory")
+
+
+@pytest.mark.parametrize("identity", ["socket", "descriptor"])
+def test_plain_connections_are_left_out_where_only_libraries_are_wanted(live: None, tmp_path: Path, identity: str) -> None:
+    library = build.library("demo", tmp_path)
+    environment = {"CAPTURE_ALL": "False", "CAPTURE_SSL": "TRUE", "COLLECTOR_IDENTITY": identity}
+    collector = WithSources(tmp_path, "tests.demo.source", "-", **environment)
+    try:
+        player = Player(library, "known")
+        wait_for(lambda: f"attached: library {str(library)!r}" in collector.log(), 30)
+        server = Program("plain")
+        try:
+            ask(server, "/plain")
+        finally:
+            server.close()
+        player.play(collector)
+        collector.wait_records("/known", 2 * len(SIZES))
+        assert not collector.records("/plain")
+        player.close()
+    finally:
+        code = collector.stop(seconds=120)
+    assert code == 0, collector.log()
+
+
+def ask(server: Program, path: str) -> bytes:
+    with urllib.request.urlopen(f"http://127.0.0.1:{server.port}{path}", timeout=10) as answer:
+        return bytes(answer.read())
+
+
+def test_processes_of_some_names_only(live: None, tmp_path: Path) -> None:
+    chosen = tmp_path / "chosen"
+    chosen.symlink_to(sys.executable)
+    collector = WithSources(tmp_path, "tests.demo.source", "-", TRACE_COMMS="chosen,another")
+    servers = [Program("plain"), Program(str(chosen), str(Path(__file__).parent / "programs.py"), "plain")]
+    try:
+        wait_for(lambda: ask(servers[1], "/chosen") and collector.records("/chosen"))
+        ask(servers[0], "/not")
+        ask(servers[1], "/last")
+        collector.wait_records("/last", 1)
+    finally:
+        for server in servers:
+            server.close()
+        code = collector.stop(seconds=120)
+    assert code == 0, collector.log()
+    assert {record["direction"] for record in collector.records("/chosen")} == {"1"} and not collector.records("/not")

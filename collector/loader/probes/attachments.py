@@ -4,7 +4,7 @@ Everything is known by a name that says what it is:
 
     kernel/PROGRAM/PLACE                      a tracepoint
     DEVICE:INODE:STAMP/PROGRAM/OFFSET         one place of a library (perf event), the offset in hexadecimal
-    DEVICE:INODE:STAMP/PROGRAM/multi-N        N places of a library in one link (uprobe_multi)
+    DEVICE:INODE:STAMP/PROGRAM/multi-N-OFFSET N places of a library in one link (uprobe_multi), and the first of them
     DEVICE:INODE:STAMP/PROGRAM/...@PID.START  for the process that began then
 
 STAMP is what the file was when it was read, so that a new loader sees that it was rewritten meanwhile.
@@ -65,6 +65,16 @@ class Target:
         """The part of the stamp that tells where the file is."""
         return self.stamp.partition(".")[0]
 
+    @property
+    def size(self) -> str:
+        """The part of the stamp that says how long the file is."""
+        return self.stamp.split(".")[1] if self.stamp else ""
+
+    @property
+    def contents(self) -> str:
+        """The stamp without the part that tells where the file is."""
+        return self.stamp.partition(".")[2]
+
     @classmethod
     def of_key(cls, key: str) -> Target:
         """The reverse of ``key``."""
@@ -98,6 +108,13 @@ class Attachments:
         """The keys of the libraries in which something is attached."""
         return {name.partition("/")[0] for name in self._held} - {KERNEL}
 
+    def place(self, target: str) -> int | None:
+        """An offset at which something is attached in a library for all processes, by the library's key."""
+        for name in self._held:
+            if name.startswith(target + "/") and "@" not in name:
+                return int(name.rpartition("/")[2].rpartition("-")[2], 16)
+        return None
+
     def attach(
         self,
         probe: Probe,
@@ -130,8 +147,8 @@ class Attachments:
         program, path = self._programs[probe.program], target.path
         whose, pid = (f"@{process}", process.pid) if process is not None else ("", 0)
         if self.multi:
-            name = f"{target.key}/{probe.program}/multi-{len(offsets)}{whose}"
-            if offsets and name not in self._held:
+            name = f"{target.key}/{probe.program}/multi-{len(offsets)}-{offsets[0]:x}{whose}" if offsets else ""
+            if name and name not in self._held:
                 fd = kernel.attach_uprobes(program, path, offsets, returns=at.returns, cookie=cookie, pid=pid)
                 self._hold(name, fd)
             return
@@ -191,9 +208,15 @@ class Attachments:
                 os.close(fd)
             self._leaving.remove(name)
 
-    def leaving(self, file: str) -> bool:
-        """Are there still probes in a file that were released? What is attached there now would act twice."""
-        return any(name.startswith((file + ":", file + "/")) for name in list(self._leaving))
+    def leaving(self, file: str, *, anywhere: bool = False) -> bool:
+        """Are there still probes in a file that were released? ``anywhere``: or in one with the same inode number on another
+        device.
+        """
+        names = list(self._leaving)
+        if anywhere:
+            inode = file.rpartition(":")[2]
+            return any(name.partition("/")[0].split(":")[2:3] == [inode] for name in names)
+        return any(name.startswith((file + ":", file + "/")) for name in names)
 
     def adopt(self, named: Mapping[str, int]) -> None:
         """Take over what an earlier loader had attached; it is in no delta."""
@@ -218,4 +241,4 @@ class Attachments:
 
 def _places(name: str) -> int:
     how = name.rpartition("/")[2].partition("@")[0]
-    return int(how.removeprefix("multi-")) if how.startswith("multi-") else 1
+    return int(how.split("-")[1]) if how.startswith("multi-") else 1

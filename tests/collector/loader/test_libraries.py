@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from collector.loader import forkserver, kernel, libraries, reading
 from collector.loader.catalogue import NUMBERS, SIZE, Catalogue
+from collector.loader.choice import Choice
 from collector.loader.demand import WATCHED
 from collector.loader.libraries import Libraries
 from collector.loader.mapped import Mapping, Proc, Process, mappings
@@ -28,7 +29,7 @@ from collector.loader.probes.probe import SOCKET, TPX, Build, Found, Probe
 from tests.collector.loader.test_demand import ask, state
 from tests.conftest import skip_or_fail
 from tests.demo import build, pair
-from tests.demo.source import ALWAYS, SOURCE
+from tests.demo.source import ALWAYS, ON_DEMAND, SOURCE
 from tests.live.harness import wait_for
 
 BUILD = Build(TPX, SOCKET)
@@ -166,9 +167,11 @@ def look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[.
     monkeypatch.setattr(libraries, "LOOK_SECONDS", 0)
     made: list[Libraries] = []
 
-    def make(recorder: Recorder, *, asked: int | None = None, sources=(SOURCE,), modules=("tests.demo.source",)):
+    def make(
+        recorder: Recorder, *, asked: int | None = None, sources=(SOURCE,), modules=("tests.demo.source",), choice=None
+    ):
         proc = Ours(tmp_path)
-        found = Libraries(sources, modules, BUILD, recorder, catalogue(), None, wanting=asked, proc=proc)
+        found = Libraries(sources, modules, BUILD, recorder, catalogue(), None, wanting=asked, proc=proc, choice=choice)
         made.append(found)
         return found
 
@@ -551,3 +554,32 @@ def test_what_cannot_be_attached_is_tried_again(tmp_path: Path, look: Look, monk
     with mapped(build.library("demo", tmp_path)):
         assert turn_until(found, lambda: "demo_enter" in [program for _k, program, _p in recorder.places])
         assert not recorder.failures
+
+
+def test_for_some_programs_all_is_attached_process_by_process(tmp_path: Path, look: Look, wanting: int) -> None:
+    name = Proc().comm(os.getpid())
+    recorder = Recorder(multi=True)
+    found = look(recorder, asked=wanting, choice=Choice.of([name.upper()], containers=True))
+    with mapped(build.library("demo", tmp_path)):
+        assert turn_until(found, lambda: bool(recorder.alone))
+        assert sorted(set(attached_for(recorder))) == sorted(ALWAYS) and not recorder.places
+        ask(wanting, os.getpid())
+        assert turn_until(found, lambda: state(wanting, os.getpid()) == WATCHED)
+        assert ON_DEMAND in attached_for(recorder)
+    assert turn_until(found, lambda: not found._libraries)
+
+
+def test_processes_that_are_not_meant_have_no_libraries(tmp_path: Path, look: Look) -> None:
+    for choice in (Choice.of(["another"], containers=False), Choice.of([], containers=True)):
+        found = look(Recorder(multi=True), choice=choice)
+        with mapped(build.library("demo", tmp_path)):
+            whole_looks(found)
+            assert not found._files
+
+
+def test_what_was_attached_for_a_process_goes_with_it(tmp_path: Path, look: Look) -> None:
+    recorder = Recorder(multi=True)
+    found = look(recorder)
+    gone = Process(os.getpid(), 1)
+    recorder.alone[gone] = []
+    assert turn_until(found, lambda: not recorder.alone)

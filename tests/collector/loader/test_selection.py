@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from collector.loader import compiler, kernel
+from collector.loader.mapped import Proc
 from collector.loader.selection import WORDS, Selection
 
 PIDS = st.sets(st.integers(1, 300) | st.integers(1, WORDS * 64 - 1), max_size=6)
@@ -73,3 +74,37 @@ def test_chosen_ones_alone(table: int, chosen: set[int], ours: set[int]) -> None
 
 def test_the_map_is_as_large_as_there_are_processes() -> None:
     assert compiler.DEFAULTS["MAX_PIDS"] == WORDS * 64
+
+
+class Processes(Proc):
+    """As many as a test wants."""
+
+    def __init__(self, comms: dict[int, str]) -> None:
+        super().__init__()
+        self.comms = comms
+
+    def pids(self) -> list[int]:
+        return list(self.comms)
+
+    def comm(self, pid: int) -> str:
+        return self.comms[pid]
+
+
+def test_processes_of_some_names(table: int) -> None:
+    clear(table)
+    proc = Processes({7: "nginx", 8: "other", 9: "nginx", 10: "a-name-of-sixte"})
+    selection = Selection(table, [8], ["nginx", "a-name-of-sixteen-bytes"], proc)
+    selection.begin()
+    selection.update([9])
+    assert [traced(table, pid) for pid in (7, 8, 9, 10, 11, os.getpid())] == [True, True, False, True, False, False]
+    proc.comms = {8: "other", 9: "nginx", 11: "nginx"}
+    selection.turn(1.0)
+    assert [traced(table, pid) for pid in (7, 8, 9, 10, 11)] == [False, True, False, False, True]
+    proc.comms = {}
+    selection.turn(1.1)
+    assert traced(table, 11), "not so soon"
+    later = Selection(table, [8], ["nginx"], Processes({12: "nginx"}))  # of a new loader
+    later.adopt([])
+    later.update([])
+    assert [traced(table, pid) for pid in (8, 11, 12)] == [True, False, True]
+    later.stop()
