@@ -146,8 +146,8 @@ class Row:
             told.append(example)
 
     def good(self) -> bool:
-        """Each exchange once and right; one in a hundred may say of itself that something is missing."""
-        return not (self.lost or self.wrong or self.doubled or self.foreign) and 100 * self.doubtful <= self.exchanges
+        """Each exchange once and right, with both addresses, and none in doubt."""
+        return not (self.lost or self.wrong or self.no_peer or self.doubtful or self.doubled or self.foreign)
 
     def write(self, directory: Path) -> None:
         """As JSON, for the table."""
