@@ -9,7 +9,7 @@ from collector.config import Config
 from collector.settings import STOP_SINK_SECONDS, SinkSettings
 from collector.sink.destination import Destination
 from collector.sink.jsonlines import JsonLines
-from collector.sink.kafka import Kafka
+from collector.sink.kafka.destination import Kafka
 from collector.sink.null import Null
 
 # Asked in this order, whether an output is theirs: the last one takes every name for a file's.

@@ -26,7 +26,7 @@ from collector.settings import (
     SupervisorSettings,
 )
 from collector.sink import destinations
-from collector.sink.kafka import KafkaSettings
+from collector.sink.kafka.destination import KafkaSettings
 
 STARTS: tuple[type[Message], ...] = (ShardStart, LoaderStart, ReplayStart, SinkStart, HealthStart, KafkaSettings)
 

@@ -13,7 +13,7 @@ from collector.errors import ConfigError
 from collector.router import batches
 from collector.sink import destinations
 from collector.sink.jsonlines import JsonLines
-from collector.sink.kafka import Kafka
+from collector.sink.kafka.destination import Kafka
 from collector.sink.null import Null
 
 PACKAGE = Path(destinations.__file__).resolve().parents[1]
@@ -77,7 +77,7 @@ def test_what_cannot_work_is_refused_and_says_how_it_was_named(
 def test_only_the_destinations_files_spell_their_kinds() -> None:
     """As a string of its own; words of help and documentation may name them."""
     kinds = {one.kind for one in destinations.DESTINATIONS} - {"jsonlines"}  # that is a format, too
-    own = {Path(f"sink/{name}.py") for name in ("kafka", "null", "jsonlines")}
+    own = {Path(f"sink/{name}.py") for name in ("kafka/destination", "null", "jsonlines")}
     own.add(Path("logs.py"))  # the client's logger has that name
     for path in sorted(PACKAGE.rglob("*.py")):
         if path.relative_to(PACKAGE) in own:

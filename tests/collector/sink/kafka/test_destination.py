@@ -14,10 +14,10 @@ from kafka.admin import KafkaAdminClient, NewTopic
 from collector import config
 from collector.errors import ProtocolError
 from collector.router import batches
-from collector.sink import kafka
 from collector.sink.batch import Batch
 from collector.sink.delivery import Delivery
-from collector.sink.kafka import Kafka, KafkaSettings
+from collector.sink.kafka import destination as kafka
+from collector.sink.kafka.destination import Kafka, KafkaSettings
 from tests.conftest import skip_or_fail
 from tests.live.harness import wait_for
 from tests.live.kafka_broker import Broker, free_port
