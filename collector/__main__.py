@@ -332,6 +332,7 @@ def run(
                         only_ports=tuple(options.port),
                         record_prefix=capturefile.boot_id() + "-",
                         daemonset_id=str(uuid.uuid4()),
+                        batches=output.destination.batches(settings),
                     ),
                     loader=replace(
                         LoaderSettings.of(

@@ -412,6 +412,9 @@ class Config:
     )
     COLLECTOR_KAFKA_TOPIC = Setting(parse_text, "akto.api.logs", DELIVERY, "Topic of the records.")
     COLLECTOR_COMPRESSION = Setting(parse_codec, "lz4", DELIVERY, "Codec of Kafka batches.")
+    COLLECTOR_KAFKA_IDEMPOTENCE = Setting(
+        parse_bool, False, DELIVERY, "Let brokers leave out copies of what was sent again; needs their permission."
+    )
     COLLECTOR_SPOOL_DIR = Setting(
         parse_text, "", DELIVERY, "Directory for records while the destination is unavailable.", effect=NOT_YET
     )
@@ -420,8 +423,10 @@ class Config:
         parse_brokers, "", DELIVERY, "Kafka brokers; wins over AKTO_KAFKA_BROKER_URL.", shown_default="none"
     )
     AKTO_KAFKA_BROKER_URL = Setting(parse_brokers, "", DELIVERY, "Kafka brokers.", shown_default="none")
-    AKTO_TRAFFIC_BATCH_SIZE = Setting(parse_int, 100, DELIVERY, "Records at which a batch leaves.", "records", 1, 1_000_000)
-    AKTO_TRAFFIC_BATCH_TIME_SECS = Setting(parse_seconds, 10.0, DELIVERY, "Age at which a batch leaves.", "seconds", 0, 3600)
+    AKTO_TRAFFIC_BATCH_SIZE = Setting(
+        parse_int, 100, DELIVERY, "Records at which a Kafka batch is ready.", "records", 1, 1_000_000
+    )
+    AKTO_TRAFFIC_BATCH_TIME_SECS = Setting(parse_seconds, 10.0, DELIVERY, "Age at which it is ready.", "seconds", 0, 3600)
 
     def __init__(self, values: dict[str, Value], warnings: list[str] | None = None) -> None:
         self.values = values

@@ -19,6 +19,8 @@ from typing import Any, Self
 from collector.config import IGNORED_PORTS, Config
 from collector.config_values import ALL_LIBRARIES
 from collector.errors import ProtocolError
+from collector.router.batches import JSON_LINES
+from collector.router.slots import BATCH_BYTES
 
 MIB = 1 << 20
 RECORD_BYTES = 1_000_000  # a record stays below Kafka's default message limit of 1,048,588 with room for the batch
@@ -89,6 +91,23 @@ def per_minute(mib: int, shards: int) -> int:
     return 0 if mib < 0 else max(1, mib * MIB // shards)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchSettings(Message):
+    """How a shard makes batches: in which ``format`` (router/batches.py), and with which codec.
+
+    A batch is complete with ``size`` bytes of records, before compression. It is ready with so many ``records``, or
+    ``seconds`` after the first one, and leaves when it is complete, or ready while no other one of the shard waits to be
+    acknowledged. ``most``: no batch becomes larger than so many bytes, unless a single record is.
+    """
+
+    format: str = JSON_LINES
+    compression: str = "none"
+    size: int = BATCH_BYTES
+    most: int = 0
+    records: int = 1
+    seconds: float = 0.0
+
+
 # ---- what a process is to do -------------------------------------------------------------------------------------
 
 
@@ -123,6 +142,7 @@ class ShardSettings(Message):
     trusted_networks: str
     record_prefix: str
     daemonset_id: str
+    batches: BatchSettings = BatchSettings()  # noqa: RUF009 - frozen
 
     @classmethod
     def of(
@@ -134,6 +154,7 @@ class ShardSettings(Message):
         only_ports: tuple[int, ...] = (),
         record_prefix: str = "",
         daemonset_id: str = "",
+        batches: BatchSettings = BatchSettings(),  # noqa: B008 - frozen
     ) -> Self:
         """One of so many shards. ``buffer_bytes`` is its share of the whole threshold; the supervisor takes off what the
         processes need besides.
@@ -161,6 +182,7 @@ class ShardSettings(Message):
             trusted_networks=config.COLLECTOR_TRUSTED_CIDRS,
             record_prefix=record_prefix,
             daemonset_id=daemonset_id,
+            batches=batches,
         )
 
 
@@ -232,12 +254,14 @@ class ReplaySettings(Message):
 class SinkSettings(Message):
     """Where records go: a destination (sink/destinations.py) with ``options`` of its own.
 
-    ``lossless``: never drop, let the shards wait; ``ordered``: hold everything until the end and deliver it in order;
+    ``format``: of the shards' batches; ``lossless``: never drop, let the shards wait; ``ordered``: hold everything until the
+    end and deliver it in order;
     ``stop_seconds``: how long delivery may take once the sink is to stop.
     """
 
     kind: str
     options: dict[str, Any]
+    format: str = JSON_LINES
     lossless: bool = False
     ordered: bool = False
     stop_seconds: float = STOP_SINK_SECONDS

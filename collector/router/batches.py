@@ -1,8 +1,10 @@
 """A batch on its way from a shard to the sink: records, their index, and what belongs beside them.
 
-    records     the records back to back, in the batch's format; in JSON_LINES each ends with a newline
+    records     JSON_LINES: the records back to back, each ends with a newline
+                KAFKA: a RecordBatch (version 2) as Kafka's protocol has it, compressed (collector/shards/kafka.pyx)
     index       one entry for each record, in their order: what an ordered or a record-wise destination needs to know
-    details     the `collection_details` header values of a Kafka message, back to back; empty when nobody wants them
+    details     JSON_LINES: the `collection_details` header values of a Kafka message, back to back; empty when nobody
+                wants them. KAFKA: the number of the shard, which all its batches share a partition by
 
     offset  size  entry of the index (32 bytes, host order)
     0       4     bytes of the record, its newline included
@@ -21,10 +23,13 @@ from collections.abc import Iterator
 
 from collector.errors import ProtocolError
 
-JSON_LINES = "jsonlines"  # the one format of the records that shards make today
+# Formats. All batches of a start of the collector have the same: its destination's choice.
+JSON_LINES = "jsonlines"
+KAFKA = "kafka-v2"
 
 INDEX_FORMAT = "=IIQQQ"
 _ENTRY = struct.Struct(INDEX_FORMAT)
+_ORIGIN = struct.Struct("=I")
 ENTRY_BYTES = _ENTRY.size
 
 Place = tuple[int, int, int]  # end ns, connection, stream position
@@ -33,6 +38,19 @@ Place = tuple[int, int, int]  # end ns, connection, stream position
 def pack(record_bytes: int, details_bytes: int, place: Place) -> bytes:
     """One entry of an index; see the module."""
     return _ENTRY.pack(record_bytes, details_bytes, *place)
+
+
+def pack_origin(shard: int) -> bytes:
+    """The details of a KAFKA batch; see the module."""
+    return _ORIGIN.pack(shard)
+
+
+def unpack_origin(details: bytes | memoryview) -> int:
+    """The reverse. Raises ProtocolError."""
+    try:
+        return int(_ORIGIN.unpack(details)[0])
+    except struct.error:
+        raise ProtocolError(f"the origin of a batch has {len(details)} bytes") from None
 
 
 def count(index: bytes | memoryview) -> int:

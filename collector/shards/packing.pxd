@@ -1,7 +1,7 @@
 """The outgoing batch; see packing.pyx."""
 
 cimport cython
-from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from collector.shards.memory cimport buf_append, buf_reserve, buf_t, pool_t
 
@@ -31,6 +31,7 @@ cdef struct batch_t:
     uint64_t slots_out            # announced and not given back
     size_t complete               # a batch is complete with so many bytes
     size_t most                   # beyond it records go without their bodies
+    uint32_t count                # of records
 
 cdef int batch_grow(batch_t* batch, size_t more) noexcept
 
@@ -61,6 +62,7 @@ cdef inline int batch_add(batch_t* batch, uint32_t start, uint64_t end_ns, uint6
     entry.end_ns = end_ns
     entry.conn_id = conn_id
     entry.pos = pos
+    batch.count += 1
     return 0
 
 
@@ -68,4 +70,10 @@ cdef inline int batch_add(batch_t* batch, uint32_t start, uint64_t end_ns, uint6
 cdef class Packer:
     cdef batch_t batch
     cdef unsigned char[::1] memory
+    cdef bint record_batches      # or JSON lines
+    cdef uint16_t codec           # number of Kafka's
+    cdef object compress          # bytes-like -> bytes-like
+    cdef size_t batch_most        # bytes of a RecordBatch before compression
+    cdef buf_t framed
     cdef void next_slot(self) noexcept
+    cdef take_record_batch(self, int64_t wall_ms)

@@ -1,16 +1,22 @@
 """Records -> batches: the last stage of a shard, behind the encoder.
 
-The encoder appends records to `batch_t.records`, which lies in a slot of the memory shared with the sink while one is free
-(collector/router/slots.py), else on the heap; a record is never copied on its way out. Batches are JSON lines with an index
-(collector/router/batches.py). Another format would be packed here, out of a complete batch.
+The encoder appends records to `batch_t.records` as JSON lines, with an index (collector/router/batches.py). As JSON lines
+they leave, too: then `records` lies in a slot of the memory shared with the sink while one is free
+(collector/router/slots.py), else on the heap, and a record is never copied on its way out. Or they leave as Kafka's
+RecordBatch: then `records` is on the heap, and its records are framed and compressed into a slot when the batch is taken.
 """
 
 cimport cython
-from cpython.bytes cimport PyBytes_FromStringAndSize
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.string cimport memcpy, memset
+from cpython.buffer cimport PyBUF_READ
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.memoryview cimport PyMemoryView_FromMemory
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy, memmove, memset
 
 from collector.shards.memory cimport buf_free, buf_reserve, buf_t
+from collector.shards.kafka cimport CRC_FROM, HEADER_BYTES, frame, framed_most, put_crc, put_header
+
+from crc32c import crc32c
 
 from collector.router.batches import ENTRY_BYTES
 
@@ -19,6 +25,13 @@ cdef enum:
     KEEP_BYTES = 8 << 20    # capacity on the heap that is kept
 
 assert sizeof(batch_entry_t) == ENTRY_BYTES
+
+
+cdef inline void drop_front(buf_t* b, size_t n) noexcept:
+    """Without its first `n` bytes."""
+    if n < b.len:
+        memmove(b.data, b.data + n, b.len - n)
+    b.len -= <uint32_t>n
 
 
 cdef int batch_grow(batch_t* batch, size_t more) noexcept:
@@ -54,20 +67,39 @@ cdef class Packer:
             buf_free(&self.batch.pool, &self.batch.records)
         buf_free(&self.batch.pool, &self.batch.index)
         buf_free(&self.batch.pool, &self.batch.details)
+        buf_free(&self.batch.pool, &self.framed)
+
+    def use_record_batches(self, uint16_t codec, compress not None, size_t most):
+        """Make Kafka's RecordBatches instead of JSON lines, compressed by ``compress`` (bytes-like -> bytes-like), which
+        Kafka knows as ``codec``. None has more than ``most`` bytes before compression, unless a single record has.
+        Before the slots, and the first event. Raises ValueError."""
+        if self.batch.records.len or self.batch.slots != NULL:
+            raise ValueError("record batches: too late")
+        self.record_batches = True
+        self.codec = codec
+        self.compress = compress
+        self.batch_most = most
 
     def pending(self):
         """Bytes of records that are ready."""
         return self.batch.records.len
 
-    def take(self):
+    def pending_records(self):
+        """How many records are ready."""
+        return self.batch.count
+
+    def take(self, int64_t wall_ms=0):
         """(records, index, details) and begin a new batch; None when there is nothing.
 
-        records: newline-terminated JSON, or (slot, bytes) when they lie in a slot. index: an entry of router/batches.py per
-        record. details: `host|method|path` of each record, back to back.
+        records: newline-terminated JSON, or a RecordBatch whose time is ``wall_ms`` (Unix time), or (slot, bytes) when they
+        lie in a slot. index: an entry of router/batches.py per record. details: `host|method|path` of each record of JSON,
+        back to back; those of a RecordBatch are in it. A RecordBatch may leave records for the next one.
         """
         cdef batch_t* batch = &self.batch
         if batch.records.len == 0:
             return None
+        if self.record_batches:
+            return self.take_record_batch(wall_ms)
         out = ((batch.slot, batch.records.len) if batch.slot >= 0 else
                PyBytes_FromStringAndSize(batch.records.data, batch.records.len),
                PyBytes_FromStringAndSize(batch.index.data, batch.index.len),
@@ -75,6 +107,7 @@ cdef class Packer:
         batch.records.len = 0
         batch.index.len = 0
         batch.details.len = 0
+        batch.count = 0
         if batch.slot >= 0:
             batch.slots_out |= <uint64_t>1 << batch.slot
             batch.slot = -1
@@ -83,6 +116,51 @@ cdef class Packer:
             buf_free(&batch.pool, &batch.records)
         self.next_slot()
         return out
+
+    cdef take_record_batch(self, int64_t wall_ms):
+        """As many of the records as a RecordBatch may have; the others stay."""
+        cdef batch_t* batch = &self.batch
+        cdef const batch_entry_t* entries = <const batch_entry_t*>batch.index.data
+        cdef const uint8_t[::1] records
+        cdef uint32_t count = 0
+        cdef size_t most = 0, used = 0, details = 0, size
+        cdef uint8_t* out
+        cdef bytes heap, index
+        cdef object where
+        while count < batch.count and (count == 0 or most + framed_most(&entries[count]) <= self.batch_most):
+            most += framed_most(&entries[count])
+            used += entries[count].length
+            details += entries[count].details_len
+            count += 1
+        self.framed.len = 0
+        if buf_reserve(&batch.pool, &self.framed, most) < 0:
+            raise MemoryError
+        size = frame(<uint8_t*>self.framed.data, entries, count, batch.records.data, batch.details.data)
+        records = self.compress(PyMemoryView_FromMemory(self.framed.data, <Py_ssize_t>size, PyBUF_READ))
+        size = HEADER_BYTES + <size_t>records.shape[0]
+        if batch.free_slots and size <= batch.slot_bytes:
+            batch.free_slots -= 1
+            slot = batch.slot_stack[batch.free_slots]
+            batch.slots_out |= <uint64_t>1 << slot
+            out = <uint8_t*>batch.slots + <size_t>slot * batch.slot_bytes
+            where = (slot, size)
+        else:
+            heap = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>size)
+            out = <uint8_t*>PyBytes_AS_STRING(heap)
+            where = heap
+        memcpy(out + HEADER_BYTES, &records[0], <size_t>records.shape[0])
+        put_header(out, <uint32_t>records.shape[0], self.codec, count, wall_ms)
+        put_crc(out, crc32c(PyMemoryView_FromMemory(<char*>out + CRC_FROM, <Py_ssize_t>(size - CRC_FROM), PyBUF_READ)))
+        index = PyBytes_FromStringAndSize(batch.index.data, <Py_ssize_t>(count * sizeof(batch_entry_t)))
+        drop_front(&batch.records, used)
+        drop_front(&batch.index, count * sizeof(batch_entry_t))
+        drop_front(&batch.details, details)
+        batch.count -= count
+        if batch.records.len == 0 and batch.records.cap > KEEP_BYTES:
+            buf_free(&batch.pool, &batch.records)
+        if self.framed.cap > KEEP_BYTES:
+            buf_free(&batch.pool, &self.framed)
+        return where, index, b""
 
     def use_slots(self, unsigned char[::1] memory not None, uint32_t count, uint32_t batch_bytes):
         """Write batches into ``memory``, ``count`` slots of equal size (at most 64), while any is free; a batch is
@@ -118,7 +196,7 @@ cdef class Packer:
     cdef void next_slot(self) noexcept:
         """Let an empty batch begin in a slot, if one is free: the one used last, whose memory is warm."""
         cdef batch_t* batch = &self.batch
-        if batch.slot >= 0 or batch.free_slots == 0:
+        if batch.slot >= 0 or batch.free_slots == 0 or self.record_batches:
             return
         buf_free(&batch.pool, &batch.records)
         batch.free_slots -= 1

@@ -541,8 +541,14 @@ cdef class Pipeline:
     def pending(self):
         return self.packer.pending()
 
-    def take(self):
-        return self.packer.take()
+    def pending_records(self):
+        return self.packer.pending_records()
+
+    def take(self, int64_t wall_ms=0):
+        return self.packer.take(wall_ms)
+
+    def use_record_batches(self, uint16_t codec, compress not None, size_t most):
+        self.packer.use_record_batches(codec, compress, most)
 
     def use_slots(self, unsigned char[::1] memory not None, uint32_t count, uint32_t batch_bytes):
         self.packer.use_slots(memory, count, batch_bytes)

@@ -1,7 +1,7 @@
 """A shard: receive spans, feed the pipeline, send batches. Knows nothing of HTTP.
 
-A batch leaves when it has BATCH_BYTES, or as soon as no further input is at hand: under load batches are large, and
-a single exchange leaves at once.
+When a batch leaves is said by settings.BatchSettings. By default that is when it is complete, or as soon as no further
+input is at hand: under load batches are large, and a single exchange leaves at once.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from collector.loader.ringbuffer import RingView
 from collector.metrics import SHARD_NAMES
 from collector.router import batches, endpoints, messages, slots
 from collector.router.channel import Delivery, Receiver, Sender
-from collector.router.slots import BATCH_BYTES
 from collector.runtime import Child, run_process
 from collector.settings import Rings, ShardStart
+from collector.shards.codecs import codec
 from collector.shards.filters import Filters
 from collector.shards.filters.rules import parse_rules
 from collector.shards.pipeline import Pipeline
@@ -44,6 +44,7 @@ class Shard:
         self._counters = child.counters
         self._live = start.live
         token = bytes.fromhex(start.token)
+        self._codec = codec(start.settings.batches.compression)  # its library may not be readable later
         child.drop_privileges()
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
         self._in = Receiver(self.context, endpoints.shard(start.number), token, window=INPUT_WINDOW_BYTES)
@@ -63,6 +64,7 @@ class Shard:
         self._blocked_poller.register(child.channel, zmq.POLLIN)
         self._ended = False
         self._last_tick = 0
+        self._waits_since = 0.0  # the oldest record that is not sent; 0.0: there is none
         self._records_done = child.counters["records_acknowledged"]
         self._blocked = False
         self._rings: list[RingView] = []
@@ -75,7 +77,13 @@ class Shard:
     def _new_pipeline(self) -> Pipeline:
         pipeline = Pipeline(self._settings, Filters(parse_rules(self._settings.rules)), Decoder(), self._child.block)
         pipeline.skip(self._suspects)
-        pipeline.use_slots(self._slots.memory, self._slots.count, BATCH_BYTES)
+        wanted = self._settings.batches
+        self._origin = b""
+        if wanted.format == batches.KAFKA:
+            number, compress = self._codec
+            pipeline.use_record_batches(number, compress, wanted.most)
+            self._origin = batches.pack_origin(self._number)
+        pipeline.use_slots(self._slots.memory, self._slots.count, wanted.size)
         return pipeline
 
     def close(self) -> None:
@@ -149,11 +157,11 @@ class Shard:
 
     def _receive(self) -> None:
         while True:
-            if not self._flush(BATCH_BYTES):
+            if not self._flush(self._settings.batches.size):
                 return
             delivery = self._held or self._in.receive()
             if delivery is None:
-                self._flush(1)
+                self._flush_ready()
                 return
             if delivery.kind == messages.SPAN and not self._rings:
                 self._held = delivery
@@ -195,6 +203,19 @@ class Shard:
         while not self._pipeline.close_all():
             self._flush_or_wait()
 
+    def _flush_ready(self) -> None:
+        """Send the batch if it is ready, and no other one is on its way."""
+        records = self._pipeline.pending_records()
+        if not records:
+            return
+        wanted = self._settings.batches
+        if wanted.records > 1:
+            now = time.monotonic()
+            self._waits_since = self._waits_since or now
+            if records < wanted.records and now - self._waits_since < wanted.seconds or not self._out.idle():
+                return
+        self._flush(1)
+
     def _flush(self, at_least: int) -> bool:
         """Send the batch if it has that many bytes. False when the sink has no room for it now."""
         if self._pipeline.pending() < at_least:
@@ -206,9 +227,11 @@ class Shard:
             self._blocked = True
             return False
         self._blocked = False
-        batch = self._pipeline.take()
+        batch = self._pipeline.take(time.time_ns() // 1_000_000)
+        self._waits_since = 0.0
         if batch is not None:
             records, index, details = batch
+            details = details or self._origin
             count = batches.count(index)
             self._counters.add("batches")
             if isinstance(records, tuple):
@@ -252,7 +275,7 @@ class Shard:
             self._slots.give_back(self._pipeline.free_slots())
         if self._live and not self._blocked and self._held is None:
             self._pipeline.tick(now)
-            self._flush(1)
+            self._flush_ready()
 
     def _finish(self, deadline: float) -> int:
         """Record what waits, deliver it, end."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import collections
 import logging
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -21,6 +22,7 @@ from collector.sink.queue import QUEUE_BYTES, BatchQueue
 log = logging.getLogger("sink")
 
 _IDLE_SECONDS = 0.2
+_CHECK_SECONDS = 0.5  # between two questions how the destination is
 
 
 @dataclass(slots=True)
@@ -47,7 +49,7 @@ class Delivery:
         queue_bytes: int = QUEUE_BYTES,
     ) -> None:
         self.destination = make(self._settled)
-        self.queue = BatchQueue(lossless=lossless, limit_bytes=queue_bytes, linger=self.destination.linger)
+        self.queue = BatchQueue(lossless=lossless, limit_bytes=queue_bytes)
         self.totals = Totals()
         self.up = self.destination.up_at_start
         self.gone = ""
@@ -55,6 +57,7 @@ class Delivery:
         self._lock = threading.Lock()  # of the totals, and of the records left of each batch
         self._done: collections.deque[Batch] = collections.deque()
         self._hurry = threading.Event()  # ends the wait for the next attempt
+        self._next_check = 0.0
         self._thread = threading.Thread(target=self._run, name="delivery", daemon=True)
 
     def start(self) -> None:
@@ -117,6 +120,8 @@ class Delivery:
 
     def _settled(self, batch: Batch, delivered: int, failed: int) -> bool:
         with self._lock:
+            if not batch.left:
+                return False  # it was given up meanwhile
             self.totals.delivered += delivered
             self.totals.failed += failed
             batch.left -= delivered + failed
@@ -129,6 +134,16 @@ class Delivery:
             self.queue.done(batch)
             self._wake()
         return True
+
+    def abandon(self) -> int:
+        """The time is over: what waits, and what the destination has not settled, has failed. How many records."""
+        before = self.totals.failed
+        self._fail_waiting()
+        for batch in self.queue.active():
+            with self._lock:
+                self.totals.failed += batch.left
+                batch.left = 0
+        return self.totals.failed - before
 
     def _fail_waiting(self) -> None:
         for batch in self.queue.clear():
@@ -152,6 +167,7 @@ class Delivery:
             self.destination.open()
             while not (self.queue.closing and self.queue.idle()) and not self.gone:
                 batch = self.queue.take(_IDLE_SECONDS)
+                self._check()
                 if batch is None:
                     self.destination.idle()
                 else:
@@ -195,3 +211,18 @@ class Delivery:
                 if not error.busy:
                     log.warning("%s; retrying", error)
                 self._hurry.wait(delay)
+                self._check()
+
+    def _check(self) -> None:
+        """Ask now and then how the destination is, whether there is anything to deliver or not."""
+        now = time.monotonic()
+        if now < self._next_check:
+            return
+        self._next_check = now + _CHECK_SECONDS
+        trouble = self.destination.check_health()
+        if trouble is None:
+            return
+        if trouble and self.up:
+            self.totals.errors += 1
+            log.warning("%s; records wait", trouble)
+        self.up = not trouble

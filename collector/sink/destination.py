@@ -12,8 +12,8 @@ from collections.abc import Callable
 from typing import Any, ClassVar, Protocol, Self
 
 from collector.config import Config
+from collector.settings import BatchSettings
 from collector.sink.batch import Batch
-from collector.sink.queue import Linger
 
 # (batch, records delivered, records failed) -> is nothing of the batch left? May be called from any thread.
 Settled = Callable[[Batch, int, int], bool]
@@ -40,7 +40,6 @@ class Destination(ABC):
     wants_details: ClassVar[bool] = False  # are the shards to make the details of each record?
     blocks: ClassVar[bool] = True  # may `deliver` wait? Then it gets a thread
     up_at_start: ClassVar[bool] = True  # is it taken to work before it has taken anything?
-    linger: Linger = Linger()
 
     def __init__(self, settled: Settled) -> None:
         self.settled = settled
@@ -77,6 +76,11 @@ class Destination(ABC):
         return False
 
     @classmethod
+    def batches(cls, config: Config) -> BatchSettings:
+        """How the shards of a live collector make batches; of a replay, which brings them into order, JSON lines."""
+        return BatchSettings()
+
+    @classmethod
     def options(cls, config: Config) -> dict[str, Any]:
         """Its part of the sink's start message: what `make` gets."""
         return {}
@@ -105,6 +109,12 @@ class Destination(ABC):
 
     def idle(self) -> None:
         """There is nothing to deliver now; called a few times a second."""
+
+    def check_health(self) -> str | None:
+        """Why nothing can be delivered now, or "" if it can; None when only an attempt tells. Called about twice a second,
+        also between two attempts at a batch: a destination that has a connection looks after it here.
+        """
+        return None
 
     def reopen(self, fd: int) -> None:
         """Go on with this descriptor, which is ours now. May be called from any thread."""

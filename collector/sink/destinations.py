@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from collector.config import Config
+from collector.router.batches import JSON_LINES
 from collector.settings import STOP_SINK_SECONDS, SinkSettings
 from collector.sink.destination import Destination
 from collector.sink.jsonlines import JsonLines
@@ -48,6 +49,7 @@ class Output:
         return SinkSettings(
             kind=self.destination.kind,
             options=self.destination.options(config),
+            format=JSON_LINES if ordered else self.destination.batches(config).format,
             lossless=lossless,
             ordered=ordered,
             stop_seconds=stop_seconds,

@@ -38,6 +38,7 @@ class Sink:
         self._counters = child.counters
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._stop_seconds = settings.stop_seconds
+        self._format = settings.format
         self._ordered = Ordered(beat=child.beat) if settings.ordered else None
         self._base = child.counters.snapshot()  # another life may have counted before us
         destination = destinations.by_kind(settings.kind)
@@ -89,9 +90,10 @@ class Sink:
             self._poller.poll(20)
             self._turn()
         self._turn()
-        left = 0 if self._delivery.queue.idle() else 1
+        left = 0 if self._delivery.queue.idle() else self._delivery.abandon()
         if left:
-            log.error("stopped with %d bytes not taken by the destination", self._delivery.queue.bytes)
+            log.error("stopped with %d records not taken by the destination: they have failed", left)
+            self._count()
         return 1 if left or self._delivery.gone else 0
 
     def _deliver_in_order(self, ordered: Ordered, deadline: float) -> None:
@@ -167,7 +169,7 @@ class Sink:
                 if not self._slots.knows(records):
                     self._hear()  # the supervisor sent it before it started that shard
                 records = self._slots.records(records)
-            batch = Batch(records, index, details, arrived)
+            batch = Batch(records, index, details, arrived, self._format)
         except ProtocolError as error:
             self._cannot_read(arrived, index, error)
             return

@@ -13,6 +13,8 @@ import threading
 import time
 from typing import Any
 
+import psutil
+
 from collector import config
 from collector.loader.ringbuffer import memfd_ring
 from collector.settings import LoaderSettings, ShardSettings, SupervisorSettings
@@ -66,6 +68,7 @@ def run_once(options: argparse.Namespace) -> dict[str, Any]:
                 want_details=output.destination.wants_details,
                 record_prefix="bench-",
                 daemonset_id="bench",
+                batches=output.destination.batches(settings),
             ),
             loader=dataclasses.replace(
                 LoaderSettings.of(settings, rings=len(rings)), ring_bytes=options.ring_bytes, test_rings=True
@@ -101,6 +104,7 @@ def run_once(options: argparse.Namespace) -> dict[str, Any]:
 
     cpu = {"loader": each("loader_cpu_ns"), "shard": each("cpu_ns"), "sink": each("sink_cpu_ns")}
     cpu["total"] = round(sum(cpu.values()), 3)
+    cpu["user"] = round(result["user"] / n * 1e6, 3)
     return {
         "exchanges_per_s": round(n / result["seconds"]),
         "cpu_us_per_exchange": cpu,
@@ -119,6 +123,11 @@ def run_once(options: argparse.Namespace) -> dict[str, Any]:
         "mean_span_kib": round(totals["loader_span_bytes"] / max(1, totals["loader_spans"]) / 1024, 1),
         "mean_batch_kib": round(totals["batch_bytes"] / max(1, totals["batches"]) / 1024, 1),
     }
+
+
+def _user_seconds(supervisor: Supervisor) -> float:
+    """CPU time of all processes but ours, in user mode."""
+    return sum(psutil.Process(pid).cpu_times().user for pid in supervisor.pids() if pid != os.getpid())
 
 
 def _measure(supervisor: Supervisor, options: argparse.Namespace, rings: list[int], result: dict[str, Any]) -> None:
@@ -143,6 +152,7 @@ def _measure(supervisor: Supervisor, options: argparse.Namespace, rings: list[in
     while supervisor.totals()["records"] < warm and process.poll() is None:
         time.sleep(0.005)
     result["before"] = supervisor.totals()
+    result["user"] = -_user_seconds(supervisor)
     started = time.monotonic()
     peak = 0
     while process.poll() is None:
@@ -160,6 +170,7 @@ def _measure(supervisor: Supervisor, options: argparse.Namespace, rings: list[in
         last = moved
     time.sleep(0.15)
     result["after"] = supervisor.totals()
+    result["user"] += _user_seconds(supervisor)
     result["peak"] = max(peak, memory.pss_bytes(supervisor.pids()))
     supervisor._stop("measured")
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from collector import config, settings
 from collector.errors import ProtocolError
 from collector.settings import (
+    BatchSettings,
     HealthStart,
     LoaderSettings,
     LoaderStart,
@@ -90,11 +91,11 @@ def test_a_value_of_another_type_is_refused_by_its_name(message: Message, data: 
 
 
 def test_numbers_and_truth_values_are_not_mixed_up() -> None:
-    wire = sent(KafkaSettings(brokers="b:1", topic="t", compression="lz4", batch_records=1, batch_seconds=1.0))
-    assert KafkaSettings.from_message({**wire, "batch_seconds": 2}).batch_seconds == 2.0
-    for name, value in (("batch_records", True), ("batch_records", 1.0), ("batch_records", None), ("topic", 1)):
+    wire = sent(BatchSettings(format="kafka-v2", records=1, seconds=1.0))
+    assert BatchSettings.from_message({**wire, "seconds": 2}).seconds == 2.0
+    for name, value in (("records", True), ("records", 1.0), ("records", None), ("format", 1)):
         with pytest.raises(ProtocolError, match=name):
-            KafkaSettings.from_message({**wire, name: value})
+            BatchSettings.from_message({**wire, name: value})
 
 
 def test_limits_are_shared_out_among_the_shards() -> None:

@@ -54,7 +54,7 @@ def consume(broker: Broker, name: str, expected: int, seconds: float = 20) -> li
     return out
 
 
-@pytest.mark.parametrize("codec", ["none", "gzip", "lz4", "zstd"])
+@pytest.mark.parametrize("codec", ["none", "gzip", "snappy", "lz4", "zstd"])
 def test_replay_to_kafka_is_what_replay_prints(broker: Broker, corpora: Path, codec: str) -> None:
     name = topic(broker, f"replay-{codec}")
     files = [str(p) for p in sorted((corpora / "libhtp" / "files").glob("*.jsonl"))]
@@ -80,6 +80,41 @@ def test_replay_to_kafka_is_what_replay_prints(broker: Broker, corpora: Path, co
             text = headers["collection_details"].decode("utf-8", "replace")
             assert text == f"{record['request']['host']}|{record['method']}|{record['path']}"
     assert detailed >= 10
+
+
+@pytest.mark.parametrize("codec", ["none", "gzip", "snappy", "lz4", "zstd"])
+def test_what_is_captured_arrives_whole_and_in_order(live: None, broker: Broker, tmp_path: Path, codec: str) -> None:
+    name = topic(broker, f"live-{codec}")
+    c = Collector(
+        tmp_path,
+        "--output",
+        "kafka",
+        AKTO_KAFKA_BROKER_MAL=broker.address,
+        COLLECTOR_KAFKA_TOPIC=name,
+        COLLECTOR_COMPRESSION=codec,
+        COLLECTOR_SHARDS="2",
+        AKTO_TRAFFIC_BATCH_SIZE="50",
+        AKTO_TRAFFIC_BATCH_TIME_SECS="0.5",
+    )
+    server = Program("echo")
+    try:
+        for connection in range(4):
+            with socket.create_connection(("127.0.0.1", server.port)) as sock:
+                for n in range(60):
+                    http(sock, b"GET /%d/%d HTTP/1.1\r\nHost: h\r\n\r\n" % (connection, n))
+        messages = consume(broker, name, 480)  # the last of them when they are half a second old
+    finally:
+        server.close()
+        code = c.stop()
+    assert code == 0 and len(messages) == 480, c.log()[-2000:]
+    order: dict[tuple[str, str], list[int]] = {}
+    for message in messages:
+        record = validate(json.loads(message.value))
+        _, connection_, number = record["path"].split("/")
+        order.setdefault((record["direction"], connection_), []).append(int(number))
+        assert message.headers == [("collection_details", f"h|GET|{record['path']}".encode())] and message.key is None
+    assert len(order) == 8 and all(numbers == list(range(60)) for numbers in order.values())
+    assert len({message.partition for message in messages}) <= 2  # a shard has one
 
 
 def test_broker_killed_under_load_loses_nothing(live: None, broker: Broker, tmp_path: Path) -> None:

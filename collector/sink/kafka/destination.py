@@ -1,28 +1,39 @@
-"""Kafka by kafka-python's public `send()`: acks=all, one future per record.
+"""Kafka by kafka-python: acks=all, batches that the shards have built and compressed, one acknowledgement for each.
 
-Choices, each for a measured reason (docs/decisions/0006): no idempotence with one request in flight - an idempotent
-kafka-python 3.0.12 stops for good after a delivery time-out or one refused record; no delivery time-out of the
-client's own - our queue decides what is given up; the broker version is stated, so that a start needs no broker.
+A batch in format KAFKA goes into the client as it is (inside.py). `send()`, record by record, is what remains for JSON
+lines (a replay), for a batch that is larger than the topic takes, and for a client whose inside is not as we know it.
 
-When batches leave is the queue's business (AKTO_TRAFFIC_BATCH_SIZE, AKTO_TRAFFIC_BATCH_TIME_SECS), when a failed
-attempt is repeated that of the retry policy. The client is loaded by the process that delivers, and by no other.
+Choices, each for a measured reason (docs/decisions/0006, 0022): no idempotence unless it is asked for, with one request in
+flight - an idempotent kafka-python 3.0.12 stops for good after a delivery time-out or one refused record; no delivery
+time-out of the client's own - our queue decides what is given up; the broker version is stated, so that a start needs no
+broker. A batch that comes back is handed over again unless it is at fault itself; a client that is connected and has
+acknowledged nothing for a while is replaced, and what it held is handed to the new one.
+
+When batches leave is the shards' business, when a failed attempt is repeated that of the retry policy. The client is loaded
+by the process that delivers, and by no other.
 """
 
 from __future__ import annotations
 
+import collections
+import contextlib
+import functools
 import itertools
 import logging
+import os
 import threading
+import time
+import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from collector.config import Config
 from collector.errors import ConfigError, DestinationError
 from collector.router import batches
-from collector.settings import Message
+from collector.settings import BatchSettings, Message
 from collector.sink.batch import Batch
 from collector.sink.destination import Destination, Notes, Settled
-from collector.sink.queue import Linger
 
 if TYPE_CHECKING:
     from kafka import KafkaProducer
@@ -33,44 +44,79 @@ log = logging.getLogger("sink.kafka")
 API_VERSION = (2, 1)
 IN_CLIENT_BYTES = 16 << 20  # kafka-python has no buffer limit of its own
 MAX_REQUEST_BYTES = 4 << 20
+# A request costs as much as hundreds of records. Without compression the largest batch still is below what a topic takes by
+# default (max.message.bytes: 1,048,588).
+BATCH_BYTES, MOST_BATCH_BYTES = 896 << 10, 960 << 10
 RETRY_SECONDS = 0.5
+ROOM_SECONDS = 0.2
 CLOSE_SECONDS = 5.0
+REQUEST_SECONDS = 30.0
+TROUBLE_SECONDS = 1.5  # without an acknowledgement while one is due, or without a connection
+STUCK_SECONDS = REQUEST_SECONDS + 15.0  # connected, and without an acknowledgement while one is due: a fault of the client
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KafkaSettings(Message):
-    """What the destination is told. ``brokers`` is HOST:PORT[,HOST:PORT...]; a batch leaves at so many records or
-    seconds.
-    """
+    """What the destination is told. ``brokers`` is HOST:PORT[,HOST:PORT...]; ``node`` lets nodes spread over partitions."""
 
     brokers: str
     topic: str
     compression: str
-    batch_records: int
-    batch_seconds: float
+    idempotence: bool = False
+    node: str = ""
+
+
+@dataclass(slots=True)
+class _Held:
+    """A batch that a client has."""
+
+    client: int  # which one, counted
+    since: float
 
 
 class Kafka(Destination):
-    """See the module. ``batch.at`` counts records that the client has, or that were refused."""
+    """See the module. ``batch.at`` counts records that the client has, or that were refused; a whole batch counts as one."""
 
     kind = metavar = "kafka"
-    accepts = frozenset({batches.JSON_LINES})
+    accepts = frozenset({batches.JSON_LINES, batches.KAFKA})
     wants_details = True
     up_at_start = False
 
     def __init__(self, settings: KafkaSettings, settled: Settled) -> None:
         super().__init__(settled)
         self._settings = settings
-        self.linger = Linger(settings.batch_records, settings.batch_seconds)
         self._room = threading.Condition()
         self._in_client = 0  # bytes of batches that the client has, and no acknowledgement of the last record
         self._current: Batch | None = None  # the batch that is being handed over
-        self._producer: KafkaProducer | None = None
+        self._held: dict[Batch, _Held] = {}
+        self._back: collections.deque[tuple[Batch, Exception]] = collections.deque()
+        self._complaint = ""  # why a batch came back that is not at fault, until the next acknowledgement
+        self._not_before = 0.0  # when it is handed over again
+        self._clients = 0
+        self._one_by_one = 0  # records that a client has, and that are no RecordBatch of ours
+        self._apart = False  # has it been said that batches are too large for the topic?
+        self._acknowledged = self._connected = self._asked = time.monotonic()
         # now, before the process drops its privileges: after that it may not be able to read the files
-        from kafka import KafkaProducer
-        from kafka.errors import KafkaError
+        from kafka import errors
+        from kafka.structs import TopicPartition
 
-        self._client, self._client_error = KafkaProducer, KafkaError
+        from collector.sink.kafka import inside
+
+        self._errors: Any = errors
+        self._too_large = (errors.MessageSizeTooLargeError, errors.RecordListTooLargeError)
+        self._at_fault = (
+            errors.CorruptRecordError,
+            errors.InvalidTimestampError,
+            errors.InvalidRecordError,
+            errors.UnsupportedForMessageFormatError,
+        )
+        self._inside = inside
+        self._partition = functools.partial(TopicPartition, settings.topic)
+        self._fast = True
+        self._first_partition = zlib.crc32(settings.node.encode())
+        self._producer: KafkaProducer | None = None
+
+    # -- before there is a sink
 
     @classmethod
     def claims(cls, output: str) -> bool:
@@ -94,15 +140,29 @@ class Kafka(Destination):
         return f"Kafka {config.brokers} topic {config.COLLECTOR_KAFKA_TOPIC}"
 
     @classmethod
+    def batches(cls, config: Config) -> BatchSettings:
+        """RecordBatches, ready as Akto's variables say."""
+        return BatchSettings(
+            format=batches.KAFKA,
+            compression=config.COLLECTOR_COMPRESSION,
+            size=BATCH_BYTES,
+            most=MOST_BATCH_BYTES,
+            records=config.AKTO_TRAFFIC_BATCH_SIZE,
+            seconds=config.AKTO_TRAFFIC_BATCH_TIME_SECS,
+        )
+
+    @classmethod
     def options(cls, config: Config) -> dict[str, Any]:
         """As `KafkaSettings`."""
         return KafkaSettings(
             brokers=config.brokers,
             topic=config.COLLECTOR_KAFKA_TOPIC,
             compression=config.COLLECTOR_COMPRESSION,
-            batch_records=config.AKTO_TRAFFIC_BATCH_SIZE,
-            batch_seconds=config.AKTO_TRAFFIC_BATCH_TIME_SECS,
+            idempotence=config.COLLECTOR_KAFKA_IDEMPOTENCE,
+            node=os.uname().nodename,
         ).to_message()
+
+    # -- in the sink
 
     @classmethod
     def make(cls, options: dict[str, Any], *, fd: int | None, notes: Notes, settled: Settled) -> Self:
@@ -111,17 +171,26 @@ class Kafka(Destination):
 
     def open(self) -> None:
         """Make the client, which connects by itself."""
+        self._producer = self._client()
+        why = self._inside.check(self._producer)
+        if why:
+            self._fast = False
+            log.warning("kafka-python's inside is not as expected (%s): each record is sent by itself, which is slow", why)
+
+    def _client(self) -> KafkaProducer:
+        from kafka import KafkaProducer
+
         codec = self._settings.compression
-        self._producer = self._client(
+        return KafkaProducer(
             bootstrap_servers=self._settings.brokers.split(","),
             client_id="collector",
             api_version=API_VERSION,
             acks="all",
-            enable_idempotence=False,
+            enable_idempotence=self._settings.idempotence,
             max_in_flight_requests_per_connection=1,
             retries=2**31 - 1,
             delivery_timeout_ms=2**31 - 1,
-            request_timeout_ms=30000,
+            request_timeout_ms=round(REQUEST_SECONDS * 1000),
             linger_ms=5,
             batch_size=512 * 1024,
             max_request_size=MAX_REQUEST_BYTES,
@@ -133,52 +202,204 @@ class Kafka(Destination):
         )
 
     def deliver(self, batch: Batch) -> None:
-        """Hand the records to the client, waiting while it has too many; its futures settle them."""
-        assert self._producer is not None
+        """Hand the batch to the client, waiting while it has too much; its future settles it."""
+        self._hand_back()
         if self._current is not batch:
             with self._room:
-                self._room.wait_for(lambda: self._in_client <= IN_CLIENT_BYTES)
+                if not self._room.wait_for(lambda: self._in_client <= IN_CLIENT_BYTES, ROOM_SECONDS):
+                    raise DestinationError(
+                        "the Kafka client has no room", retriable=True, retry_seconds=0.0, attempts_at_end=None, busy=True
+                    )
                 self._in_client += len(batch.records)
             self._current = batch
-        for record, details, _place in itertools.islice(batch, batch.at, None):
-            headers = [("collection_details", details)] if details else None
+        if batch.format == batches.KAFKA and self._fast:
+            self._place(batch, batch.records)
+        else:
+            self._send(batch)
+        self._current = None
+
+    def _place(self, batch: Batch, data: bytes | memoryview) -> None:
+        """A RecordBatch, as it is. Raises DestinationError, and then it is not handed over."""
+        assert self._producer is not None
+        partition = self._partition(self._partition_of(batch))
+        batch.at = 1
+        with self._room:
+            self._held[batch] = _Held(self._clients, time.monotonic())
+        self._inside.place(self._producer, partition, data, batch.count, functools.partial(self._done, batch, self._clients))
+
+    def _partition_of(self, batch: Batch) -> int:
+        """That of its shard. Raises DestinationError while the topic is not known."""
+        assert self._producer is not None
+        shard = batches.unpack_origin(batch.details)
+        try:
+            partitions = len(self._producer.partitions_for(self._settings.topic))
+        except self._errors.KafkaError as error:
+            raise self._unreachable(error) from None
+        return (self._first_partition + shard) % partitions
+
+    def _unreachable(self, error: Exception) -> DestinationError:
+        assert self._producer is not None
+        what = "brokers unreachable"
+        if self._inside.connected(self._producer):
+            what = f"topic {self._settings.topic} cannot be used"
+        return DestinationError(
+            f"Kafka {self._settings.brokers}: {what}: {error}",
+            retriable=True,
+            retry_seconds=RETRY_SECONDS,
+            attempts_at_end=None,
+        )
+
+    def _send(self, batch: Batch) -> None:
+        """Record by record. Raises DestinationError, and then some may be handed over."""
+        assert self._producer is not None
+        partition = self._partition_of(batch) if batch.format == batches.KAFKA else None
+        for value, headers in itertools.islice(self._records(batch), batch.at, None):
             try:
-                future = self._producer.send(self._settings.topic, value=record, headers=headers)
-            except self._client_error as error:
+                future = self._producer.send(self._settings.topic, value=value, headers=headers, partition=partition)
+            except self._errors.KafkaError as error:
                 if getattr(error, "retriable", False):
-                    raise DestinationError(
-                        f"Kafka {self._settings.brokers}: brokers unreachable: {error}",
-                        retriable=True,
-                        retry_seconds=RETRY_SECONDS,
-                        attempts_at_end=None,
-                    ) from None
+                    raise self._unreachable(error) from None
                 batch.at += 1
                 log.error("record refused: %s", error)
                 self._settle(batch, 0, 1)
             else:
                 batch.at += 1
+                with self._room:
+                    self._one_by_one += 1
                 future.add_callback(self._sent, batch)
                 future.add_errback(self._failed, batch)
-        self._current = None
+
+    def _records(self, batch: Batch) -> Iterator[tuple[bytes, list[tuple[str, bytes]]]]:
+        """(value, headers) of each record."""
+        if batch.format == batches.KAFKA:
+            yield from self._inside.records(batch.records)
+            return
+        for record, details, _place in batch:
+            yield record, [("collection_details", details)] if details else []
+
+    def _hand_back(self) -> None:
+        """Hand over again what came back, unless it is at fault itself. Raises DestinationError; then it is tried again."""
+        while self._back:
+            batch, error = self._back[0]
+            if isinstance(error, self._too_large):
+                self._send_apart(batch, error)
+            elif isinstance(error, self._at_fault):
+                log.error("a batch of %d records is lost: %s", batch.count, error)
+                self._settle(batch, 0, batch.count)
+            else:
+                complaint = f"Kafka {self._settings.brokers}: {error}"
+                if complaint != self._complaint or time.monotonic() < self._not_before:
+                    self._complaint = complaint
+                    self._not_before = time.monotonic() + RETRY_SECONDS
+                    return
+                if self._settings.idempotence:
+                    self._renew(str(error))  # after one refusal it sends nothing any more
+                self._place(batch, batch.records)
+            self._back.popleft()
+
+    def _send_apart(self, batch: Batch, error: Exception) -> None:
+        """A batch that is larger than the topic takes: record by record, in smaller batches of the client's."""
+        if batch.count == 1:
+            log.error("a record of %d bytes is lost: %s", len(batch.records), error)
+            self._settle(batch, 0, 1)
+            return
+        if not self._apart:
+            self._apart = True
+            log.warning(
+                "topic %s does not take batches of %d bytes: its max.message.bytes should be 1 MiB, as by default;"
+                " such batches are taken apart, which is slow",
+                self._settings.topic,
+                len(batch.records),
+            )
+        self._send(batch)
+
+    def _renew(self, why: str) -> None:
+        """Another client, which gets what this one holds. Records that were sent one by one stay with this one."""
+        log.warning("%s: a new Kafka client", why)
+        old, now = self._producer, time.monotonic()
+        with self._room:
+            self._clients += 1
+            held = list(self._held)
+            self._held.clear()
+        self._producer = self._client()
+        self._acknowledged = now
+        if not self._one_by_one:
+            self._inside.discard(old)
+        for batch in held:
+            try:
+                self._place(batch, bytes(batch.records))  # the old client may still read what the batch lies in
+            except DestinationError as error:
+                self._back.append((batch, error))
 
     def give_up(self, batch: Batch) -> None:
         """The records that the client has not got; those that it has are settled by their futures."""
-        self._settle(batch, 0, batch.count - batch.at)
+        whole = batch.format == batches.KAFKA and self._fast
+        self._settle(batch, 0, (0 if batch.at else batch.count) if whole else batch.count - batch.at)
+
+    def check_health(self) -> str | None:
+        """Hand over again what came back; see that the client lives, and looks for brokers; then see the base class."""
+        assert self._producer is not None
+        brokers = f"Kafka {self._settings.brokers}"
+        with contextlib.suppress(DestinationError):
+            self._hand_back()
+        now = time.monotonic()
+        if self._inside.connected(self._producer):
+            self._connected = now
+        elif now - self._asked > RETRY_SECONDS:
+            self._asked = now
+            self._inside.look_for_brokers(self._producer)
+        waits = self._waits(now)
+        if waits > STUCK_SECONDS and now - self._connected < TROUBLE_SECONDS:
+            self._renew(f"{brokers}: nothing was acknowledged for {waits:.0f} s")
+        if now - self._connected > TROUBLE_SECONDS:
+            return f"{brokers}: no broker is connected"
+        if waits > TROUBLE_SECONDS:
+            return f"{brokers}: nothing was acknowledged for {TROUBLE_SECONDS} s"
+        return self._complaint
+
+    def _waits(self, now: float) -> float:
+        """Seconds for which an acknowledgement is due."""
+        with self._room:
+            oldest = min((held.since for held in self._held.values()), default=now)
+        return now - max(oldest, self._acknowledged)
 
     def close(self) -> None:
         """Close the client."""
         if self._producer is not None:
             try:
                 self._producer.close(timeout=CLOSE_SECONDS)
-            except self._client_error as error:
+            except self._errors.KafkaError as error:
                 log.warning("closing the producer: %s", error)
 
+    # -- what the client says, in its thread
+
+    def _done(self, batch: Batch, client: int, error: Exception | None) -> None:
+        """A RecordBatch is acknowledged, or came back."""
+        with self._room:
+            held = self._held.get(batch)
+            if held is None or held.client != client:
+                return  # it was replaced, and what it held is somebody else's
+            del self._held[batch]
+        if error is None:
+            self._acknowledged = time.monotonic()
+            self._complaint = ""
+            self._settle(batch, batch.count, 0)
+        else:
+            batch.at = 0
+            self._back.append((batch, error))
+
     def _sent(self, batch: Batch, _metadata: object) -> None:
-        self._settle(batch, 1, 0)
+        self._acknowledged = time.monotonic()
+        self._settle_one(batch, 1, 0)
 
     def _failed(self, batch: Batch, error: BaseException) -> None:
         log.error("record lost: %s", error)
-        self._settle(batch, 0, 1)
+        self._settle_one(batch, 0, 1)
+
+    def _settle_one(self, batch: Batch, delivered: int, failed: int) -> None:
+        with self._room:
+            self._one_by_one -= 1
+        self._settle(batch, delivered, failed)
 
     def _settle(self, batch: Batch, delivered: int, failed: int) -> None:
         size = len(batch.records)  # once it is settled, its memory is its shard's again

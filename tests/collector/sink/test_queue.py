@@ -1,26 +1,15 @@
-"""The queue: bounded in bytes, the oldest gives way, a lossless one never; what lingers is due in time."""
+"""The queue: bounded in bytes, the oldest gives way, a lossless one never."""
 
 from __future__ import annotations
 
 import threading
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from collector.router import batches
 from collector.sink.batch import Batch
-from collector.sink.queue import BatchQueue, Linger
-
-
-class Clock:
-    """Time that stands until it is moved."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
+from collector.sink.queue import BatchQueue
 
 
 def batch(size: int = 10, records: int = 1) -> Batch:
@@ -75,32 +64,6 @@ def test_a_lossless_queue_is_full_instead() -> None:
     assert not queue.full()
 
 
-@pytest.mark.parametrize("cause", ["records", "seconds", "bytes", "closing"])
-def test_what_lingers_is_due_at_so_many_records_or_seconds_or_before_it_would_be_dropped(cause: str) -> None:
-    clock = Clock()
-    queue = BatchQueue(lossless=False, limit_bytes=1000, linger=Linger(5, 10.0), clock=clock)
-    first, second = batch(records=2), batch(records=2)
-    queue.put(first)
-    clock.now += 9
-    queue.put(second)
-    assert taken(queue) == []
-    more = []
-    if cause == "records":
-        more = [batch()]
-    elif cause == "bytes":
-        more = [batch(240)]
-    elif cause == "seconds":
-        clock.now += 1.5
-    else:
-        queue.close()
-    for one in more:
-        queue.put(one)
-    assert taken(queue) == [first, second, *more]
-    late = batch()
-    queue.put(late)
-    assert taken(queue) == ([late] if cause == "closing" else [])  # it waits for its own company
-
-
 def test_clear_takes_what_waits_and_leaves_what_is_under_way() -> None:
     queue = BatchQueue(lossless=False)
     a, b, c = batch(), batch(), batch()
@@ -129,17 +92,12 @@ def test_a_batch_ends_the_wait_for_one() -> None:
             st.tuples(st.just("put"), st.integers(1, 60)),
             st.tuples(st.just("take"), st.just(0)),
             st.tuples(st.just("done"), st.just(0)),
-            st.tuples(st.just("wait"), st.integers(0, 5)),
         )
     ),
     lossless=st.booleans(),
-    linger=st.sampled_from([Linger(), Linger(3, 4.0), Linger(1000, 1000.0)]),
 )
-def test_nothing_is_lost_twice_or_forgotten_in_any_order_of_steps(
-    steps: list[tuple[str, int]], lossless: bool, linger: Linger
-) -> None:
-    clock = Clock()
-    queue = BatchQueue(lossless=lossless, limit_bytes=100, linger=linger, clock=clock)
+def test_nothing_is_lost_twice_or_forgotten_in_any_order_of_steps(steps: list[tuple[str, int]], lossless: bool) -> None:
+    queue = BatchQueue(lossless=lossless, limit_bytes=100)
     put: list[Batch] = []
     out: list[Batch] = []
     gave_way: list[Batch] = []
@@ -153,8 +111,6 @@ def test_nothing_is_lost_twice_or_forgotten_in_any_order_of_steps(
             under_way.append(one)
         elif step == "done" and under_way:
             queue.done(under_way.pop())
-        elif step == "wait":
-            clock.now += number
         waiting = [one for one in put if one not in out and one not in gave_way]
         assert queue.bytes == sum(len(one.records) for one in waiting + under_way)
         assert lossless or queue.bytes <= 100 or len(waiting) <= 1

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import gc
+import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 from kafka import KafkaConsumer
 from kafka.admin import KafkaAdminClient, NewTopic
+from kafka.record.memory_records import MemoryRecordsBuilder
+from kafka.structs import TopicPartition
 
 from collector import config
 from collector.errors import ProtocolError
@@ -33,8 +37,18 @@ def batch(*records: bytes, details: bytes = b"") -> Batch:
     )
 
 
-def settings(brokers: str, topic: str = "t", *, records: int = 1, seconds: float = 0.0) -> KafkaSettings:
-    return KafkaSettings(brokers=brokers, topic=topic, compression="lz4", batch_records=records, batch_seconds=seconds)
+def finished(*records: bytes, details: bytes = b"", shard: int = 0, codec: int = 3) -> Batch:
+    """As a shard makes it, but by the client's own builder."""
+    builder = MemoryRecordsBuilder(2, codec, 1 << 30)
+    for record in records:
+        builder.append(1, None, record, [("collection_details", details)] if details else [])
+    builder.close()
+    index = b"".join(batches.pack(len(record) + 1, len(details), (0, 0, 0)) for record in records)
+    return Batch(bytes(builder.buffer()), index, batches.pack_origin(shard), None, batches.KAFKA)
+
+
+def settings(brokers: str, topic: str = "t", *, idempotence: bool = False) -> KafkaSettings:
+    return KafkaSettings(brokers=brokers, topic=topic, compression="lz4", idempotence=idempotence, node="n")
 
 
 @contextmanager
@@ -66,20 +80,25 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     one.close()
 
 
-def topic(broker: Broker, name: str, **limits: str) -> str:
+def topic(broker: Broker, name: str, partitions: int = 1, message_bytes: int = 1_048_588) -> str:
     admin = KafkaAdminClient(bootstrap_servers=broker.address)
-    admin.create_topics([NewTopic(name, 1, 1, topic_configs=limits)])
+    limits = {"max.message.bytes": str(message_bytes)}
+    admin.create_topics([NewTopic(name, partitions, 1, topic_configs=limits)])
     admin.close()
     return name
 
 
 def messages(broker: Broker, name: str, expected: int) -> list[tuple[bytes, list[tuple[str, bytes]]]]:
+    return [(message.value, message.headers) for message in consumed(broker, name, expected)]
+
+
+def consumed(broker: Broker, name: str, expected: int) -> list[Any]:
     consumer = KafkaConsumer(
         name, bootstrap_servers=broker.address, auto_offset_reset="earliest", group_id=None, consumer_timeout_ms=1500
     )
-    out: list[tuple[bytes, list[tuple[str, bytes]]]] = []
+    out: list[Any] = []
     for _ in range(10):
-        out.extend((message.value, message.headers) for message in consumer)
+        out.extend(consumer)
         if len(out) >= expected:
             break
     consumer.close()
@@ -87,9 +106,16 @@ def messages(broker: Broker, name: str, expected: int) -> list[tuple[bytes, list
 
 
 def test_options_are_what_is_configured() -> None:
-    loaded = config.load({"AKTO_KAFKA_BROKER_MAL": "a:1,b:2", "COLLECTOR_KAFKA_TOPIC": "x", "AKTO_TRAFFIC_BATCH_SIZE": "7"})
-    made = Kafka.make(Kafka.options(loaded), fd=None, notes={}, settled=lambda _batch, _delivered, _failed: False)
-    assert made.linger.records == 7 and made.linger.seconds == 10.0
+    loaded = config.load(
+        {
+            "AKTO_KAFKA_BROKER_MAL": "a:1,b:2",
+            "COLLECTOR_KAFKA_TOPIC": "x",
+            "AKTO_TRAFFIC_BATCH_SIZE": "7",
+            "COLLECTOR_COMPRESSION": "zstd",
+        }
+    )
+    wanted = Kafka.batches(loaded)
+    assert (wanted.format, wanted.compression, wanted.records, wanted.seconds) == (batches.KAFKA, "zstd", 7, 10.0)
     assert KafkaSettings.from_message(Kafka.options(loaded)).brokers == "a:1,b:2"
     with pytest.raises(ProtocolError, match="misspelt"):
         Kafka.make({**Kafka.options(loaded), "misspelt": 1}, fd=None, notes={}, settled=lambda *_: False)
@@ -121,21 +147,6 @@ def test_every_record_arrives_with_its_details_and_is_settled(broker: Broker) ->
 
 
 @pytest.mark.live
-def test_batches_leave_together_when_there_are_enough_records(broker: Broker) -> None:
-    name = topic(broker, "lingers")
-    with delivery(settings(broker.address, name, records=3, seconds=3600)) as out:
-        out.submit(batch(b"a"))
-        out.submit(batch(b"b"))
-        assert out.queue.take(0.5) is None  # nor does the thread get one
-        out.submit(batch(b"c"))
-        wait_for(lambda: out.totals.delivered == 3, 30)
-        out.submit(batch(b"d"))
-        out.close()
-        wait_for(out.settled, 30)
-    assert [record for record, _headers in messages(broker, name, 4)] == [b"a", b"b", b"c", b"d"]
-
-
-@pytest.mark.live
 def test_a_record_that_is_refused_has_failed_and_the_others_arrive(broker: Broker, caplog: pytest.LogCaptureFixture) -> None:
     name = topic(broker, "refuses")
     large = b"x" * (kafka.MAX_REQUEST_BYTES + 1)  # the client refuses it, and hands nothing over
@@ -151,7 +162,7 @@ def test_a_record_that_is_refused_has_failed_and_the_others_arrive(broker: Broke
 
 @pytest.mark.live
 def test_a_record_that_the_broker_refuses_has_failed_and_delivery_goes_on(broker: Broker) -> None:
-    name = topic(broker, "small", **{"max.message.bytes": "5000"})
+    name = topic(broker, "small", message_bytes=5000)
     with delivery(settings(broker.address, name)) as out:
         out.submit(Batch((data := bytes(range(11, 256)) * 40) + b"\n", batches.pack(len(data) + 1, 0, (0, 0, 0)), b""))
         wait_for(out.settled, 30)
@@ -175,25 +186,158 @@ def test_the_client_holds_so_many_bytes_and_the_thread_waits(broker: Broker, mon
 
 
 @pytest.mark.live
-def test_a_broker_that_is_killed_and_comes_back_loses_nothing(broker: Broker) -> None:
-    name = topic(broker, "killed-alone")
+@pytest.mark.parametrize("make", [batch, finished])
+def test_a_broker_that_is_killed_and_comes_back_loses_nothing(broker: Broker, make: Callable[..., Batch]) -> None:
+    name = topic(broker, f"killed-{make.__name__}")
     with delivery(settings(broker.address, name)) as out:
-        out.submit(batch(b"before"))
+        out.submit(make(b"before"))
         wait_for(out.settled, 30)
         broker.kill()
+        wait_for(lambda: not out.up, 3)  # though nothing is to be sent
+        errors = out.totals.errors
+        assert errors
         for n in range(20):
-            out.submit(batch(b"%d" % n))
+            out.submit(make(b"%d" % n))
         assert not out.settled()
         broker.start()
         wait_for(out.settled, 90)
+        wait_for(lambda: out.up, 3)
         assert (out.totals.delivered, out.totals.failed, out.totals.dropped) == (21, 0, 0)
     got = [record for record, _headers in messages(broker, name, 21)]
     assert set(got) == {b"before", *(b"%d" % n for n in range(20))}
 
 
-def test_what_is_malformed_takes_no_room_in_the_client_for_ever() -> None:
+@pytest.mark.live
+def test_a_broker_that_hangs_is_known_and_loses_nothing(broker: Broker) -> None:
+    name = topic(broker, "hangs")
+    with delivery(settings(broker.address, name)) as out:
+        out.submit(finished(b"before"))
+        wait_for(out.settled, 30)
+        with broker.stopped():
+            out.submit(finished(b"while"))
+            wait_for(lambda: not out.up, 4)
+        wait_for(out.settled, 30)
+        wait_for(lambda: out.up, 3)
+        assert (out.totals.delivered, out.totals.failed) == (2, 0)
+    assert [record for record, _headers in messages(broker, name, 2)] == [b"before", b"while"]
+
+
+def test_a_broker_that_is_absent_from_the_start_is_known() -> None:
     with delivery(settings(f"127.0.0.1:{free_port()}")) as out:
-        one = Batch(b"abc\n", batches.pack(3, 0, (0, 0, 0)), b"")
+        assert not out.up
+        wait_for(lambda: isinstance(out.destination, Kafka) and out.destination._producer, 30)
+        wait_for(lambda: "no broker is connected" in (out.destination.check_health() or ""), 10)
+
+
+@pytest.mark.live
+def test_finished_batches_arrive_as_they_are_each_shard_s_in_a_partition(broker: Broker) -> None:
+    name = topic(broker, "finished", partitions=3)
+    with delivery(settings(broker.address, name)) as out:
+        given = [finished(b"%d" % shard, b"x", details=b"h|GET|/", shard=shard) for shard in (0, 1, 2, 0)]
+        for one in given:
+            out.submit(one)
+        wait_for(out.settled, 30)
+        assert sorted(map(id, out.done())) == sorted(map(id, given))
+        assert (out.totals.delivered, out.totals.failed, out.up) == (8, 0, True)
+        assert isinstance(out.destination, Kafka) and out.destination._in_client == 0
+    partitions: dict[int, list[bytes]] = {}
+    for message in consumed(broker, name, 8):
+        partitions.setdefault(message.partition, []).append(message.value)
+        assert message.headers == [("collection_details", b"h|GET|/")]
+    assert sorted(partitions.values()) == [[b"0", b"x", b"0", b"x"], [b"1", b"x"], [b"2", b"x"]]
+
+
+@pytest.mark.live
+def test_a_batch_that_is_too_large_for_the_topic_is_taken_apart(broker: Broker, caplog: pytest.LogCaptureFixture) -> None:
+    name = topic(broker, "apart", message_bytes=5000)
+    records = [b"%d" % n * 1000 for n in range(8)]
+    with delivery(settings(broker.address, name)) as out:
+        for _ in range(2):
+            out.submit(finished(*records[:4], os.urandom(6000), *records[4:], codec=0))
+        out.submit(finished(os.urandom(6000)))
+        out.submit(finished(b"after"))
+        wait_for(out.settled, 30)
+        assert (out.totals.delivered, out.totals.failed, out.gone) == (17, 3, "")
+        assert isinstance(out.destination, Kafka) and out.destination._in_client == 0
+    got = [record for record, _headers in messages(broker, name, 17)]
+    assert sorted(got) == sorted([*records, *records, b"after"])
+    assert caplog.text.count("max.message.bytes should be") == 1
+
+
+@pytest.mark.live
+def test_a_batch_that_is_damaged_has_failed_and_the_others_arrive(broker: Broker) -> None:
+    name = topic(broker, "damaged")
+    one = finished(b"a" * 100, codec=0)
+    one.records = bytes(one.records[:-50]) + b"b" + bytes(one.records[-49:])
+    with delivery(settings(broker.address, name)) as out:
+        out.submit(one)
+        out.submit(finished(b"after"))
+        wait_for(out.settled, 30)
+        assert (out.totals.delivered, out.totals.failed, out.gone) == (1, 1, "")
+    assert [record for record, _headers in messages(broker, name, 1)] == [b"after"]
+
+
+@pytest.mark.live
+def test_a_client_that_is_not_as_it_was_known_gets_record_by_record(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("kafka.producer.record_accumulator.RecordAccumulator.drain", lambda *_a, **_k: {0: []})
+    name = topic(broker, "slow-way")
+    with delivery(settings(broker.address, name)) as out:
+        wait_for(lambda: "inside is not as expected" in caplog.text, 30)
+        monkeypatch.undo()
+        out.submit(finished(b"a", b"b", details=b"h|GET|/"))
+        wait_for(out.settled, 30)
+        assert (out.totals.delivered, out.totals.failed) == (2, 0)
+    details = [("collection_details", b"h|GET|/")]
+    assert messages(broker, name, 2) == [(b"a", details), (b"b", details)]
+
+
+@pytest.mark.live
+def test_an_idempotent_client_that_has_stopped_for_good_is_replaced(broker: Broker) -> None:
+    """After one refusal it sends nothing any more (kafka-python 3.0.12)."""
+    name = topic(broker, "replaced", message_bytes=5000)
+    with delivery(settings(broker.address, name, idempotence=True)) as out:
+        out.submit(finished(b"before"))
+        wait_for(out.settled, 30)
+        out.submit(finished(os.urandom(6000)))
+        for n in range(5):
+            out.submit(finished(b"%d" % n))
+        wait_for(out.settled, 30)
+        assert (out.totals.delivered, out.totals.failed) == (6, 1)
+    assert {record for record, _headers in messages(broker, name, 6)} == {b"before", *(b"%d" % n for n in range(5))}
+
+
+@pytest.mark.live
+def test_a_client_that_hangs_is_replaced(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = topic(broker, "hanging-client")
+    with delivery(settings(broker.address, name)) as out:
+        out.submit(finished(b"before"))
+        wait_for(out.settled, 30)
+        assert isinstance(out.destination, Kafka) and out.destination._producer is not None
+        out.destination._producer._accumulator.muted.add(TopicPartition(name, 0))  # as if a request were never answered
+        monkeypatch.setattr(kafka, "STUCK_SECONDS", 2.0)
+        out.submit(finished(b"stuck"))
+        out.submit(finished(b"behind"))
+        wait_for(out.settled, 30)
+        assert (out.totals.delivered, out.totals.failed) == (3, 0)
+    assert [record for record, _headers in messages(broker, name, 3)] == [b"before", b"stuck", b"behind"]
+
+
+def test_what_is_with_the_client_at_the_end_is_counted() -> None:
+    with delivery(settings(f"127.0.0.1:{free_port()}")) as out:
+        for make in (batch, finished):
+            out.submit(make(b"a", b"b"))
+        wait_for(lambda: out.totals.errors, 30)
+        out.close()
+        assert out.abandon() == 4 == out.totals.failed
+        assert out.abandon() == 0
+
+
+@pytest.mark.parametrize("format", [batches.JSON_LINES, batches.KAFKA])
+def test_what_is_malformed_takes_no_room_in_the_client_for_ever(format: str) -> None:
+    with delivery(settings(f"127.0.0.1:{free_port()}")) as out:
+        one = Batch(b"abc\n", batches.pack(3, 0, (0, 0, 0)), b"", None, format)
         out.submit(one)
         wait_for(out.settled, 30)
         assert out.done() == [one] and out.totals.failed == 1

@@ -1,0 +1,1 @@
+"""Types of kafka.pyx: nothing that Python could call."""
