@@ -211,7 +211,7 @@ cdef class Pipeline:
             return      # of the socket, from before it was bound and its events came to this ring: old, or not about this
         before = ctx.pool.bytes - ctx.free_bytes
         if conn.peer_due_ns and h.ts_ns >= conn.peer_due_ns:
-            table_wait_no_more(ctx, conn)       # whenever the timers are looked at
+            table_peer_is_late(ctx, conn)       # whenever the timers are looked at
         if h.type == EVENT_DATA:
             if conn.flags & CONN_IGNORED:
                 self.pass_over(conn, h)
@@ -442,7 +442,7 @@ cdef class Pipeline:
         cdef ctx_t* ctx = &self.ctx
         cdef size_t before = ctx.pool.bytes - ctx.free_bytes
         if conn.peer_due_ns and (conn.held > PEER_WAIT_BYTES or conn.held > ctx.conn_bytes):
-            table_wait_no_more(ctx, conn)
+            table_peer_is_late(ctx, conn)
             conn.held += ctx.pool.bytes - ctx.free_bytes - before
         if conn.peer_due_ns:
             table_arm(ctx, &self.table, conn, conn.seen_ns)

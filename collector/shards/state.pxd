@@ -143,7 +143,8 @@ cdef enum:  # conn_flag
 #     PEER      BIND has told which socket a library's object is      recorded without ends, PEER_WAIT_NS     C_PEER_UNKNOWN
 #                                                                     after the first of them was complete,
 #                                                                     or when it holds PEER_WAIT_BYTES, ends
-#                                                                     or gives way; the next ones do not wait
+#                                                                     or gives way; the next ones wait for
+#                                                                     PEER_AGAIN_NS only
 cdef enum:  # hold
     HOLD_SOCKET = 1
     HOLD_PEER = 2
@@ -152,6 +153,7 @@ cdef enum:
     # The socket is found out when it carries the ciphertext of this very exchange, so what comes comes within milliseconds;
     # where the probes that look for it have to be attached first, within some tenths of a second.
     PEER_WAIT_NS = 1000000000
+    PEER_AGAIN_NS = 50000000
     PEER_WAIT_BYTES = 1 << 18     # what comes out at once has to fit a batch with its bodies (packing.pxd batch_t.most)
 
 
@@ -176,6 +178,7 @@ cdef struct conn_t:
     uint8_t holds        # enum hold
     uint8_t dir_request  # the direction of the client's bytes; 2 = not known yet
     uint8_t client_source    # enum client_source, of a PROXY preamble
+    uint8_t peer_late    # what waited for BIND has gone out without ends before
     uint32_t lru         # when it was last moved in the LRU list, in units of 2^LRU_SHIFT ns
     stream_t stream[2]   # by enum event_dir
     flow_t flow

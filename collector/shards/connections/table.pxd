@@ -32,6 +32,7 @@ cdef void table_released(ctx_t* ctx, uint64_t conn_id) noexcept nogil
 cdef void table_forget_ghosts(ctx_t* ctx) noexcept nogil
 cdef void table_release(ctx_t* ctx, conn_t* conn, uint8_t hold) noexcept
 cdef void table_wait_no_more(ctx_t* ctx, conn_t* conn) noexcept
+cdef void table_peer_is_late(ctx_t* ctx, conn_t* conn) noexcept
 cdef void ignore(ctx_t* ctx, conn_t* conn) noexcept
 cdef void table_touch(table_t* t, conn_t* conn, uint64_t now) noexcept nogil
 cdef void table_arm(ctx_t* ctx, table_t* t, conn_t* conn, uint64_t now) noexcept

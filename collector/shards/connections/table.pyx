@@ -215,6 +215,13 @@ cdef void table_wait_no_more(ctx_t* ctx, conn_t* conn) noexcept:
     table_release(ctx, conn, HOLD_PEER)
 
 
+cdef void table_peer_is_late(ctx_t* ctx, conn_t* conn) noexcept:
+    """As table_wait_no_more, for now: the next records wait again, for a moment."""
+    table_wait_no_more(ctx, conn)
+    conn.peer_late = 1
+    conn.holds |= HOLD_PEER
+
+
 cdef void table_release(ctx_t* ctx, conn_t* conn, uint8_t hold) noexcept:
     """This reason to hold records back is over."""
     if not conn.holds & hold:
@@ -245,7 +252,7 @@ cdef inline uint64_t look(ctx_t* ctx, conn_t* conn, uint64_t now) noexcept:
     """Do what is due at `now`. When to look again; 0: not before the next byte."""
     cdef uint64_t due
     if conn.peer_due_ns and conn.peer_due_ns <= now:
-        table_wait_no_more(ctx, conn)
+        table_peer_is_late(ctx, conn)
     due = flow_idle(ctx, &conn.flow, now)
     return conn.peer_due_ns if conn.peer_due_ns and (due == 0 or conn.peer_due_ns < due) else due
 

@@ -5,7 +5,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from collector.shards.http.fields cimport fields_t, request_t, response_t, unlisted_t
 from collector.shards.http.message cimport exchange_t, message_t
 from collector.shards.marks cimport *
-from collector.shards.state cimport HOLD_PEER, PEER_WAIT_NS, conn_t, ctx_t, flow_t
+from collector.shards.state cimport HOLD_PEER, PEER_AGAIN_NS, PEER_WAIT_NS, conn_t, ctx_t, flow_t
 
 
 cdef enum side_t:
@@ -54,12 +54,13 @@ cdef inline void exchange_lost(exchange_t* ex, side_t side, uint64_t n, bint los
 
 cdef inline bint exchange_waits(ctx_t* ctx, conn_t* conn, const exchange_t* ex) noexcept nogil:
     """Is there a reason why an exchange that is complete is not recorded yet? Then FACT_RELEASED follows."""
-    cdef uint64_t last
+    cdef uint64_t last, wait
     if conn.holds == 0:
         return False
     if conn.holds & HOLD_PEER and conn.peer_due_ns == 0:
         last = ex.resp.last_ns if ex.resp.last_ns > ex.req.last_ns else ex.req.last_ns
-        conn.peer_due_ns = last + (PEER_WAIT_NS if PEER_WAIT_NS < ctx.unanswered_ns else ctx.unanswered_ns)
+        wait = PEER_AGAIN_NS if conn.peer_late else PEER_WAIT_NS
+        conn.peer_due_ns = last + (wait if wait < ctx.unanswered_ns else ctx.unanswered_ns)
     return True
 
 
