@@ -175,14 +175,11 @@ class Segment:
 
     def _get_mark(self, head: bytes, which: int) -> tuple[int, int, int] | None:
         """(offset, records, flags), None when it is not set, or damaged."""
-        data = head[which : which + _MARK.size]
-        if not any(data):
+        if len(head) < FIRST_ENTRY:
             return None
-        *mark, checksum = _MARK.unpack(data)
-        if checksum != _mark_checksum(self.number, which, data[: _MARK_DATA.size]) or mark[0] < FIRST_ENTRY:
-            log.warning("spool: a mark of %s is damaged: of what it holds, something may be delivered again", self.name)
-            return None
-        return mark[0], mark[1], mark[2]
+        at, records, flags, checksum = _MARK.unpack_from(head, which)
+        right = checksum == _mark_checksum(self.number, which, head[which : which + _MARK_DATA.size])
+        return (at, records, flags) if right and at >= FIRST_ENTRY else None
 
     def _set_mark(self, which: int, at: int, records: int, flags: int = 0) -> None:
         data = _MARK_DATA.pack(at, records, flags)
@@ -225,6 +222,8 @@ class Segment:
             self.records = max(self.released_records, end[1])
         self.left_bytes, self.left_records = max(0, self.size - self.released), max(0, self.records - self.released_records)
         self._check_header(head)
+        if (released is None and any(head[_RELEASED_AT:_END_AT])) or (end is None and any(head[_END_AT:])):
+            log.warning("spool: a mark of %s is damaged: what it holds may be delivered again", self.name)
         lost = None
         if end is not None and self.released <= end[0] <= self.size:
             self.end, self.records, flags = end

@@ -14,6 +14,7 @@ What `append` has returned from is in the kernel's page cache, whatever becomes 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import logging
 import os
@@ -50,6 +51,7 @@ KEPT_DAMAGED = 8  # files that are set aside, and no more than a part of the lim
 _PARTS = 8  # segments are no longer than this part of the limit: so much gives way at once
 
 OWN_NAME, _SPOOL_NAME = "ebpf-api-collector", "spool"  # in the directory that the user names, and in that
+_FOR_NOW = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # says nothing of the file that was to be opened
 _UNFINISHED = "unfinished"
 _SEGMENT_NAME = re.compile(r"(0[0-9a-f]{15})\.segment")
 _DAMAGED_NAME = re.compile(r"(0[0-9a-f]{15})\.damaged")
@@ -245,8 +247,10 @@ class Spool:
             if entry is None:
                 try:
                     entry = parse_entry(segment.number, at, segment.read(ENTRY_HEAD, at))
-                except FileNotFoundError:
-                    entry = None
+                except OSError as error:
+                    if error.errno in _FOR_NOW:
+                        raise
+                    log.error("spool: cannot open %s: %s", segment.name, error.strerror)
                 if entry is None or at + entry.size > segment.end:
                     self._lose_rest(segment, at, through)
                     break
@@ -262,16 +266,22 @@ class Spool:
 
     def _settle(self, segment: Segment) -> bool:
         """Pass over what is damaged behind what was released. Is nothing left of the segment? Then it goes."""
-        while segment.released in segment.skipped:
-            entry = segment.skipped.pop(segment.released)
-            segment.released += entry.size
-            segment.released_records += entry.batch
+        self._pass_over(segment)
         if segment.released < segment.end:
             return False
         self._retire(segment)
         return True
 
     # -- damage
+
+    def _pass_over(self, segment: Segment) -> bool:
+        """Damaged batches that are next to be released are. Were there any?"""
+        before = segment.released
+        while segment.released in segment.skipped:
+            entry = segment.skipped.pop(segment.released)
+            segment.released += entry.size
+            segment.released_records += entry.batch
+        return segment.released != before
 
     def _note_damage(self, segment: Segment, size: int, count: int) -> None:
         self._add_damage(int(not segment.damaged), size, count)
@@ -292,9 +302,11 @@ class Spool:
         self._note_damage(segment, entry.size, entry.batch)
         segment.skipped[at] = entry
         segment.mark_end()
+        if self._pass_over(segment):
+            segment.mark_released()  # the next process does not count it again
 
     def _lose_rest(self, segment: Segment, at: int, through: int) -> None:
-        count = segment.records - through
+        count = max(0, segment.records - through)
         log.error("spool: %s is damaged from offset %d: %d records are lost", segment.name, at, count)
         skipped = [entry for start, entry in segment.skipped.items() if start >= at]
         self._note_damage(segment, segment.end - at - sum(e.size for e in skipped), count - sum(e.batch for e in skipped))
@@ -307,8 +319,9 @@ class Spool:
         os.rename(name, aside, src_dir_fd=self._directory, dst_dir_fd=self._directory)
         self._names_changed = True
         self._aside.append((aside, size))
-        while len(self._aside) > KEPT_DAMAGED or sum(size for _name, size in self._aside) > self._limit // _PARTS:
-            self._forget_aside()
+        with contextlib.suppress(OSError):  # it counts against the limit as long as it is there
+            while len(self._aside) > KEPT_DAMAGED or sum(length for _, length in self._aside) > self._limit // _PARTS:
+                self._forget_aside()
 
     def _forget_aside(self) -> None:
         name, size = self._aside[0]
@@ -411,12 +424,18 @@ class Spool:
             os.rename(segment.name, name, src_dir_fd=self._directory, dst_dir_fd=self._directory)
             self.other_versions += 1
         except UnreadableError as error:
-            log.error("spool: %s is lost, %d bytes: %s", segment.name, segment.size, error)
+            log.error("spool: %s is lost, %d bytes: %s", segment.name, segment.left_bytes, error)
             self._add_damage(1, segment.left_bytes, segment.left_records)
             self.disk_bytes += segment.size
             segment.damaged, segment.end = True, segment.released
             self._segments.append(segment)
             self._retire(segment)
+        except OSError as error:
+            if error.errno in _FOR_NOW:
+                raise
+            log.error("spool: cannot read %s: %s", segment.name, error.strerror)
+            self._add_damage(1, segment.size, 0)
+            self.disk_bytes += segment.size
         else:
             if lost is not None:
                 self._add_damage(1, *lost)
@@ -434,7 +453,8 @@ class Spool:
         """
         for segment in self._segments:
             if segment.dirty:
-                os.fdatasync(segment.open())
+                with contextlib.suppress(FileNotFoundError):
+                    os.fdatasync(segment.open())
                 segment.dirty = False
                 if segment is not self._segments[-1] and segment is not self._segments[0]:
                     segment.close()
