@@ -15,18 +15,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import logging
 import os
-import re
-import stat
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import crc32c
 
-from collector import files
-from collector.errors import LockedError
 from collector.sink.segment import (
     ENTRY_HEAD,
     FIRST_ENTRY,
@@ -43,6 +38,7 @@ from collector.sink.segment import (
     parse_entry,
     write,
 )
+from collector.sink.spool_directory import DAMAGED_NAME, SEGMENT_NAME, UNFINISHED, VERSION_NAME, foreign, lock
 
 log = logging.getLogger("sink")
 
@@ -50,12 +46,7 @@ SEGMENT_BYTES = 16 << 20
 KEPT_DAMAGED = 8  # files that are set aside, and no more than a part of the limit in bytes
 _PARTS = 8  # segments are no longer than this part of the limit: so much gives way at once
 
-OWN_NAME, _SPOOL_NAME = "ebpf-api-collector", "spool"  # in the directory that the user names, and in that
 _FOR_NOW = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # says nothing of the file that was to be opened
-_UNFINISHED = "unfinished"
-_SEGMENT_NAME = re.compile(r"(0[0-9a-f]{15})\.segment")
-_DAMAGED_NAME = re.compile(r"(0[0-9a-f]{15})\.damaged")
-_VERSION_NAME = re.compile(r"(0[0-9a-f]{15})\.version-([0-9]{1,10})")
 
 
 class Lost(NamedTuple):
@@ -112,7 +103,7 @@ class Spool:
         self._left_over: list[tuple[str, int]] = []  # files that are done with and could not be deleted
         self._next = 1
         self._names_changed = False  # since the last sync
-        self._directory = _lock(directory)
+        self._directory = lock(directory)
         try:
             self._load()
         except BaseException:
@@ -175,16 +166,16 @@ class Spool:
         segment = Segment(self._directory, self._next)
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | OPEN_FLAGS
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(_UNFINISHED, dir_fd=self._directory)
-        segment.fd = os.open(_UNFINISHED, flags, 0o600, dir_fd=self._directory)
+            os.unlink(UNFINISHED, dir_fd=self._directory)
+        segment.fd = os.open(UNFINISHED, flags, 0o600, dir_fd=self._directory)
         try:
             head = pack_entry(segment.number, FIRST_ENTRY, parts, name, count)
             write(segment.fd, [pack_header(segment.number), head, *parts], 0)
-            os.rename(_UNFINISHED, segment.name, src_dir_fd=self._directory, dst_dir_fd=self._directory)
+            os.rename(UNFINISHED, segment.name, src_dir_fd=self._directory, dst_dir_fd=self._directory)
         except OSError:
             segment.close()
             with contextlib.suppress(OSError):
-                os.unlink(_UNFINISHED, dir_fd=self._directory)
+                os.unlink(UNFINISHED, dir_fd=self._directory)
             raise
         if self._segments:
             self._segments[-1].close()
@@ -348,6 +339,14 @@ class Spool:
             self._left_over.append((segment.name, segment.size))
         segment.close()
 
+    def _rename(self, name: str, new: str) -> None:
+        """Where that cannot be done, the next process tries again."""
+        try:
+            os.rename(name, new, src_dir_fd=self._directory, dst_dir_fd=self._directory)
+            self._names_changed = True
+        except OSError as error:
+            log.warning("spool: cannot rename %s to %s: %s", name, new, error.strerror)
+
     def _delete(self, name: str) -> None:
         """Raises OSError; a file that is gone is what we want."""
         with contextlib.suppress(FileNotFoundError):
@@ -386,13 +385,13 @@ class Spool:
     def _load(self) -> None:
         numbers = {}
         for name in sorted(os.listdir(self._directory)):
-            segment, damaged, other = (p.fullmatch(name) for p in (_SEGMENT_NAME, _DAMAGED_NAME, _VERSION_NAME))
+            segment, damaged, other = (p.fullmatch(name) for p in (SEGMENT_NAME, DAMAGED_NAME, VERSION_NAME))
             found = segment or damaged or other
-            if found is None and name != _UNFINISHED:
+            if found is None and name != UNFINISHED:
                 log.warning("spool: %r is not ours, and is left alone", name)
                 continue
             info = os.stat(name, dir_fd=self._directory, follow_symlinks=False)
-            why = _foreign(info)
+            why = foreign(info)
             if why:
                 log.warning("spool: %r %s, and is left alone", name, why)
             elif found is None:
@@ -404,9 +403,8 @@ class Spool:
                 self._aside.append((name, info.st_size))
                 self.disk_bytes += info.st_size
             elif other is not None and int(other[2]) == VERSION:  # an older version had set aside what is ours
-                number = int(found[1], 16)
-                os.rename(name, f"{number:016x}.segment", src_dir_fd=self._directory, dst_dir_fd=self._directory)
-                numbers[number] = info.st_size
+                self._rename(name, f"{found[1]}.segment")
+                numbers[int(found[1], 16)] = info.st_size
             else:
                 self.other_versions += 1
             if found is not None:
@@ -420,8 +418,7 @@ class Spool:
         except OtherVersionError as error:
             version = int(error.args[0])
             log.error("spool: %s has format version %d, ours is %d: set aside", segment.name, version, VERSION)
-            name = f"{segment.number:016x}.version-{version}"
-            os.rename(segment.name, name, src_dir_fd=self._directory, dst_dir_fd=self._directory)
+            self._rename(segment.name, f"{segment.number:016x}.version-{version}")
             self.other_versions += 1
         except UnreadableError as error:
             log.error("spool: %s is lost, %d bytes: %s", segment.name, segment.left_bytes, error)
@@ -464,6 +461,8 @@ class Spool:
 
     def close(self) -> None:
         """Sync, and let go of the directory. Raises OSError when not all is safe from a power cut."""
+        if self._directory < 0:
+            return
         try:
             if self._segments and not self._segments[-1].ended:
                 self._segments[-1].mark_end()
@@ -474,112 +473,6 @@ class Spool:
     def _close(self) -> None:
         for segment in self._segments:
             segment.close()
-        os.close(self._directory)
-
-
-def _lock(directory: int) -> int:
-    """A descriptor of the directory of our own, locked for its life. Raises LockedError, OSError."""
-    fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(fd)
-        if isinstance(error, BlockingIOError):
-            raise LockedError("another process uses the spool's directory") from None
-        raise
-    return fd
-
-
-def _foreign(info: os.stat_result) -> str:
-    """Why that is no file of ours."""
-    if not stat.S_ISREG(info.st_mode):
-        return "is no regular file"
-    if info.st_nlink != 1:
-        return "has further names (hard links)"
-    return "" if info.st_uid == os.geteuid() else f"belongs to user {info.st_uid}"
-
-
-def _is_ours(name: str) -> bool:
-    return name == _UNFINISHED or any(p.fullmatch(name) for p in (_SEGMENT_NAME, _DAMAGED_NAME, _VERSION_NAME))
-
-
-def prepare(directory: int | str, uid: int | None = None, gid: int | None = None) -> int:
-    """A descriptor of the directory for a `Spool`: mode 0700, of the user that the sink will be, with the files of earlier
-    starts, whose users were others. ``uid`` None: the user that we are.
-
-    ``directory`` may be anybody's, and be shared; one that a path names is made. In it there is one that is ours, as
-    privileged as we are: nobody else gets past it to the spool below, so whatever lies there an earlier sink has written.
-    Even that sink is not trusted with more than it had: links, devices and files with further names are left alone, and a
-    warning names them. Raises files.UnsafeFileError, other OSError; LockedError while another process uses the spool.
-    """
-    if isinstance(directory, str):
-        os.makedirs(directory, mode=0o755, exist_ok=True)
-        above = files.open_directory(directory)
-        try:
-            return _prepare(above, uid, gid)
-        finally:
-            os.close(above)
-    return _prepare(directory, uid, gid)
-
-
-def _prepare(above: int, uid: int | None, gid: int | None) -> int:
-    info, outside = os.fstat(above), os.stat("..", dir_fd=above)
-    mounted = info.st_dev != outside.st_dev  # shared only with those who have it mounted, as a volume of Kubernetes
-    if files.writable_by_others(info) and not info.st_mode & stat.S_ISVTX and not mounted:
-        raise files.UnsafeFileError("others can replace what is in it: they can write it, and it has no sticky bit")
-    own = _open_directory(above, OWN_NAME)
-    try:
-        if os.fstat(own).st_uid != os.geteuid():
-            raise files.UnsafeFileError(f"{OWN_NAME} in it belongs to user {os.fstat(own).st_uid}")
-        os.fchmod(own, 0o700)
-        fd = _open_directory(own, _SPOOL_NAME)
-    finally:
-        os.close(own)
-    try:
-        os.close(_lock(fd))  # only asks: the sink takes it for its life
-        _take_over(fd, uid, gid)
-    except BaseException:
-        os.close(fd)
-        raise
-    return fd
-
-
-def _open_directory(above: int, name: str) -> int:
-    with contextlib.suppress(FileExistsError):
-        os.mkdir(name, 0o700, dir_fd=above)
-    try:
-        return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=above)
-    except NotADirectoryError:  # a link is none either
-        raise files.UnsafeFileError(f"{name} in it is no directory") from None
-
-
-def _take_over(directory: int, uid: int | None, gid: int | None) -> None:
-    found = os.fstat(directory)
-    if uid is not None:
-        os.fchown(directory, os.geteuid(), os.getegid())  # while we look, whoever it belonged to cannot change a name
-    os.fchmod(directory, 0o700)
-    for name in os.listdir(directory):
-        if not _is_ours(name):
-            continue
-        fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
-        try:
-            why = _refusal(os.fstat(fd), found)
-            if why:
-                log.warning("spool: %r %s: refused", name, why)
-            elif uid is not None:
-                os.chown(f"/proc/self/fd/{fd}", uid, -1 if gid is None else gid)  # the very file that was looked at
-        finally:
-            os.close(fd)
-    if uid is not None:
-        os.fchown(directory, uid, -1 if gid is None else gid)
-
-
-def _refusal(info: os.stat_result, directory: os.stat_result) -> str:
-    """Why a file is not taken over."""
-    if not stat.S_ISREG(info.st_mode):
-        return "is no regular file"
-    if info.st_nlink != 1:
-        return "has further names (hard links)"
-    if directory.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and info.st_uid not in (0, os.geteuid(), directory.st_uid):
-        return f"belongs to user {info.st_uid}, and others could write the directory"
-    return ""
+        if self._directory >= 0:
+            os.close(self._directory)
+            self._directory = -1
