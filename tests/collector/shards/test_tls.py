@@ -330,7 +330,7 @@ def test_what_waits_is_bounded_and_counted() -> None:
     small = tls_object(connection_bytes=30_000)
     for _ in range(5):
         small.request(post).response(OK)
-    assert [r["mark"] for r in small.records()] == [["peer_unknown"]] * 5
+    assert [r["mark"] for r in small.wait(0.2).records()] == [["peer_unknown"]] * 5
     assert small.counters()["evicted_connection_bytes"] == 0
 
 
