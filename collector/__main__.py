@@ -216,7 +216,10 @@ def main(arguments: Sequence[str] | None = None, loader: Mapping[str, Any] | Non
 def _summary(totals: dict[str, int], what: str) -> None:
     lost = totals["loader_kernel_dropped_events"]
     known = totals["sink_delivered_records"] + totals["sink_dropped_records"] + totals["sink_failed_records"]
+    known += totals["sink_spooled_records"] - totals["sink_unspooled_records"]
     left = f", {totals['records'] - known} not delivered" if totals["records"] > known else ""
+    if totals["sink_spool_records"]:
+        left = f", {totals['sink_spool_records']} in the spool{left}"
     logs.say(
         f"collector: {what}: {totals['records']} records ({totals['records_marked']} marked), "
         f"{totals['sink_delivered_records']} delivered, {totals['sink_dropped_records']} dropped, "
@@ -290,6 +293,17 @@ def _process(number: int) -> int:
     return tgid
 
 
+def _check_spool(settings: config.Config) -> None:
+    """Raises ConfigError for a directory that cannot be used, LockedError when another collector does."""
+    if settings.COLLECTOR_SPOOL_DIR:
+        from collector.sink import spool_directory
+
+        try:
+            os.close(spool_directory.prepare(os.path.abspath(settings.COLLECTOR_SPOOL_DIR)))
+        except OSError as error:
+            raise ConfigError(f"COLLECTOR_SPOOL_DIR={settings.COLLECTOR_SPOOL_DIR!r}: {error.strerror or error}") from None
+
+
 def run(
     settings: config.Config,
     output: destinations.Output,
@@ -303,6 +317,7 @@ def run(
     from collector.supervisor.supervisor import Supervisor
 
     pids = tuple(_process(pid) for pid in options.pid)
+    _check_spool(settings)
     preflight.require()
     if preflight.own_pid_namespace() is not None:
         logging.getLogger("preflight").warning("this is %s", preflight.NESTED)

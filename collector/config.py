@@ -416,9 +416,11 @@ class Config:
         parse_bool, False, DELIVERY, "Let brokers leave out copies of what was sent again; needs their permission."
     )
     COLLECTOR_SPOOL_DIR = Setting(
-        parse_text, "", DELIVERY, "Directory for records while the destination is unavailable.", effect=NOT_YET
+        parse_text, "", DELIVERY, "Directory in which records wait while the destination is away.", shown_default="none"
     )
-    COLLECTOR_SPOOL_BYTES = Setting(parse_int, 1 << 30, DELIVERY, "Limit of that directory.", "bytes", 0, effect=NOT_YET)
+    COLLECTOR_SPOOL_BYTES = Setting(
+        parse_int, 1 << 30, DELIVERY, "Most bytes in it; then the oldest records give way.", "bytes", 16 << 20
+    )
     AKTO_KAFKA_BROKER_MAL = Setting(
         parse_brokers, "", DELIVERY, "Kafka brokers; wins over AKTO_KAFKA_BROKER_URL.", shown_default="none"
     )

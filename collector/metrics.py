@@ -127,6 +127,15 @@ SINK_NAMES = (
     "destination_up",
     "unreadable_batches",
     "output_state",
+    "spooled_records",
+    "unspooled_records",
+    "spool_records",
+    "spool_bytes",
+    "spool_dropped_records",
+    "spool_dropped_bytes",
+    "spool_damaged_records",
+    "spool_damaged_bytes",
+    "spool_errors",
 )
 SUPERVISOR_NAMES = (
     "restarts_loader",
@@ -487,6 +496,35 @@ METRICS: tuple[Metric, ...] = (
         "Batches lost because their memory was gone (a shard died twice while they waited); their records "
         "are among the failed ones.",
     ),
+    Metric("collector_spooled_records", COUNTER, "sink", "spooled_records", "Records that went to the spool on disk."),
+    Metric(
+        "collector_unspooled_records",
+        COUNTER,
+        "sink",
+        "unspooled_records",
+        "Records that left the spool: delivered, refused, dropped or damaged.",
+    ),
+    Metric("collector_spool_records", GAUGE, "sink", "spool_records", "Records that wait in the spool."),
+    Metric("collector_spool_bytes", GAUGE, "sink", "spool_bytes", "Bytes of the spool on disk."),
+    Metric(
+        "collector_spool_dropped_records",
+        COUNTER,
+        "sink",
+        "spool_dropped_records",
+        "Of the dropped records, those that gave way because the spool was full.",
+    ),
+    Metric("collector_spool_dropped_bytes", COUNTER, "sink", "spool_dropped_bytes", "Bytes on disk of the same."),
+    Metric(
+        "collector_spool_damaged_records",
+        COUNTER,
+        "sink",
+        "spool_damaged_records",
+        "Of the failed records, those that could not be read in the spool, as far as their number is known.",
+    ),
+    Metric(
+        "collector_spool_damaged_bytes", COUNTER, "sink", "spool_damaged_bytes", "Bytes of the spool that could not be read."
+    ),
+    Metric("collector_spool_errors", COUNTER, "sink", "spool_errors", "Times that the spool's disk did not take a batch."),
     Metric("collector_write_errors", COUNTER, "sink", "write_errors", "Failed attempts to deliver."),
     Metric("collector_sink_queue_bytes", GAUGE, "sink", "queue_bytes", "Bytes that wait for the destination."),
     Metric("collector_destination_up", GAUGE, "sink", "destination_up", "1 while the destination takes records."),

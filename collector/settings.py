@@ -255,7 +255,8 @@ class SinkSettings(Message):
     """Where records go: a destination (sink/destinations.py) with ``options`` of its own.
 
     ``format``: of the shards' batches; ``lossless``: never drop, let the shards wait; ``ordered``: hold everything until the
-    end and deliver it in order;
+    end and deliver it in order; ``spool``: the directory in which records wait while the destination is away, "" for
+    none, with at most ``spool_bytes``;
     ``stop_seconds``: how long delivery may take once the sink is to stop.
     """
 
@@ -264,6 +265,8 @@ class SinkSettings(Message):
     format: str = JSON_LINES
     lossless: bool = False
     ordered: bool = False
+    spool: str = ""
+    spool_bytes: int = 0
     stop_seconds: float = STOP_SINK_SECONDS
 
 

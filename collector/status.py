@@ -62,7 +62,8 @@ def text(said: dict[str, Any]) -> str:
             for child in said["children"]
         ),
         f"records   {numbers['records']} ({numbers['records_marked']} marked), {numbers['sink_delivered_records']} "
-        f"delivered, {numbers['sink_dropped_records']} dropped, {numbers['sink_failed_records']} failed",
+        f"delivered, {numbers['sink_dropped_records']} dropped, {numbers['sink_failed_records']} failed"
+        + (f", {numbers['sink_spool_records']} in the spool" if numbers["sink_spool_records"] else ""),
         f"events    {numbers['events']}, {numbers['loader_kernel_dropped_events']} lost, {numbers['holes']} holes",
         f"memory    {numbers['supervisor_memory_pss_bytes'] >> 20} MiB",
     ]

@@ -18,11 +18,14 @@ from collector.sink import retry
 from collector.sink.batch import Batch
 from collector.sink.destination import Destination, Settled
 from collector.sink.queue import QUEUE_BYTES, BatchQueue
+from collector.sink.spool import Spool
+from collector.sink.spooled import SpooledQueue
 
 log = logging.getLogger("sink")
 
 _IDLE_SECONDS = 0.2
 _CHECK_SECONDS = 0.5  # between two questions how the destination is
+_AWAY_SECONDS = 2.0  # so long it is not up before records go to the spool
 
 
 @dataclass(slots=True)
@@ -50,18 +53,29 @@ class Delivery:
     ) -> None:
         self.destination = make(self._settled)
         self.queue = BatchQueue(lossless=lossless, limit_bytes=queue_bytes)
+        self.spooled: SpooledQueue | None = None  # the same, if it has a spool
+        self._queue_bytes = queue_bytes
         self.totals = Totals()
         self.up = self.destination.up_at_start
         self.gone = ""
         self._wake = wake
         self._lock = threading.Lock()  # of the totals, and of the records left of each batch
         self._done: collections.deque[Batch] = collections.deque()
+        self._away_since = time.monotonic()  # while it is not up
         self._hurry = threading.Event()  # ends the wait for the next attempt
         self._next_check = 0.0
         self._thread = threading.Thread(target=self._run, name="delivery", daemon=True)
 
+    def use_spool(self, spool: Spool) -> None:
+        """Let what the destination does not take in time wait on disk. Before `start`."""
+        self.spooled = self.queue = SpooledQueue(
+            spool, away=self._is_away, spooled=self._is_spooled, limit_bytes=self._queue_bytes
+        )
+
     def start(self) -> None:
         """Begin to deliver."""
+        if self.spooled is not None:
+            self.spooled.start()
         if self.destination.blocks:
             self._thread.start()
 
@@ -90,7 +104,11 @@ class Delivery:
         return out
 
     def settled(self) -> bool:
-        """Is there nothing to wait for? Everything is settled, or the destination is gone and its thread has ended."""
+        """Is there nothing to wait for? Everything is settled, or the destination is gone and its thread has ended, or it is
+        away and there is a spool for what is left.
+        """
+        if self.spooled is not None and self._is_away():
+            return True
         return self.queue.idle() or bool(self.gone) and not self._thread.is_alive()
 
     def reopen(self, fd: int) -> None:
@@ -138,12 +156,34 @@ class Delivery:
     def abandon(self) -> int:
         """The time is over: what waits, and what the destination has not settled, has failed. How many records."""
         before = self.totals.failed
+        if self.spooled is not None:
+            self.spooled.save_active()  # older than what waits
         self._fail_waiting()
         for batch in self.queue.active():
             with self._lock:
                 self.totals.failed += batch.left
                 batch.left = 0
         return self.totals.failed - before
+
+    def close_spool(self) -> None:
+        """The time is over: let go of the spool, if there is one."""
+        if self.spooled is not None:
+            try:
+                self.spooled.end()
+            except OSError as error:
+                log.error("the spool may not survive a power cut: %s", error.strerror)
+
+    def _is_away(self) -> bool:
+        if self.up and not self.gone:
+            self._away_since = time.monotonic()
+            return False
+        return bool(self.gone) or time.monotonic() - self._away_since > _AWAY_SECONDS
+
+    def _is_spooled(self, batch: Batch) -> None:
+        with self._lock:
+            batch.left = 0
+        self._done.append(batch)
+        self._wake()
 
     def _fail_waiting(self) -> None:
         for batch in self.queue.clear():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -52,6 +53,8 @@ class Output:
             format=JSON_LINES if ordered else self.destination.batches(config).format,
             lossless=lossless,
             ordered=ordered,
+            spool=os.path.abspath(config.COLLECTOR_SPOOL_DIR) if config.COLLECTOR_SPOOL_DIR and not lossless else "",
+            spool_bytes=config.COLLECTOR_SPOOL_BYTES,
             stop_seconds=stop_seconds,
         )
 

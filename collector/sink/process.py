@@ -10,16 +10,18 @@ import time
 
 import zmq
 
-from collector.errors import ProtocolError
+from collector.errors import LockedError, ProtocolError
 from collector.metrics import SINK_NAMES
 from collector.router import batches, channel, endpoints, messages, slots
 from collector.router.channel import Receiver
 from collector.runtime import Child, run_process
-from collector.settings import SinkStart
-from collector.sink import destinations
+from collector.settings import SinkSettings, SinkStart
+from collector.sink import destinations, spool_directory
 from collector.sink.batch import Batch
 from collector.sink.delivery import Delivery
 from collector.sink.ordered import Ordered
+from collector.sink.spool import Spool
+from collector.sink.spooled import SpooledQueue
 
 log = logging.getLogger("sink")
 
@@ -49,7 +51,10 @@ class Sink:
             lossless=settings.lossless,
             wake=self._wake,
         )
+        spool = self._prepare_spool(settings)
         child.drop_privileges()
+        if spool is not None:
+            self._open_spool(spool, settings.spool_bytes)
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
         self._in = Receiver(self.context, endpoints.sink(), bytes.fromhex(start.token), window=INPUT_WINDOW_BYTES)
         self._poller = zmq.Poller()
@@ -64,6 +69,25 @@ class Sink:
         self._unreadable_records = self._not_submitted = 0
         for (shard, life), fd in zip(start.slots, child.fds[1 + start.output :], strict=True):
             self._slots.add(shard, life, fd)
+
+    def _prepare_spool(self, settings: SinkSettings) -> int | None:
+        """As long as we may: make the spool's directory ours."""
+        if not settings.spool:
+            return None
+        uid = self._child.start.uid
+        try:
+            return spool_directory.prepare(settings.spool, uid, uid)
+        except (OSError, LockedError) as error:
+            log.error("no spool, records wait in memory only: %s: %s", settings.spool, error)
+            return None
+
+    def _open_spool(self, directory: int, limit_bytes: int) -> None:
+        try:
+            self._delivery.use_spool(Spool(directory, limit_bytes=limit_bytes))
+        except (OSError, LockedError) as error:
+            log.error("no spool, records wait in memory only: %s", error)
+        finally:
+            os.close(directory)
 
     def _wake(self) -> None:
         with contextlib.suppress(BlockingIOError):  # it is awake already
@@ -93,7 +117,8 @@ class Sink:
         left = 0 if self._delivery.queue.idle() else self._delivery.abandon()
         if left:
             log.error("stopped with %d records not taken by the destination: they have failed", left)
-            self._count()
+        self._count()
+        self._delivery.close_spool()
         return 1 if left or self._delivery.gone else 0
 
     def _deliver_in_order(self, ordered: Ordered, deadline: float) -> None:
@@ -196,17 +221,35 @@ class Sink:
         self._in.note_done(arrived)
 
     def _count(self) -> None:
-        totals, base = self._delivery.totals, self._base
+        totals, base, spooled = self._delivery.totals, self._base, self._delivery.spooled
+        failed, dropped = totals.failed + self._unreadable_records + self._not_submitted, totals.dropped
+        if spooled is not None:
+            failed += spooled.spool.damaged.records
+            dropped += spooled.spool.lost.records
+            self._count_spool(spooled)
         self._counters["delivered_records"] = base["delivered_records"] + totals.delivered
-        self._counters["failed_records"] = (
-            base["failed_records"] + totals.failed + self._unreadable_records + (self._not_submitted)
-        )
-        self._counters["dropped_records"] = base["dropped_records"] + totals.dropped
+        self._counters["failed_records"] = base["failed_records"] + failed
+        self._counters["dropped_records"] = base["dropped_records"] + dropped
         self._counters["write_errors"] = base["write_errors"] + totals.errors
         self._counters["queue_bytes"] = self._delivery.queue.bytes
         self._counters["destination_up"] = int(self._delivery.up and not self._delivery.gone)
         self._counters["refused_messages"] = self._in.refused
         self._slots.forget_old()
+
+    def _count_spool(self, spooled: SpooledQueue) -> None:
+        spool = spooled.spool
+        for name, value in (
+            ("spooled_records", spooled.spooled_records),
+            ("unspooled_records", spooled.released_records + spool.lost.records + spool.damaged.records),
+            ("spool_dropped_records", spool.lost.records),
+            ("spool_dropped_bytes", spool.lost.bytes),
+            ("spool_damaged_records", spool.damaged.records),
+            ("spool_damaged_bytes", spool.damaged.bytes),
+            ("spool_errors", spooled.errors),
+        ):
+            self._counters[name] = self._base[name] + value
+        self._counters["spool_bytes"] = spool.disk_bytes
+        self._counters["spool_records"] = spool.records
 
 
 def main() -> int:

@@ -21,7 +21,7 @@ class BatchQueue:
     def __init__(self, *, lossless: bool, limit_bytes: int = QUEUE_BYTES) -> None:
         self._lossless = lossless
         self._limit = limit_bytes
-        self._changed = threading.Condition()
+        self._changed = threading.Condition()  # its lock is re-entrant
         self._waiting: collections.deque[Batch] = collections.deque()
         self._active: set[Batch] = set()  # that were taken
         self._bytes = 0
@@ -56,13 +56,24 @@ class BatchQueue:
     def take(self, seconds: float) -> Batch | None:
         """The next batch, waiting up to that long for one. It counts until `done`."""
         with self._changed:
-            if not self._waiting and not (self.closing and not self._active):
-                self._changed.wait(seconds)
+            self.wait(seconds)
             if not self._waiting:
                 return None
             batch = self._waiting.popleft()
             self._active.add(batch)
             return batch
+
+    def wait(self, seconds: float) -> None:
+        """Until a batch is waiting, but no longer than that; nor when nothing can come any more."""
+        with self._changed:
+            if not self._waiting and not (self.closing and not self._active):
+                self._changed.wait(seconds)
+
+    def put_back(self, batch: Batch) -> None:
+        """A batch that was taken is the oldest one again."""
+        with self._changed:
+            self._active.remove(batch)
+            self._waiting.appendleft(batch)
 
     def done(self, batch: Batch) -> None:
         """A batch that was taken is done with."""

@@ -18,7 +18,7 @@ from kafka.admin import KafkaAdminClient, NewTopic
 
 from tests.conftest import skip_or_fail
 from tests.events import validate
-from tests.live.harness import Collector, Program
+from tests.live.harness import Collector, Program, wait_for
 from tests.live.kafka_broker import Broker
 from tests.live.test_capture import http
 
@@ -153,3 +153,60 @@ def test_broker_killed_under_load_loses_nothing(live: None, broker: Broker, tmp_
     paths = [json.loads(m.value) for m in consume(broker, name, 2 * sent)]
     got = {(r["direction"], r["path"]) for r in paths if "/kafka/" in r["path"]}
     assert got == {(d, f"/kafka/{i}") for d in "12" for i in range(sent)}
+
+
+def counted(collector: Collector, *names: str) -> int:
+    return int(sum(collector.metric(f"collector_{name}") for name in names))
+
+
+def test_an_outage_longer_than_memory_and_a_restart_lose_nothing(live: None, broker: Broker, tmp_path: Path) -> None:
+    """The broker is absent at the start; a collector whose sink was killed with -9 ends, and the next one delivers."""
+    name = topic(broker, "outage")
+    broker.kill()
+    settings = {
+        "AKTO_KAFKA_BROKER_MAL": broker.address,
+        "COLLECTOR_KAFKA_TOPIC": name,
+        "COLLECTOR_SPOOL_DIR": str(tmp_path / "spool"),
+        "AKTO_TRAFFIC_BATCH_SIZE": "20",
+        "AKTO_TRAFFIC_BATCH_TIME_SECS": "0.2",
+    }
+    server = Program("echo")
+    sent = 0
+
+    def send(count: int) -> None:
+        nonlocal sent
+        with socket.create_connection(("127.0.0.1", server.port)) as sock:
+            for _ in range(count):
+                http(sock, b"GET /outage/%d HTTP/1.1\r\nHost: h\r\n\r\n" % sent)
+                sent += 1
+
+    (tmp_path / "first").mkdir()
+    (tmp_path / "second").mkdir()
+    try:
+        first = Collector(tmp_path / "first", "--output", "kafka", **settings)
+        try:
+            send(200)
+            wait_for(lambda: counted(first, "spool_records") >= 2 * sent, 20)
+            os.kill(first.child("sink.process"), 9)
+            send(200)
+            wait_for(lambda: counted(first, "spool_records") >= 2 * sent, 30)
+            assert counted(first, "dropped_records_total", "failed_records_total", "delivered_records_total") == 0
+            send(20)  # these are in memory when it ends
+        finally:
+            code = first.stop()
+        assert code == 0 and "in the spool" in first.log(), first.log()[-2000:]
+        second = Collector(tmp_path / "second", "--output", "kafka", **settings)
+        try:
+            send(10)
+            broker.start()
+            wait_for(lambda: counted(second, "delivered_records_total") >= 2 * sent, 60)
+            wait_for(lambda: counted(second, "spool_records") == 0, 10)
+        finally:
+            code = second.stop()
+    finally:
+        server.close()
+    assert code == 0, second.log()[-2000:]
+    records = [json.loads(m.value) for m in consume(broker, name, 2 * sent)]
+    records = [record for record in records if "/outage/" in record["path"]]
+    assert {(r["direction"], r["path"]) for r in records} == {(d, f"/outage/{i}") for d in "12" for i in range(sent)}
+    assert len({r["recordId"] for r in records}) == 2 * sent  # a copy has the same

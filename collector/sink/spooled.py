@@ -1,0 +1,171 @@
+"""The queue in front of a destination with a spool behind it: what the destination does not take in time goes to disk.
+
+One order for both: the spool has what is older, the queue what is newer. So the oldest batch in memory goes to the end of
+the spool, and batches come out of the spool before any comes out of memory. One that is in the spool is done with for its
+shard.
+
+    put       the shard's batches                                        [memory] newest
+    a thread  while the destination is away, or memory is half full      [spool] <- oldest of memory
+    take      for the destination, which settles in any order            oldest of the spool, else of memory
+    done      delivered: a batch of the spool is released there when all older ones are, too
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from collector.sink.batch import Batch
+from collector.sink.queue import QUEUE_BYTES, BatchQueue
+from collector.sink.spool import Spool, Stored
+
+log = logging.getLogger("sink")
+
+_LOOK_SECONDS = 0.2
+_RETRY_SECONDS = 1.0  # after the disk did not take a batch
+_WARN_SECONDS = 60.0
+
+
+class SpooledQueue(BatchQueue):
+    """See the module. ``away``: does the destination take nothing now? ``spooled`` is called with a batch that went to the
+    spool, from a thread of the queue's own. ``spool`` is used by several threads, one at a time.
+    """
+
+    def __init__(
+        self, spool: Spool, *, away: Callable[[], bool], spooled: Callable[[Batch], None], limit_bytes: int = QUEUE_BYTES
+    ) -> None:
+        super().__init__(lossless=False, limit_bytes=limit_bytes)
+        self.spool = spool
+        self.spooled_records = self.released_records = self.errors = 0
+        self._away = away
+        self._spooled = spooled
+        self._order = threading.RLock()  # of the spool, and of what goes from memory into it
+        self._read: Stored | None = None  # the newest batch that was taken out of the spool
+        self._out: dict[Batch, Stored] = {}  # those that were, oldest first, and are not released
+        self._done: set[Batch] = set()  # of these
+        self._warn_at = 0.0
+        self._ended = threading.Event()
+        self._wake = threading.Event()  # the thread has something to do
+        self._thread = threading.Thread(target=self._run, name="spool", daemon=True)
+
+    def start(self) -> None:
+        """Begin to move batches to the spool."""
+        self._thread.start()
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of records that wait in memory or are under way."""
+        return self._bytes + sum(len(batch.records) for batch in list(self._out))
+
+    def idle(self) -> bool:
+        """Is nothing waiting and nothing under way, or nothing that would be lost: all is on disk?"""
+        if not super().idle():
+            return False
+        return self._away() or not (self._out or self.spool.records)
+
+    def put(self, batch: Batch) -> list[Batch]:
+        """As the base class."""
+        gave_way = super().put(batch)
+        if self._bytes > self._limit // 2:
+            self._wake.set()
+        return gave_way
+
+    def take(self, seconds: float) -> Batch | None:
+        """As the base class; what is in the spool first."""
+        batch = self._next()
+        if batch is None:
+            self.wait(seconds)
+            batch = self._next()
+        return batch
+
+    def _next(self) -> Batch | None:
+        with self._order:
+            stored = self.spool.peek(self._read)
+            if stored is None:
+                return super().take(0.0)
+            batch = Batch(stored.records, stored.index, stored.details, None, stored.format)
+            self._read = stored
+            self._out[batch] = stored
+            return batch
+
+    def done(self, batch: Batch) -> None:
+        """A batch that was taken is done with."""
+        if batch not in self._out:
+            super().done(batch)
+            return
+        with self._order:
+            self._done.add(batch)
+            while self._out and (oldest := next(iter(self._out))) in self._done:
+                self._done.remove(oldest)
+                self.spool.release(self._out.pop(oldest))
+                self.released_records += oldest.count
+
+    def clear(self) -> list[Batch]:
+        """Take out all that waits in memory: into the spool, or else to the caller, oldest first."""
+        return [batch for batch in super().clear() if not self._save(batch)]
+
+    def save_active(self) -> None:
+        """Have in the spool what was taken out of memory and is not done with, as far as the disk takes it."""
+        for batch in self.active():
+            if batch.left and self._save(batch):
+                super().done(batch)
+
+    def _save(self, batch: Batch) -> bool:
+        with self._order:
+            saved = self._append(batch)
+        if saved:
+            self._spooled(batch)
+        return saved
+
+    def end(self) -> None:
+        """Move nothing more, and let go of the spool. Raises OSError when the disk does not say that it has everything."""
+        self._ended.set()
+        self._wake.set()
+        if self._thread.ident is not None:
+            self._thread.join(_LOOK_SECONDS * 5)
+        with self._order:
+            self.spool.close()
+
+    # -- the thread
+
+    def _run(self) -> None:
+        while not self._ended.is_set():
+            self._wake.wait(_LOOK_SECONDS)
+            self._wake.clear()
+            try:
+                self._move()
+            except Exception:
+                log.exception("the spool is not used any more")
+                return
+
+    def _move(self) -> None:
+        while self._wants_to_move() and not self._ended.is_set():
+            with self._order:
+                batch = super().take(0.0)
+                if batch is None:
+                    return
+                if not self._append(batch):
+                    self.put_back(batch)
+                    break
+                super().done(batch)
+            self._spooled(batch)
+        else:
+            return
+        self._ended.wait(_RETRY_SECONDS)
+
+    def _wants_to_move(self) -> bool:
+        return self._away() or self._bytes > self._limit // 2
+
+    def _append(self, batch: Batch) -> bool:
+        try:
+            self.spool.append(batch.records, batch.index, batch.details, batch.format, batch.count)
+        except OSError as error:
+            self.errors += 1
+            if time.monotonic() >= self._warn_at:
+                self._warn_at = time.monotonic() + _WARN_SECONDS
+                log.error("the spool takes nothing, records wait in memory: %s", error.strerror)
+            return False
+        self.spooled_records += batch.count
+        return True

@@ -1,0 +1,206 @@
+"""The queue with a spool behind it: one order, nothing lost on the way to disk and back, and what the end leaves."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from collector.router import batches
+from collector.sink import spooled
+from collector.sink.batch import Batch
+from collector.sink.delivery import Delivery
+from collector.sink.destination import Settled
+from collector.sink.spool import Spool
+from collector.sink.spool_directory import prepare
+from collector.sink.spooled import SpooledQueue
+from tests.collector.sink.test_delivery import Scripted, again
+from tests.live.harness import wait_for
+
+
+def batch(text: str) -> Batch:
+    record = text.encode()
+    return Batch(record + b"\n", batches.pack(len(record) + 1, 0, (0, 0, 0)), b"", token=text)
+
+
+def text(one: Batch) -> str:
+    return bytes(one.records).decode().rstrip("\n")
+
+
+@contextmanager
+def opened(directory: Path, limit_bytes: int = 1 << 20) -> Iterator[Spool]:
+    fd = prepare(str(directory))
+    spool = Spool(fd, limit_bytes=limit_bytes)
+    os.close(fd)
+    try:
+        yield spool
+    finally:
+        spool.close()
+
+
+class Away:
+    """Is the destination?"""
+
+    def __init__(self) -> None:
+        self.now = False
+
+    def __call__(self) -> bool:
+        return self.now
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.sampled_from(["put", "move", "take", "done", "done last", "reopen"]), max_size=60))
+def test_batches_come_out_in_their_order_and_none_is_missing(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[str]
+) -> None:
+    directory = tmp_path_factory.mktemp("spooled")
+    away = Away()
+    gone: list[Batch] = []
+    with opened(directory) as spool:
+        queue = SpooledQueue(spool, away=away, spooled=gone.append)
+        put, taken, under_way = 0, list[str](), list[Batch]()
+        for step in steps:
+            if step == "put":
+                assert queue.put(batch(str(put))) == []
+                put += 1
+            elif step == "move":
+                away.now = True
+                queue._move()
+                away.now = False
+            elif step == "take" and (one := queue.take(0)) is not None:
+                taken.append(text(one))
+                under_way.append(one)
+            elif step.startswith("done") and under_way:
+                queue.done(under_way.pop(-1 if step == "done last" else 0))
+        while (rest := queue.take(0)) is not None:
+            taken.append(text(rest))
+            under_way.append(rest)
+        assert taken == [str(n) for n in range(put)]
+        assert not queue.idle() or not under_way
+        for one in under_way:
+            queue.done(one)
+        assert queue.idle() and queue.bytes == 0 and spool.records == 0
+        assert queue.spooled_records == queue.released_records == len(gone)
+
+
+@contextmanager
+def delivery(directory: Path, *script: Any, limit_bytes: int = 1 << 20) -> Iterator[tuple[Delivery, Scripted]]:
+    made: list[Scripted] = []
+
+    def make(settled: Settled) -> Scripted:
+        made.append(Scripted(settled, *script))
+        return made[0]
+
+    out = Delivery(make, lossless=False, wake=lambda: None, queue_bytes=100_000)
+    with opened(directory, limit_bytes) as spool:
+        out.use_spool(spool)
+        out.start()
+        try:
+            yield out, made[0]
+        finally:
+            out.close()
+            made[0].script.clear()
+            out.give_up("the test is over")
+            out.join(20)
+            out.close_spool()
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("collector.sink.delivery._AWAY_SECONDS", 0.0)
+
+
+@pytest.mark.usefixtures("at_once")
+def test_while_the_destination_is_away_batches_are_done_and_on_disk_and_come_back_in_order(tmp_path: Path) -> None:
+    gate = threading.Event()
+    with delivery(tmp_path, again(), gate) as (out, destination):
+        for n in range(50):
+            out.submit(batch(str(n)))
+        assert out.spooled is not None
+        wait_for(lambda: out.spooled is not None and out.spooled.spooled_records == 49)  # one is with the destination
+        assert sorted(int(one.token) for one in out.done()) == list(range(1, 50))
+        assert not out.up and out.totals.dropped == 0
+        gate.set()
+        wait_for(lambda: out.totals.delivered == 50)
+        wait_for(out.settled)
+        calls = list(dict.fromkeys(text(one) for one in destination.calls))
+        assert calls == [str(n) for n in range(50)]
+        assert out.spooled.spool.records == 0 and out.spooled.released_records == 49
+
+
+@pytest.mark.usefixtures("at_once")
+def test_what_is_left_at_the_end_is_delivered_by_the_next_start(tmp_path: Path) -> None:
+    never = threading.Event()
+    with delivery(tmp_path, again(), never) as (out, _):
+        for n in range(20):
+            out.submit(batch(str(n)))
+        wait_for(lambda: not out.up)
+        out.close()
+        wait_for(out.settled)
+        assert out.abandon() == 0 and out.totals.failed == 0
+        assert out.spooled is not None and out.spooled.spooled_records == 20
+        never.set()
+    with delivery(tmp_path) as (out, destination):
+        wait_for(lambda: out.totals.delivered == 20)
+        assert sorted(text(one) for one in destination.calls) == sorted(str(n) for n in range(20))
+
+
+def test_memory_that_is_half_full_goes_to_disk_though_the_destination_is_only_slow(tmp_path: Path) -> None:
+    gate = threading.Event()
+    with delivery(tmp_path, gate) as (out, _):
+        for n in range(80):
+            out.submit(batch(f"{n}" * 1000))
+            wait_for(lambda: out.queue.bytes <= 55_000)  # half of it, and what is under way
+        assert out.totals.dropped == 0 and out.up
+        gate.set()
+        wait_for(lambda: out.totals.delivered == 80)
+
+
+@pytest.mark.usefixtures("at_once")
+def test_a_disk_that_takes_nothing_leaves_records_in_memory_until_it_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(spooled, "_RETRY_SECONDS", 0.0)
+    full = [True]
+    append = Spool.append
+
+    def appends(self: Spool, *parts: Any) -> Any:
+        if full[0]:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return append(self, *parts)
+
+    monkeypatch.setattr(Spool, "append", appends)
+    gate = threading.Event()
+    with delivery(tmp_path, again(), gate) as (out, destination):
+        for n in range(10):
+            out.submit(batch(str(n)))
+        wait_for(lambda: out.spooled is not None and out.spooled.errors > 1)
+        assert caplog.text.count("No space left") == 1
+        full[0] = False
+        wait_for(lambda: out.spooled is not None and out.spooled.spooled_records == 9)
+        gate.set()
+        wait_for(lambda: out.totals.delivered == 10)
+        assert list(dict.fromkeys(text(one) for one in destination.calls)) == [str(n) for n in range(10)]
+
+
+@pytest.mark.usefixtures("at_once")
+def test_what_gives_way_in_a_full_spool_is_counted(tmp_path: Path) -> None:
+    gate = threading.Event()
+    with delivery(tmp_path, again(), gate, limit_bytes=20_000) as (out, _):
+        for n in range(60):
+            out.submit(batch(f"{n:03d}" * 300))
+        wait_for(lambda: out.spooled is not None and out.spooled.spooled_records >= 59)
+        gate.set()
+        wait_for(out.queue.idle)
+        wait_for(lambda: out.up)
+        assert out.spooled is not None
+        lost = out.spooled.spool.lost.records
+        assert 0 < lost < 60 and out.totals.delivered == 60 - lost and out.totals.dropped == 0
