@@ -42,7 +42,7 @@ def collector(
 
 
 @pytest.mark.parametrize(
-    "scenario", ["peek", "ex", "partial", "renegotiate", "keyupdate", "early", "moved", "freed", "referenced"]
+    "scenario", ["peek", "ex", "partial", "renegotiate", "keyupdate", "early", "moved", "freed", "referenced", "callback"]
 )
 def test_a_use_of_the_library(collector: Collector, folder: Path, scenario: str) -> None:
     player = Player(folder, scenario)
