@@ -42,7 +42,8 @@ def collector(
 
 
 @pytest.mark.parametrize(
-    "scenario", ["peek", "ex", "partial", "renegotiate", "keyupdate", "early", "moved", "freed", "referenced", "callback"]
+    "scenario",
+    ["peek", "ex", "partial", "renegotiate", "keyupdate", "early", "moved", "freed", "referenced", "callback", "dup"],
 )
 def test_a_use_of_the_library(collector: Collector, folder: Path, scenario: str) -> None:
     player = Player(folder, scenario)

@@ -489,6 +489,10 @@ static void play(void)
     for (int i = 0; i < count; i++) {
         if (is("callback") && i == 2)
             SSL_set_msg_callback(ssl, begin_another);
+        if (is("dup") && i == 2) {
+            SSL_set_fd(ssl, dup(fd));
+            close(fd);
+        }
         ask(ssl, number++, port_of(ssl));
         if (is("joined") && i == 1)
             getchar();
