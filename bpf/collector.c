@@ -75,7 +75,9 @@ int tp_enter_connect(struct tp_enter *ctx)
 
 int tp_process_exit(void *ctx)
 {
-    return on_process_exit(bpf_get_current_pid_tgid() >> 32);
+    u64 id = bpf_get_current_pid_tgid();
+    leave_all(id);
+    return on_process_exit(id >> 32);
 }
 
 /* ---- processes whose traffic the hooked calls do not show ----------------------------------------------------------
@@ -96,7 +98,9 @@ static __always_inline void note_compat(u32 tgid)
 
 int tp_process_exec(void *ctx)
 {
-    u32 tgid = bpf_get_current_pid_tgid() >> 32;
+    u64 id = bpf_get_current_pid_tgid();
+    u32 tgid = id >> 32;
+    leave_all(id);
     note_compat(tgid);
     on_program(tgid);
     return on_process_exec(tgid);

@@ -5,6 +5,8 @@
  * a thread that ends), so a frame is known by its stack pointer: stacks grow downwards, and what lies below a later one
  * is over. The entry of a thread stays when its calls have returned: writing to it is cheaper than making it anew.
  *
+ * With the thread, or the program that it runs, its entry goes: what has its number next has another stack.
+ *
  * A thread that leaves one stack for another in the middle of such a call (coroutines inside BIO callbacks) is not
  * followed: that call is lost, which is a hole in the object's bytes that nobody sees.
  */
@@ -23,6 +25,13 @@ static __always_inline struct frames *frames_of(u64 id)
     struct frames fresh = {};
     thread_frames.update(&id, &fresh);
     return thread_frames.lookup(&id);
+}
+
+/* The calling thread ends, or begins another program. */
+static __always_inline void leave_all(u64 id)
+{
+    if (thread_frames.lookup(&id))
+        thread_frames.delete(&id);
 }
 
 /* A function is entered with this stack pointer. NULL: there is no room. */

@@ -105,6 +105,10 @@ static __always_inline struct object *go_object(u64 id, u64 address)
 
 static __always_inline void go_bytes(struct pt_regs *ctx, u64 id, u64 address, u32 dir, u64 base, u64 n)
 {
+    if (!traced(id >> 32)) { /* nobody counts what goes through (tls.h) */
+        end_object(id, address, CLOSE_REPLACED);
+        return;
+    }
     struct object *o = go_object(id, address);
     if (!o)
         return;
@@ -139,9 +143,7 @@ int go_handshake(struct pt_regs *ctx)
 /* Entry of (*Conn).Close. */
 int go_close(struct pt_regs *ctx)
 {
-    u64 id = bpf_get_current_pid_tgid();
-    if (traced(id >> 32))
-        end_object(id, ctx->ax, CLOSE_NORMAL);
+    end_object(bpf_get_current_pid_tgid(), ctx->ax, CLOSE_NORMAL);
     return 0;
 }
 
@@ -154,7 +156,7 @@ int go_read(struct pt_regs *ctx)
     u64 id = bpf_get_current_pid_tgid(), kept[2] = {}, at = ctx->bp + 16, base = ctx->bx, n = ctx->cx;
     u32 number = bpf_get_attach_cookie(ctx);
     struct library *l = libraries.lookup(&number);
-    if (!traced(id >> 32) || !l)
+    if (!l)
         return 0;
     bool returns = l->values[GO_FALLBACKS] & GO_READ_RETURNS;
     if (returns) {
@@ -185,7 +187,7 @@ int go_record(struct pt_regs *ctx)
     u32 number = bpf_get_attach_cookie(ctx);
     struct library *l = libraries.lookup(&number);
     u8 type = ctx->bx;
-    if (!traced(id >> 32) || !l)
+    if (!l)
         return 0;
     if (!(l->values[GO_FALLBACKS] & GO_WHOLE_WRITES)) {
         base = ctx->si;

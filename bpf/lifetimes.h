@@ -22,7 +22,7 @@ static __always_inline void forget(u64 key, u32 reason)
         }
     }
     if (c->state == CONN_SHARED)
-        c->opened = 0;
+        c->opened = c->bound = 0; /* the other descriptors go on */
     end_connection(key, c, reason);
 }
 

@@ -172,7 +172,20 @@ static __always_inline void bind_object(struct object *o, u64 id, s32 fd)
     s->bound = BOUND | BOUND_BEFORE;
 }
 
-/* The object was given another socket than the one that is known: it begins anew. */
+/* Does the socket that is known of the object still carry it? */
+static __always_inline bool is_carried(struct object *o, u32 tgid)
+{
+    u64 name = o->name;
+    struct conn *s = name ? conns.lookup(&name) : 0;
+#ifndef IDENTITY_SOCKET
+    if (s)
+        s = resolve(s);
+#endif
+    return s && s->conn_id == o->socket && s->bound & BOUND && s->told == tgid;
+}
+
+/* The object was given another socket than the one that is known: it begins anew. As long as that one is there, the
+ * other belongs to an object whose handshake is inside this one's call: a callback has opened a connection. */
 static __always_inline void leave_socket(struct object *o, u64 id, s32 fd)
 {
     u64 name = name_of(id, fd);
@@ -181,7 +194,7 @@ static __always_inline void leave_socket(struct object *o, u64 id, s32 fd)
     if (s)
         s = resolve(s);
 #endif
-    if (!s || s->conn_id == o->socket)
+    if (!s || s->conn_id == o->socket || is_carried(o, id >> 32))
         return;
     if (o->c.opened)
         send_close(&o->c, CLOSE_REPLACED);

@@ -6,12 +6,16 @@
  * it went through.
  */
 
+/* Of a process that is left alone (it may have lost its name) nobody counts what goes through an object: should it be
+ * traced again, the object is joined. */
 #define CALL_ENTRY(program, source, dir, base, out)                                \
     int program(struct pt_regs *ctx)                                               \
     {                                                                              \
         u64 id = bpf_get_current_pid_tgid();                                       \
         if (traced(id >> 32))                                                      \
             park(id, PT_REGS_SP(ctx), PT_REGS_PARM1(ctx), base, out, source, dir); \
+        else                                                                       \
+            end_object(id, PT_REGS_PARM1(ctx), CLOSE_REPLACED);                    \
         return 0;                                                                  \
     }
 
@@ -32,8 +36,12 @@ CALL_ENTRY(gnutls_send, SOURCE_GNUTLS, DIR_OUT, PT_REGS_PARM2(ctx), 0)
 int gnutls_recv_inner(struct pt_regs *ctx)
 {
     u64 id = bpf_get_current_pid_tgid();
-    if (traced(id >> 32) && (u32)PT_REGS_PARM2(ctx) == 23)
+    if ((u32)PT_REGS_PARM2(ctx) != 23)
+        return 0;
+    if (traced(id >> 32))
         park(id, PT_REGS_SP(ctx), PT_REGS_PARM1(ctx), PT_REGS_PARM3(ctx), 0, SOURCE_GNUTLS, DIR_IN);
+    else
+        end_object(id, PT_REGS_PARM1(ctx), CLOSE_REPLACED);
     return 0;
 }
 
@@ -61,7 +69,9 @@ static __always_inline int nss_enter(struct pt_regs *ctx, u32 dir)
 {
     u64 id = bpf_get_current_pid_tgid();
     struct object_key key = {.address = PT_REGS_PARM1(ctx), .tgid = id >> 32};
-    if (traced(id >> 32) && objects.lookup(&key))
+    if (!traced(id >> 32))
+        end_object(id, key.address, CLOSE_REPLACED);
+    else if (objects.lookup(&key))
         park(id, PT_REGS_SP(ctx), key.address, PT_REGS_PARM2(ctx), 0, SOURCE_NSS, dir);
     return 0;
 }
@@ -188,8 +198,6 @@ int library_free(struct pt_regs *ctx)
 {
     u64 id = bpf_get_current_pid_tgid(), address = PT_REGS_PARM1(ctx), at;
     u32 number = bpf_get_attach_cookie(ctx), references = 0;
-    if (!traced(id >> 32))
-        return 0;
     struct library *l = libraries.lookup(&number);
     if (l && offset_of(l, REFERENCES_AT, &at))
         bpf_probe_read_user(&references, sizeof(references), (void *)(address + at));

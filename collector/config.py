@@ -249,7 +249,8 @@ class Config:
         CAPTURE,
         "At least so long between two looks at all processes for TLS libraries. New processes and new libraries are "
         "found at once in any case; the look finds what was missed, and what was rewritten or is gone. 0: a second, "
-        "and longer when there are so many processes that looking takes more than a fiftieth of a CPU.",
+        "and longer when there are so many processes that looking takes more than a fiftieth of a CPU. Does nothing where "
+        "PROBE_PROCESS_NAMES is set: who begins no program (fork) and who gets a name is found by looking only.",
         "seconds",
         0,
         86400,
@@ -265,7 +266,8 @@ class Config:
         "",
         CAPTURE,
         "TLS libraries get probes for these programs only, by the name of the process or of its file, in any case, in "
-        "containers or not. A program that begins is covered some tenths of a second later.",
+        "containers or not. A program that begins is covered some tenths of a second later, a child that begins none "
+        "(fork) and a process that gets the name some seconds later.",
         shown_default="none",
     )
     TRACE_PIDS = Setting(

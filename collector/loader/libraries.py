@@ -110,7 +110,7 @@ class Libraries:
     """``modules``: those of the further sources, for the child; ``catalogue``: where found libraries get a number; ``uid``:
     the user that the child becomes, None when there is none. Where the kernel's process ids are ours: ``wanting``, the
     descriptor of the map of that name, and ``newcomers``, who is to be looked at at once. ``choice``: whose libraries get
-    probes; ``look_seconds``: at least so long between two looks at all processes.
+    probes; ``look_seconds``: at least so long between two looks at all processes, unless names are chosen.
     """
 
     def __init__(
@@ -130,7 +130,8 @@ class Libraries:
     ) -> None:
         self._choice = choice or Choice()
         self._newcomers = newcomers
-        self._look_seconds = look_seconds
+        # what is attached process by process is needed by who begins no program (fork), and by who gets a name
+        self._look_seconds = 0.0 if self._choice.names else look_seconds
         self._attachments = attachments
         self._catalogue = catalogue
         self._proc = proc or Proc()

@@ -14,6 +14,7 @@ import os
 import resource
 import time
 from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from collector import control
@@ -24,6 +25,7 @@ log = logging.getLogger("supervisor")
 
 KINDS = ("held", "released", "attached")
 FINISH_SECONDS = 2.0
+CLOSERS = 16  # of probes of libraries at a time, where each waits for the kernel, and several wait for the same
 
 
 class Handover:
@@ -103,4 +105,6 @@ class Handover:
     def release(self) -> None:
         """Let go of everything."""
         self.stop()
-        self._close(list(self._held))
+        held, self._held = self._held, {}  # a second signal may come meanwhile
+        with ThreadPoolExecutor(CLOSERS) as pool:
+            list(pool.map(os.close, held.values()))

@@ -433,7 +433,7 @@ def test_some_programs_only(uprobes: str, tmp_path: Path) -> None:
     how = "perf" if uprobes == "perf" else "-"
     collector = WithSources(tmp_path, "tests.demo.source", how, PROBE_PROCESS_NAMES="Chosen")
     try:
-        other, meant = Player(library, "known"), Player(library, "known", "sh", "-c", f'exec "{chosen}" "${{@:2}}"')
+        other, meant = Player(library, "known"), Player(library, "known", "sh", "-c", f'exec "{chosen}" "$@"')
         wait_for(lambda: breakpoints(meant.process.pid, library, source.SOURCE, {"demo_enter"}) == 2)
         meant.play(collector)
         collector.wait_records("/known", 2 * len(SIZES))

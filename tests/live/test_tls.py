@@ -6,7 +6,7 @@ import socket
 import ssl
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -42,7 +42,8 @@ def collector(
 
 
 @pytest.mark.parametrize(
-    "scenario", ["peek", "ex", "partial", "renegotiate", "keyupdate", "early", "moved", "freed", "referenced"]
+    "scenario",
+    ["peek", "ex", "partial", "renegotiate", "keyupdate", "early", "moved", "freed", "referenced", "callback", "dup"],
 )
 def test_a_use_of_the_library(collector: Collector, folder: Path, scenario: str) -> None:
     player = Player(folder, scenario)
@@ -131,6 +132,77 @@ else:
     subprocess.run([sys.executable, "-c", script], check=True, timeout=30)
     records = collector.wait_records("/exec/", 2)
     assert {r["responsePayload"] for r in records} == {"one"}
+
+
+# A client that stands in SSL_read until it is killed
+STANDS = """
+import socket, ssl, sys
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+secure = context.wrap_socket(socket.create_connection(("127.0.0.1", int(sys.argv[1]))))
+print("stands", flush=True)
+secure.recv(1)
+"""
+# A server whose TLS works on memory
+ANSWERS = """
+import asyncio, ssl, sys
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+context.load_cert_chain(*sys.argv[1:])
+
+async def answer(reader, writer):
+    while await reader.readuntil(b"\\r\\n\\r\\n"):
+        writer.write(b"HTTP/1.1 200 OK\\r\\nContent-Length: 4\\r\\n\\r\\nnext")
+
+async def main():
+    server = await asyncio.start_server(answer, "127.0.0.1", 0, ssl=context)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await server.serve_forever()
+
+asyncio.run(main())
+"""
+
+
+def started_as(pid: int, command: Sequence[str | Path]) -> subprocess.Popen[str]:
+    """A process that has this number, which nobody has."""
+    for _ in range(100):
+        Path("/proc/sys/kernel/ns_last_pid").write_text(str(pid - 1))
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        if process.pid == pid:
+            return process
+        process.kill()
+        process.communicate()
+    raise AssertionError("others were faster")
+
+
+def test_a_process_with_the_number_of_one_that_was_killed_in_a_call(collector: Collector, folder: Path) -> None:
+    """Its sockets are not taken for those of that call."""
+    in_place = ["setarch", "--addr-no-randomize", sys.executable, "-c"]  # the later stack is below that of the call
+    pair = folder / "cert.pem", folder / "key.pem"
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    other = subprocess.Popen([sys.executable, "-c", ANSWERS, *pair], stdout=subprocess.PIPE, text=True)
+    assert other.stdout is not None
+    stands = subprocess.Popen([*in_place, STANDS, other.stdout.readline().strip()], stdout=subprocess.PIPE, text=True)
+    assert stands.stdout is not None and stands.stdout.readline()
+    wait_for(lambda: Path(f"/proc/{stands.pid}/syscall").read_text().startswith("0 "))  # it reads
+    stands.kill()
+    stands.communicate()
+    before = collector.metric("collector_probes")
+    server = started_as(stands.pid, [*in_place, ANSWERS, *pair])
+    assert server.stdout is not None
+    try:
+        port = int(server.stdout.readline())
+        for number in range(2):
+            with context.wrap_socket(socket.create_connection(("127.0.0.1", port))) as connection:
+                connection.sendall(b"GET /next/%d HTTP/1.1\r\nHost: h\r\n\r\n" % number)
+                assert connection.recv(1000).endswith(b"next")
+            wait_for(lambda: collector.metric("collector_probes") > before, 20)  # those on demand
+    finally:
+        for process in (other, server):
+            process.kill()
+            process.communicate()
+    second = [record for record in collector.wait_records("/next/", 4) if record["path"] == "/next/1"]
+    assert {(r["destIp"], tuple(r["mark"])) for r in second} == {(f"127.0.0.1:{port}", ())}
 
 
 BESIDE = """

@@ -11,6 +11,7 @@ import shutil
 import signal
 import ssl
 import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -273,3 +274,59 @@ def test_a_library_that_a_process_loads_when_it_has_run_for_a_while(live: None, 
             assert collector.stop() == 0, collector.log()
             process.kill()
             nginx.close()
+
+
+# Has a name that is chosen, but for one request; what it answers to each is the request's path
+RENAMED = """
+import ctypes, socket, ssl, sys, threading, time
+client, server = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+client.check_hostname, client.verify_mode = False, ssl.CERT_NONE
+server.load_cert_chain(*sys.argv[1:])
+listener = socket.create_server(("127.0.0.1", 0))
+
+def answer():
+    connection = server.wrap_socket(listener.accept()[0], server_side=True)
+    while request := connection.recv(1000):
+        for line in request.split(b"\\r\\n\\r\\n")[:-1]:
+            path = line.split()[1]
+            connection.sendall(b"HTTP/1.1 200 OK\\r\\nContent-Length: %d\\r\\n\\r\\n%b" % (len(path), path))
+
+def call(name):
+    ctypes.CDLL(None).prctl(15, name, 0, 0, 0)
+    time.sleep(2)
+
+def ask(path):
+    connection.sendall(b"GET " + path + b" HTTP/1.1\\r\\nHost: h\\r\\n\\r\\n")
+
+call(b"chosen")
+threading.Thread(target=answer, daemon=True).start()
+connection = client.wrap_socket(socket.create_connection(listener.getsockname()))
+ask(b"/renamed/1")
+connection.recv(1000)
+call(b"another")
+ask(b"/renamed/2")
+call(b"chosen")
+ask(b"/renamed/3")
+while not connection.recv(1000).endswith(b"3"):
+    pass
+"""
+
+
+def test_a_program_that_is_left_alone_for_a_while(live: None, folder: Path, tmp_path: Path) -> None:
+    """What it sent meanwhile is a hole: no answer to it is taken for that to another request."""
+    library = Player(folder, "plain")  # keeps the library mapped until the collector has found it
+    collector = Collector(tmp_path, TRACE_COMMS="chosen")
+    try:
+        wait_for(lambda: attached(collector, "libssl.so.3"), 60)
+        subprocess.run([sys.executable, "-c", RENAMED, folder / "cert.pem", folder / "key.pem"], check=True, timeout=60)
+        wait_for(lambda: len(collector.records("/renamed/")) >= 3, 20)
+    finally:
+        library.go()
+        library.exchanges()
+        code = collector.stop()
+    assert code == 0, collector.log()
+    records = collector.records("/renamed/")
+    assert {r["direction"] for r in records if r["path"] == r["responsePayload"] == "/renamed/1"} == {"1", "2"}
+    for record in records:
+        answered = record["path"] == record["responsePayload"]
+        assert answered or {"pairing_uncertain", "no_response"} & set(record["mark"]), record

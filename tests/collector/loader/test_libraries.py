@@ -167,11 +167,9 @@ def look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[.
     monkeypatch.setattr(libraries, "LOOK_SECONDS", 0)
     made: list[Libraries] = []
 
-    def make(
-        recorder: Recorder, *, asked: int | None = None, sources=(SOURCE,), modules=("tests.demo.source",), choice=None
-    ):
+    def make(recorder: Recorder, *, asked: int | None = None, sources=(SOURCE,), modules=("tests.demo.source",), **options):
         proc = Ours(tmp_path)
-        found = Libraries(sources, modules, BUILD, recorder, catalogue(), None, wanting=asked, proc=proc, choice=choice)
+        found = Libraries(sources, modules, BUILD, recorder, catalogue(), None, wanting=asked, proc=proc, **options)
         made.append(found)
         return found
 
@@ -559,7 +557,8 @@ def test_what_cannot_be_attached_is_tried_again(tmp_path: Path, look: Look, monk
 def test_for_some_programs_all_is_attached_process_by_process(tmp_path: Path, look: Look, wanting: int) -> None:
     name = Proc().comm(os.getpid())
     recorder = Recorder(multi=True)
-    found = look(recorder, asked=wanting, choice=Choice.of([name.upper()], containers=True))
+    found = look(recorder, asked=wanting, choice=Choice.of([name.upper()], containers=True), look_seconds=3600.0)
+    whole_looks(found)  # before it has the library: no look at all processes may be far away
     with mapped(build.library("demo", tmp_path)):
         assert turn_until(found, lambda: bool(recorder.alone))
         assert sorted(set(attached_for(recorder))) == sorted(ALWAYS) and not recorder.places

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from typing import Any
 
 import pytest
@@ -50,6 +51,22 @@ def give(handover: Handover, names: list[str]) -> None:
     fds = opened(len(names))
     handover.heard({"kind": "held", "names": names}, fds)
     assert not fds  # they belong to it now
+
+
+def test_probes_of_libraries_are_closed_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each waits for the kernel: hundreds one after the other would outlast the time that a stop may take."""
+    handover, close, together = Handover(), os.close, threading.Barrier(4)
+    give(handover, [f"probes/fe:01:7/p/{number}" for number in range(8)])
+
+    def wait(fd: int) -> None:
+        together.wait(30)
+        close(fd)
+
+    before = count_fds()
+    monkeypatch.setattr(os, "close", wait)
+    handover.release()
+    monkeypatch.undo()
+    assert count_fds() == before - 8
 
 
 BASE = ["programs/a", "maps/conns", "maps/unwanted", "rings/0", "rings/1"]

@@ -387,6 +387,21 @@ static int take_ticket(SSL *ssl, SSL_SESSION *session)
     return 1;
 }
 
+/* In the middle of a call on an object, its program begins a connection with another one. */
+static void begin_another(int sent, int version, int type, const void *bytes, size_t n, SSL *ssl, void *nothing)
+{
+    static bool begun;
+    (void)version, (void)bytes, (void)n, (void)ssl, (void)nothing;
+    if (!sent || type != SSL3_RT_HEADER || begun)
+        return;
+    begun = true;
+    SSL *other = SSL_new(client_context);
+    int fd = connected();
+    BIO_socket_nbio(fd, 1);
+    SSL_set_fd(other, fd);
+    CHECK(SSL_connect(other) < 0); /* it has sent its greeting, and nobody answers */
+}
+
 static void play(void)
 {
     int number = 0;
@@ -472,6 +487,12 @@ static void play(void)
     }
     int count = is("fork") || is("referenced") ? 3 : is("moved") ? 2 : 5;
     for (int i = 0; i < count; i++) {
+        if (is("callback") && i == 2)
+            SSL_set_msg_callback(ssl, begin_another);
+        if (is("dup") && i == 2) {
+            SSL_set_fd(ssl, dup(fd));
+            close(fd);
+        }
         ask(ssl, number++, port_of(ssl));
         if (is("joined") && i == 1)
             getchar();
