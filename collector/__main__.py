@@ -320,6 +320,8 @@ def run(
     _check_spool(settings)
     preflight.require()
     if preflight.own_pid_namespace() is not None:
+        if settings.PROBE_PROCESS_NAMES:  # a probe for one process takes our numbers, and /proc may have the node's
+            raise ConfigError("PROBE_PROCESS_NAMES: needs the node's process ids (hostPID: true, docker run --pid=host)")
         logging.getLogger("preflight").warning("this is %s", preflight.NESTED)
     with NodeLock(settings.COLLECTOR_RUNTIME_DIR) as lock:
         fd = output.open(shared=options.shared_files)

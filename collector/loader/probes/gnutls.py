@@ -17,7 +17,7 @@ from collector.loader import elf as elf_files
 from collector.loader.elf import Function
 from collector.loader.probes.probe import Build, Found, Probe, Program, ProgramType, Site, Source, Unsupported, Uprobe
 
-_LIBRARY = re.compile(r"/libgnutls[^/]*\.so[^/]*$")
+_LIBRARY = re.compile(r"/libgnutls(?!xx|-dane|-openssl)[^/]*\.so[^/]*$")  # those are built on it
 _VERSION = re.compile(rb"\x00(3\.[0-9]+\.[0-9]+)\x00")
 _VERSION_BYTES = 16
 _NAMES = frozenset(
