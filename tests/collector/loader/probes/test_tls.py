@@ -124,6 +124,8 @@ def test_nss() -> None:
         ("/lib/libssl3.so", ["nss"]),
         ("/lib/libnspr4.so", ["nss"]),
         ("/lib/libgnutls.so.30.34.3", ["gnutls"]),
+        ("/lib/libgnutls-dane.so.0.4.1", []),
+        ("/lib/libgnutlsxx.so.30", []),
         ("/lib/libc.so.6", []),
         ("/usr/bin/libssl", []),
     ],
