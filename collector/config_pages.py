@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from collector.config import ACTS, SETTINGS, Config, Setting
+from collector.config import SETTINGS, Config
+from collector.config_setting import ACTS, Setting
 
 
 def _shown(setting: Setting[Any], value: Any, *, default: bool = False) -> str:

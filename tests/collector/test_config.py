@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from collector import config, config_pages, config_values, metrics, settings
+from collector import config, config_pages, config_setting, config_values, metrics_pages, settings
 from collector.errors import ConfigError
 from collector.loader.probes import SOURCES
 from collector.loader.probes.probe import Source
@@ -107,7 +107,7 @@ def test_the_table_has_what_acts_and_everything_when_asked() -> None:
     names = [line.split()[0] for line in everything.splitlines()[1:]]
     assert names == [setting.name for setting in config.SETTINGS]
     acting = [line.split()[0] for line in short.splitlines()[1:]]
-    assert acting == [setting.name for setting in config.SETTINGS if setting.effect == config.ACTS]
+    assert acting == [setting.name for setting in config.SETTINGS if setting.effect == config_setting.ACTS]
     assert len(names) > len(acting) + 70 and "USE_TLS is set, but does not act yet" in loaded.warnings
 
 
@@ -193,4 +193,4 @@ def test_secrets_are_not_printed() -> None:
 def test_generated_pages_are_fresh() -> None:
     """`make docs` writes them."""
     assert (DOCS / "configuration.md").read_text() == config_pages.markdown()
-    assert (DOCS / "metrics.md").read_text() == metrics.markdown()
+    assert (DOCS / "metrics.md").read_text() == metrics_pages.markdown()
