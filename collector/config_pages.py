@@ -77,7 +77,7 @@ def markdown() -> str:
             if s.low is not None and s.high is not None:
                 meaning += f" Range: {s.low:g} to {s.high:g}."
             if s.aliases:
-                meaning += f" Also {', '.join(f'`{a}`' for a in s.aliases)}, which wins."
+                meaning += f" Also {', '.join(f'`{a}`' for a in s.aliases)}{'' if s.ours else ', which wins'}."
             out.append(f"| `{s.name}` | {s.type} | {_shown(s, s.default, default=True)} | {s.effect} | {meaning} |")
         out.append("")
     return "\n".join(out).rstrip() + "\n"

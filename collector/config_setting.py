@@ -20,8 +20,8 @@ ACTS, NO_EFFECT, NOT_YET = "acts", akto_names.NO_EFFECT, akto_names.NOT_YET
 class Setting(Generic[T]):
     """One variable, an attribute of Config: of the class, the declaration; of an object, the value in force.
 
-    ``default`` is the parsed value; ``low``/``high`` bound numbers; ``aliases`` are further names, later ones winning;
-    ``effect`` is ACTS, NO_EFFECT or NOT_YET. The variable has the name of the attribute.
+    ``default`` is the parsed value; ``low``/``high`` bound numbers; ``effect`` is ACTS, NO_EFFECT or NOT_YET. The variable
+    has the name of the attribute. ``aliases`` are further names; the later wins, but none may contradict a name of ours.
     """
 
     def __init__(
@@ -69,6 +69,11 @@ class Setting(Generic[T]):
 
     def __set__(self, config: Config, value: T) -> None:
         raise AttributeError(f"{self.name} is read once, at the start")
+
+    @property
+    def ours(self) -> bool:
+        """Is it a variable of this collector, not of Akto's?"""
+        return self.name.startswith("COLLECTOR_")
 
     @property
     def type(self) -> str:

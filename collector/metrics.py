@@ -11,7 +11,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from collector import unsupported
 from collector.counters import CounterMemory, Counters
 
 COUNTER, GAUGE = "counter", "gauge"
@@ -136,6 +135,8 @@ SINK_NAMES = (
     "spool_damaged_records",
     "spool_damaged_bytes",
     "spool_errors",
+    "tls_certificate_expiry",
+    "tls_ca_expiry",
 )
 SUPERVISOR_NAMES = (
     "restarts_loader",
@@ -527,6 +528,18 @@ METRICS: tuple[Metric, ...] = (
     Metric("collector_spool_errors", COUNTER, "sink", "spool_errors", "Times that the spool's disk did not take a batch."),
     Metric("collector_write_errors", COUNTER, "sink", "write_errors", "Failed attempts to deliver."),
     Metric("collector_sink_queue_bytes", GAUGE, "sink", "queue_bytes", "Bytes that wait for the destination."),
+    *(
+        Metric(
+            "collector_kafka_tls_expiry_timestamp_seconds",
+            GAUGE,
+            "sink",
+            key,
+            "Unix time until which the certificate for Kafka is valid: of our own (`client`; the first of its chain "
+            "to expire), of the authorities in COLLECTOR_KAFKA_TLS_CA_FILE (`ca`; the last). 0: there is none.",
+            (("certificate", certificate),),
+        )
+        for key, certificate in (("tls_certificate_expiry", "client"), ("tls_ca_expiry", "ca"))
+    ),
     Metric("collector_destination_up", GAUGE, "sink", "destination_up", "1 while the destination takes records."),
     Metric(
         "collector_restarts", COUNTER, "supervisor", "restarts_loader", "Child processes restarted.", (("child", "loader"),)
