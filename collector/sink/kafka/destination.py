@@ -105,7 +105,7 @@ class Kafka(Destination):
         from kafka import errors
         from kafka.structs import TopicPartition
 
-        from collector.sink.kafka import inside
+        from collector.sink.kafka import causes, client, inside
 
         self._errors: Any = errors
         self._too_large = (errors.MessageSizeTooLargeError, errors.RecordListTooLargeError)
@@ -119,6 +119,8 @@ class Kafka(Destination):
         self._partition = functools.partial(TopicPartition, settings.topic)
         self._fast = True
         self._first_partition = zlib.crc32(settings.node.encode())
+        self._connections = client.Client
+        self._causes = causes.Causes(lambda: self._security, settings.brokers)
         self._producer: KafkaProducer | None = None
 
     # -- before there is a sink
@@ -194,6 +196,7 @@ class Kafka(Destination):
 
     def open(self) -> None:
         """Make the client, which connects by itself."""
+        self._causes.start()
         self._producer = self._client()
         why = self._inside.check(self._producer)
         if why:
@@ -222,12 +225,13 @@ class Kafka(Destination):
             reconnect_backoff_ms=100,
             reconnect_backoff_max_ms=1000,
             metrics_enabled=False,
+            kafka_client=self._connections,
             **self._security.client(),
         )
 
     def reopen(self, fd: int) -> None:
-        """Files were renewed: the next connections are made with what they hold now (see `check_health`), those that there are
-        go on.
+        """Files were renewed: the next connections are made with what they hold now (`check_health` sees to it), those that
+        there are go on.
         """
         try:
             self._security = Security.of(fd)
@@ -278,6 +282,7 @@ class Kafka(Destination):
 
     def _unreachable(self, error: Exception) -> DestinationError:
         assert self._producer is not None
+        self._causes.look()
         what = "brokers unreachable"
         if self._inside.connected(self._producer):
             what = f"topic {self._settings.topic} cannot be used"
@@ -394,6 +399,7 @@ class Kafka(Destination):
         if waits > STUCK_SECONDS and now - self._connected < TROUBLE_SECONDS:
             self._renew(f"{brokers}: nothing was acknowledged for {waits:.0f} s")
         if now - self._connected > TROUBLE_SECONDS:
+            self._causes.look()
             return f"{brokers}: no broker is connected"
         if waits > TROUBLE_SECONDS:
             return f"{brokers}: nothing was acknowledged for {TROUBLE_SECONDS} s"
@@ -412,6 +418,7 @@ class Kafka(Destination):
                 self._producer.close(timeout=CLOSE_SECONDS)
             except self._errors.KafkaError as error:
                 log.warning("closing the producer: %s", error)
+        self._causes.stop()
 
     # -- what the client says, in its thread
 
