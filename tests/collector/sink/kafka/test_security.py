@@ -25,7 +25,7 @@ from collector.sink.kafka.destination import Kafka
 from collector.sink.kafka.security import Security, SecuritySettings
 from tests.collector.sink.kafka.client import Environment, loaded, sasl, secured_by, tls
 from tests.collector.sink.kafka.conftest import Secured
-from tests.collector.sink.kafka.test_destination import batch, delivery, messages, settings, topic
+from tests.collector.sink.kafka.test_destination import batch, delivery, finished, messages, settings, topic
 from tests.collector.test_command_line import COLLECTOR
 from tests.collector.test_files import HEAD, data, stream_lines
 from tests.events import GET, OK
@@ -354,10 +354,11 @@ def test_records_arrive(how: str, secured: Secured, caplog: pytest.LogCaptureFix
     caplog.clear()
     with delivery(settings(secured.broker.at[listener], name), security=secured_by(environment(secured.keys))) as out:
         out.submit(batch(b"a", b"b"))
+        out.submit(finished(b"c"))
         wait_for(out.settled, 30)
-        assert (out.totals.delivered, out.totals.failed) == (2, 0)
+        assert (out.totals.delivered, out.totals.failed) == (3, 0)
     assert not caplog.records, "nothing to complain about"
-    assert [record for record, _headers in messages(secured.broker, name, 2)] == [b"a", b"b"]
+    assert {record for record, _headers in messages(secured.broker, name, 3)} == {b"a", b"b", b"c"}
 
 
 @pytest.fixture
@@ -388,11 +389,11 @@ def goes_on(
     longer intervals; deliver with the new settings what came meanwhile.
     """
     with delivery(settings(secured.broker.at[listener], "renewed"), security=secured_by(environment)) as out:
-        out.submit(batch(b"before"))
+        out.submit(finished(b"before"))
         wait_for(lambda: out.totals.delivered == 1, 30)
         changed = change()
         secured.broker.kill()
-        out.submit(batch(b"during"))
+        out.submit(finished(b"during"))
         secured.broker.start()
         wait_for(lambda: refused in caplog.text, 30)
         first = len(attempts)
@@ -400,7 +401,7 @@ def goes_on(
         assert attempts[first + 5] - attempts[first] > 1, "without a back-off it is some hundredths"
         assert out.totals.delivered == 1
         out.reopen(security.hand_over(security.read(loaded(changed))))
-        out.submit(batch(b"after"))
+        out.submit(finished(b"after"))
         wait_for(lambda: out.totals.delivered == 3, 30)
         assert (out.totals.failed, out.totals.dropped, out.gone) == (0, 0, "")
 
