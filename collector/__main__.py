@@ -36,7 +36,7 @@ exit codes:
 
 signals (`run`, `replay`):
   TERM, INT  drain, deliver, end; a second one ends at once, with 128 + its number
-  HUP        reopen the output file (after it was renamed); ends nothing
+  HUP        reopen the output file (after it was renamed), read the certificates for Kafka again; ends nothing
   USR1       log a line of statistics; ends nothing
 
 Settings are environment variables: `collector config` lists those that act, `--all` every one that is accepted.
@@ -250,7 +250,8 @@ def replay(settings: config.Config, output: destinations.Output, options: argpar
             raise ConfigError(f"{path}: no such file")
     if sum(len(os.fsencode(os.path.abspath(path))) + 8 for path in options.files) > MOST_NAMES_BYTES:
         raise ConfigError(f"{len(options.files)} files in one replay: their names are longer than {MOST_NAMES_BYTES} bytes")
-    fd = output.open(shared=options.shared_files)
+    made_of = output.made_of(settings)
+    fd = output.open(settings, shared=options.shared_files)
     if fd is not None and any(os.path.samestat(os.fstat(fd), os.stat(path)) for path in options.files):
         raise ConfigError(f"--output {options.output!r}: is one of the recordings")
     return _finish(
@@ -267,7 +268,8 @@ def replay(settings: config.Config, output: destinations.Output, options: argpar
                 loader=ReplaySettings(files=tuple(os.path.abspath(path) for path in options.files)),
                 sink=output.settings(settings, lossless=True, ordered=True, stop_seconds=3600.0),
                 output_fd=fd,
-                reopen=output.reopen(shared=options.shared_files),
+                reopen=output.reopen(settings, shared=options.shared_files),
+                made_of=made_of,
                 directory=tempfile.mkdtemp(prefix="collector-"),
                 directory_exists=True,
             )
@@ -324,7 +326,8 @@ def run(
             raise ConfigError("PROBE_PROCESS_NAMES: needs the node's process ids (hostPID: true, docker run --pid=host)")
         logging.getLogger("preflight").warning("this is %s", preflight.NESTED)
     with NodeLock(settings.COLLECTOR_RUNTIME_DIR) as lock:
-        fd = output.open(shared=options.shared_files)
+        made_of = output.made_of(settings)
+        fd = output.open(settings, shared=options.shared_files)
         fds = []
         if options.record:
             fds.append(
@@ -363,7 +366,8 @@ def run(
                     sink=output.settings(settings),
                     loader_fds=fds,
                     output_fd=fd,
-                    reopen=output.reopen(shared=options.shared_files),
+                    reopen=output.reopen(settings, shared=options.shared_files),
+                    made_of=made_of,
                     directory=within(lock.fd, f"run-{os.getpid()}"),
                     health_directory=lock.fd,
                 )

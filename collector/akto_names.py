@@ -6,12 +6,6 @@ NO_EFFECT, NOT_YET = "accepted without effect", "not yet"
 
 FURTHER: dict[str, tuple[str, ...]] = {
     NOT_YET: (
-        "USE_TLS",
-        "TLS_CA_CERT_PATH",
-        "INSECURE_SKIP_VERIFY",
-        "IS_AUTH_IMPLEMENTED",
-        "KAFKA_USERNAME",
-        "KAFKA_PASSWORD",
         "NODE_NAME",
         "POD_NAME",
         "AKTO_AGENT_NAME",

@@ -10,14 +10,14 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar, overload
+from typing import Any, TypeVar
 
 from collector import akto_names, cgroups
+from collector.config_setting import NO_EFFECT, NOT_YET, Setting
 from collector.config_values import (
     ALL_LIBRARIES,
-    FORMS,
     parse_address,
     parse_bool,
     parse_brokers,
@@ -30,107 +30,26 @@ from collector.config_values import (
     parse_libraries,
     parse_log_format,
     parse_log_level,
+    parse_mechanism,
     parse_names,
     parse_networks,
     parse_pids,
     parse_rules_text,
     parse_seconds,
     parse_text,
+    parse_topic,
 )
 from collector.errors import ConfigError
 
 T = TypeVar("T")
 
-ACTS, NO_EFFECT, NOT_YET = "acts", akto_names.NO_EFFECT, akto_names.NOT_YET
 MIB = 1 << 20
 
-
-class Setting(Generic[T]):
-    """One variable, an attribute of Config: of the class, the declaration; of an object, the value in force.
-
-    ``default`` is the parsed value; ``low``/``high`` bound numbers; ``aliases`` are further names, later ones winning;
-    ``effect`` is ACTS, NO_EFFECT or NOT_YET. The variable has the name of the attribute.
-    """
-
-    def __init__(
-        self,
-        parse: Callable[[str], T],
-        default: T,
-        section: str,
-        description: str,
-        unit: str = "",
-        low: float | None = None,
-        high: float | None = None,
-        *,
-        aliases: tuple[str, ...] = (),
-        effect: str = ACTS,
-        shown_default: str = "",
-        secret: bool = False,
-    ) -> None:
-        self.name = ""
-        self.parse = parse
-        self.default = default
-        self.section = section
-        self.description = description
-        self.unit = unit
-        self.low = low
-        self.high = high
-        self.aliases = aliases
-        self.effect = effect
-        self.shown_default = shown_default
-        self.secret = secret
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self.name = name
-
-    @overload
-    def __get__(self, config: None, owner: type) -> Setting[T]: ...
-
-    @overload
-    def __get__(self, config: Config, owner: type) -> T: ...
-
-    def __get__(self, config: Config | None, owner: type) -> Setting[T] | T:
-        if config is None:
-            return self
-        value: T = config.values[self.name].value
-        return value
-
-    def __set__(self, config: Config, value: T) -> None:
-        raise AttributeError(f"{self.name} is read once, at the start")
-
-    @property
-    def type(self) -> str:
-        """The kind of value, as documentation calls it."""
-        return FORMS[self.parse][0]
-
-    @property
-    def form(self) -> str:
-        """The expected form, as errors call it."""
-        form = FORMS[self.parse][1]
-        if self.low is not None and self.high is not None:
-            form += f", from {self.low:g} to {self.high:g}"
-        elif self.low is not None:
-            form += f", at least {self.low:g}"
-        return form
-
-    def read(self, name: str, text: str) -> T:
-        """The value of ``text``; raises ConfigError."""
-        try:
-            value = self.parse(text)
-            if isinstance(value, (int, float)) and (
-                self.low is not None and value < self.low or self.high is not None and value > self.high
-            ):
-                raise ValueError
-        except ValueError:
-            shown = "(hidden)" if self.secret else repr(text)
-            raise ConfigError(f"{name}={shown}: expected {self.form}") from None
-        return value
-
-
-OURS, AKTO, DELIVERY, LIMITS, FILTERS, CAPTURE, PROCESS = (
+OURS, AKTO, DELIVERY, KAFKA, LIMITS, FILTERS, CAPTURE, PROCESS = (
     "Collector",
     "Akto: other names",
     "Delivery",
+    "Kafka: TLS and SASL",
     "Limits",
     "Filters",
     "Capture",
@@ -412,7 +331,7 @@ class Config:
         "`kafka`, `-` (JSON lines on standard output), `null`, or a file's path.",
         shown_default="kafka when a broker is set, else -",
     )
-    COLLECTOR_KAFKA_TOPIC = Setting(parse_text, "akto.api.logs", DELIVERY, "Topic of the records.")
+    COLLECTOR_KAFKA_TOPIC = Setting(parse_topic, "akto.api.logs", DELIVERY, "Topic of the records.")
     COLLECTOR_COMPRESSION = Setting(parse_codec, "lz4", DELIVERY, "Codec of Kafka batches.")
     COLLECTOR_KAFKA_IDEMPOTENCE = Setting(
         parse_bool, False, DELIVERY, "Let brokers leave out copies of what was sent again; needs their permission."
@@ -431,6 +350,67 @@ class Config:
         parse_int, 100, DELIVERY, "Records at which a Kafka batch is ready.", "records", 1, 1_000_000
     )
     AKTO_TRAFFIC_BATCH_TIME_SECS = Setting(parse_seconds, 10.0, DELIVERY, "Age at which it is ready.", "seconds", 0, 3600)
+    # -- Delivery to Kafka: TLS and SASL (collector/sink/kafka/security.py says what goes together)
+    COLLECTOR_KAFKA_TLS = Setting(
+        parse_bool, False, KAFKA, "Whether connections to the brokers are TLS, 1.2 or later.", aliases=("USE_TLS",)
+    )
+    COLLECTOR_KAFKA_TLS_CA_FILE = Setting(
+        parse_text,
+        "",
+        KAFKA,
+        "Certificates (PEM) by one of which the brokers' must be signed. Each is trusted, also when it is no root.",
+        aliases=("TLS_CA_CERT_PATH",),
+        shown_default="the system's",
+    )
+    COLLECTOR_KAFKA_TLS_CERT_FILE = Setting(
+        parse_text, "", KAFKA, "Our own certificate (PEM) and what it was signed with, for mutual TLS.", shown_default="none"
+    )
+    COLLECTOR_KAFKA_TLS_KEY_FILE = Setting(
+        parse_text,
+        "",
+        KAFKA,
+        "The private key (PEM) of our certificate.",
+        shown_default="the file of COLLECTOR_KAFKA_TLS_CERT_FILE",
+    )
+    COLLECTOR_KAFKA_TLS_KEY_PASSWORD = Setting(
+        parse_text, "", KAFKA, "The password that the private key is encrypted with.", secret=True, shown_default="none"
+    )
+    COLLECTOR_KAFKA_TLS_KEY_PASSWORD_FILE = Setting(
+        parse_text, "", KAFKA, "A file that holds this password instead.", shown_default="none"
+    )
+    COLLECTOR_KAFKA_TLS_SKIP_VERIFY = Setting(
+        parse_bool,
+        False,
+        KAFKA,
+        "`true`: the brokers' certificates are not verified, neither by whom they are signed nor for which name. Anybody on "
+        "the way can pass for a broker then. (In Akto's collector this is the default.)",
+        aliases=("INSECURE_SKIP_VERIFY",),
+    )
+    COLLECTOR_KAFKA_SASL = Setting(
+        parse_mechanism,
+        "",
+        KAFKA,
+        "How we log in at the brokers: PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or `none`.",
+        shown_default="PLAIN when IS_AUTH_IMPLEMENTED is true, else none",
+    )
+    IS_AUTH_IMPLEMENTED = Setting(parse_bool, False, KAFKA, "`true`: SASL PLAIN, unless COLLECTOR_KAFKA_SASL is set.")
+    COLLECTOR_KAFKA_USERNAME = Setting(
+        parse_text, "", KAFKA, "User name for SASL.", aliases=("KAFKA_USERNAME",), shown_default="none"
+    )
+    COLLECTOR_KAFKA_USERNAME_FILE = Setting(
+        parse_text, "", KAFKA, "A file that holds the user name instead.", shown_default="none"
+    )
+    COLLECTOR_KAFKA_PASSWORD = Setting(
+        parse_text, "", KAFKA, "Password for SASL.", aliases=("KAFKA_PASSWORD",), secret=True, shown_default="none"
+    )
+    COLLECTOR_KAFKA_PASSWORD_FILE = Setting(
+        parse_text,
+        "",
+        KAFKA,
+        "A file that holds the password instead; a line break at its end is no part of it. This file and all those above "
+        "are read again within seconds when they change, and at SIGHUP: new connections use what they hold then.",
+        shown_default="none",
+    )
 
     def __init__(self, values: dict[str, Value], warnings: list[str] | None = None) -> None:
         self.values = values
@@ -504,7 +484,10 @@ def load(environ: Mapping[str, str] | None = None) -> Config:
         for name in (setting.name, *setting.aliases):
             text = environ.get(name, "")
             if text.strip() or (text and setting.parse is parse_text):
-                value, source = setting.read(name, text), name
+                read = setting.read(name, text)
+                if setting.ours and source != "default" and read != value:
+                    raise ConfigError(f"{source} and {name} are the same setting, and say different things")
+                value, source = read, name
         values[setting.name] = Value(setting, value, source)
     known = known_names()
     for name in sorted(environ):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from collector.config import ACTS, SETTINGS, Config, Setting
+from collector.config import SETTINGS, Config
+from collector.config_setting import ACTS, Setting
 
 
 def _shown(setting: Setting[Any], value: Any, *, default: bool = False) -> str:
@@ -76,7 +77,7 @@ def markdown() -> str:
             if s.low is not None and s.high is not None:
                 meaning += f" Range: {s.low:g} to {s.high:g}."
             if s.aliases:
-                meaning += f" Also {', '.join(f'`{a}`' for a in s.aliases)}, which wins."
+                meaning += f" Also {', '.join(f'`{a}`' for a in s.aliases)}{'' if s.ours else ', which wins'}."
             out.append(f"| `{s.name}` | {s.type} | {_shown(s, s.default, default=True)} | {s.effect} | {meaning} |")
         out.append("")
     return "\n".join(out).rstrip() + "\n"

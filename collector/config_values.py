@@ -61,6 +61,8 @@ def parse_address(text: str) -> str:
     host, colon, port = text.strip().rpartition(":")
     if not colon or not host or not port.isdigit() or int(port) > 65535:
         raise ValueError
+    if ":" in host and not (host.startswith("[") and host.endswith("]")):  # ::1:9092 is an address, too
+        raise ValueError
     return text.strip()
 
 
@@ -79,6 +81,26 @@ def parse_codec(text: str) -> str:
     if text.strip().lower() not in ("none", "gzip", "snappy", "lz4", "zstd"):
         raise ValueError
     return text.strip().lower()
+
+
+def parse_topic(text: str) -> str:
+    """A name that Kafka takes for a topic; raises ValueError."""
+    if not re.fullmatch(r"[A-Za-z0-9._-]{1,249}", text.strip()) or text.strip() in (".", ".."):
+        raise ValueError
+    return text.strip()
+
+
+MECHANISMS, NO_SASL = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"), "none"
+
+
+def parse_mechanism(text: str) -> str:
+    """One of MECHANISMS in any case, or `none`; raises ValueError."""
+    word = text.strip().upper()
+    if word == NO_SASL.upper():
+        return NO_SASL
+    if word not in MECHANISMS:
+        raise ValueError
+    return word
 
 
 def parse_hooks(text: str) -> str:
@@ -165,11 +187,13 @@ FORMS: dict[Callable[[str], Any], tuple[str, str]] = {
     parse_seconds: ("number", "a plain number of seconds, such as 3 or 0.5 (no suffix)"),
     parse_text: ("text", "text"),
     parse_log_level: ("word", "one of DEBUG, INFO, WARN, ERROR, OFF"),
-    parse_address: ("address", "HOST:PORT"),
-    parse_brokers: ("addresses", "HOST:PORT, several separated by commas"),
+    parse_address: ("address", "HOST:PORT, an IPv6 address in brackets"),
+    parse_brokers: ("addresses", "HOST:PORT, an IPv6 address in brackets, several separated by commas"),
     parse_hooks: ("word", "one of auto, tpx, raw"),
     parse_identity: ("word", "one of auto, socket, descriptor"),
     parse_codec: ("word", "one of none, gzip, snappy, lz4, zstd"),
+    parse_topic: ("name", "at most 249 letters, digits, dots, underscores and hyphens"),
+    parse_mechanism: ("word", f"one of {', '.join(MECHANISMS)}, {NO_SASL}"),
     parse_log_format: ("word", "text or json"),
     parse_header_name: ("name", "a header name of at most 63 bytes, or none"),
     parse_networks: (

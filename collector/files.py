@@ -44,6 +44,18 @@ def _others_make_entries(info: os.stat_result) -> bool:
     return writable_by_others(info) or not _trusted(info.st_uid)
 
 
+Signature = tuple[int, int, int, int, int] | None
+
+
+def signature(path: str) -> Signature:
+    """Differs when a file was written to or replaced, also at the end of links; None when it is not there."""
+    try:
+        info = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns
+
+
 def has_acl(path: str) -> bool:
     """Has it an access list? Then the group's bits are only the most that anybody in the list may do."""
     try:

@@ -66,14 +66,19 @@ class Destination(ABC):
         """Where the records go, for the start line."""
 
     @classmethod
-    def open_output(cls, output: str, *, shared: bool) -> int | None:
+    def open_output(cls, output: str, config: Config, *, shared: bool) -> int | None:
         """A descriptor to be passed to the sink, or None. Raises ConfigError."""
         return None
 
     @classmethod
-    def reopens(cls, output: str) -> bool:
+    def reopens(cls, output: str, config: Config) -> bool:
         """Is `open_output` called again at SIGHUP?"""
         return False
+
+    @classmethod
+    def made_of(cls, output: str, config: Config) -> tuple[str, ...]:
+        """Files that `open_output` reads: it is also called again when one of them changes."""
+        return ()
 
     @classmethod
     def batches(cls, config: Config) -> BatchSettings:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from collector import files
 from collector.config import Config
 from collector.router.batches import JSON_LINES
 from collector.settings import STOP_SINK_SECONDS, SinkSettings
@@ -35,13 +36,17 @@ class Output:
         """For the start line."""
         return self.destination.describe(self.name, config)
 
-    def open(self, *, shared: bool) -> int | None:
-        """What is passed to the sink: a descriptor, or None. Raises ConfigError. ``shared``: see --shared-files."""
-        return self.destination.open_output(self.name, shared=shared)
+    def made_of(self, config: Config) -> dict[str, files.Signature]:
+        """The files that `open` is going to read, as they are now."""
+        return {path: files.signature(path) for path in self.destination.made_of(self.name, config)}
 
-    def reopen(self, *, shared: bool) -> Callable[[], int | None] | None:
+    def open(self, config: Config, *, shared: bool) -> int | None:
+        """What is passed to the sink: a descriptor, or None. Raises ConfigError. ``shared``: see --shared-files."""
+        return self.destination.open_output(self.name, config, shared=shared)
+
+    def reopen(self, config: Config, *, shared: bool) -> Callable[[], int | None] | None:
         """What SIGHUP does, if it does anything."""
-        return (lambda: self.open(shared=shared)) if self.destination.reopens(self.name) else None
+        return (lambda: self.open(config, shared=shared)) if self.destination.reopens(self.name, config) else None
 
     def settings(
         self, config: Config, *, lossless: bool = False, ordered: bool = False, stop_seconds: float = STOP_SINK_SECONDS

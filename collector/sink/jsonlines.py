@@ -117,12 +117,12 @@ class JsonLines(Destination):
         return "standard output" if output in _STANDARD_OUTPUT else f"file {output}"
 
     @classmethod
-    def open_output(cls, output: str, *, shared: bool) -> int | None:
+    def open_output(cls, output: str, config: Config, *, shared: bool) -> int | None:
         """The file, or a duplicate of standard output. Raises ConfigError."""
         return files.open_for_records(output, os.O_RDWR | os.O_APPEND, "output", shared=shared)
 
     @classmethod
-    def reopens(cls, output: str) -> bool:
+    def reopens(cls, output: str, config: Config) -> bool:
         """A file may have been renamed (log rotation)."""
         return output not in _STANDARD_OUTPUT
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from collector.files import Signature
 from collector.settings import (
     Adoption,
     LoaderSettings,
@@ -30,7 +31,8 @@ class Plan:
     """One run. ``loader`` is what the first stage is told: the live loader, a replay in its place.
 
     ``loader_fds`` go to the first stage at each start, ``output_fd`` to the sink; they stay open during the run.
-    ``reopen`` opens the output again (raises CollectorError), where that is possible. ``directory`` holds the sockets
+    ``reopen`` opens the output again (raises CollectorError), where that is possible; ``made_of`` are files at whose change
+    that is due, as they were before. ``directory`` holds the sockets
     between the processes. ``health_directory`` is a descriptor: where the status socket is made; None for no health pages.
     """
 
@@ -43,6 +45,7 @@ class Plan:
     loader_fds: Sequence[int] = ()
     output_fd: int | None = None
     reopen: Callable[[], int | None] | None = None
+    made_of: Mapping[str, Signature] = field(default_factory=dict)
     health_directory: int | None = None
 
     @property

@@ -22,7 +22,7 @@ from typing import Any
 
 from collector import cgroups, errors, logs, metrics, unsupported
 from collector.counters import CounterMemory, Counters
-from collector.errors import ChildError, CollectorError, ProtocolError
+from collector.errors import ChildError, ProtocolError
 from collector.router import slots
 from collector.router.slots import BATCH_BYTES
 from collector.settings import STOP_SINK_SECONDS, Rings
@@ -30,6 +30,7 @@ from collector.supervisor import identity, memory, policy, starting
 from collector.supervisor.child import ChildProcess
 from collector.supervisor.handover import KINDS, Handover
 from collector.supervisor.health import Health
+from collector.supervisor.output import Output
 from collector.supervisor.starting import Plan
 
 log = logging.getLogger("supervisor")
@@ -52,7 +53,7 @@ class Supervisor:
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
-        self._output_fd = plan.output_fd
+        self._output = Output(plan)
         self.shards = plan.supervisor.shards
         self._memory = CounterMemory(self.shards + 3)
         self.own = Counters(self._memory.block(self.shards + 2), metrics.SUPERVISOR_NAMES)
@@ -118,7 +119,7 @@ class Supervisor:
                 directory,
             )
         elif child.role == "sink":
-            output = [self._output_fd] if self._output_fd is not None else []
+            output = [self._output.fd] if self._output.fd is not None else []
             child.start(
                 self._messages.sink([(shard, life) for shard, (life, _fd) in self._slots.items()]),
                 [self._memory.fd, *output, *(fd for _life, fd in self._slots.values())],
@@ -303,30 +304,23 @@ class Supervisor:
             pass
 
     def _answer_signals(self) -> None:
-        """SIGHUP: open the output file again. SIGUSR1: say how it stands. Both do nothing else."""
+        """SIGHUP, or a file that the output is made of has changed: open the output again. SIGUSR1: say how it stands.
+        Neither does anything else.
+        """
         while (held := signal.sigtimedwait(_HELD, 0)) is not None:
             if held.si_signo == signal.SIGHUP:
-                self._reopen()
+                self._reopen("SIGHUP")
             else:
                 said = logging.getLogger("statistics")
                 said.setLevel(logging.INFO)  # asked for: whatever the level
                 said.info("%s", json.dumps(self.statistics()))
+        if self._output.changed(time.monotonic()):
+            self._reopen("files of the output have changed")
 
-    def _reopen(self) -> None:
-        if self._plan.reopen is None:
-            log.info("SIGHUP: the output is not a file; nothing to reopen")
-            return
-        try:
-            fd = self._plan.reopen()
-        except CollectorError as error:
-            log.error("SIGHUP: %s; continuing with the open file", error)
-            return
-        if fd is None:
-            return
-        old, self._output_fd = self._output_fd, fd
-        self._tell_sink({"kind": "output"}, fd)
-        if old is not None:
-            os.close(old)
+    def _reopen(self, why: str) -> None:
+        fd = self._output.open_again(why)
+        if fd is not None:
+            self._tell_sink({"kind": "output"}, fd)
 
     def statistics(self) -> dict[str, Any]:
         """What SIGUSR1 asks for: the processes, and all counters as in `totals`."""

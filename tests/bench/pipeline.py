@@ -75,7 +75,7 @@ def run_once(options: argparse.Namespace) -> dict[str, Any]:
             ),
             sink=output.settings(settings, lossless=not options.rate, stop_seconds=60.0),
             loader_fds=rings,
-            output_fd=output.open(shared=False),
+            output_fd=output.open(settings, shared=False),
             directory=tempfile.mkdtemp(prefix="bench-"),
             directory_exists=True,
         )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from collector import config, config_pages, config_values, metrics, settings
+from collector import config, config_pages, config_setting, config_values, metrics_pages, settings
 from collector.errors import ConfigError
 from collector.loader.probes import SOURCES
 from collector.loader.probes.probe import Source
@@ -37,6 +37,11 @@ def test_booleans_false(text: str) -> None:
         ("AKTO_LOG_LEVEL", "LOUD"),
         ("COLLECTOR_HEALTH_ADDRESS", "11226"),
         ("AKTO_KAFKA_BROKER_MAL", "broker"),
+        ("AKTO_KAFKA_BROKER_MAL", "a:1,::1:9092"),
+        ("COLLECTOR_KAFKA_SASL", "GSSAPI"),
+        ("COLLECTOR_KAFKA_TOPIC", "no topic"),
+        ("COLLECTOR_KAFKA_TOPIC", ".."),
+        ("COLLECTOR_KAFKA_TOPIC", "t" * 250),
         ("COLLECTOR_COMPRESSION", "lzma"),
         ("COLLECTOR_LOG_FORMAT", "xml"),
         ("COLLECTOR_REAL_IP_HEADER", "X Real"),
@@ -102,13 +107,13 @@ def test_every_variable_is_an_attribute_that_is_only_read() -> None:
 
 
 def test_the_table_has_what_acts_and_everything_when_asked() -> None:
-    loaded = config.load({"USE_TLS": "true"})
+    loaded = config.load({"NODE_NAME": "n1"})
     short, everything = (config_pages.table(loaded, everything=wanted) for wanted in (False, True))
     names = [line.split()[0] for line in everything.splitlines()[1:]]
     assert names == [setting.name for setting in config.SETTINGS]
     acting = [line.split()[0] for line in short.splitlines()[1:]]
-    assert acting == [setting.name for setting in config.SETTINGS if setting.effect == config.ACTS]
-    assert len(names) > len(acting) + 70 and "USE_TLS is set, but does not act yet" in loaded.warnings
+    assert acting == [setting.name for setting in config.SETTINGS if setting.effect == config_setting.ACTS]
+    assert len(names) > len(acting) + 70 and "NODE_NAME is set, but does not act yet" in loaded.warnings
 
 
 def test_unknown_names_are_warned_about_with_the_nearest() -> None:
@@ -187,10 +192,12 @@ def test_declarations_are_unique() -> None:
 
 
 def test_secrets_are_not_printed() -> None:
-    assert "geheim" not in config_pages.table(config.load({"KAFKA_PASSWORD": "geheim"}), everything=True)
+    for name in ("KAFKA_PASSWORD", "COLLECTOR_KAFKA_PASSWORD", "COLLECTOR_KAFKA_TLS_KEY_PASSWORD"):
+        shown = config_pages.table(config.load({name: "geheim"}), everything=True)
+        assert "geheim" not in shown and "(set)" in shown
 
 
 def test_generated_pages_are_fresh() -> None:
     """`make docs` writes them."""
     assert (DOCS / "configuration.md").read_text() == config_pages.markdown()
-    assert (DOCS / "metrics.md").read_text() == metrics.markdown()
+    assert (DOCS / "metrics.md").read_text() == metrics_pages.markdown()

@@ -55,11 +55,54 @@ def free_port() -> int:
         return int(sock.getsockname()[1])
 
 
-class Broker:
-    """Start, kill, start again; data are kept until ``close``."""
+USER, PASSWORDS = "alice", {"PLAIN": "plain-secret", "SCRAM-SHA-256": "secret-256", "SCRAM-SHA-512": "secret-512"}
+_MODULES = {"PLAIN": "plain.PlainLoginModule", "SCRAM": "scram.ScramLoginModule"}
+# name of a listener (which gets a port) -> protocol, host
+SECURED = {
+    "SSL": ("SSL", "127.0.0.1"),  # with client certificates
+    "SIX": ("SSL", "[::1]"),  # the same
+    "EXPIRED": ("SSL", "127.0.0.1"),  # its certificate is out of date
+    "SASL_PLAINTEXT": ("SASL_PLAINTEXT", "127.0.0.1"),
+    "SASL_SSL": ("SASL_SSL", "127.0.0.1"),
+}
 
-    def __init__(self, directory: Path) -> None:
+
+def _secured(keys: Path) -> list[str]:
+    """Properties of the listeners of SECURED: TLS with broker.pem (key and certificate), clients as trusted.pem has it; the
+    mechanisms of PASSWORDS.
+    """
+    out = [
+        "ssl.keystore.type=PEM",
+        f"ssl.keystore.location={keys}/broker.pem",
+        "ssl.truststore.type=PEM",
+        f"ssl.truststore.location={keys}/trusted.pem",
+        "ssl.client.auth=required",
+        "listener.name.sasl_ssl.ssl.client.auth=none",
+        "listener.name.expired.ssl.client.auth=none",
+        "listener.name.expired.ssl.keystore.type=PEM",
+        f"listener.name.expired.ssl.keystore.location={keys}/expired.pem",
+        f"sasl.enabled.mechanisms={','.join(PASSWORDS)}",
+        "connection.failed.authentication.delay.ms=0",
+    ]
+    for listener in ("sasl_plaintext", "sasl_ssl"):
+        for name, password in PASSWORDS.items():
+            module = f"org.apache.kafka.common.security.{_MODULES[name.partition('-')[0]]} required"
+            user = f' user_{USER}="{password}"' if name == "PLAIN" else ""
+            out.append(f"listener.name.{listener}.{name.lower()}.sasl.jaas.config={module}{user};")
+    return out
+
+
+class Broker:
+    """Start, kill, start again; data are kept until ``close``. With ``keys``, a folder of broker.pem, expired.pem and
+    trusted.pem, there are the listeners of SECURED as well; ``at`` has their addresses.
+    """
+
+    def __init__(self, directory: Path, keys: Path | None = None) -> None:
         self.directory = directory
+        secured = SECURED if keys is not None else {}
+        self.at = {name: f"{host}:{free_port()}" for name, (_protocol, host) in secured.items()}
+        listeners = "".join(f",{name}://{address}" for name, address in self.at.items())
+        protocols = "".join(f",{name}:{protocol}" for name, (protocol, _host) in secured.items())
         self.port, self.controller_port = free_port(), free_port()
         self._process: subprocess.Popen[bytes] | None = None
         self._jars = f"{libraries()}/*"
@@ -70,9 +113,9 @@ class Broker:
                     "node.id=1",
                     f"controller.quorum.voters=1@127.0.0.1:{self.controller_port}",
                     "controller.listener.names=CONTROLLER",
-                    f"listeners=PLAINTEXT://127.0.0.1:{self.port},CONTROLLER://127.0.0.1:{self.controller_port}",
-                    f"advertised.listeners=PLAINTEXT://127.0.0.1:{self.port}",
-                    "listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
+                    f"listeners=PLAINTEXT://127.0.0.1:{self.port},CONTROLLER://127.0.0.1:{self.controller_port}{listeners}",
+                    f"advertised.listeners=PLAINTEXT://127.0.0.1:{self.port}{listeners}",
+                    f"listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT{protocols}",
                     "inter.broker.listener.name=PLAINTEXT",
                     f"log.dirs={directory}/data",
                     "offsets.topic.replication.factor=1",
@@ -83,13 +126,17 @@ class Broker:
                     "log.cleaner.enable=false",
                     "num.partitions=3",
                     "auto.create.topics.enable=true",
+                    *([] if keys is None else _secured(keys)),
                     "",
                 )
             )
         )
-        identity = "AAAAAAAAAAAAAAAAAAAAAA"
+        identity = ["-t", "AAAAAAAAAAAAAAAAAAAAAA"]
+        for name, password in PASSWORDS.items() if keys is not None else ():
+            if name != "PLAIN":
+                identity += ["--add-scram", f"{name}=[name={USER},password={password}]"]
         subprocess.run(
-            [*self._java(), "kafka.tools.StorageTool", "format", "-c", str(directory / "server.properties"), "-t", identity],
+            [*self._java(), "kafka.tools.StorageTool", "format", "-c", str(directory / "server.properties"), *identity],
             check=True,
             timeout=120,
             stdout=subprocess.DEVNULL,

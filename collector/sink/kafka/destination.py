@@ -29,11 +29,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from collector.config import Config
-from collector.errors import ConfigError, DestinationError
+from collector.errors import CollectorError, ConfigError, DestinationError
 from collector.router import batches
 from collector.settings import BatchSettings, Message
 from collector.sink.batch import Batch
 from collector.sink.destination import Destination, Notes, Settled
+from collector.sink.kafka import security
+from collector.sink.kafka.security import Security
 
 if TYPE_CHECKING:
     from kafka import KafkaProducer
@@ -82,8 +84,11 @@ class Kafka(Destination):
     wants_details = True
     up_at_start = False
 
-    def __init__(self, settings: KafkaSettings, settled: Settled) -> None:
+    def __init__(
+        self, settings: KafkaSettings, settled: Settled, security: Security | None = None, notes: Notes | None = None
+    ) -> None:
         super().__init__(settled)
+        self._security, self._notes = security or Security(), notes
         self._settings = settings
         self._room = threading.Condition()
         self._in_client = 0  # bytes of batches that the client has, and no acknowledgement of the last record
@@ -100,7 +105,7 @@ class Kafka(Destination):
         from kafka import errors
         from kafka.structs import TopicPartition
 
-        from collector.sink.kafka import inside
+        from collector.sink.kafka import causes, client, inside
 
         self._errors: Any = errors
         self._too_large = (errors.MessageSizeTooLargeError, errors.RecordListTooLargeError)
@@ -114,6 +119,8 @@ class Kafka(Destination):
         self._partition = functools.partial(TopicPartition, settings.topic)
         self._fast = True
         self._first_partition = zlib.crc32(settings.node.encode())
+        self._connections = client.Client
+        self._causes = causes.Causes(lambda: self._security, settings.brokers)
         self._producer: KafkaProducer | None = None
 
     # -- before there is a sink
@@ -133,6 +140,22 @@ class Kafka(Destination):
         """There must be a broker."""
         if not config.brokers:
             raise ConfigError(f"{named}: needs AKTO_KAFKA_BROKER_MAL=HOST:PORT")
+        security.check(config)
+
+    @classmethod
+    def open_output(cls, output: str, config: Config, *, shared: bool) -> int | None:
+        """What `security.read` finds, if there is to be TLS or a login. Raises ConfigError."""
+        return security.hand_over(security.read(config)) if security.wanted(config) else None
+
+    @classmethod
+    def reopens(cls, output: str, config: Config) -> bool:
+        """Files may have been renewed."""
+        return security.wanted(config)
+
+    @classmethod
+    def made_of(cls, output: str, config: Config) -> tuple[str, ...]:
+        """Certificates, keys and secrets."""
+        return security.files(config)
 
     @classmethod
     def describe(cls, output: str, config: Config) -> str:
@@ -167,10 +190,13 @@ class Kafka(Destination):
     @classmethod
     def make(cls, options: dict[str, Any], *, fd: int | None, notes: Notes, settled: Settled) -> Self:
         """See the base class."""
-        return cls(KafkaSettings.from_message(options), settled)
+        secured = Security.of(fd)
+        secured.note(notes)
+        return cls(KafkaSettings.from_message(options), settled, secured, notes)
 
     def open(self) -> None:
         """Make the client, which connects by itself."""
+        self._causes.start()
         self._producer = self._client()
         why = self._inside.check(self._producer)
         if why:
@@ -199,7 +225,24 @@ class Kafka(Destination):
             reconnect_backoff_ms=100,
             reconnect_backoff_max_ms=1000,
             metrics_enabled=False,
+            kafka_client=self._connections,
+            **self._security.client(),
         )
+
+    def reopen(self, fd: int) -> None:
+        """Files were renewed: the next connections are made with what they hold now (`check_health` sees to it), those that
+        there are go on.
+        """
+        try:
+            self._security = Security.of(fd)
+        except CollectorError as error:
+            log.error("certificates and secrets stay as they are: %s", error)
+            return
+        finally:
+            os.close(fd)
+        if self._notes is not None:
+            self._security.note(self._notes)
+        log.info("certificates and secrets renewed")
 
     def deliver(self, batch: Batch) -> None:
         """Hand the batch to the client, waiting while it has too much; its future settles it."""
@@ -239,6 +282,7 @@ class Kafka(Destination):
 
     def _unreachable(self, error: Exception) -> DestinationError:
         assert self._producer is not None
+        self._causes.look()
         what = "brokers unreachable"
         if self._inside.connected(self._producer):
             what = f"topic {self._settings.topic} cannot be used"
@@ -337,8 +381,11 @@ class Kafka(Destination):
         self._settle(batch, 0, (0 if batch.at else batch.count) if whole else batch.count - batch.at)
 
     def check_health(self) -> str | None:
-        """Hand over again what came back; see that the client lives, and looks for brokers; then see the base class."""
+        """Hand over again what came back; see that the client lives, looks for brokers, and knows what files hold that were
+        renewed; then see the base class.
+        """
         assert self._producer is not None
+        self._security.renew(self._producer)
         brokers = f"Kafka {self._settings.brokers}"
         with contextlib.suppress(DestinationError):
             self._hand_back()
@@ -352,6 +399,7 @@ class Kafka(Destination):
         if waits > STUCK_SECONDS and now - self._connected < TROUBLE_SECONDS:
             self._renew(f"{brokers}: nothing was acknowledged for {waits:.0f} s")
         if now - self._connected > TROUBLE_SECONDS:
+            self._causes.look()
             return f"{brokers}: no broker is connected"
         if waits > TROUBLE_SECONDS:
             return f"{brokers}: nothing was acknowledged for {TROUBLE_SECONDS} s"
@@ -370,6 +418,7 @@ class Kafka(Destination):
                 self._producer.close(timeout=CLOSE_SECONDS)
             except self._errors.KafkaError as error:
                 log.warning("closing the producer: %s", error)
+        self._causes.stop()
 
     # -- what the client says, in its thread
 

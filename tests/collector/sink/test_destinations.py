@@ -54,7 +54,7 @@ def test_the_option_goes_before_the_variable_and_that_before_what_is_configured(
     assert (output.destination, output.name, output.describe(settings)) == (destination, name, words)
     sink = output.settings(settings)
     assert destinations.by_kind(sink.kind) is destination
-    assert (output.reopen(shared=False) is not None) == words.startswith("file")
+    assert (output.reopen(settings, shared=False) is not None) == words.startswith("file")
 
 
 @pytest.mark.parametrize(

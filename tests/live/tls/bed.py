@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.live.matrix.starting import tool
+from tests.live.certificates import CURVE, RSA, Authority
 from tests.live.tls.exchanges import write_pool
-
-NAMES = "subjectAltName=IP:127.0.0.1,DNS:localhost"
 
 
 @dataclass(frozen=True)
@@ -25,22 +22,9 @@ def make(directory: Path) -> Bed:
     """All of it in ``directory``, readable by all users."""
     directory.chmod(0o755)
 
-    def openssl(name: str, common_name: str, key: tuple[str, ...], *arguments: str) -> None:
-        files = ("-keyout", f"{name}.key", "-out", f"{name}.pem", "-nodes", "-days", "7")
-        command = [tool("openssl"), "req", "-x509", "-newkey", *key, *files, "-subj", f"/CN={common_name}", *arguments]
-        subprocess.run(command, cwd=directory, check=True, capture_output=True)
-
-    curve = ("ec", "-pkeyopt", "ec_paramgen_curve:prime256v1")
-    openssl("ca", "matrix authority", curve)
-    for name, usage, key in (
-        ("server", "serverAuth", curve),
-        ("client", "clientAuth", curve),
-        ("rsa", "clientAuth", ("rsa:2048",)),
-    ):
-        extensions = ("-addext", "basicConstraints=critical,CA:FALSE", "-addext", f"extendedKeyUsage={usage}")
-        openssl(name, name, key, "-CA", "ca.pem", "-CAkey", "ca.key", "-addext", NAMES, *extensions)
-        both = (directory / f"{name}.pem").read_bytes() + (directory / f"{name}.key").read_bytes()
-        (directory / f"{name}-all.pem").write_bytes(both)
+    authority = Authority(directory, "ca", "matrix authority")
+    for name, usage, key in (("server", "serverAuth", CURVE), ("client", "clientAuth", CURVE), ("rsa", "clientAuth", RSA)):
+        authority.issue(name, usage=usage, key=key)
     for file in directory.iterdir():
         file.chmod(0o644)
     return Bed(directory, write_pool(directory))

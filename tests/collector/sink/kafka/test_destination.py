@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -22,6 +21,7 @@ from collector.sink.batch import Batch
 from collector.sink.delivery import Delivery
 from collector.sink.kafka import destination as kafka
 from collector.sink.kafka.destination import Kafka, KafkaSettings
+from collector.sink.kafka.security import Security
 from tests.conftest import skip_or_fail
 from tests.live.harness import wait_for
 from tests.live.kafka_broker import Broker, free_port
@@ -52,8 +52,12 @@ def settings(brokers: str, topic: str = "t", *, idempotence: bool = False) -> Ka
 
 
 @contextmanager
-def delivery(wanted: KafkaSettings, *, lossless: bool = False, queue_bytes: int = 64 << 20) -> Iterator[Delivery]:
-    out = Delivery(lambda settled: Kafka(wanted, settled), lossless=lossless, wake=lambda: None, queue_bytes=queue_bytes)
+def delivery(
+    wanted: KafkaSettings, *, lossless: bool = False, queue_bytes: int = 64 << 20, security: Security | None = None
+) -> Iterator[Delivery]:
+    out = Delivery(
+        lambda settled: Kafka(wanted, settled, security), lossless=lossless, wake=lambda: None, queue_bytes=queue_bytes
+    )
     out.start()
     try:
         yield out
@@ -61,13 +65,6 @@ def delivery(wanted: KafkaSettings, *, lossless: bool = False, queue_bytes: int 
         out.close()
         out.give_up("the test is over")  # so that a broker that is not there ends nothing late
         out.join(20)
-
-
-@pytest.fixture(autouse=True)
-def garbage() -> Iterator[None]:
-    """The client leaves sockets behind that it could not connect: let them go here, where that is known."""
-    yield
-    gc.collect()
 
 
 @pytest.fixture(scope="module")
