@@ -2,7 +2,7 @@
 
 They outlive the process that writes them, so what a killed process had taken in and not given out is known.
 A block is 128 unsigned 64-bit numbers. The first 64 belong to the compiled core (shards/state.pxd), the others to
-the Python around it; the names are in metrics.py.
+the Python around it; the names are in counter_names.py.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
-from collector import metrics, unsupported
+from collector import counter_names, metrics, unsupported
 from collector.counters import CounterMemory, Counters
 from collector.health.http import Answer
 
@@ -31,7 +31,7 @@ class Pages:
     def __init__(self, memory: CounterMemory, own: Counters, state: dict[str, Any]) -> None:
         self._memory = memory
         self._own = own
-        self._supervisor = Counters(memory.block(memory.blocks - 1), metrics.SUPERVISOR_NAMES)
+        self._supervisor = Counters(memory.block(memory.blocks - 1), counter_names.SUPERVISOR_NAMES)
         self.state = state
         self._metrics: tuple[float, bytes] | None = None
         self._excused_until = 0.0

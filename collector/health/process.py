@@ -18,10 +18,10 @@ import struct
 import time
 from collections.abc import Callable
 
+from collector.counter_names import HEALTH_NAMES
 from collector.counters import CounterMemory
 from collector.health.http import Answer, Conversation
 from collector.health.pages import Pages
-from collector.metrics import HEALTH_NAMES
 from collector.runtime import Child, run_process
 from collector.settings import HealthStart
 

@@ -23,6 +23,7 @@ from collector import control, errors
 from collector.attribution import owners
 from collector.clock import SystemClock
 from collector.config_values import ALL_LIBRARIES
+from collector.counter_names import LOADER_NAMES
 from collector.loader import capturefile, compiler, entries, kernel, preflight
 from collector.loader.blindspots import Blindspots
 from collector.loader.catalogue import Catalogue
@@ -41,7 +42,6 @@ from collector.loader.questions import Questions
 from collector.loader.ringbuffer import Ring
 from collector.loader.selection import Selection
 from collector.loader.statistics import Statistics
-from collector.metrics import LOADER_NAMES
 from collector.router import endpoints, messages, partition
 from collector.router.channel import Sender
 from collector.runtime import Child, run_process

@@ -8,9 +8,9 @@ import time
 
 import zmq
 
+from collector.counter_names import LOADER_NAMES
 from collector.errors import DamagedFileError
 from collector.loader import capturefile, streams
-from collector.metrics import LOADER_NAMES
 from collector.router import endpoints, messages, partition
 from collector.router.channel import Sender
 from collector.runtime import Child, run_process

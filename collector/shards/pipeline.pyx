@@ -48,7 +48,7 @@ _NAMES = {
     G_INPUT_BYTES: "input_bytes", G_BUFFER_PEAK: "buffer_peak_bytes",
 }
 assert sorted(_NAMES) == list(range(COUNTERS))
-COUNTER_NAMES = tuple(_NAMES[i] for i in range(COUNTERS))     # collector/metrics.py CORE_NAMES, which a test compares
+COUNTER_NAMES = tuple(_NAMES[i] for i in range(COUNTERS))     # collector/counter_names.py CORE_NAMES, which a test compares
 
 
 @cython.final

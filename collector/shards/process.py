@@ -15,8 +15,8 @@ import time
 
 import zmq
 
+from collector.counter_names import SHARD_NAMES
 from collector.loader.ringbuffer import RingView
-from collector.metrics import SHARD_NAMES
 from collector.router import batches, endpoints, messages, slots
 from collector.router.channel import Delivery, Receiver, Sender
 from collector.runtime import Child, run_process

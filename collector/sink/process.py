@@ -10,8 +10,8 @@ import time
 
 import zmq
 
+from collector.counter_names import SINK_NAMES
 from collector.errors import LockedError, ProtocolError
-from collector.metrics import SINK_NAMES
 from collector.router import batches, channel, endpoints, messages, slots
 from collector.router.channel import Receiver
 from collector.runtime import Child, run_process

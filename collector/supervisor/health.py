@@ -12,9 +12,9 @@ import socket
 from typing import Any
 
 from collector import __version__
+from collector.counter_names import HEALTH_NAMES
 from collector.counters import CounterMemory, Counters
 from collector.errors import ConfigError
-from collector.metrics import HEALTH_NAMES
 from collector.settings import HealthStart
 from collector.supervisor.child import ChildProcess
 from collector.supervisor.lock import STATUS_SOCKET, within

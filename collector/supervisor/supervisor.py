@@ -20,7 +20,7 @@ import signal
 import time
 from typing import Any
 
-from collector import cgroups, errors, logs, metrics, unsupported
+from collector import cgroups, counter_names, errors, logs, metrics, unsupported
 from collector.counters import CounterMemory, Counters
 from collector.errors import ChildError, ProtocolError
 from collector.router import slots
@@ -56,8 +56,8 @@ class Supervisor:
         self._output = Output(plan)
         self.shards = plan.supervisor.shards
         self._memory = CounterMemory(self.shards + 3)
-        self.own = Counters(self._memory.block(self.shards + 2), metrics.SUPERVISOR_NAMES)
-        self._core = [Counters(self._memory.block(i), metrics.CORE_NAMES, 0) for i in range(self.shards)]
+        self.own = Counters(self._memory.block(self.shards + 2), counter_names.SUPERVISOR_NAMES)
+        self._core = [Counters(self._memory.block(i), counter_names.CORE_NAMES, 0) for i in range(self.shards)]
         self._deaths_while_fed: dict[int, int] = {}
         self._known_pids: set[int] = set()  # all that the kernel programs were ever told to leave alone
         self._signals = 0
@@ -73,10 +73,16 @@ class Supervisor:
         self.problems: list[str] = []
         self._last_turn = time.monotonic()
         self.sink = ChildProcess(
-            "sink", "sink", starting.SINK, self.shards + 1, Counters(self._memory.block(self.shards + 1), metrics.SINK_NAMES)
+            "sink",
+            "sink",
+            starting.SINK,
+            self.shards + 1,
+            Counters(self._memory.block(self.shards + 1), counter_names.SINK_NAMES),
         )
         self.shard_children = [
-            ChildProcess(f"shard-{i}", "shard", starting.SHARD, i, Counters(self._memory.block(i), metrics.SHARD_NAMES))
+            ChildProcess(
+                f"shard-{i}", "shard", starting.SHARD, i, Counters(self._memory.block(i), counter_names.SHARD_NAMES)
+            )
             for i in range(self.shards)
         ]
         self.loader = ChildProcess(
@@ -84,7 +90,7 @@ class Supervisor:
             "loader",
             starting.FIRST_STAGE[type(plan.loader)],
             self.shards,
-            Counters(self._memory.block(self.shards), metrics.LOADER_NAMES),
+            Counters(self._memory.block(self.shards), counter_names.LOADER_NAMES),
         )
         self.children = [self.sink, *self.shard_children, self.loader]  # the stages of the data
         self._health: Health | None = None

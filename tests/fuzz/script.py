@@ -39,7 +39,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from collector import abi
-from collector.metrics import CORE_NAMES
+from collector.counter_names import CORE_NAMES
 from collector.settings import ShardSettings
 from collector.shards.filters import Filters
 from collector.shards.filters.rules import parse_rules

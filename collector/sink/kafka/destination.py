@@ -338,6 +338,7 @@ class Kafka(Destination):
                     return
                 if self._settings.idempotence:
                     self._renew(str(error))  # after one refusal it sends nothing any more
+                self._not_before = time.monotonic() + RETRY_SECONDS
                 self._place(batch, batch.records)
             self._back.popleft()
 
@@ -416,8 +417,9 @@ class Kafka(Destination):
         if self._producer is not None:
             try:
                 self._producer.close(timeout=CLOSE_SECONDS)
-            except self._errors.KafkaError as error:
-                log.warning("closing the producer: %s", error)
+            except self._errors.KafkaError as error:  # it waits first, and then it has closed nothing
+                log.warning("closing the Kafka client: %s", error)
+                self._inside.discard(self._producer)
         self._causes.stop()
 
     # -- what the client says, in its thread

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from collector import metrics
+from collector import counter_names, metrics
 from collector.counters import CounterMemory, Counters
 from collector.health import pages
 from collector.health.pages import Pages
@@ -31,8 +31,8 @@ STATE = {
 def made() -> tuple[Pages, CounterMemory]:
     memory = CounterMemory(2 + 3)
     own = CounterMemory(1)
-    Counters(memory.block(4), metrics.SUPERVISOR_NAMES)["heartbeat_ns"] = time.monotonic_ns()
-    return Pages(memory, Counters(own.block(0), metrics.HEALTH_NAMES), dict(STATE)), memory
+    Counters(memory.block(4), counter_names.SUPERVISOR_NAMES)["heartbeat_ns"] = time.monotonic_ns()
+    return Pages(memory, Counters(own.block(0), counter_names.HEALTH_NAMES), dict(STATE)), memory
 
 
 def test_words_and_codes() -> None:
@@ -48,7 +48,7 @@ def test_words_and_codes() -> None:
 
 def test_a_silent_supervisor_is_neither_live_nor_ready_unless_we_were_stopped_too() -> None:
     health, memory = made()
-    supervisor = Counters(memory.block(4), metrics.SUPERVISOR_NAMES)
+    supervisor = Counters(memory.block(4), counter_names.SUPERVISOR_NAMES)
     supervisor["heartbeat_ns"] = time.monotonic_ns() - int((pages.SILENT_SECONDS + 5) * 1e9)
     for path in ("/healthz", "/readyz"):
         answer = health.public(path)
@@ -62,7 +62,7 @@ def test_a_silent_supervisor_is_neither_live_nor_ready_unless_we_were_stopped_to
 
 def test_every_declared_metric_is_there() -> None:
     health, memory = made()
-    Counters(memory.block(1), metrics.CORE_NAMES, 0)["records"] = 5
+    Counters(memory.block(1), counter_names.CORE_NAMES, 0)["records"] = 5
     answer = health.public("/metrics")
     assert answer is not None
     text = answer.body.decode()

@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from collector.metrics import COMMON
+from collector.counter_names import COMMON
 from collector.runtime import Child
 from collector.settings import Start
 

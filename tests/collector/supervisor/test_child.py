@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
+from collector.counter_names import COMMON
 from collector.counters import CounterMemory, Counters
-from collector.metrics import COMMON
 from collector.supervisor.child import MESSAGES_A_TURN, ChildProcess
 from tests.collector.supervisor.obedient import ObedientStart
 from tests.conftest import ROOT

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from collector import __version__, metrics
+from collector import __version__, counter_names
 from collector.counters import CounterMemory, Counters
 from collector.errors import ConfigError
 from collector.health.process import MAX_CONNECTIONS
@@ -38,7 +38,7 @@ class Pages:
 
     def __init__(self, directory: Path, address: str = "127.0.0.1:0") -> None:
         self.memory = CounterMemory(2 + 3)
-        self.supervisor = Counters(self.memory.block(4), metrics.SUPERVISOR_NAMES)
+        self.supervisor = Counters(self.memory.block(4), counter_names.SUPERVISOR_NAMES)
         self.directory = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
         self.path = directory / STATUS_SOCKET
         self.now = 0.0

@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 import collector
+from collector.counter_names import COMMON
 from collector.counters import CounterMemory, Counters
-from collector.metrics import COMMON
 from collector.settings import Start
 from collector.supervisor.child import ChildProcess
 from tests.live.harness import wait_for
 
 PROGRAM = """
-from collector.metrics import COMMON
+from collector.counter_names import COMMON
 from collector.runtime import Child, run_process
 from collector.settings import Start
 

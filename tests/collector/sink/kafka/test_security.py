@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from kafka.admin import KafkaAdminClient, ScramMechanism, UserScramCredentialUpsertion
 
-from collector import files, metrics
+from collector import counter_names, files, metrics
 from collector.errors import ConfigError, ProtocolError
 from collector.sink import destinations
 from collector.sink.kafka import certificates, security
@@ -257,7 +257,7 @@ def test_the_dates_become_metrics_and_follow_the_files(keys: Path) -> None:
     assert notes["tls_certificate_expiry"] > time.time()
     Kafka.make(Kafka.options(loaded({})), fd=None, notes=notes, settled=lambda *_: False)
     assert notes == {"tls_certificate_expiry": 0, "tls_ca_expiry": 0}
-    assert set(notes) <= set(metrics.SINK_NAMES)
+    assert set(notes) <= set(counter_names.SINK_NAMES)
     exported = {metric.key for metric in metrics.METRICS if metric.name == "collector_kafka_tls_expiry_timestamp_seconds"}
     assert exported == set(notes)
 
