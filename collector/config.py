@@ -27,6 +27,7 @@ from collector.config_values import (
     parse_hooks,
     parse_identity,
     parse_int,
+    parse_key,
     parse_libraries,
     parse_log_format,
     parse_log_level,
@@ -333,6 +334,13 @@ class Config:
     )
     COLLECTOR_KAFKA_TOPIC = Setting(parse_topic, "akto.api.logs", DELIVERY, "Topic of the records.")
     COLLECTOR_COMPRESSION = Setting(parse_codec, "lz4", DELIVERY, "Codec of Kafka batches.")
+    COLLECTOR_KAFKA_KEY = Setting(
+        parse_key,
+        "none",
+        DELIVERY,
+        "Key of the records: `none`, or `connection`, a number of the connection in hexadecimal. All records of a "
+        "connection are in one partition in any case: that of its shard.",
+    )
     COLLECTOR_KAFKA_IDEMPOTENCE = Setting(
         parse_bool, False, DELIVERY, "Let brokers leave out copies of what was sent again; needs their permission."
     )

@@ -103,6 +103,13 @@ def parse_mechanism(text: str) -> str:
     return word
 
 
+def parse_key(text: str) -> str:
+    """What the key of a Kafka record is."""
+    if text.strip().lower() not in ("none", "connection"):
+        raise ValueError
+    return text.strip().lower()
+
+
 def parse_hooks(text: str) -> str:
     """auto, tpx or raw (bpf/README.md)."""
     if text.strip().lower() not in ("auto", "tpx", "raw"):
@@ -192,6 +199,7 @@ FORMS: dict[Callable[[str], Any], tuple[str, str]] = {
     parse_hooks: ("word", "one of auto, tpx, raw"),
     parse_identity: ("word", "one of auto, socket, descriptor"),
     parse_codec: ("word", "one of none, gzip, snappy, lz4, zstd"),
+    parse_key: ("word", "none or connection"),
     parse_topic: ("name", "at most 249 letters, digits, dots, underscores and hyphens"),
     parse_mechanism: ("word", f"one of {', '.join(MECHANISMS)}, {NO_SASL}"),
     parse_log_format: ("word", "text or json"),

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import faulthandler
 import logging
 import os
 import resource
@@ -85,6 +86,9 @@ def drop_privileges(uid: int | None) -> None:
     prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # changing the user cleared it
 
 
+STACKS_SIGNAL = signal.SIGUSR2  # a child that is ready writes the stacks of its threads to its log
+
+
 class Child(Generic[S]):
     """The process itself, as its supervisor sees it. ``start`` is the start message, ``fds`` its descriptors."""
 
@@ -117,6 +121,8 @@ class Child(Generic[S]):
         message.pop("kind", None)
         start = kind.from_message(message)
         logs.set_up_child(start.log_level)
+        faulthandler.enable()  # a crash in compiled code says where
+        faulthandler.register(STACKS_SIGNAL)
         return cls(channel, start, fds, names)
 
     def beat(self) -> None:

@@ -10,6 +10,6 @@ cdef enum:
 
 cdef size_t framed_most(const batch_entry_t* entry) noexcept
 cdef size_t frame(uint8_t* out, const batch_entry_t* entries, uint32_t count, const char* records,
-                  const char* details) noexcept
+                  const char* details, bint keys) noexcept
 cdef void put_header(uint8_t* out, uint32_t records_bytes, uint16_t codec, uint32_t count, int64_t wall_ms) noexcept
 cdef void put_crc(uint8_t* out, uint32_t crc) noexcept

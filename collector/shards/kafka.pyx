@@ -2,7 +2,7 @@
 
     RecordBatch   61 bytes, big endian, then the records, compressed together
     Record        varint length, 0 (attributes), varint 0 (time, less the batch's), varint offset (less the batch's first),
-                  varint -1 (no key), varint length and value, varint number of headers; of each length and name, length and
+                  varint length of the key and the key (-1: none), varint length and value, varint number of headers; of each length and name, length and
                   value. Varints are zig-zag.
 
 Kafka protocol guide, "Record Batch" and "Record" (https://kafka.apache.org/documentation/#messageformat). A record has the
@@ -17,6 +17,7 @@ from collector.shards.packing cimport batch_entry_t
 cdef extern from *:
     """
     #define DETAILS "collection_details"
+    #define DIGITS "0123456789abcdef"
     static inline void put32(unsigned char *out, unsigned int value)
     {
         value = __builtin_bswap32(value);
@@ -29,12 +30,14 @@ cdef extern from *:
     }
     """
     const char* DETAILS
+    const char* DIGITS
     void put32(uint8_t* out, uint32_t value) noexcept
     void put64(uint8_t* out, uint64_t value) noexcept
 
 cdef enum:
     DETAILS_BYTES = 18
-    RECORD_MOST = 5 + 1 + 1 + 5 + 1 + 5 + 1 + 1 + DETAILS_BYTES + 5     # of a record, beside its value and details
+    KEY_BYTES = 16                                                      # conn_id in hexadecimal
+    RECORD_MOST = 5 + 1 + 1 + 5 + 1 + KEY_BYTES + 5 + 1 + 1 + DETAILS_BYTES + 5     # beside its value and details
     NO_KEY = 1                                                          # -1 as a varint
     MAGIC = 2
 
@@ -59,14 +62,21 @@ cdef inline uint32_t varint_bytes(uint32_t value) noexcept:
     return size
 
 
+cdef inline uint8_t* put_key(uint8_t* out, uint64_t conn_id) noexcept:
+    cdef uint32_t i
+    for i in range(KEY_BYTES):
+        out[i] = <uint8_t>DIGITS[conn_id >> (60 - 4 * i) & 15]
+    return out + KEY_BYTES
+
+
 cdef size_t framed_most(const batch_entry_t* entry) noexcept:
     """Bytes that a record of a batch needs at most."""
     return <size_t>entry.length + entry.details_len + RECORD_MOST
 
 
 cdef size_t frame(uint8_t* out, const batch_entry_t* entries, uint32_t count, const char* records,
-                  const char* details) noexcept:
-    """The first ``count`` lines of ``records`` as Records. ``out`` has room for the sum of `framed_most`; the bytes that
+                  const char* details, bint keys) noexcept:
+    """The first ``count`` lines of ``records`` as Records, whose keys are their connections, or nothing. ``out`` has room for the sum of `framed_most`; the bytes that
     were used."""
     cdef uint8_t* at = out
     cdef const batch_entry_t* entry
@@ -74,15 +84,19 @@ cdef size_t frame(uint8_t* out, const batch_entry_t* entries, uint32_t count, co
     for i in range(count):
         entry = &entries[i]
         value = entry.length - 1        # without the newline
-        length = 2 + varint_bytes(i) + 1 + varint_bytes(value) + value + 1
+        length = 2 + varint_bytes(i) + 1 + (KEY_BYTES if keys else 0) + varint_bytes(value) + value + 1
         if entry.details_len:
             length += 1 + DETAILS_BYTES + varint_bytes(entry.details_len) + entry.details_len
         at = put_varint(at, length)
         at[0] = 0
         at[1] = 0
         at = put_varint(at + 2, i)
-        at[0] = NO_KEY
-        at = put_varint(at + 1, value)
+        if keys:
+            at = put_key(put_varint(at, KEY_BYTES), entry.conn_id)
+        else:
+            at[0] = NO_KEY
+            at += 1
+        at = put_varint(at, value)
         memcpy(at, records, value)
         at += value
         records += entry.length

@@ -74,6 +74,7 @@ cdef class Packer:
     cdef uint16_t codec           # number of Kafka's
     cdef object compress          # bytes-like -> bytes-like
     cdef size_t batch_most        # bytes of a RecordBatch before compression
+    cdef bint keys
     cdef buf_t framed
     cdef void next_slot(self) noexcept
     cdef take_record_batch(self, int64_t wall_ms)

@@ -69,9 +69,10 @@ cdef class Packer:
         buf_free(&self.batch.pool, &self.batch.details)
         buf_free(&self.batch.pool, &self.framed)
 
-    def use_record_batches(self, uint16_t codec, compress not None, size_t most):
+    def use_record_batches(self, uint16_t codec, compress not None, size_t most, bint keys=False):
         """Make Kafka's RecordBatches instead of JSON lines, compressed by ``compress`` (bytes-like -> bytes-like), which
         Kafka knows as ``codec``. None has more than ``most`` bytes before compression, unless a single record has.
+        ``keys``: a record's key is its connection, in hexadecimal; else it has none.
         Before the slots, and the first event. Raises ValueError."""
         if self.batch.records.len or self.batch.slots != NULL:
             raise ValueError("record batches: too late")
@@ -79,6 +80,7 @@ cdef class Packer:
         self.codec = codec
         self.compress = compress
         self.batch_most = most
+        self.keys = keys
 
     def pending(self):
         """Bytes of records that are ready."""
@@ -135,7 +137,8 @@ cdef class Packer:
         self.framed.len = 0
         if buf_reserve(&batch.pool, &self.framed, most) < 0:
             raise MemoryError
-        size = frame(<uint8_t*>self.framed.data, entries, count, batch.records.data, batch.details.data)
+        size = frame(<uint8_t*>self.framed.data, entries, count, batch.records.data, batch.details.data,
+                     self.keys)
         records = self.compress(PyMemoryView_FromMemory(self.framed.data, <Py_ssize_t>size, PyBUF_READ))
         size = HEADER_BYTES + <size_t>records.shape[0]
         if batch.free_slots and size <= batch.slot_bytes:

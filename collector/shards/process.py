@@ -81,7 +81,7 @@ class Shard:
         self._origin = b""
         if wanted.format == batches.KAFKA:
             number, compress = self._codec
-            pipeline.use_record_batches(number, compress, wanted.most)
+            pipeline.use_record_batches(number, compress, wanted.most, wanted.keys)
             self._origin = batches.pack_origin(self._number)
         pipeline.use_slots(self._slots.memory, self._slots.count, wanted.size)
         return pipeline

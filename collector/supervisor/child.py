@@ -16,6 +16,7 @@ from typing import Any
 from collector import control
 from collector.counters import Counters
 from collector.logs import ChildLines
+from collector.runtime import STACKS_SIGNAL
 from collector.settings import Start
 from collector.supervisor.policy import History
 
@@ -189,6 +190,12 @@ class ChildProcess:
         if self.log_pipe is not None:
             os.close(self.log_pipe)
             self.log_pipe = None
+
+    def show_stacks(self) -> None:
+        """Have it log where its threads are; one that is not ready could not."""
+        if self._process is not None and self.ready:
+            with contextlib.suppress(OSError):
+                self._process.send_signal(STACKS_SIGNAL)
 
     def kill(self) -> None:
         """Send SIGKILL."""

@@ -39,6 +39,7 @@ NOTICE_SECONDS = 0.1
 
 _HELD = (signal.SIGHUP, signal.SIGUSR1)
 STOP_LOADER_SECONDS, STOP_SHARDS_SECONDS = 10.0, 10.0
+STACKS_SECONDS = 0.1  # for one that hangs to say where, before it is killed
 
 
 def hold_signals() -> None:
@@ -310,8 +311,8 @@ class Supervisor:
             pass
 
     def _answer_signals(self) -> None:
-        """SIGHUP, or a file that the output is made of has changed: open the output again. SIGUSR1: say how it stands.
-        Neither does anything else.
+        """SIGHUP, or a file that the output is made of has changed: open the output again. SIGUSR1: say how it stands, and
+        where the threads of all children are. Neither does anything else.
         """
         while (held := signal.sigtimedwait(_HELD, 0)) is not None:
             if held.si_signo == signal.SIGHUP:
@@ -320,6 +321,8 @@ class Supervisor:
                 said = logging.getLogger("statistics")
                 said.setLevel(logging.INFO)  # asked for: whatever the level
                 said.info("%s", json.dumps(self.statistics()))
+                for child in self.everyone:
+                    child.show_stacks()
         if self._output.changed(time.monotonic()):
             self._reopen("files of the output have changed")
 
@@ -440,6 +443,8 @@ class Supervisor:
             silent = (time.monotonic_ns() - child.counters["heartbeat_ns"]) / 1e9
             if policy.hangs(ready=child.ready, silent_seconds=silent, lived_seconds=now - child.started_at):
                 log.error("%s is unresponsive (no heartbeat for %.1f s); killing it", child.name, silent)
+                child.show_stacks()
+                time.sleep(STACKS_SECONDS)
                 child.kill()
         if child.reap():
             self._ended(child, now)

@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "collector-tests"
@@ -94,27 +94,43 @@ def _secured(keys: Path) -> list[str]:
 
 class Broker:
     """Start, kill, start again; data are kept until ``close``. With ``keys``, a folder of broker.pem, expired.pem and
-    trusted.pem, there are the listeners of SECURED as well; ``at`` has their addresses.
+    trusted.pem, there are the listeners of SECURED as well; ``at`` has their addresses. ``first``: the broker of a cluster
+    that is its controller, if this is not that one; ``node``: its number there. ``host`` is where it is reached, and
+    ``inside`` the command that starts it there.
     """
 
-    def __init__(self, directory: Path, keys: Path | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        keys: Path | None = None,
+        *,
+        node: int = 1,
+        first: Broker | None = None,
+        host: str = "127.0.0.1",
+        inside: Sequence[str] = (),
+    ) -> None:
         self.directory = directory
+        self.host, self.node = host, node
+        self._inside = inside
         secured = SECURED if keys is not None else {}
         self.at = {name: f"{host}:{free_port()}" for name, (_protocol, host) in secured.items()}
         listeners = "".join(f",{name}://{address}" for name, address in self.at.items())
         protocols = "".join(f",{name}:{protocol}" for name, (protocol, _host) in secured.items())
-        self.port, self.controller_port = free_port(), free_port()
+        self.port = free_port()
+        self.controller_port: int = free_port() if first is None else first.controller_port
+        roles = "broker" if first is not None else "broker,controller"
+        controller = "" if first is not None else f",CONTROLLER://127.0.0.1:{self.controller_port}"
         self._process: subprocess.Popen[bytes] | None = None
         self._jars = f"{libraries()}/*"
         (directory / "server.properties").write_text(
             "\n".join(
                 (
-                    "process.roles=broker,controller",
-                    "node.id=1",
+                    f"process.roles={roles}",
+                    f"node.id={node}",
                     f"controller.quorum.voters=1@127.0.0.1:{self.controller_port}",
                     "controller.listener.names=CONTROLLER",
-                    f"listeners=PLAINTEXT://127.0.0.1:{self.port},CONTROLLER://127.0.0.1:{self.controller_port}{listeners}",
-                    f"advertised.listeners=PLAINTEXT://127.0.0.1:{self.port}{listeners}",
+                    f"listeners=PLAINTEXT://{host}:{self.port}{controller}{listeners}",
+                    f"advertised.listeners=PLAINTEXT://{host}:{self.port}{listeners}",
                     f"listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT{protocols}",
                     "inter.broker.listener.name=PLAINTEXT",
                     f"log.dirs={directory}/data",
@@ -149,22 +165,26 @@ class Broker:
     @property
     def address(self) -> str:
         """HOST:PORT."""
-        return f"127.0.0.1:{self.port}"
+        return f"{self.host}:{self.port}"
+
+    def _answers(self) -> bool:
+        with socket.socket() as sock:
+            sock.settimeout(1)
+            return sock.connect_ex((self.host, self.port)) == 0
 
     def start(self) -> None:
         """Until the port answers."""
         with open(self.directory / "broker.log", "ab") as log:
             self._process = subprocess.Popen(
-                [*self._java(), "kafka.Kafka", str(self.directory / "server.properties")],
+                [*self._inside, *self._java(), "kafka.Kafka", str(self.directory / "server.properties")],
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,
             )
         deadline = time.monotonic() + 90
         while time.monotonic() < deadline:
-            with socket.socket() as sock:
-                if sock.connect_ex(("127.0.0.1", self.port)) == 0:
-                    return
+            if self._answers():
+                return
             if self._process.poll() is not None:
                 break
             time.sleep(0.1)
@@ -177,10 +197,7 @@ class Broker:
         self._process.send_signal(signal.SIGKILL)
         self._process.wait()
         self._process = None
-        while True:
-            with socket.socket() as sock:
-                if sock.connect_ex(("127.0.0.1", self.port)) != 0:
-                    return
+        while self._answers():
             time.sleep(0.05)
 
     @contextlib.contextmanager

@@ -141,6 +141,8 @@ def test_rotation_and_statistics_under_load(echo: Program, tmp_path: Path) -> No
                 os.kill(pid, signal.SIGUSR1)
         c.process.send_signal(signal.SIGUSR1)
         wait_for(lambda: "statistics: {" in c.log())
+        stacks = ("in run_process", "shards/process.py", "sink/delivery.py", "loader/process.py")
+        wait_for(lambda: all(line in c.log() for line in stacks))
         victim = c.child("sink.process")
         os.kill(victim, signal.SIGKILL)  # its next life writes to the new file
         wait_for(lambda: replaced(c, "sink.process", victim), 20)

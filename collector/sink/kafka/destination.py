@@ -170,6 +170,7 @@ class Kafka(Destination):
             compression=config.COLLECTOR_COMPRESSION,
             size=BATCH_BYTES,
             most=MOST_BATCH_BYTES,
+            keys=config.COLLECTOR_KAFKA_KEY == "connection",
             records=config.AKTO_TRAFFIC_BATCH_SIZE,
             seconds=config.AKTO_TRAFFIC_BATCH_TIME_SECS,
         )

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from kafka.record.memory_records import MemoryRecords
 
 from collector.shards.codecs import codec
-from tests.events import Conversation, pipeline
+from tests.events import Conversation, ident, pipeline
 
 CODECS = ("none", "gzip", "snappy", "lz4", "zstd")
 MOST = 960 << 10
@@ -119,6 +119,17 @@ def test_a_record_without_details_has_no_header() -> None:
     exchange(c)
     ((record,),) = taken(c)
     assert record.headers == []
+
+
+def test_the_key_may_be_the_connection() -> None:
+    pipe = pipeline(want_details=True)
+    pipe.use_record_batches(*codec("zstd"), MOST, True)
+    conns = [Conversation(pipe, conn=ident(number, 9)) for number in (5, 0xABC)]
+    for c in conns * 2:
+        exchange(c)
+    batch = pipe.take(WALL_MS)
+    assert batch is not None and isinstance(batch[0], bytes)
+    assert [record.key for record in read(batch[0])] == [b"%016x" % c.conn[0] for c in conns * 2]
 
 
 def test_the_format_is_chosen_before_the_first_record() -> None:

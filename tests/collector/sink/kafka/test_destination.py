@@ -22,6 +22,7 @@ from collector.sink.delivery import Delivery
 from collector.sink.kafka import destination as kafka
 from collector.sink.kafka.destination import Kafka, KafkaSettings
 from collector.sink.kafka.security import Security
+from collector.sink.spool import Spool
 from tests.conftest import skip_or_fail
 from tests.live.harness import wait_for
 from tests.live.kafka_broker import Broker, free_port
@@ -53,11 +54,18 @@ def settings(brokers: str, topic: str = "t", *, idempotence: bool = False) -> Ka
 
 @contextmanager
 def delivery(
-    wanted: KafkaSettings, *, lossless: bool = False, queue_bytes: int = 64 << 20, security: Security | None = None
+    wanted: KafkaSettings,
+    *,
+    lossless: bool = False,
+    queue_bytes: int = 64 << 20,
+    security: Security | None = None,
+    spool: Spool | None = None,
 ) -> Iterator[Delivery]:
     out = Delivery(
         lambda settled: Kafka(wanted, settled, security), lossless=lossless, wake=lambda: None, queue_bytes=queue_bytes
     )
+    if spool is not None:
+        out.use_spool(spool)
     out.start()
     try:
         yield out
@@ -65,6 +73,7 @@ def delivery(
         out.close()
         out.give_up("the test is over")  # so that a broker that is not there ends nothing late
         out.join(20)
+        out.close_spool()
 
 
 @pytest.fixture(scope="module")
