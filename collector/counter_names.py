@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collector import lag
+
 # The numbers of the compiled core, in the order of their places in a shard's block (shards/state.pxd; a test compares).
 CORE_NAMES = (
     "events",
@@ -122,6 +124,7 @@ SINK_NAMES = (
     "spool_damaged_records",
     "spool_damaged_bytes",
     "spool_errors",
+    *lag.NAMES,
     "tls_certificate_expiry",
     "tls_ca_expiry",
 )

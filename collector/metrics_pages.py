@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collector import unsupported
+from collector import lag, unsupported
 from collector.metrics import COUNTER, GAUGE, METRICS, UNSEEN_HELP, UNSEEN_METRIC, UNSEEN_NAMES, UNSEEN_REASONS, Metric
 
 
@@ -27,6 +27,7 @@ def markdown() -> str:
         suffix = "_total" if metric.kind == COUNTER else ""
         shown = ", ".join(["shard"] * (metric.role in ("core", "shard")) + [f"`{label}`" for label in labels])
         out.append(f"| `{name}{suffix}` | {metric.kind} | {shown} | {metric.help} |")
+    out.append(f"| `{lag.METRIC}` | histogram | | {lag.HELP} |")
     reasons = ", ".join(f"`reason={label}`" for label, _words in UNSEEN_REASONS.values())
     out.append(f"| `{UNSEEN_METRIC}` | {GAUGE} | `process` (at most {UNSEEN_NAMES}), {reasons} | {UNSEEN_HELP} |")
     labels_ = ", ".join(f"`{name}`" for name in unsupported.LABELS) + f" (at most {unsupported.PAIRS} pairs)"

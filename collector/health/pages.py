@@ -12,10 +12,10 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from prometheus_client import CollectorRegistry
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
-from collector import counter_names, metrics, unsupported
+from collector import counter_names, lag, metrics, unsupported
 from collector.counters import CounterMemory, Counters
 from collector.health.http import Answer
 
@@ -119,6 +119,10 @@ class _Families:
                         [*(labels[name] for name in shard_label), *(value for _, value in declared.labels)],
                         values[declared.key],
                     )
+        for where, _labels, values in self._readings:
+            if where == "sink":
+                ends, total = lag.buckets(values)
+                families[lag.METRIC] = HistogramMetricFamily(lag.METRIC, lag.HELP, buckets=ends, sum_value=total)
         unseen = GaugeMetricFamily(metrics.UNSEEN_METRIC, metrics.UNSEEN_HELP, labels=["process", "reason"])
         for process, reason, number in self._unseen:
             unseen.add_metric([process, reason], number)

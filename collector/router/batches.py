@@ -61,6 +61,11 @@ def count(index: bytes | memoryview) -> int:
     return records
 
 
+def first_end_ns(index: bytes | memoryview) -> int:
+    """The end of the exchange of the first record, which is about the oldest, ns of CLOCK_MONOTONIC."""
+    return int(_ENTRY.unpack_from(index)[2])
+
+
 def check(records: bytes | memoryview, index: bytes | memoryview, details: bytes | memoryview) -> None:
     """Raise ProtocolError when the index does not describe exactly these bytes."""
     count(index)

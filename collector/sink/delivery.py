@@ -14,6 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from collector.errors import DestinationError, ProtocolError
+from collector.lag import Lag
+from collector.router import batches
 from collector.sink import retry
 from collector.sink.batch import Batch
 from collector.sink.destination import Destination, Settled
@@ -56,6 +58,7 @@ class Delivery:
         self.spooled: SpooledQueue | None = None  # the same, if it has a spool
         self._queue_bytes = queue_bytes
         self.totals = Totals()
+        self.lag = Lag()
         self.up = self.destination.up_at_start
         self.gone = ""
         self._wake = wake
@@ -147,6 +150,8 @@ class Delivery:
                 self.up = True
             if batch.left:
                 return False
+            if delivered and batch.token is not None:  # another start, or another boot, has made what the spool had
+                self.lag.observe(max(0, time.monotonic_ns() - batches.first_end_ns(batch.index)), batch.count)
         self._done.append(batch)
         if self.destination.blocks:  # otherwise it never was in the queue, and the loop is awake
             self.queue.done(batch)

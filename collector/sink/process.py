@@ -231,6 +231,8 @@ class Sink:
         self._counters["failed_records"] = base["failed_records"] + failed
         self._counters["dropped_records"] = base["dropped_records"] + dropped
         self._counters["write_errors"] = base["write_errors"] + totals.errors
+        for name, value in self._delivery.lag.counters().items():
+            self._counters[name] = base[name] + value
         self._counters["queue_bytes"] = self._delivery.queue.bytes
         self._counters["destination_up"] = int(self._delivery.up and not self._delivery.gone)
         self._counters["refused_messages"] = self._in.refused

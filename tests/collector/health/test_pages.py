@@ -9,11 +9,13 @@ import time
 from pathlib import Path
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
-from collector import counter_names, metrics
+from collector import counter_names, lag, metrics
 from collector.counters import CounterMemory, Counters
 from collector.health import pages
 from collector.health.pages import Pages
+from collector.lag import Lag
 
 STATE = {
     "kind": "state",
@@ -71,6 +73,24 @@ def test_every_declared_metric_is_there() -> None:
     for name in {metric.name for metric in metrics.METRICS if metric.role != "core"}:
         assert f"\n{name}" in text, name
     assert health.public("/metrics") is not None and health.status()["totals"]["records"] == 5
+
+
+def test_the_lag_is_a_histogram_of_prometheus() -> None:
+    health, memory = made()
+    counted = Lag()
+    for seconds, records in ((0.05, 10), (0.1, 1), (3.0, 5), (1000.0, 2)):
+        counted.observe(round(seconds * 1e9), records)
+    block = Counters(memory.block(3), counter_names.SINK_NAMES)
+    for name, value in counted.counters().items():
+        block[name] = value
+    answer = health.public("/metrics")
+    assert answer is not None
+    families = {family.name: family for family in text_string_to_metric_families(answer.body.decode())}
+    samples = {(s.name, s.labels.get("le")): s.value for s in families[lag.METRIC].samples}
+    assert samples[f"{lag.METRIC}_bucket", "0.1"] == 11 and samples[f"{lag.METRIC}_bucket", "2.5"] == 11
+    assert samples[f"{lag.METRIC}_bucket", "5.0"] == 16 and samples[f"{lag.METRIC}_bucket", "+Inf"] == 18
+    assert samples[f"{lag.METRIC}_count", None] == 18
+    assert samples[f"{lag.METRIC}_sum", None] == pytest.approx(0.5 + 0.1 + 15 + 2000)
 
 
 def test_names_of_processes_can_be_anything() -> None:

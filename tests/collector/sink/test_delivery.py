@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Self
@@ -253,3 +254,23 @@ def test_null_takes_everything_without_a_thread() -> None:
     assert out.done() == given and out.totals.delivered == 3 and out.settled() and out.queue.bytes == 0
     out.close()
     assert out.join(1)
+
+
+def test_the_age_of_what_is_delivered_is_counted() -> None:
+    now = time.monotonic_ns()
+
+    def aged(seconds: float, token: object) -> Batch:
+        end = now - round(seconds * 1e9)
+        return Batch(b"a\nb\n", batches.pack(2, 0, (end, 0, 0)) + batches.pack(2, 0, (now, 0, 0)), b"", token=token)
+
+    with delivery() as (out, _):
+        for seconds in (2.0, 20.0):
+            out.submit(aged(seconds, "token"))
+        out.submit(aged(20.0, None))  # out of the spool
+        wait_for(out.settled)
+    counters = out.lag.counters()
+    assert {name: value for name, value in counters.items() if name != "lag_ms" and value} == {
+        "lag_records_4": 2,
+        "lag_records_7": 2,
+    }
+    assert 44_000 <= counters["lag_ms"] < 50_000
