@@ -49,6 +49,12 @@ static __always_inline bool leads_to_tls(u32 first4)
            first4 == FOUR('\n', '\r', '\n', '\r');
 }
 
+/* Does a client greet a SOCKS proxy: version 5 and its methods (RFC 1928 section 3), or version 4 and CONNECT? */
+static __always_inline bool greets_socks(const u8 *b, u64 m)
+{
+    return m >= 3 && ((b[0] == 5 && m == 2 + b[1]) || (b[0] == 4 && b[1] == 1 && m >= 9));
+}
+
 static __always_inline bool judge(struct conn *c, struct sniff *s, u64 m, u64 n, u32 dir)
 {
     u8 *b = s->bytes;
@@ -106,8 +112,11 @@ static __always_inline bool decide(struct conn *c, struct sniff *s, u64 m, u64 n
 {
     if (judge(c, s, m, n, dir))
         return true;
-    if (c->state == CONN_IGNORED)
-        note_left_out(c); /* here and not in the loop, whose turns would multiply it */
+    if (c->state == CONN_IGNORED) { /* here and not in the loop, whose turns would multiply it */
+        if (!c->tls && greets_socks(s->bytes, m))
+            c->tls = TLS_LATER;
+        note_left_out(c);
+    }
     return false;
 }
 

@@ -14,10 +14,12 @@ enum conn_state {
 #define BOUND 1
 #define BOUND_BEFORE 2
 
-/* conn.tls: it began as TLS, or may go on as such, so a library's object may be what it carries; it was counted in
- * `unseen_processes`, and no object was bound to it yet. */
+/* conn.tls, if not 0: a library's object may be what it carries. It began as TLS, or goes on as such after a request;
+ * it was counted in `unseen_processes`, and no object was bound to it yet; it began as what TLS or anything else
+ * follows. */
 #define TLS_LIKELY 1
 #define TLS_COUNTED 2
+#define TLS_LATER 4
 
 /* One connection. 144 bytes; the loader reads it (collector/loader/compiler.py CONN). */
 struct conn {

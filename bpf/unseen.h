@@ -20,12 +20,12 @@ static __always_inline struct unseen *unseen_process(u32 tgid)
 /* A connection was left out. Is it TLS, or HTTP/2? Libraries' programs come here too: the sums are atomic. */
 static __always_inline void note_left_out(struct conn *c)
 {
-    if (!c->tls && !(c->token == TOKEN_BLANK && c->first4 == FOUR('P', 'R', 'I', ' ')))
+    if (!(c->tls & TLS_LIKELY) && !(c->token == TOKEN_BLANK && c->first4 == FOUR('P', 'R', 'I', ' ')))
         return;
     struct unseen *u = unseen_process(bpf_get_current_pid_tgid() >> 32);
     if (!u)
         return;
-    if (c->tls) {
+    if (c->tls & TLS_LIKELY) {
         c->tls |= TLS_COUNTED;
         lock_xadd(&u->tls, 1);
     } else if (c->source) {

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import socket
+import socketserver
 import ssl
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -256,3 +258,52 @@ def test_clear_text_behind_a_preamble_in_a_process_whose_tls_works_on_memory(col
             server.kill()
     records = collector.wait_records("/beside/clear/", 6)
     assert {(r["responsePayload"], r["tls"], tuple(r["mark"])) for r in records} == {("clear", "false", ())}
+
+
+class Socks(socketserver.BaseRequestHandler):
+    """A SOCKS 5 proxy, as much of it as a client needs (RFC 1928): no login, CONNECT to an IPv4 address."""
+
+    def handle(self) -> None:
+        self.request.recv(2 + 255)
+        self.request.sendall(b"\x05\x00")
+        request = self.request.recv(10)
+        host, port = socket.inet_ntoa(request[4:8]), int.from_bytes(request[8:10], "big")
+        with socket.create_connection((host, port)) as behind:
+            self.request.sendall(b"\x05\x00\x00\x01" + bytes(6))
+            other = threading.Thread(target=self._pass_on, args=(behind, self.request))
+            other.start()
+            self._pass_on(self.request, behind)
+            other.join()
+
+    @staticmethod
+    def _pass_on(source: socket.socket, target: socket.socket) -> None:
+        while data := source.recv(65536):
+            target.sendall(data)
+        target.shutdown(socket.SHUT_WR)
+
+
+def test_tls_behind_socks_has_the_ends_of_its_socket(collector: Collector, folder: Path) -> None:
+    with (
+        socketserver.ThreadingTCPServer(("127.0.0.1", 0), Socks) as proxy,
+        subprocess.Popen(
+            [sys.executable, "-c", BESIDE, folder / "cert.pem", folder / "key.pem"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        ) as server,
+    ):
+        threading.Thread(target=proxy.serve_forever, daemon=True).start()
+        assert server.stdout is not None
+        try:
+            secure, _clear = map(int, server.stdout.readline().split())
+            port = proxy.server_address[1]
+            command = ["curl", "-sk", "--socks5", f"127.0.0.1:{port}", "--http1.1"]
+            for _ in range(2):
+                urls = [f"https://127.0.0.1:{secure}/socks/{number}" for number in range(3)]
+                assert subprocess.run([*command, *urls], capture_output=True, timeout=30, check=True).stdout == b"secure" * 3
+        finally:
+            server.kill()
+            proxy.shutdown()
+    records = [r for r in collector.wait_records("/socks/", 12) if r["process_name"] == "curl"]
+    assert len(records) == 6
+    assert {(r["destIp"], r["tls"], tuple(r["mark"])) for r in records} == {(f"127.0.0.1:{port}", "true", ())}
