@@ -474,7 +474,8 @@ class Libraries:
 
     def _arrange(self, library: Library, request: Request, source: str, found: Found, number: int) -> Iterable[OnDemand]:
         for program, probe in self._probes[source].items():
-            offsets = tuple(site.offset for site in found.sites if site.program == program)
+            # in order: by the first one a new loader knows what an earlier one has attached
+            offsets = tuple(sorted(site.offset for site in found.sites if site.program == program))
             assert isinstance(probe.at, Uprobe)
             if offsets and (probe.at.on_demand or self._choice.names):
                 yield OnDemand(probe.at.on_demand, self._order[program], probe, offsets, number)

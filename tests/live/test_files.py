@@ -186,7 +186,7 @@ def test_sighup_with_an_output_that_cannot_be_opened_goes_on(echo: Program, tmp_
         c.output.rename(old)
         c.output.mkdir()
         c.process.send_signal(signal.SIGHUP)
-        wait_for(lambda: "continuing with the open file" in c.log())
+        wait_for(lambda: "continuing with what is open" in c.log())
         exchanges(echo.port, "/still")
         wait_for(lambda: len(paths(old.read_text(), "/still")) == 20)
     finally:

@@ -13,9 +13,9 @@ import socket
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Container
+from collections.abc import Container, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from elftools.elf.elffile import ELFFile
@@ -61,6 +61,8 @@ def covered(path: Path) -> int:
 class Player:
     """A process that plays a scenario of tests/demo/play.py once it is told to."""
 
+    left: ClassVar[list[Player]] = []  # by a test that failed: others would find its library
+
     def __init__(self, library: Path, scenario: str, *before: str) -> None:
         """``before``: a command that executes the one behind it."""
         self.library, self.scenario = library, scenario
@@ -70,6 +72,7 @@ class Player:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
+        self.left.append(self)
         assert self.line() == "ready"
 
     def line(self) -> str:
@@ -98,6 +101,16 @@ class Player:
 
     def close(self) -> None:
         self.process.communicate("\n")
+        self.left.remove(self)
+
+
+@pytest.fixture(autouse=True)
+def no_player_left() -> Iterator[None]:
+    yield
+    while Player.left:
+        player = Player.left.pop()
+        player.process.kill()
+        player.process.communicate()
 
 
 @pytest.fixture(scope="module", params=["multi", "perf"])

@@ -15,7 +15,7 @@ import pytest
 from tests.conftest import skip_or_fail
 from tests.demo import build, source
 from tests.live.harness import wait_for
-from tests.live.test_libraries import SIZES, Player, WithSources, breakpoints
+from tests.live.test_libraries import SIZES, Player, WithSources, breakpoints, no_player_left  # noqa: F401 - a fixture
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(240)]
 FUNCTIONS = {name for program in source.ALWAYS for name in source.PLACES[program][0]}
