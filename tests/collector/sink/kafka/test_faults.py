@@ -105,13 +105,26 @@ def judge(load: Load, broker: Broker, topic: str, fault: str) -> dict[str, int]:
 
 
 @pytest.fixture(scope="module")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+def one_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     if shutil.which("java") is None or shutil.which("mvn") is None:
         skip_or_fail("needs java and mvn for a Kafka broker")
     one = Broker(tmp_path_factory.mktemp("kafka"))
-    one.start()
     yield one
     one.close()
+
+
+@pytest.fixture
+def broker(one_broker: Broker) -> Broker:
+    """It runs, whatever a test before has left."""
+    one_broker.kill()
+    one_broker.start()
+    return one_broker
+
+
+@pytest.fixture
+def little_in_the_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that the rest waits in front of it: in memory, or on disk."""
+    monkeypatch.setattr("collector.sink.kafka.destination.IN_CLIENT_BYTES", 5_000)
 
 
 def topic(broker: Broker, name: str, replicas: list[int] | None = None) -> str:
@@ -157,6 +170,7 @@ def test_a_broker_hangs(broker: Broker) -> None:
         assert judge(load, broker, name, "hangs")["delivered"] == load.made
 
 
+@pytest.mark.usefixtures("little_in_the_client")
 def test_a_broker_is_away_for_longer_than_memory_lasts(broker: Broker) -> None:
     """Without a spool the oldest give way, and are counted."""
     name = topic(broker, "fault-memory")
@@ -172,6 +186,7 @@ def test_a_broker_is_away_for_longer_than_memory_lasts(broker: Broker) -> None:
         assert figures["dropped"] and not figures["failed"]
 
 
+@pytest.mark.usefixtures("little_in_the_client")
 def test_the_same_with_a_spool(broker: Broker, tmp_path: Path) -> None:
     name = topic(broker, "fault-spool")
     fd = prepare(str(tmp_path / "spool"))
