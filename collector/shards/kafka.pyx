@@ -2,8 +2,8 @@
 
     RecordBatch   61 bytes, big endian, then the records, compressed together
     Record        varint length, 0 (attributes), varint 0 (time, less the batch's), varint offset (less the batch's first),
-                  varint length of the key and the key (-1: none), varint length and value, varint number of headers; of each length and name, length and
-                  value. Varints are zig-zag.
+                  varint length of the key and the key (-1: none), varint length and value, varint number of headers; of
+                  each length and name, length and value. Varints are zig-zag.
 
 Kafka protocol guide, "Record Batch" and "Record" (https://kafka.apache.org/documentation/#messageformat). A record has the
 header `collection_details` when its exchange has details. Nothing here can fail: sizes are known before.
@@ -76,8 +76,8 @@ cdef size_t framed_most(const batch_entry_t* entry) noexcept:
 
 cdef size_t frame(uint8_t* out, const batch_entry_t* entries, uint32_t count, const char* records,
                   const char* details, bint keys) noexcept:
-    """The first ``count`` lines of ``records`` as Records, whose keys are their connections, or nothing. ``out`` has room for the sum of `framed_most`; the bytes that
-    were used."""
+    """The first ``count`` lines of ``records`` as Records, whose keys are their connections, or nothing. ``out`` has room
+    for the sum of `framed_most`; the bytes that were used."""
     cdef uint8_t* at = out
     cdef const batch_entry_t* entry
     cdef uint32_t i, value, length
