@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import socketserver
 import ssl
@@ -277,9 +278,10 @@ class Socks(socketserver.BaseRequestHandler):
 
     @staticmethod
     def _pass_on(source: socket.socket, target: socket.socket) -> None:
-        while data := source.recv(65536):
-            target.sendall(data)
-        target.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(OSError):  # either side may be gone first
+            while data := source.recv(65536):
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
 
 
 def test_tls_behind_socks_has_the_ends_of_its_socket(collector: Collector, folder: Path) -> None:

@@ -146,8 +146,9 @@ class Row:
             told.append(example)
 
     def good(self) -> bool:
-        """Each exchange once and right, with both addresses, and none in doubt."""
-        return not (self.lost or self.wrong or self.no_peer or self.doubtful or self.doubled or self.foreign)
+        """Each exchange once and right; one in a thousand may say of itself that something is missing (a busy machine)."""
+        marked = 1000 * (self.no_peer + self.doubtful) <= self.exchanges
+        return marked and not (self.lost or self.wrong or self.doubled or self.foreign)
 
     def write(self, directory: Path) -> None:
         """As JSON, for the table."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -42,7 +43,7 @@ def finished(*records: bytes, details: bytes = b"", shard: int = 0, codec: int =
     """As a shard makes it, but by the client's own builder."""
     builder = MemoryRecordsBuilder(2, codec, 1 << 30)
     for record in records:
-        builder.append(1, None, record, [("collection_details", details)] if details else [])
+        builder.append(round(time.time() * 1000), None, record, [("collection_details", details)] if details else [])
     builder.close()
     index = b"".join(batches.pack(len(record) + 1, len(details), (0, 0, 0)) for record in records)
     return Batch(bytes(builder.buffer()), index, batches.pack_origin(shard), None, batches.KAFKA)
