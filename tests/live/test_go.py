@@ -50,7 +50,7 @@ def keys(live: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def collector(live: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Collector]:
     directory = tmp_path_factory.mktemp("go")
     directory.chmod(0o755)
-    running = Collector(directory, COLLECTOR_RING_BYTES=str(64 << 20))  # two busy cores, and nothing may be lost
+    running = Collector(directory)
     yield running
     assert running.stop(seconds=120) == 0, running.log()
     assert re.search(r" 0 dropped, 0 failed; \d+ events, 0 lost", running.log()), running.log()[-600:]
