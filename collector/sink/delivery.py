@@ -86,7 +86,7 @@ class Delivery:
         """Take a batch over; never blocks. When the destination is gone, its records have failed at once."""
         if batch.format not in self.destination.accepts:
             self._fail(batch, f"the {self.destination.kind} destination does not take batches in format {batch.format!r}")
-        elif self.gone or not batch.count:
+        elif (self.gone and self.spooled is None) or not batch.count:
             self._settle_rest(batch)
         elif not self.destination.blocks:
             self.destination.deliver(batch)
@@ -186,6 +186,8 @@ class Delivery:
 
     def _is_spooled(self, batch: Batch) -> None:
         with self._lock:
+            if not batch.left:
+                return  # it was acknowledged while it was written
             batch.left = 0
         self._done.append(batch)
         self._wake()
@@ -215,8 +217,11 @@ class Delivery:
                 self._check()
                 if batch is None:
                     self.destination.idle()
-                else:
+                elif batch.format in self.destination.accepts:
                     self._deliver(batch)
+                else:  # an earlier start with another destination has left it in the spool
+                    log.error("%d records are lost: %s does not take %r", batch.count, self.destination.kind, batch.format)
+                    self._settled(batch, 0, batch.left)
             self.destination.close()
         except Exception as error:
             log.exception("delivery failed")

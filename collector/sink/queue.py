@@ -78,6 +78,8 @@ class BatchQueue:
     def done(self, batch: Batch) -> None:
         """A batch that was taken is done with."""
         with self._changed:
+            if batch not in self._active:
+                return  # at the end two may say so at once
             self._active.remove(batch)
             self._bytes -= len(batch.records)
             if self.closing:

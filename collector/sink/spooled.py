@@ -82,7 +82,13 @@ class SpooledQueue(BatchQueue):
 
     def _next(self) -> Batch | None:
         with self._order:
-            stored = self.spool.peek(self._read)
+            if self._ended.is_set():
+                return None  # the spool is closed, or about to be
+            try:
+                stored = self.spool.peek(self._read)
+            except OSError as error:  # for want of descriptors or memory
+                self._complain("the spool cannot be read, its records wait", error)
+                return None
             if stored is None:
                 return super().take(0.0)
             batch = Batch(stored.records, stored.index, stored.details, None, stored.format)
@@ -96,6 +102,8 @@ class SpooledQueue(BatchQueue):
             super().done(batch)
             return
         with self._order:
+            if self._ended.is_set():
+                return  # it comes again
             self._done.add(batch)
             while self._out and (oldest := next(iter(self._out))) in self._done:
                 self._done.remove(oldest)
@@ -162,10 +170,13 @@ class SpooledQueue(BatchQueue):
         try:
             self.spool.append(batch.records, batch.index, batch.details, batch.format, batch.count)
         except OSError as error:
-            self.errors += 1
-            if time.monotonic() >= self._warn_at:
-                self._warn_at = time.monotonic() + _WARN_SECONDS
-                log.error("the spool takes nothing, records wait in memory: %s", error.strerror)
+            self._complain("the spool takes nothing, records wait in memory", error)
             return False
         self.spooled_records += batch.count
         return True
+
+    def _complain(self, what: str, error: OSError) -> None:
+        self.errors += 1
+        if time.monotonic() >= self._warn_at:
+            self._warn_at = time.monotonic() + _WARN_SECONDS
+            log.error("%s: %s", what, error.strerror)

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from collector.errors import DestinationError
 from collector.router import batches
 from collector.sink import spooled
 from collector.sink.batch import Batch
@@ -204,3 +205,43 @@ def test_what_gives_way_in_a_full_spool_is_counted(tmp_path: Path) -> None:
         assert out.spooled is not None
         lost = out.spooled.spool.lost.records
         assert 0 < lost < 60 and out.totals.delivered == 60 - lost and out.totals.dropped == 0
+
+
+def test_what_another_destination_has_left_is_not_given_to_one_that_cannot_read_it(tmp_path: Path) -> None:
+    with opened(tmp_path) as spool:
+        spool.append(b"binary", batches.pack(6, 0, (0, 0, 0)) * 3, b"", batches.KAFKA, 3)
+    with delivery(tmp_path) as (out, destination):
+        out.submit(batch("a"))
+        wait_for(out.queue.idle)
+        assert [text(one) for one in destination.calls] == ["a"]
+        assert (out.totals.delivered, out.totals.failed) == (1, 3)
+
+
+def test_a_destination_that_is_gone_leaves_records_for_the_next_start(tmp_path: Path) -> None:
+    gone = DestinationError("gone", retriable=False)
+    with delivery(tmp_path, gone) as (out, _):
+        out.submit(batch("the one that was tried"))
+        wait_for(lambda: out.gone)
+        out.submit(batch("later"))
+        assert out.totals.failed == 1 and out.spooled is not None and out.spooled.spool.records == 1
+    with delivery(tmp_path) as (out, destination):
+        wait_for(lambda: out.totals.delivered == 1)
+        assert [text(one) for one in destination.calls] == ["later"]
+
+
+def test_a_spool_that_cannot_be_read_for_a_while_ends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with opened(tmp_path) as spool:
+        spool.append(b"kept\n", batches.pack(5, 0, (0, 0, 0)), b"", batches.JSON_LINES, 1)
+    peek, refuse = Spool.peek, [True]
+
+    def peeks(self: Spool, after: Any = None) -> Any:
+        if refuse[0]:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return peek(self, after)
+
+    monkeypatch.setattr(Spool, "peek", peeks)
+    with delivery(tmp_path) as (out, _):
+        wait_for(lambda: out.spooled is not None and out.spooled.errors)
+        assert not out.gone
+        refuse[0] = False
+        wait_for(lambda: out.totals.delivered == 1)

@@ -28,6 +28,7 @@ from tests.collector.sink.kafka.conftest import Secured
 from tests.collector.sink.kafka.test_destination import batch, delivery, finished, messages, settings, topic
 from tests.collector.test_command_line import COLLECTOR
 from tests.collector.test_files import HEAD, data, stream_lines
+from tests.conftest import skip_or_fail
 from tests.events import GET, OK
 from tests.live.certificates import Authority
 from tests.live.harness import wait_for
@@ -280,7 +281,7 @@ def test_what_is_handed_over_is_what_was_read(keys: Path) -> None:
 def test_a_process_without_privileges_makes_a_context_of_what_it_got(keys: Path) -> None:
     """As the sink does it when certificates are renewed: it is nobody, may gain nothing and is not dumpable."""
     if os.geteuid() != 0:
-        pytest.skip("needs root to give it up")
+        skip_or_fail("needs root to give it up")
     fd = security.hand_over(security.read(loaded(tls(keys, "client"))))
     program = (
         "import sys; from collector.runtime import drop_privileges; import kafka, ssl\n"
