@@ -141,6 +141,7 @@ cdef class Packer:
                      self.keys)
         records = self.compress(PyMemoryView_FromMemory(self.framed.data, <Py_ssize_t>size, PyBUF_READ))
         size = HEADER_BYTES + <size_t>records.shape[0]
+        index = PyBytes_FromStringAndSize(batch.index.data, <Py_ssize_t>(count * sizeof(batch_entry_t)))
         if batch.free_slots and size <= batch.slot_bytes:
             batch.free_slots -= 1
             slot = batch.slot_stack[batch.free_slots]
@@ -154,7 +155,6 @@ cdef class Packer:
         memcpy(out + HEADER_BYTES, &records[0], <size_t>records.shape[0])
         put_header(out, <uint32_t>records.shape[0], self.codec, count, wall_ms)
         put_crc(out, crc32c(PyMemoryView_FromMemory(<char*>out + CRC_FROM, <Py_ssize_t>(size - CRC_FROM), PyBUF_READ)))
-        index = PyBytes_FromStringAndSize(batch.index.data, <Py_ssize_t>(count * sizeof(batch_entry_t)))
         drop_front(&batch.records, used)
         drop_front(&batch.index, count * sizeof(batch_entry_t))
         drop_front(&batch.details, details)

@@ -12,6 +12,8 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from tests.conftest import skip_or_fail
+
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "collector-tests"
 VERSION = "4.3.1"
 _POM = f"""<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0</modelVersion>
@@ -46,6 +48,13 @@ def libraries() -> Path:
         )
         (target / ".complete").touch()
     return target
+
+
+def needs_broker() -> None:
+    """Skip the test, or fail, where a broker cannot be started."""
+    for program in ("java", "mvn"):
+        if shutil.which(program) is None:
+            skip_or_fail(f"needs {program} for a Kafka broker")
 
 
 def free_port() -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -16,10 +15,9 @@ import pytest
 from kafka import KafkaConsumer
 from kafka.admin import KafkaAdminClient, NewTopic
 
-from tests.conftest import skip_or_fail
 from tests.events import validate
 from tests.live.harness import Collector, Program, wait_for
-from tests.live.kafka_broker import Broker
+from tests.live.kafka_broker import Broker, needs_broker
 from tests.live.test_capture import http
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(300), pytest.mark.filterwarnings("ignore::ResourceWarning")]
@@ -27,8 +25,7 @@ pytestmark = [pytest.mark.live, pytest.mark.timeout(300), pytest.mark.filterwarn
 
 @pytest.fixture(scope="module")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
-    if shutil.which("java") is None or shutil.which("mvn") is None:
-        skip_or_fail("needs java and mvn for a Kafka broker")
+    needs_broker()
     b = Broker(tmp_path_factory.mktemp("kafka"))
     b.start()
     yield b

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,9 +23,8 @@ from collector.sink.kafka import destination as kafka
 from collector.sink.kafka.destination import Kafka, KafkaSettings
 from collector.sink.kafka.security import Security
 from collector.sink.spool import Spool
-from tests.conftest import skip_or_fail
 from tests.live.harness import wait_for
-from tests.live.kafka_broker import Broker, free_port
+from tests.live.kafka_broker import Broker, free_port, needs_broker
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.filterwarnings("ignore::ResourceWarning")]
 
@@ -79,8 +77,7 @@ def delivery(
 
 @pytest.fixture(scope="module")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
-    if shutil.which("java") is None or shutil.which("mvn") is None:
-        skip_or_fail("needs java and mvn for a Kafka broker")
+    needs_broker()
     one = Broker(tmp_path_factory.mktemp("kafka"))
     one.start()
     yield one

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import subprocess
 import threading
 import time
@@ -29,7 +28,7 @@ from collector.sink.spool_directory import prepare
 from tests.collector.sink.kafka.test_destination import consumed, delivery, finished
 from tests.conftest import skip_or_fail
 from tests.live.harness import wait_for
-from tests.live.kafka_broker import Broker
+from tests.live.kafka_broker import Broker, needs_broker
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(300), pytest.mark.filterwarnings("ignore::ResourceWarning")]
 SECONDS = float(os.environ.get("FAULT_SECONDS", "5"))
@@ -106,8 +105,7 @@ def judge(load: Load, broker: Broker, topic: str, fault: str) -> dict[str, int]:
 
 @pytest.fixture(scope="module")
 def one_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
-    if shutil.which("java") is None or shutil.which("mvn") is None:
-        skip_or_fail("needs java and mvn for a Kafka broker")
+    needs_broker()
     one = Broker(tmp_path_factory.mktemp("kafka"))
     yield one
     one.close()
@@ -207,8 +205,7 @@ def test_the_same_with_a_spool(broker: Broker, tmp_path: Path) -> None:
 
 def test_leaders_change(tmp_path: Path) -> None:
     """Three brokers; those that lead are killed one after the other."""
-    if shutil.which("java") is None or shutil.which("mvn") is None:
-        skip_or_fail("needs java and mvn for a Kafka broker")
+    needs_broker()
     brokers: list[Broker] = []
     with contextlib.ExitStack() as stack:
         for node in (1, 2, 3):
@@ -258,8 +255,7 @@ def namespace() -> Iterator[str]:
 
 def test_the_network_is_cut(namespace: str, tmp_path: Path) -> None:
     """No connection is refused or reset: nothing comes, and nothing goes."""
-    if shutil.which("java") is None or shutil.which("mvn") is None:
-        skip_or_fail("needs java and mvn for a Kafka broker")
+    needs_broker()
     broker = Broker(tmp_path, host="10.213.77.2", inside=("ip", "netns", "exec", namespace))
     try:
         broker.start()
