@@ -90,7 +90,8 @@ class Records:
 
     def __init__(self, collector: Collector, pair: Pair) -> None:
         self._collector, self._pair = collector, pair
-        self._at = collector.output.stat().st_size if collector.output.exists() else 0
+        # a line may be under way, so not the size: what is read has to begin with a line
+        self._at = collector.output.read_bytes().rfind(b"\n") + 1 if collector.output.exists() else 0
         self._rest = b""
         self.found: list[dict[str, Any]] = []
 
