@@ -39,13 +39,22 @@ def _cgroup_dirs(controller: str) -> Iterable[str]:
 def cpu_limit() -> int:
     """CPUs that the container may use, rounded up, at least 1 (cgroup v2 cpu.max, v1 cpu.cfs_quota_us)."""
     cpus = float(len(os.sched_getaffinity(0)))
+    return max(1, math.ceil(min(cpus, cpu_quota() or cpus)))
+
+
+def cpu_quota() -> float | None:
+    """CPU time per time that the container may use, in cores: the least of its cgroup's and those above it; None for no
+    limit.
+    """
+    least: float | None = None
     for directory in _cgroup_dirs("cpu"):
         quota, _, period = _read(directory + "/cpu.max").partition(" ")
         if not quota:
             quota, period = _read(directory + "/cpu.cfs_quota_us"), _read(directory + "/cpu.cfs_period_us")
         if quota.isdigit() and period.isdigit() and int(period):
-            cpus = min(cpus, int(quota) / int(period))
-    return max(1, math.ceil(cpus))
+            cores = int(quota) / int(period)
+            least = cores if least is None else min(least, cores)
+    return least
 
 
 def memory_limit() -> int | None:

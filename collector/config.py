@@ -22,6 +22,7 @@ from collector.config_values import (
     parse_bool,
     parse_brokers,
     parse_codec,
+    parse_cores,
     parse_directory,
     parse_header_name,
     parse_hooks,
@@ -293,6 +294,71 @@ class Config:
         "MiB",
         -1,
     )
+    COLLECTOR_CPU_LIMIT = Setting(
+        parse_cores,
+        0.0,
+        LIMITS,
+        "CPU that the collector's processes may use together. When they use more than nine tenths of it, fewer connections "
+        "are read, chosen evenly and as a whole, and counted (`collector_left_out_connections_total`); when they use "
+        "less than seven tenths, more again.",
+        "cores",
+        0,
+        1024,
+        shown_default="the limit of the container's cgroup, if it has one",
+    )
+    AKTO_SYSTEM_CPU_SOFT_CORES = Setting(
+        parse_cores,
+        0.0,
+        LIMITS,
+        "CPU that everything on the host uses together, from which on the collector steps back: each second fewer "
+        "connections are read, down to none, until the host uses less than nine tenths of it. 0: no limit.",
+        "cores",
+        0,
+        65536,
+    )
+    AKTO_SYSTEM_CPU_HARD_CORES = Setting(
+        parse_cores,
+        0.0,
+        LIMITS,
+        "The same, from which on no connection is read at once. 0: no limit. (Akto's collector exits.)",
+        "cores",
+        0,
+        65536,
+    )
+    AKTO_SYSTEM_CPU_SOFT_ADD_CORES = Setting(
+        parse_cores,
+        0.0,
+        LIMITS,
+        "AKTO_SYSTEM_CPU_SOFT_CORES, unless that is set, as so much more than what the host uses at the start. 0: no limit.",
+        "cores",
+        0,
+        65536,
+    )
+    AKTO_SYSTEM_CPU_HARD_ADD_CORES = Setting(
+        parse_cores,
+        0.0,
+        LIMITS,
+        "The same for AKTO_SYSTEM_CPU_HARD_CORES.",
+        "cores",
+        0,
+        65536,
+    )
+    AKTO_SYSTEM_CPU_BASELINE_SAMPLE_SEC = Setting(
+        parse_seconds,
+        15.0,
+        LIMITS,
+        "For how long the start is, for the two above: what the host uses is exceeded in a tenth of this time.",
+        "seconds",
+        5,
+        300,
+    )
+    AKTO_SYSTEM_CPU_CHECK_INTERVAL_SEC = Setting(
+        parse_seconds, 1.0, LIMITS, "Time between two readings of the CPU's use.", "seconds", 0.2, 60
+    )
+    AKTO_SYSTEM_CPU_HARD_CONFIRM_TICKS = Setting(
+        parse_int, 3, LIMITS, "Readings in a row that must be above the hard limit.", "readings", 1, 1000
+    )
+    AKTO_PAUSE_INGESTION = Setting(parse_bool, False, LIMITS, "Read no connection at all; all else goes on.")
     # -- Filters
     AKTO_MODULE_DISCOVERY_CONFIG = Setting(
         parse_rules_text,

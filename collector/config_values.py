@@ -39,6 +39,11 @@ def parse_seconds(text: str) -> float:
     return float(text)
 
 
+def parse_cores(text: str) -> float:
+    """A plain decimal number of cores; `500m` raises ValueError."""
+    return parse_seconds(text)
+
+
 def parse_text(text: str) -> str:
     """Any text."""
     return text
@@ -192,6 +197,7 @@ FORMS: dict[Callable[[str], Any], tuple[str, str]] = {
     parse_bool: ("boolean", "true or false (also 1/0, yes/no, on/off)"),
     parse_int: ("integer", "a plain whole number"),
     parse_seconds: ("number", "a plain number of seconds, such as 3 or 0.5 (no suffix)"),
+    parse_cores: ("number", "a plain decimal number of cores, such as 0.5"),
     parse_text: ("text", "text"),
     parse_log_level: ("word", "one of DEBUG, INFO, WARN, ERROR, OFF"),
     parse_address: ("address", "HOST:PORT, an IPv6 address in brackets"),

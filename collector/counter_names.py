@@ -45,6 +45,8 @@ CORE_NAMES = (
     "refused_bodies",
     "other_source_bytes",
     "peer_unknown_records",
+    "left_out_connections",
+    "left_out_bytes",
     "connections",
     "queued_exchanges",
     "buffer_bytes",
@@ -140,5 +142,6 @@ SUPERVISOR_NAMES = (
     "lost_records",
     "heartbeat_ns",
     "restarts_health",
+    "share",
 )
 HEALTH_NAMES = (*COMMON, "requests", "pushed_out", "too_slow", "bad_requests")

@@ -152,6 +152,12 @@ METRICS: tuple[Metric, ...] = (
         "Records of TLS plaintext without addresses, because nobody could say within a second which socket the library's "
         "object is. They are marked peer_unknown.",
     ),
+    _core(
+        "collector_left_out_connections",
+        "left_out_connections",
+        "Connections that are not read, or not any further, because there is not the CPU for all (COLLECTOR_CPU_LIMIT).",
+    ),
+    _core("collector_left_out_bytes", "left_out_bytes", "Bytes that went through them meanwhile."),
     _core("collector_callback_errors", "callback_errors", "Failures inside a filter or decoder. Above zero is a bug."),
     _core("collector_connections", "connections", "Connections being followed.", kind=GAUGE),
     _core("collector_queued_exchanges", "queued_exchanges", "Exchanges that wait for their end.", kind=GAUGE),
@@ -424,6 +430,13 @@ METRICS: tuple[Metric, ...] = (
         "supervisor",
         "memory_pss_bytes",
         "Proportional set size of all processes; compared with TRAFFIC_BUFFER_THRESHOLD and AKTO_MEM_THRESH_RESTART.",
+    ),
+    Metric(
+        "collector_share",
+        GAUGE,
+        "supervisor",
+        "share",
+        "Of 65,536 connections so many are read: fewer than all while COLLECTOR_CPU_LIMIT or a limit of the host is passed.",
     ),
     Metric("collector_shed", COUNTER, "supervisor", "shed", "Times that the shards were told to shed connection state."),
     Metric(

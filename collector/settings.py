@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Self
 
+from collector import cgroups
 from collector.config import IGNORED_PORTS, Config
 from collector.config_values import ALL_LIBRARIES
 from collector.errors import ProtocolError
@@ -273,6 +274,39 @@ class SinkSettings(Message):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CpuSettings:
+    """What the thermostat holds, in cores, 0.0 for no limit: ``limit`` of the collector; ``host_soft`` and ``host_hard`` of
+    everything on the host, or ``host_soft_add`` and ``host_hard_add`` above what it uses in the first ``baseline_seconds``.
+    ``seconds`` between two readings, of which ``host_hard_turns`` in a row confirm the hard limit; ``paused``: read nothing.
+    """
+
+    limit: float = 0.0
+    host_soft: float = 0.0
+    host_hard: float = 0.0
+    host_soft_add: float = 0.0
+    host_hard_add: float = 0.0
+    baseline_seconds: float = 15.0
+    seconds: float = 1.0
+    host_hard_turns: int = 3
+    paused: bool = False
+
+    @classmethod
+    def of(cls, config: Config) -> Self:
+        """From the configuration, and the cgroup's limit where that says nothing."""
+        return cls(
+            limit=config.COLLECTOR_CPU_LIMIT or cgroups.cpu_quota() or 0.0,
+            host_soft=config.AKTO_SYSTEM_CPU_SOFT_CORES,
+            host_hard=config.AKTO_SYSTEM_CPU_HARD_CORES,
+            host_soft_add=config.AKTO_SYSTEM_CPU_SOFT_ADD_CORES,
+            host_hard_add=config.AKTO_SYSTEM_CPU_HARD_ADD_CORES,
+            baseline_seconds=config.AKTO_SYSTEM_CPU_BASELINE_SAMPLE_SEC,
+            seconds=config.AKTO_SYSTEM_CPU_CHECK_INTERVAL_SEC,
+            host_hard_turns=config.AKTO_SYSTEM_CPU_HARD_CONFIRM_TICKS,
+            paused=config.AKTO_PAUSE_INGESTION,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SupervisorSettings:
     """What the supervisor goes by; it is not sent. Thresholds are bytes, before they are compared with the
     cgroup's limit. ``live``: this is capture, not a replay or a benchmark; ``announcement`` is the line of the start, with
@@ -285,6 +319,7 @@ class SupervisorSettings:
     soft_bytes: int
     hard_bytes: int
     memory_check_seconds: float
+    cpu: CpuSettings = CpuSettings()
     live: bool = True
     ends_by_itself: bool = False
     duration_seconds: float | None = None
@@ -308,6 +343,7 @@ class SupervisorSettings:
             soft_bytes=config.TRAFFIC_BUFFER_THRESHOLD * MIB,
             hard_bytes=config.AKTO_MEM_THRESH_RESTART * MIB,
             memory_check_seconds=config.MODULE_MEM_CHECK_INTERVAL / 1000,
+            cpu=CpuSettings.of(config) if live else CpuSettings(),
             live=live,
             ends_by_itself=ends_by_itself,
             duration_seconds=duration_seconds,
@@ -352,13 +388,16 @@ class Rings(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardStart(StageStart):
-    """Descriptors: counters, batches, rings (if there are any yet). ``suspects`` are connections to skip."""
+    """Descriptors: counters, batches, rings (if there are any yet). ``suspects`` are connections to skip;
+    ``share`` of 65,536 are read.
+    """
 
     number: int
     life: int
     settings: ShardSettings
     live: bool
     suspects: tuple[int, ...]
+    share: int
     rings: Rings | None
 
 

@@ -27,6 +27,7 @@ from collector.shards.unwanted cimport publish, withdraw, UNWANTED_LEAST
 
 cdef enum:
     MINUTE_NS = 60000000000
+    LEAVE_NS = 10000000000      # what is beyond the share has so long to come to the end of its exchange
 
 _NAMES = {
     C_EVENTS: "events", C_EVENT_BYTES: "event_bytes", C_BAD_EVENTS: "bad_events", C_OPENED: "connections_opened",
@@ -43,6 +44,7 @@ _NAMES = {
     C_EVICTED_HELD: "evicted_connection_bytes", C_SAMPLED_OUT: "sampled_out_exchanges",
     C_BANDWIDTH: "records_dropped_bandwidth", C_EVICTED_ACTIVE: "evicted_active_connections",
     C_REFUSED_BODIES: "refused_bodies", C_OTHER_SOURCE_BYTES: "other_source_bytes", C_PEER_UNKNOWN: "peer_unknown_records",
+    C_LEFT_OUT: "left_out_connections", C_LEFT_OUT_BYTES: "left_out_bytes",
     G_CONNECTIONS: "connections",
     G_QUEUED: "queued_exchanges", G_BUFFER_BYTES: "buffer_bytes", G_CURRENT_CONN: "current_connection",
     G_INPUT_BYTES: "input_bytes", G_BUFFER_PEAK: "buffer_peak_bytes",
@@ -87,6 +89,7 @@ cdef class Pipeline:
         self.ctx.filters = <void*>filters
         self.ctx.content = <void*>content
         use_settings(&self.ctx, settings, filters)
+        self.ctx.share = SHARES
         self.ctx.names = <name_t*>calloc(NAMES, sizeof(name_t))         # pages that are not used are not there
         self.ctx.libraries = <library_t*>calloc(LIBRARIES, sizeof(library_t))
         self.ctx.ghosts = <ghost_t*>calloc(GHOSTS, sizeof(ghost_t))
@@ -213,7 +216,9 @@ cdef class Pipeline:
         if conn.peer_due_ns and h.ts_ns >= conn.peer_due_ns:
             table_peer_is_late(ctx, conn)       # whenever the timers are looked at
         if h.type == EVENT_DATA:
-            if conn.flags & CONN_IGNORED:
+            if conn.turn >= ctx.share and not conn.flags & CONN_IGNORED:
+                self.leave_out(conn, h.ts_ns)
+            if conn.flags & CONN_IGNORED and not (conn.left_out and self.has_its_turn_again(conn)):
                 self.pass_over(conn, h)
                 return
             if h.source != conn.source and not self.of_our_source(conn, h):
@@ -298,10 +303,39 @@ cdef class Pipeline:
         for i in range(2):
             conn.stream[i].known = 0
 
+    cdef void leave_out(self, conn_t* conn, uint64_t ts) noexcept:
+        """There is not the CPU for all connections, and this one is beyond the share: it is left out from its beginning, or
+        from the next message on that nothing waits for, or, when none comes for long, as it stands."""
+        cdef ctx_t* ctx = &self.ctx
+        cdef uint32_t marks = 0
+        cdef size_t before = ctx.pool.bytes - ctx.free_bytes
+        if conn.flow.layer != NULL and (conn.holds or conn.flow.layer.rest(&conn.flow) != 0):
+            if ts < ctx.share_ns + LEAVE_NS:
+                return
+            marks = MARK_EVICTED
+        if conn.holds & HOLD_PEER:
+            table_wait_no_more(ctx, conn)
+        flow_close(ctx, &conn.flow, marks)
+        conn.flow.passed = 0
+        conn.flags |= CONN_IGNORED
+        conn.left_out = 1
+        conn.held += ctx.pool.bytes - ctx.free_bytes - before
+        ctx.counters[C_LEFT_OUT] += 1
+
+    cdef bint has_its_turn_again(self, conn_t* conn) noexcept:
+        """There is CPU for it again: it is joined in the middle, unless a filter leaves it out. Does anything want it?"""
+        if conn.turn >= self.ctx.share:
+            return False
+        conn.left_out = 0
+        self.choose(conn)
+        return not conn.flags & CONN_IGNORED
+
     cdef void pass_over(self, conn_t* conn, event_header* h) noexcept:
-        """Bytes of a connection that a filter leaves out: only its position goes on."""
+        """Bytes of a connection that is left out: only its position goes on."""
         cdef stream_t* stream = &conn.stream[h.dir]
         cdef ctx_t* ctx = &self.ctx
+        if conn.left_out:
+            ctx.counters[C_LEFT_OUT_BYTES] += h.len_true
         table_touch(&self.table, conn, h.ts_ns)
         if not stream.known:
             stream.known = 1
@@ -507,7 +541,7 @@ cdef class Pipeline:
                 ctx.counters[C_FILTERED_PORT] += not was_ignored
                 ignore(ctx, conn)
                 return
-        if was_ignored:
+        if was_ignored and not conn.left_out:
             conn.flags &= ~CONN_IGNORED & 0xFF
             conn.flags |= CONN_JOINED
             withdraw(ctx, conn)
@@ -537,6 +571,13 @@ cdef class Pipeline:
         self.table.max_bytes = buffer_bytes
         table_limit(&self.ctx, &self.table)
         self.ctx.counters[G_BUFFER_BYTES] = self.ctx.pool.bytes
+
+    def set_share(self, uint32_t share):
+        """How many of 65,536 connections to read, chosen by their numbers: the others are left out as soon as they are
+        between messages, and joined again when the share allows it."""
+        if share < self.ctx.share:
+            self.ctx.share_ns = self.ctx.now_ns
+        self.ctx.share = min(share, <uint32_t>SHARES)
 
     def pending(self):
         return self.packer.pending()

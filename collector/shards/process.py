@@ -49,7 +49,7 @@ class Shard:
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
         self._in = Receiver(self.context, endpoints.shard(start.number), token, window=INPUT_WINDOW_BYTES)
         self._out = Sender(self.context, endpoints.sink(), token)
-        self._settings, self._suspects = start.settings, start.suspects
+        self._settings, self._suspects, self._share = start.settings, start.suspects, start.share
         self._number, self._life = start.number, start.life
         self._slots = slots.Writer(child.fds[1])
         self._pipeline = self._new_pipeline()
@@ -77,6 +77,7 @@ class Shard:
     def _new_pipeline(self) -> Pipeline:
         pipeline = Pipeline(self._settings, Filters(parse_rules(self._settings.rules)), Decoder(), self._child.block)
         pipeline.skip(self._suspects)
+        pipeline.set_share(self._share)
         wanted = self._settings.batches
         self._origin = b""
         if wanted.format == batches.KAFKA:
@@ -113,6 +114,9 @@ class Shard:
             if message.get("kind") == "budget":
                 self._settings = dataclasses.replace(self._settings, buffer_bytes=message["bytes"])
                 self._pipeline.set_budget(message["bytes"])
+            elif message.get("kind") == "share":
+                self._share = message["share"]
+                self._pipeline.set_share(self._share)
             elif message.get("kind") == "rings":
                 self._map_rings(Rings.from_message(message["rings"]), message["fds"])
 

@@ -112,11 +112,14 @@ cdef struct layer_t:
 cdef enum:
     NOT_AT_REST = -1
 
+cdef enum:
+    SHARES = 65536       # all connections (ctx_t.share, conn_t.turn)
+
 
 # Who may set and clear a flag: P pipeline.pyx, T connections/table.pyx, L the connection's layer.
 #
 #     flag        set   cleared   while it is set
-#     IGNORED     P T   P         nothing is read; positions go on
+#     IGNORED     P T   P         nothing is read; positions go on (left_out: until it has its turn again)
 #     TIMED       T     T         it is in the wheel of timers
 #     JOINED      P L   P L       its layer begins in the middle; the first record says so
 #     OPENED      P     -         an OPEN was seen: a second one only tells ends
@@ -125,7 +128,7 @@ cdef enum:
 #     AHEAD       P     L         FACT_AHEAD came before there was a layer
 #     PREAMBLE    L     -         it began with one, so the kernel did not look at what follows: what is no HTTP is left out
 cdef enum:  # conn_flag
-    CONN_IGNORED = 1     # port or egress filter
+    CONN_IGNORED = 1     # port or egress filter, or beyond the share
     CONN_TIMED = 2
     CONN_JOINED = 4
     CONN_OPENED = 8
@@ -179,6 +182,8 @@ cdef struct conn_t:
     uint8_t dir_request  # the direction of the client's bytes; 2 = not known yet
     uint8_t client_source    # enum client_source, of a PROXY preamble
     uint8_t peer_late    # what waited for BIND has gone out without ends before
+    uint8_t left_out     # IGNORED because it is beyond ctx_t.share, and for no other reason
+    uint16_t turn        # from its id: it has its turn when the share is above this
     uint32_t lru         # when it was last moved in the LRU list, in units of 2^LRU_SHIFT ns
     stream_t stream[2]   # by enum event_dir
     flow_t flow
@@ -249,6 +254,8 @@ cdef enum:  # counter
     C_REFUSED_BODIES
     C_OTHER_SOURCE_BYTES
     C_PEER_UNKNOWN
+    C_LEFT_OUT
+    C_LEFT_OUT_BYTES
     G_CONNECTIONS
     G_QUEUED
     G_BUFFER_BYTES
@@ -341,6 +348,8 @@ cdef struct ctx_t:
     uint8_t silent                # the end: nothing is recorded any more
     uint8_t any_ignored           # in port_rule
     uint8_t any_chosen
+    uint64_t share_ns             # when it became smaller last
+    uint32_t share                # of the connections, in SHARES: what there is CPU for (supervisor/cpu.py)
     name_t* names                 # NAMES of them, by hash of tgid
     uint32_t names_version        # changes when a known process, or a library, is told another name
     uint32_t names_told

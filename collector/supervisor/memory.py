@@ -1,4 +1,5 @@
-"""How much memory the collector uses, and what to do about it. The only place that knows psutil.
+"""How much memory the collector uses, and what to do about it. Beside thermostat.py the only
+place that knows psutil.
 
 The figure is the proportional set size of the whole process tree: ring buffers are mapped twice, and the resident
 set would count them twice.

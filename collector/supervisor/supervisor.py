@@ -32,6 +32,7 @@ from collector.supervisor.handover import KINDS, Handover
 from collector.supervisor.health import Health
 from collector.supervisor.output import Output
 from collector.supervisor.starting import Plan
+from collector.supervisor.thermostat import Thermostat
 
 log = logging.getLogger("supervisor")
 
@@ -106,6 +107,8 @@ class Supervisor:
             *memory.thresholds(plan.supervisor.soft_bytes, plan.supervisor.hard_bytes, cgroups.memory_limit()),
             plan.supervisor.memory_check_seconds,
         )
+        self._thermostat = Thermostat(plan.supervisor.cpu)
+        self.own["share"] = self._thermostat.share
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
     # ---- starts
@@ -120,6 +123,7 @@ class Supervisor:
                     child.lives,
                     buffer_bytes=self._budget(),
                     suspects=policy.suspects(self._deaths_while_fed),
+                    share=self._thermostat.share,
                     rings=self._rings(),
                 ),
                 [self._memory.fd, self._slots[child.block][1], *self._ring_fds()],
@@ -357,6 +361,7 @@ class Supervisor:
             self._watch(child, now)
         self._handover.turn(self.loader)
         self._watch_memory(now)
+        self._watch_cpu(now)
         self._tell_health(now)
 
     def _tell_health(self, now: float) -> None:
@@ -535,6 +540,12 @@ class Supervisor:
                 held = self._core[i]["buffer_bytes"]
                 child.tell({"kind": "budget", "bytes": max(0, held - over // self.shards - memory.MIB)})
                 child.tell({"kind": "budget", "bytes": self._budget()})
+
+    def _watch_cpu(self, now: float) -> None:
+        if self._announced and self._thermostat.turn(now, self.pids):
+            self.own["share"] = self._thermostat.share
+            for child in self.shard_children:
+                child.tell({"kind": "share", "share": self._thermostat.share})
 
     # ---- the end
 

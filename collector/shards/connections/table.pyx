@@ -33,6 +33,12 @@ cdef inline uint64_t mix(uint64_t key) noexcept nogil:
     return key ^ (key >> 32)
 
 
+cdef inline uint16_t turn_of(uint64_t conn_id) noexcept nogil:
+    """Evenly spread, and not by what the rings and buckets are chosen by."""
+    cdef uint64_t h = ((conn_id >> 12) ^ (conn_id << 52)) * 0x9E3779B97F4A7C15ULL
+    return <uint16_t>((h ^ h >> 32) * 0xD6E8FEB86659FD93ULL >> 48)
+
+
 cdef int table_init(table_t* t, uint32_t max_connections, size_t max_bytes) noexcept:
     memset(t, 0, sizeof(table_t))
     t.buckets = <conn_t**>calloc(FIRST_BUCKETS, sizeof(conn_t*))
@@ -156,6 +162,7 @@ cdef conn_t* table_add(ctx_t* ctx, table_t* t, uint64_t conn_id, uint32_t tgid, 
     c.id = conn_id
     c.tgid = tgid
     c.ring = ring
+    c.turn = turn_of(conn_id)
     c.dir_request = DIR_UNKNOWN
     c.flow.conn = c
     b = mix(conn_id) & t.mask
