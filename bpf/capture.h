@@ -194,6 +194,34 @@ static __always_inline u64 not_wanted(struct conn *c, u32 dir, u64 pos, u64 n)
 }
 
 /*
+ * Is there no CPU for this connection, and has its shard let go of it? The share, and who is beyond it, is what the
+ * shards go by, too (shards/connections/table.pyx turn_of); a shard lets go between two messages, with the word of
+ * not_wanted that no position passes. Before a connection has its OPEN there is nothing to let go of.
+ */
+static __always_inline bool left_out(struct conn *c, u32 dir, u64 n)
+{
+    u32 zero = 0;
+    u64 *none = beyond.lookup(&zero);
+    if (!none || !*none)
+        return false;
+    u64 h = scatter(c->conn_id);
+    u64 turn = ((h ^ h >> 32) * 0xD6E8FEB86659FD93ULL) >> 48;
+    if (turn + *none < SHARES)
+        return false;
+    if (c->opened) {
+        u32 at = (u32)(h >> 20 & (UNWANTED_WORDS / 2 - 1)) * 2 + (dir & 1);
+        u64 *word = unwanted.lookup(&at);
+        if (!word || *word != ((h >> 4 & 0xffff) << 48 | 0xffffffffffffULL))
+            return false;
+    } else if (c->start == START_SEEN) {
+        c->start = START_MID; /* where it is met again */
+        count(STAT_LEFT_OUT, 1);
+    }
+    count(STAT_LEFT_OUT_BYTES, n);
+    return true;
+}
+
+/*
  * The shard's word comes a drain later. Until then one connection may fill no more of its ring than this: RUN_BYTES in
  * a row in one direction always (any body that is kept whole), then WINDOW_BYTES between two drains; the first time
  * that it has to be held back the loader is waked. Requests and answers that alternate begin a new run each time.

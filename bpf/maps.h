@@ -143,6 +143,10 @@ BPF_TABLE("lru_hash", u64, struct ends, last_read, 4096);
  * the bytes. A wrong or stale word costs bytes, never framing: what it leaves out is still counted (capture.h). */
 BPF_F_TABLE("array", u32, u64, unwanted, UNWANTED_WORDS, 1024 /* BPF_F_MMAPABLE */);
 
+/* Written by the loader: how many of SHARES connections there is no CPU for; 0 is what it begins with. */
+#define SHARES 65536
+BPF_ARRAY(beyond, u64, 1);
+
 /* The rings: made and put in by the loader, so that number and size need no other program. */
 BPF_RINGBUF_OUTPUT(ring_template, RING_TEMPLATE_PAGES);
 BPF_ARRAY_OF_MAPS(rings, "ring_template", 64);
@@ -177,6 +181,8 @@ enum stat {
     STAT_SWEPT = 15,          /* of these, found by a sweep */
     STAT_STALE = 16,          /* of these, a name that belonged to another socket already */
     STAT_UNPLACED_BYTES = 17, /* of calls of which nobody can say where their bytes stand */
+    STAT_LEFT_OUT = 18,       /* connections without any event: there is no CPU for them */
+    STAT_LEFT_OUT_BYTES = 19, /* of these, and of others that a shard has left out */
     STATS_IN_USE,
     STATS = 24
 };

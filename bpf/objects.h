@@ -248,6 +248,8 @@ static __always_inline void object_bytes(struct object *o, const struct call *k,
     }
     if (!object_passes(o, k, base, n))
         return;
+    if (left_out(&o->c, k->dir, n))
+        return;
     introduce(&o->c, k->id);
     if (!o->c.opened) {
         bool seen = o->c.start == START_SEEN;

@@ -121,6 +121,8 @@ static __always_inline u32 on_bytes(const struct call *k, u64 base, u64 buffers,
         if (next)
             return next;
     }
+    if (left_out(c, k->dir, n))
+        return DONE;
     return capture_call(c, k, name, at, base, buffers, n);
 }
 
@@ -200,6 +202,8 @@ static __always_inline u32 meet_call(void)
 #ifdef ONLY_LIBRARIES
     return claimed(c, &k, base, buffers, n);
 #endif
+    if (left_out(c, k.dir, n))
+        return DONE;
     if (!open_if_needed(c, k.id, k.dir, n)) {
         count(STAT_DROPPED_BYTES, n);
         return DONE;

@@ -85,6 +85,8 @@ LOADER_NAMES = (
     "kernel_entries_swept",
     "kernel_entries_stale",
     "kernel_unplaced_bytes",
+    "kernel_left_out",
+    "kernel_left_out_bytes",
     "kernel_entries",
     "kernel_entries_pushed_out",
     "libraries",

@@ -231,6 +231,20 @@ METRICS: tuple[Metric, ...] = (
         "marked), or the descriptor was closed and used again while a call waited on it.",
     ),
     Metric(
+        "collector_kernel_left_out_connections",
+        COUNTER,
+        "loader",
+        "kernel_left_out",
+        "Connections that the kernel hands nothing over of, because there is not the CPU for all (COLLECTOR_CPU_LIMIT).",
+    ),
+    Metric(
+        "collector_kernel_left_out_bytes",
+        COUNTER,
+        "loader",
+        "kernel_left_out_bytes",
+        "Bytes of these, and of connections that a shard has left out for this reason.",
+    ),
+    Metric(
         "collector_kernel_size_only_bytes",
         COUNTER,
         "loader",

@@ -26,6 +26,7 @@ from collector.router.slots import BATCH_BYTES
 MIB = 1 << 20
 RECORD_BYTES = 1_000_000  # a record stays below Kafka's default message limit of 1,048,588 with room for the batch
 STOP_SINK_SECONDS = 8.0
+ALL_CONNECTIONS = 65536  # what a share of the connections is counted in (shards/state.pxd and bpf/maps.h SHARES)
 
 
 class Message:
@@ -389,7 +390,7 @@ class Rings(Message):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardStart(StageStart):
     """Descriptors: counters, batches, rings (if there are any yet). ``suspects`` are connections to skip;
-    ``share`` of 65,536 are read.
+    ``share`` of ALL_CONNECTIONS are read.
     """
 
     number: int

@@ -100,8 +100,11 @@ STATS: Mapping[str, str] = {
     "kernel_entries_swept": "SWEPT",
     "kernel_entries_stale": "STALE",
     "kernel_unplaced_bytes": "UNPLACED_BYTES",
+    "kernel_left_out": "LEFT_OUT",
+    "kernel_left_out_bytes": "LEFT_OUT_BYTES",
 }
 MAPS = (
+    "beyond",
     "conns",
     "further",
     "libraries",

@@ -105,6 +105,11 @@ def begin_lives(lives: int, rings: Sequence[int]) -> None:
         kernel.map_update(lives, key, struct.pack("=I", (before + 1) & 0x7FFFFFFF))
 
 
+def leave_out(beyond: int, connections: int) -> None:
+    """There is no CPU for so many of ALL_CONNECTIONS (bpf/maps.h `beyond`). Raises OSError."""
+    kernel.map_update(beyond, bytes(4), struct.pack("=Q", connections))
+
+
 def forget_names(processes: int, rings: int) -> None:
     """Nothing was told to these rings (a bit each): a new shard reads them. Raises OSError."""
     for key in kernel.map_keys(processes, 4):

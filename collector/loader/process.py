@@ -45,7 +45,7 @@ from collector.loader.statistics import Statistics
 from collector.router import endpoints, messages, partition
 from collector.router.channel import Sender
 from collector.runtime import Child, run_process
-from collector.settings import LoaderStart
+from collector.settings import ALL_CONNECTIONS, LoaderStart
 
 log = logging.getLogger("loader")
 
@@ -366,6 +366,8 @@ class Loader:
                     self._selection.update(message["ours"])
                 elif message.get("kind") == "new_shard" and self._loaded.maps:
                     self._forget_names(message["number"])
+                elif message.get("kind") == "share" and self._loaded.maps:
+                    entries.leave_out(self._loaded.maps["beyond"], ALL_CONNECTIONS - message["share"])
         for sender in self._senders:
             sender.service()
         if self._questions is not None:

@@ -152,6 +152,8 @@ class Supervisor:
                 directory,
             )
             self._handover.turn(child)
+            if self._plan.supervisor.live:
+                child.tell({"kind": "share", "share": self._thermostat.share})
         self._known_pids.update(self.pids())
         if child.role == "shard" and child.lives > 1:
             self.loader.tell({"kind": "new_shard", "number": child.block})
@@ -544,7 +546,7 @@ class Supervisor:
     def _watch_cpu(self, now: float) -> None:
         if self._announced and self._thermostat.turn(now, self.pids):
             self.own["share"] = self._thermostat.share
-            for child in self.shard_children:
+            for child in (*self.shard_children, self.loader):
                 child.tell({"kind": "share", "share": self._thermostat.share})
 
     # ---- the end

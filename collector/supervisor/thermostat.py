@@ -5,8 +5,8 @@
     neither                                   more again, up to all
 
 What shrinks is the share of the connections, chosen evenly by their numbers; each shard leaves the others out between two
-messages, so no exchange is half read, and counts them (docs/decisions/0025-cpu.md). Steps are small and slow upwards, large
-and quick downwards, and in between nothing changes: a share that swings would cut connections in pieces.
+messages, so no exchange is half read, and counts them (docs/decisions/0025-cpu.md). Between the two
+thresholds nothing changes: a share that swings would cut connections in pieces.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from dataclasses import dataclass
 
 import psutil
 
+from collector.settings import ALL_CONNECTIONS as ALL
 from collector.settings import CpuSettings
 
 log = logging.getLogger("supervisor")
 
-ALL = 65536  # connections, in the units that shards count their share in (shards/state.pxd SHARES)
 LEAST = ALL // 64  # of the collector's own limit; a host that is short of CPU may have it go down to none
 SETTLE_SECONDS = 3.0  # a step is judged by what comes behind it
 WARN_SECONDS = 60.0
-HIGH, LOW = 0.9, 0.7  # of the limit: above, fewer are read, below, more
+HIGH, LOW, IDLE = 0.9, 0.7, 0.3  # of the limit: above HIGH fewer are read, below LOW more
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +74,11 @@ def lowered(share: int) -> int:
     return share * 7 // 10 if share > ALL // 256 else 0
 
 
-def raised(share: int) -> int:
-    """One step up, also from none."""
-    return min(ALL, max(share + share // 5, ALL // 256))
+def raised(share: int, *, idle: bool) -> int:
+    """One step up, also from none. A quarter more leads from below LOW to no more than HIGH, and twice as much from below
+    IDLE.
+    """
+    return min(ALL, max(share * 2 if idle else share * 5 // 4, ALL // 256))
 
 
 class HostLimits:
@@ -154,7 +156,7 @@ class Thermostat:
             share = max(min(LEAST, self.share), lowered(self.share))
             self._become(share, now, f"the collector uses {own:.2f} cores of its {limit:.2f}")
         elif settled and not (limit and own > limit * LOW) and not (soft and reading.host > soft * HIGH):
-            self._become(raised(self.share), now, "")
+            self._become(raised(self.share, idle=bool(limit) and own < limit * IDLE), now, "")
         return self.share != before
 
     def _become(self, share: int, now: float, why: str) -> None:

@@ -26,9 +26,9 @@ BPF = compiler.bpf_directory()
 # Verified instructions per program: what grows past it has to be looked at (limit: 1,000,000).
 VERIFIED_LIMIT = {
     probe.SOCKET: {
-        "exit_read": 52_000,
-        "exit_write": 52_000,
-        "exit_recvfrom": 52_000,
+        "exit_read": 54_000,
+        "exit_write": 54_000,
+        "exit_recvfrom": 54_000,
         "exit_writev": 6_000,
         "exit_sendmsg": 9_000,
         "exit_recvmmsg": 16_000,
@@ -365,7 +365,7 @@ def test_layout_checks_name_every_struct() -> None:
         "object",
     ):
         assert f"struct {struct}" in text
-    assert "_Static_assert(STAT_UNPLACED_BYTES == 17," in text and "_Static_assert(STATS_IN_USE == 18," in text
+    assert "_Static_assert(STAT_UNPLACED_BYTES == 17," in text and "_Static_assert(STATS_IN_USE == 20," in text
 
 
 def test_one_source_text() -> None:

@@ -11,8 +11,9 @@ import pytest
 
 from collector import config
 from collector.errors import ConfigError
+from collector.settings import ALL_CONNECTIONS as ALL
 from collector.settings import CpuSettings
-from collector.supervisor.thermostat import ALL, LEAST, Meter, Reading, Thermostat
+from collector.supervisor.thermostat import LEAST, Meter, Reading, Thermostat
 from tests.live.harness import wait_for
 
 

@@ -1,0 +1,52 @@
+"""The thermostat at work: more traffic than the collector may use CPU for."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import psutil
+import pytest
+
+from collector.settings import ALL_CONNECTIONS as ALL
+from tests.live.harness import Collector, Nginx, wait_for
+
+pytestmark = [pytest.mark.live, pytest.mark.timeout(180)]
+
+LIMIT = 0.25  # cores
+DOUBT = {"joined_mid_stream", "pairing_uncertain", "request_framing_uncertain", "response_framing_uncertain"}
+
+
+def cpu_seconds(collector: Collector) -> float:
+    processes = [psutil.Process(pid) for pid in (collector.process.pid, *collector.children())]
+    return sum(sum(process.cpu_times()[:2]) for process in processes)
+
+
+def test_whole_connections_give_way_and_come_back(live: None, tmp_path: Path) -> None:
+    nginx = Nginx(tmp_path, 'location / { return 200 "{\\"answer\\": 42}"; }')
+    collector = Collector(tmp_path, COLLECTOR_CPU_LIMIT=str(LIMIT))
+    try:
+        load = subprocess.Popen(
+            ["wrk", "-t1", "-c100", "-d25", f"http://127.0.0.1:{nginx.port}/busy"], stdout=subprocess.DEVNULL
+        )
+        wait_for(lambda: collector.metric("collector_left_out_connections_total") > 20, 20)
+        assert collector.metric("collector_left_out_bytes_total") > 0
+        wait_for(lambda: load.poll() is not None, 40)
+        shares = collector.metric("collector_share")
+        print(f"share {shares / ALL:.3f}, {collector.metric('collector_left_out_connections_total'):.0f} left out")  # noqa: T201
+        assert shares < ALL
+        wait_for(lambda: collector.metric("collector_share") == ALL, 60)
+        subprocess.run(
+            ["ab", "-q", "-n", "200", f"http://127.0.0.1:{nginx.port}/after"], stdout=subprocess.DEVNULL, check=True
+        )
+        after = collector.wait_records("/after", 400)  # both sides
+        assert not any(record["mark"] for record in after)
+        log = collector.log()
+        assert "% of the connections are read" in log and "all connections are read again" in log
+    finally:
+        collector.stop()
+        nginx.close()
+    busy = collector.records("/busy")
+    assert busy
+    wrong = [record["words"] for record in busy if record["words"] - DOUBT or record["responsePayload"] != '{"answer": 42}']
+    assert not wrong, wrong[:5]
