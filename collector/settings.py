@@ -389,16 +389,13 @@ class Rings(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardStart(StageStart):
-    """Descriptors: counters, batches, rings (if there are any yet). ``suspects`` are connections to skip;
-    ``share`` of ALL_CONNECTIONS are read.
-    """
+    """Descriptors: counters, batches, rings (if there are any yet). ``suspects`` are connections to skip."""
 
     number: int
     life: int
     settings: ShardSettings
     live: bool
     suspects: tuple[int, ...]
-    share: int
     rings: Rings | None
 
 

@@ -7,6 +7,9 @@ from collector.shards.packing cimport batch_entry_t
 cdef enum:
     HEADER_BYTES = 61       # of a RecordBatch
     CRC_FROM = 21           # the checksum is that of everything from here on
+    DETAILS_BYTES = 18
+    KEY_BYTES = 16          # conn_id in hexadecimal
+    RECORD_MOST = 5 + 1 + 1 + 5 + 1 + KEY_BYTES + 5 + 1 + 1 + DETAILS_BYTES + 5     # beside its value and details
 
 cdef size_t framed_most(const batch_entry_t* entry) noexcept
 cdef size_t frame(uint8_t* out, const batch_entry_t* entries, uint32_t count, const char* records,

@@ -35,9 +35,6 @@ cdef extern from *:
     void put64(uint8_t* out, uint64_t value) noexcept
 
 cdef enum:
-    DETAILS_BYTES = 18
-    KEY_BYTES = 16                                                      # conn_id in hexadecimal
-    RECORD_MOST = 5 + 1 + 1 + 5 + 1 + KEY_BYTES + 5 + 1 + 1 + DETAILS_BYTES + 5     # beside its value and details
     NO_KEY = 1                                                          # -1 as a varint
     MAGIC = 2
 

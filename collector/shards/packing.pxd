@@ -75,6 +75,9 @@ cdef class Packer:
     cdef object compress          # bytes-like -> bytes-like
     cdef size_t batch_most        # bytes of a RecordBatch before compression
     cdef bint keys
+    cdef size_t largest           # bytes that the destination takes at once; 0: as many as there are
+    cdef size_t complete_bytes    # batch.complete, when that is so
     cdef buf_t framed
     cdef void next_slot(self) noexcept
+    cdef void set_largest(self, size_t batch_bytes) noexcept
     cdef take_record_batch(self, int64_t wall_ms)

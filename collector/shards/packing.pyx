@@ -59,7 +59,7 @@ cdef class Packer:
     def __cinit__(self, size_t batch_bytes):
         memset(&self.batch, 0, sizeof(batch_t))
         self.batch.slot = -1
-        self.batch.complete = batch_bytes
+        self.batch.complete = self.complete_bytes = batch_bytes
         self.batch.most = batch_bytes * MOST_BATCHES
 
     def __dealloc__(self):
@@ -81,6 +81,11 @@ cdef class Packer:
         self.compress = compress
         self.batch_most = most
         self.keys = keys
+
+    cdef void set_largest(self, size_t batch_bytes) noexcept:
+        """No batch may have more than ``batch_bytes``, however it was set up; 0: as it was."""
+        self.largest = batch_bytes
+        self.batch.complete = min(self.complete_bytes, batch_bytes) if batch_bytes else self.complete_bytes
 
     def pending(self):
         """Bytes of records that are ready."""
@@ -126,10 +131,13 @@ cdef class Packer:
         cdef const uint8_t[::1] records
         cdef uint32_t count = 0
         cdef size_t most = 0, used = 0, details = 0, size
+        cdef size_t allowed = self.batch_most
         cdef uint8_t* out
         cdef bytes heap, index
         cdef object where
-        while count < batch.count and (count == 0 or most + framed_most(&entries[count]) <= self.batch_most):
+        if self.largest and self.largest < allowed + HEADER_BYTES:
+            allowed = self.largest - HEADER_BYTES
+        while count < batch.count and (count == 0 or most + framed_most(&entries[count]) <= allowed):
             most += framed_most(&entries[count])
             used += entries[count].length
             details += entries[count].details_len
@@ -172,7 +180,7 @@ cdef class Packer:
         if not 0 < count <= MAX_SLOTS or memory.shape[0] < <Py_ssize_t>count * 4096 or self.batch.records.len:
             raise ValueError("slots: too many, too small or too late")
         self.memory = memory
-        self.batch.complete = batch_bytes
+        self.batch.complete = self.complete_bytes = batch_bytes
         self.batch.most = <size_t>batch_bytes * MOST_BATCHES
         self.batch.slots = <char*>&memory[0]
         self.batch.slot_bytes = <uint32_t>(memory.shape[0] // count)

@@ -15,6 +15,7 @@ from libc.string cimport memcpy, memset
 
 from collector.abi cimport *
 from collector.shards.connections.table cimport *
+from collector.shards.kafka cimport HEADER_BYTES, RECORD_MOST
 from collector.shards.layers.stack cimport *
 from collector.shards.marks cimport MARK_END_UNSEEN, MARK_EVICTED
 from collector.shards.memory cimport buf_free
@@ -27,7 +28,7 @@ from collector.shards.unwanted cimport publish, withdraw, UNWANTED_LEAST
 
 cdef enum:
     MINUTE_NS = 60000000000
-    LEAVE_NS = 10000000000      # what is beyond the share has so long to come to the end of its exchange
+    LEAVE_NS = 3000000000       # what is beyond the share has so long to come to the end of its exchange
 
 _NAMES = {
     C_EVENTS: "events", C_EVENT_BYTES: "event_bytes", C_BAD_EVENTS: "bad_events", C_OPENED: "connections_opened",
@@ -72,6 +73,7 @@ cdef class Pipeline:
     cdef uint64_t[16] suspects
     cdef uint32_t suspect_count
     cdef object unwanted_memory
+    cdef uint32_t record_bytes
 
     def __cinit__(self, settings, filters, content, uint64_t[::1] counters not None):
         cdef int i
@@ -90,6 +92,7 @@ cdef class Pipeline:
         self.ctx.content = <void*>content
         use_settings(&self.ctx, settings, filters)
         self.ctx.share = SHARES
+        self.record_bytes = self.ctx.record_bytes
         self.ctx.names = <name_t*>calloc(NAMES, sizeof(name_t))         # pages that are not used are not there
         self.ctx.libraries = <library_t*>calloc(LIBRARIES, sizeof(library_t))
         self.ctx.ghosts = <ghost_t*>calloc(GHOSTS, sizeof(ghost_t))
@@ -310,7 +313,9 @@ cdef class Pipeline:
         cdef uint32_t marks = 0
         cdef size_t before = ctx.pool.bytes - ctx.free_bytes
         if conn.flow.layer != NULL and (conn.holds or conn.flow.layer.rest(&conn.flow) != 0):
-            if ts < ctx.share_ns + LEAVE_NS:
+            if conn.beyond_ns <= ctx.share_ns:
+                conn.beyond_ns = ts
+            if ts < conn.beyond_ns + LEAVE_NS:
                 return
             marks = MARK_EVICTED
         if conn.holds & HOLD_PEER:
@@ -572,10 +577,22 @@ cdef class Pipeline:
         table_limit(&self.ctx, &self.table)
         self.ctx.counters[G_BUFFER_BYTES] = self.ctx.pool.bytes
 
+    def set_largest(self, size_t batch_bytes):
+        """What the destination takes at once: no batch is larger, and a record that would be goes with shorter bodies,
+        marked. 0: as the settings say. Bytes before compression, for a record is cut before it is compressed."""
+        self.packer.set_largest(batch_bytes)
+        self.ctx.record_bytes = self.record_bytes
+        if batch_bytes and batch_bytes < self.record_bytes + RECORD_MOST + HEADER_BYTES:
+            self.ctx.record_bytes = <uint32_t>(batch_bytes - min(batch_bytes, <size_t>(RECORD_MOST + HEADER_BYTES)))
+
+    def complete(self):
+        """Bytes of records with which a batch is complete."""
+        return self.packer.batch.complete
+
     def set_share(self, uint32_t share):
         """How many of 65,536 connections to read, chosen by their numbers: the others are left out as soon as they are
         between messages, and joined again when the share allows it."""
-        if share < self.ctx.share:
+        if share > self.ctx.share:
             self.ctx.share_ns = self.ctx.now_ns
         self.ctx.share = min(share, <uint32_t>SHARES)
 

@@ -49,7 +49,8 @@ class Shard:
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
         self._in = Receiver(self.context, endpoints.shard(start.number), token, window=INPUT_WINDOW_BYTES)
         self._out = Sender(self.context, endpoints.sink(), token)
-        self._settings, self._suspects, self._share = start.settings, start.suspects, start.share
+        self._settings, self._suspects = start.settings, start.suspects
+        self._largest = 0  # bytes that the destination takes at once; 0: as the settings say
         self._number, self._life = start.number, start.life
         self._slots = slots.Writer(child.fds[1])
         self._pipeline = self._new_pipeline()
@@ -77,7 +78,6 @@ class Shard:
     def _new_pipeline(self) -> Pipeline:
         pipeline = Pipeline(self._settings, Filters(parse_rules(self._settings.rules)), Decoder(), self._child.block)
         pipeline.skip(self._suspects)
-        pipeline.set_share(self._share)
         wanted = self._settings.batches
         self._origin = b""
         if wanted.format == batches.KAFKA:
@@ -85,6 +85,7 @@ class Shard:
             pipeline.use_record_batches(number, compress, wanted.most, wanted.keys)
             self._origin = batches.pack_origin(self._number)
         pipeline.use_slots(self._slots.memory, self._slots.count, wanted.size)
+        pipeline.set_largest(self._largest)
         return pipeline
 
     def close(self) -> None:
@@ -115,8 +116,10 @@ class Shard:
                 self._settings = dataclasses.replace(self._settings, buffer_bytes=message["bytes"])
                 self._pipeline.set_budget(message["bytes"])
             elif message.get("kind") == "share":
-                self._share = message["share"]
-                self._pipeline.set_share(self._share)
+                self._pipeline.set_share(message["share"])
+            elif message.get("kind") == "largest":
+                self._largest = message["bytes"]
+                self._pipeline.set_largest(self._largest)
             elif message.get("kind") == "rings":
                 self._map_rings(Rings.from_message(message["rings"]), message["fds"])
 
@@ -161,7 +164,7 @@ class Shard:
 
     def _receive(self) -> None:
         while True:
-            if not self._flush(self._settings.batches.size):
+            if not self._flush(self._pipeline.complete()):
                 return
             delivery = self._held or self._in.receive()
             if delivery is None:

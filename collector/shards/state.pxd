@@ -183,6 +183,7 @@ cdef struct conn_t:
     uint8_t client_source    # enum client_source, of a PROXY preamble
     uint8_t peer_late    # what waited for BIND has gone out without ends before
     uint8_t left_out     # IGNORED because it is beyond ctx_t.share, and for no other reason
+    uint64_t beyond_ns   # since when it is beyond ctx_t.share, and in the middle of something; unless before ctx_t.share_ns
     uint16_t turn        # from its id: it has its turn when the share is above this
     uint32_t lru         # when it was last moved in the LRU list, in units of 2^LRU_SHIFT ns
     stream_t stream[2]   # by enum event_dir
@@ -348,7 +349,7 @@ cdef struct ctx_t:
     uint8_t silent                # the end: nothing is recorded any more
     uint8_t any_ignored           # in port_rule
     uint8_t any_chosen
-    uint64_t share_ns             # when it became smaller last
+    uint64_t share_ns             # when it became larger last
     uint32_t share                # of the connections, in SHARES: what there is CPU for (supervisor/cpu.py)
     name_t* names                 # NAMES of them, by hash of tgid
     uint32_t names_version        # changes when a known process, or a library, is told another name

@@ -121,6 +121,13 @@ class Destination(ABC):
         """
         return None
 
+    @property
+    def largest(self) -> int:
+        """Bytes of the largest batch that can be delivered, 0 for any: shards make none that is larger, and cut records
+        to it. May change.
+        """
+        return 0
+
     def reopen(self, fd: int) -> None:
         """Go on with this descriptor, which is ours now. May be called from any thread."""
         os.close(fd)

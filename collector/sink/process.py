@@ -65,6 +65,7 @@ class Sink:
         self._full_poller.register(child.channel, zmq.POLLIN)
         self._full_poller.register(self._wake_read, zmq.POLLIN)
         self._said_gone = False
+        self._said_largest = 0
         self._slots = slots.Reader()
         self._unreadable_records = self._not_submitted = 0
         for (shard, life), fd in zip(start.slots, child.fds[1 + start.output :], strict=True):
@@ -173,6 +174,9 @@ class Sink:
         if self._delivery.gone and not self._said_gone:
             self._said_gone = True
             self._child.say({"kind": "destination_gone", "why": self._delivery.gone})
+        if self._delivery.destination.largest != self._said_largest:
+            self._said_largest = self._delivery.destination.largest
+            self._child.say({"kind": "largest", "bytes": self._said_largest})
         self._count()
         self._child.beat()
         return 0 if more else self._counters["record_bytes"] - before

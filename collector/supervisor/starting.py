@@ -71,11 +71,9 @@ class Messages:
         }
 
     def shard(
-        self, number: int, life: int, *, buffer_bytes: int, suspects: Sequence[int], share: int, rings: Rings | None
+        self, number: int, life: int, *, buffer_bytes: int, suspects: Sequence[int], rings: Rings | None
     ) -> ShardStart:
-        """For one life of a shard. ``buffer_bytes`` is its budget now, ``share`` as in ShardStart; ``rings``: what it maps,
-        if there are any yet.
-        """
+        """For one life of a shard. ``buffer_bytes`` is its budget now, ``rings`` what it maps, if there are any yet."""
         return ShardStart(
             **self._common,
             block=number,
@@ -84,7 +82,6 @@ class Messages:
             live=self._plan.supervisor.live,
             settings=replace(self._plan.shard, buffer_bytes=buffer_bytes),
             suspects=tuple(suspects),
-            share=share,
             rings=rings,
         )
 

@@ -108,7 +108,8 @@ class Supervisor:
             plan.supervisor.memory_check_seconds,
         )
         self._thermostat = Thermostat(plan.supervisor.cpu)
-        self.own["share"] = self._thermostat.share
+        self._told: dict[str, dict[str, Any]] = {}  # what shards are told in every life, by kind
+        self._share_out()
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
     # ---- starts
@@ -123,12 +124,13 @@ class Supervisor:
                     child.lives,
                     buffer_bytes=self._budget(),
                     suspects=policy.suspects(self._deaths_while_fed),
-                    share=self._thermostat.share,
                     rings=self._rings(),
                 ),
                 [self._memory.fd, self._slots[child.block][1], *self._ring_fds()],
                 directory,
             )
+            for message in self._told.values():
+                child.tell(message)
         elif child.role == "sink":
             output = [self._output.fd] if self._output.fd is not None else []
             child.start(
@@ -153,7 +155,7 @@ class Supervisor:
             )
             self._handover.turn(child)
             if self._plan.supervisor.live:
-                child.tell({"kind": "share", "share": self._thermostat.share})
+                child.tell(self._told["share"])
         self._known_pids.update(self.pids())
         if child.role == "shard" and child.lives > 1:
             self.loader.tell({"kind": "new_shard", "number": child.block})
@@ -401,7 +403,7 @@ class Supervisor:
         elif (
             kind in KINDS
             and (child is not self.loader or self._plan.rings is None)
-            or kind == "destination_gone"
+            or kind in ("destination_gone", "largest")
             and child is not self.sink
         ):
             log.error("%s sent a message that its role may not send; killing it", child.name)
@@ -422,6 +424,8 @@ class Supervisor:
         elif kind == "problem":
             self.problems.append(message["text"])
             log.error("%s", message["text"])
+        elif kind == "largest":
+            self._tell_shards(message)
         elif kind == "destination_gone":
             self.problems.append(f"output: {message['why']}")
             self._stop(f"the output is gone: {message['why']}", errors.EXIT_FAILURE)
@@ -545,9 +549,17 @@ class Supervisor:
 
     def _watch_cpu(self, now: float) -> None:
         if self._announced and self._thermostat.turn(now, self.pids):
-            self.own["share"] = self._thermostat.share
-            for child in (*self.shard_children, self.loader):
-                child.tell({"kind": "share", "share": self._thermostat.share})
+            self._share_out()
+            self.loader.tell(self._told["share"])
+
+    def _share_out(self) -> None:
+        self.own["share"] = self._thermostat.share
+        self._tell_shards({"kind": "share", "share": self._thermostat.share})
+
+    def _tell_shards(self, message: dict[str, Any]) -> None:
+        self._told[message["kind"]] = message
+        for child in self.shard_children:
+            child.tell(message)
 
     # ---- the end
 

@@ -8,6 +8,7 @@ import json
 from typing import Any
 
 import pytest
+from kafka.record.memory_records import MemoryRecords
 
 from collector import abi
 from tests.events import GET, OK, Conversation, ident, pipeline, take
@@ -288,3 +289,26 @@ def test_ignored_connections_do_not_use_the_minute_up() -> None:
     other.request(GET)
     other.response(OK)
     assert len(take(pipe)) == 1 and pipe.statistics()["sampled_out_exchanges"] == 0
+
+
+@pytest.mark.parametrize("largest", [20_000, 100_000, 1_000_000])
+def test_no_batch_and_no_record_is_larger_than_the_destination_takes(largest: int) -> None:
+    pipe = pipeline(want_details=True)
+    pipe.use_record_batches(0, bytes, 960 << 10)
+    pipe.set_largest(largest)
+    c = Conversation(pipe)
+    sizes = [0, 1, 100, 5000, 50_000, 65_536]
+    for size in sizes:
+        c.request(b"POST /%s HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % (b"p" * 3000, size) + b"q" * size)
+        c.response(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + b"\x01" * size)
+    values = []
+    while (taken := pipe.take()) is not None:
+        assert len(taken[0]) <= largest
+        values += [json.loads(record.value) for batch in MemoryRecords(taken[0]) for record in batch]
+    assert len(values) == len(sizes) and pipe.statistics()["records_dropped_size"] == 0
+    assert [int(value["requestSize"]) for value in values] == sizes
+    assert all(
+        "body_cut" in value["marks"] for value in values if len(value["responsePayload"]) < int(value["responseSize"])
+    )
+    pipe.set_largest(0)
+    assert pipe.complete() == pipeline().complete()

@@ -230,7 +230,7 @@ cdef void emit_record(ctx_t* ctx, flow_t* flow, exchange_t* ex, uint64_t end_ns)
             batch.records.len = start
             ctx.counters[C_RECORDS_DROPPED_SIZE] += 1
             return
-        if batch.records.len - start < ctx.record_bytes:
+        if batch.records.len - start + ex.details.len < ctx.record_bytes:
             break
         batch.records.len = start
         if limit == 0:

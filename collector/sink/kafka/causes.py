@@ -47,7 +47,7 @@ class Causes(logging.Handler):
         super().__init__(logging.INFO)
         self._security = security
         self._clock = clock
-        self._configured = [
+        self.configured = [
             (host.strip("[]"), int(port)) for host, _, port in (b.rpartition(":") for b in brokers.split(","))
         ]
         self._tried: dict[tuple[str, int], None] = {}  # by the client, the latest last
@@ -131,7 +131,7 @@ class Causes(logging.Handler):
         security, complaint = self._security(), self._complaint
         found = False
         tried, self._tried = self._tried, {}
-        for host, port in list(tried) or self._configured[:BROKERS]:
+        for host, port in list(tried) or self.configured[:BROKERS]:
             if self._ending.is_set():
                 return
             where = f"broker {address(host, port)}"

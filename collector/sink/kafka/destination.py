@@ -35,6 +35,7 @@ from collector.settings import BatchSettings, Message
 from collector.sink.batch import Batch
 from collector.sink.destination import Destination, Notes, Settled
 from collector.sink.kafka import security
+from collector.sink.kafka.cut import cut
 from collector.sink.kafka.security import Security
 
 if TYPE_CHECKING:
@@ -51,6 +52,8 @@ MAX_REQUEST_BYTES = 4 << 20
 BATCH_BYTES, MOST_BATCH_BYTES = 896 << 10, 960 << 10
 RETRY_SECONDS = 0.5
 ROOM_SECONDS = 0.2
+_CUTS = 8  # so often a record is made shorter, while nobody says to what length
+_BESIDE_BYTES = 160  # of a batch of one record, beside its value and the texts of its headers
 CLOSE_SECONDS = 5.0
 REQUEST_SECONDS = 30.0
 TROUBLE_SECONDS = 1.5  # without an acknowledgement while one is due, or without a connection
@@ -76,6 +79,17 @@ class _Held:
     since: float
 
 
+@dataclass(slots=True)
+class _Single:
+    """A record that is sent by itself; ``attempts``: that the topic has refused it as too large."""
+
+    batch: Batch
+    value: bytes
+    headers: list[tuple[str, bytes]]
+    partition: int | None
+    attempts: int = 0
+
+
 class Kafka(Destination):
     """See the module. ``batch.at`` counts records that the client has, or that were refused; a whole batch counts as one."""
 
@@ -95,6 +109,7 @@ class Kafka(Destination):
         self._current: Batch | None = None  # the batch that is being handed over
         self._held: dict[Batch, _Held] = {}
         self._back: collections.deque[tuple[Batch, Exception]] = collections.deque()
+        self._too_long: collections.deque[_Single] = collections.deque()  # as the topic has said
         self._complaint = ""  # why a batch came back that is not at fault, until the next acknowledgement
         self._not_before = 0.0  # when it is handed over again
         self._clients = 0
@@ -105,7 +120,7 @@ class Kafka(Destination):
         from kafka import errors
         from kafka.structs import TopicPartition
 
-        from collector.sink.kafka import causes, client, inside
+        from collector.sink.kafka import causes, client, inside, limit
 
         self._errors: Any = errors
         self._too_large = (errors.MessageSizeTooLargeError, errors.RecordListTooLargeError)
@@ -121,6 +136,7 @@ class Kafka(Destination):
         self._first_partition = zlib.crc32(settings.node.encode())
         self._connections = client.Client
         self._causes = causes.Causes(lambda: self._security, settings.brokers)
+        self._limit = limit.TopicLimit(self._causes.configured, settings.topic, lambda: self._security)
         self._producer: KafkaProducer | None = None
 
     # -- before there is a sink
@@ -298,21 +314,30 @@ class Kafka(Destination):
         """Record by record. Raises DestinationError, and then some may be handed over."""
         assert self._producer is not None
         partition = self._partition_of(batch) if batch.format == batches.KAFKA else None
-        for value, headers in itertools.islice(self._records(batch), batch.at, None):
-            try:
-                future = self._producer.send(self._settings.topic, value=value, headers=headers, partition=partition)
-            except self._errors.KafkaError as error:
-                if getattr(error, "retriable", False):
-                    raise self._unreachable(error) from None
-                batch.at += 1
-                log.error("record refused: %s", error)
-                self._settle(batch, 0, 1)
-            else:
-                batch.at += 1
-                with self._room:
-                    self._one_by_one += 1
-                future.add_callback(self._sent, batch)
-                future.add_errback(self._failed, batch)
+        for whole, headers in itertools.islice(self._records(batch), batch.at, None):
+            self._send_one(_Single(batch, whole, headers, partition))
+            batch.at += 1
+
+    def _send_one(self, one: _Single) -> None:
+        """A record, with shorter bodies if the topic would not take it. Raises DestinationError, and then it is not handed
+        over.
+        """
+        assert self._producer is not None
+        most = self._limit.bytes - _BESIDE_BYTES - sum(len(key) + len(text) for key, text in one.headers)
+        if self._limit.bytes and len(one.value) > most:
+            one.value = cut(one.value, most) or one.value
+        try:
+            future = self._producer.send(self._settings.topic, value=one.value, headers=one.headers, partition=one.partition)
+        except self._errors.KafkaError as error:
+            if getattr(error, "retriable", False):
+                raise self._unreachable(error) from None
+            log.error("record refused: %s", error)
+            self._settle(one.batch, 0, 1)
+        else:
+            with self._room:
+                self._one_by_one += 1
+            future.add_callback(self._sent, one)
+            future.add_errback(self._failed, one)
 
     def _records(self, batch: Batch) -> Iterator[tuple[bytes, list[tuple[str, bytes]]]]:
         """(value, headers) of each record."""
@@ -324,6 +349,9 @@ class Kafka(Destination):
 
     def _hand_back(self) -> None:
         """Hand over again what came back, unless it is at fault itself. Raises DestinationError; then it is tried again."""
+        while self._too_long:
+            self._send_one(self._too_long[0])
+            self._too_long.popleft()
         while self._back:
             batch, error = self._back[0]
             if isinstance(error, self._too_large):
@@ -345,17 +373,15 @@ class Kafka(Destination):
 
     def _send_apart(self, batch: Batch, error: Exception) -> None:
         """A batch that is larger than the topic takes: record by record, in smaller batches of the client's."""
-        if batch.count == 1:
-            log.error("a record of %d bytes is lost: %s", len(batch.records), error)
-            self._settle(batch, 0, 1)
-            return
+        self._limit.refused(len(batch.records))
         if not self._apart:
             self._apart = True
             log.warning(
-                "topic %s does not take batches of %d bytes: its max.message.bytes should be 1 MiB, as by default;"
-                " such batches are taken apart, which is slow",
+                "topic %s does not take batches of %d bytes (%s): those that were made are taken apart, the next are"
+                " smaller, and records that are larger are cut; its max.message.bytes should be 1 MiB, as by default",
                 self._settings.topic,
                 len(batch.records),
+                error,
             )
         self._send(batch)
 
@@ -394,6 +420,7 @@ class Kafka(Destination):
         now = time.monotonic()
         if self._inside.connected(self._producer):
             self._connected = now
+            self._limit.look(now)
         elif now - self._asked > RETRY_SECONDS:
             self._asked = now
             self._inside.look_for_brokers(self._producer)
@@ -412,6 +439,11 @@ class Kafka(Destination):
         with self._room:
             oldest = min((held.since for held in self._held.values()), default=now)
         return now - max(oldest, self._acknowledged)
+
+    @property
+    def largest(self) -> int:
+        """See the base class."""
+        return self._limit.bytes
 
     def close(self) -> None:
         """Close the client."""
@@ -440,18 +472,25 @@ class Kafka(Destination):
             batch.at = 0
             self._back.append((batch, error))
 
-    def _sent(self, batch: Batch, _metadata: object) -> None:
+    def _sent(self, one: _Single, _metadata: object) -> None:
         self._acknowledged = time.monotonic()
-        self._settle_one(batch, 1, 0)
+        self._settle_one(one, 1, 0)
 
-    def _failed(self, batch: Batch, error: BaseException) -> None:
+    def _failed(self, one: _Single, error: BaseException) -> None:
+        if isinstance(error, self._too_large) and one.attempts < _CUTS:
+            one.attempts += 1
+            self._limit.refused(len(one.value))
+            with self._room:
+                self._one_by_one -= 1
+            self._too_long.append(one)
+            return
         log.error("record lost: %s", error)
-        self._settle_one(batch, 0, 1)
+        self._settle_one(one, 0, 1)
 
-    def _settle_one(self, batch: Batch, delivered: int, failed: int) -> None:
+    def _settle_one(self, one: _Single, delivered: int, failed: int) -> None:
         with self._room:
             self._one_by_one -= 1
-        self._settle(batch, delivered, failed)
+        self._settle(one.batch, delivered, failed)
 
     def _settle(self, batch: Batch, delivered: int, failed: int) -> None:
         size = len(batch.records)  # once it is settled, its memory is its shard's again

@@ -8,6 +8,7 @@ is none.
 
 from __future__ import annotations
 
+import logging
 import re
 import socket
 import ssl
@@ -16,12 +17,15 @@ from typing import Any
 
 from kafka.errors import KafkaError, for_code
 from kafka.net.sasl import get_sasl_mechanism
+from kafka.protocol.admin import DescribeConfigsRequest
 from kafka.protocol.metadata import ApiVersionsRequest, MetadataRequest
 from kafka.protocol.parser import KafkaProtocol
 from kafka.protocol.sasl import SaslAuthenticateRequest, SaslHandshakeRequest
 
 from collector.sink.kafka import certificates
 from collector.sink.kafka.security import Security
+
+log = logging.getLogger("sink.kafka")
 
 SECONDS = 2.0  # for one connection; two are made at most
 ANSWER_BYTES = 1 << 20
@@ -30,6 +34,7 @@ _EXPIRED, _NOT_YET_VALID = 10, 9  # X509_V_ERR_*, from OpenSSL's x509_vfy.h
 _UNKNOWN_AUTHORITY = frozenset({2, 18, 19, 20, 21, 24, 27})
 _OTHER_NAME = frozenset({62, 64})
 _UNSUPPORTED_MECHANISM, _ILLEGAL_SASL_STATE, _AUTHENTICATION_FAILED = 33, 34, 58  # Kafka's error codes
+_TOPIC, _MOST_BYTES = 2, "max.message.bytes"  # a kind of resource, and what is asked of it
 _CUT_OFF = (ConnectionResetError, BrokenPipeError, EOFError, ssl.SSLEOFError, ssl.SSLZeroReturnError)
 
 
@@ -59,11 +64,8 @@ class Probe:
         """Why this broker takes no records; "" when nothing is wrong that a new connection shows."""
         try:
             with self._connect() as raw, self._encrypt(raw) as sock:
-                talk = _Talk(sock, self._deadline)
-                self._greet(talk)
-                if self._security.settings.mechanism:
-                    self._log_in(talk)
-                else:
+                talk = self._begin(sock)
+                if not self._security.settings.mechanism:
                     self._ask_for_brokers(talk)
         except Refused as refused:
             return str(refused)
@@ -74,6 +76,29 @@ class Probe:
         except (KafkaError, ValueError, LookupError) as error:
             return f"its answer is not Kafka's ({_clean(error) or type(error).__name__})"
         return ""
+
+    def most_bytes(self, topic: str) -> int:
+        """The topic's max.message.bytes; 0 when this broker does not say, for which it asks a right of its own."""
+        try:
+            with self._connect() as raw, self._encrypt(raw) as sock:
+                wanted = DescribeConfigsRequest.DescribeConfigsResource(
+                    resource_type=_TOPIC, resource_name=topic, configuration_keys=[_MOST_BYTES]
+                )
+                answer = self._begin(sock).ask(DescribeConfigsRequest(version=1, resources=[wanted], include_synonyms=False))
+                for result in answer.results:
+                    for entry in result.configs or ():
+                        if entry.name == _MOST_BYTES and str(entry.value).isdigit():
+                            return int(entry.value)
+        except (Refused, OSError, EOFError, KafkaError, ValueError, LookupError) as error:
+            log.debug("%s does not say what topic %s takes: %s", address(self._host, self._port), topic, error)
+        return 0
+
+    def _begin(self, sock: socket.socket) -> _Talk:
+        talk = _Talk(sock, self._deadline)
+        self._greet(talk)
+        if self._security.settings.mechanism:
+            self._log_in(talk)
+        return talk
 
     # -- TCP
 

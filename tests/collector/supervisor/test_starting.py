@@ -47,7 +47,7 @@ def plan(loader: LoaderSettings | ReplaySettings | None = None, **changes: Any) 
 def test_blocks_are_those_of_the_counters() -> None:
     messages = Messages(plan(), 6, 65000)
     starts = [
-        messages.shard(2, 0, buffer_bytes=1, suspects=(), share=65536, rings=None),
+        messages.shard(2, 0, buffer_bytes=1, suspects=(), rings=None),
         messages.first_stage(ours=(), known=()),
         messages.sink([]),
     ]
@@ -61,9 +61,9 @@ def test_blocks_are_those_of_the_counters() -> None:
 
 
 def test_a_shard_has_its_budget_and_what_it_must_skip() -> None:
-    start = Messages(plan(), 6, None).shard(1, 4, buffer_bytes=777, suspects=[5, 6], share=7, rings=RINGS)
+    start = Messages(plan(), 6, None).shard(1, 4, buffer_bytes=777, suspects=[5, 6], rings=RINGS)
     assert (start.number, start.life, start.settings.buffer_bytes, start.suspects, start.rings) == (1, 4, 777, (5, 6), RINGS)
-    assert start.share == 7 and start.live and start.settings.record_prefix == "p-"
+    assert start.live and start.settings.record_prefix == "p-"
     assert ShardStart.from_message(json.loads(json.dumps(start.to_message()))) == start
 
 

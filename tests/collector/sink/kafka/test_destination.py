@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,6 +25,7 @@ from collector.sink.kafka import destination as kafka
 from collector.sink.kafka.destination import Kafka, KafkaSettings
 from collector.sink.kafka.security import Security
 from collector.sink.spool import Spool
+from tests.events import Conversation
 from tests.live.harness import wait_for
 from tests.live.kafka_broker import Broker, free_port, needs_broker
 
@@ -251,21 +254,55 @@ def test_finished_batches_arrive_as_they_are_each_shard_s_in_a_partition(broker:
     assert sorted(partitions.values()) == [[b"0", b"x", b"0", b"x"], [b"1", b"x"], [b"2", b"x"]]
 
 
+def record(text: bytes, size: int) -> bytes:
+    """A record whose response has so many bytes that compress badly."""
+    c = Conversation()
+    c.request(b"GET /%s HTTP/1.1\r\nHost: a\r\n\r\n" % text)
+    c.response(
+        b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + random.Random(size).randbytes(size // 2).hex().encode()
+    )
+    (line,) = c.pipe.take()[0].splitlines()
+    return bytes(line)
+
+
 @pytest.mark.live
-def test_a_batch_that_is_too_large_for_the_topic_is_taken_apart(broker: Broker, caplog: pytest.LogCaptureFixture) -> None:
-    name = topic(broker, "apart", message_bytes=5000)
-    records = [b"%d" % n * 1000 for n in range(8)]
+@pytest.mark.parametrize("told", [True, False], ids=["the brokers say the limit", "the brokers do not say the limit"])
+def test_what_is_too_large_for_the_topic_is_taken_apart_and_cut(
+    broker: Broker, told: bool, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Batches and records that were made before the limit was known."""
+    name = topic(broker, f"apart-{told}", message_bytes=9000)
+    if not told:
+        monkeypatch.setattr("collector.sink.kafka.probe.Probe.most_bytes", lambda _self, _topic: 0)
+    small = [record(b"small/%d" % n, 1000) for n in range(8)]
     with delivery(settings(broker.address, name)) as out:
-        for _ in range(2):
-            out.submit(finished(*records[:4], os.urandom(6000), *records[4:], codec=0))
+        wait_for(lambda: out.destination.largest == (9000 if told else 0))
+        for n in range(2):
+            out.submit(finished(*small[:4], record(b"large/%d" % n, 12_000), *small[4:], codec=0))
+        out.submit(finished(record(b"large/2", 14_000)))
+        out.submit(finished(b"after"))
+        wait_for(out.settled, 30)
+        assert (out.totals.delivered, out.totals.failed, out.gone) == (20, 0, "")
+        assert isinstance(out.destination, Kafka) and out.destination._in_client == 0
+        assert out.destination.largest == 9000 if told else 8192 <= out.destination.largest <= 16_000
+    got = sorted(record for record, _headers in messages(broker, name, 20) if record != b"after")
+    assert [record for record in got if b"/small/" in record] == sorted([*small, *small])
+    large = [json.loads(record) for record in got if b"/large/" in record]
+    assert [one["path"] for one in large] == ["/large/0", "/large/1", "/large/2"]
+    assert all(one["marks"] == '["response_body_cut"]' and len(one["responsePayload"]) > 4000 for one in large)
+    assert caplog.text.count("max.message.bytes should be") == 1
+
+
+@pytest.mark.live
+def test_a_record_that_cannot_be_cut_has_failed_and_the_others_arrive(broker: Broker) -> None:
+    name = topic(broker, "uncut", message_bytes=5000)
+    with delivery(settings(broker.address, name)) as out:
+        out.submit(finished(b"before", os.urandom(6000), b"behind"))
         out.submit(finished(os.urandom(6000)))
         out.submit(finished(b"after"))
         wait_for(out.settled, 30)
-        assert (out.totals.delivered, out.totals.failed, out.gone) == (17, 3, "")
-        assert isinstance(out.destination, Kafka) and out.destination._in_client == 0
-    got = [record for record, _headers in messages(broker, name, 17)]
-    assert sorted(got) == sorted([*records, *records, b"after"])
-    assert caplog.text.count("max.message.bytes should be") == 1
+        assert (out.totals.delivered, out.totals.failed, out.gone) == (3, 2, "")
+    assert sorted(record for record, _headers in messages(broker, name, 3)) == [b"after", b"before", b"behind"]
 
 
 @pytest.mark.live

@@ -1,0 +1,56 @@
+"""What a topic takes at once: its max.message.bytes, which bounds a batch as it is sent, and so a record.
+
+Asked of the brokers, in a thread, when they are reached and now and then; found out by halving where they do not say (that
+needs a right that writing does not). The shards are told, and make no batch that is larger.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+from collector.sink.kafka.probe import Probe
+from collector.sink.kafka.security import Security
+
+log = logging.getLogger("sink.kafka")
+
+ASK_SECONDS, ASK_AGAIN_SECONDS = 600.0, 5.0  # between two questions; the second after a refusal
+LEAST_BYTES = 8192
+
+
+class TopicLimit:
+    """``bytes``: what the topic takes at once, 0 while nothing is known. ``brokers``: (host, port) of each."""
+
+    def __init__(self, brokers: Sequence[tuple[str, int]], topic: str, security: Callable[[], Security]) -> None:
+        self.bytes = 0
+        self._brokers = brokers
+        self._topic = topic
+        self._security = security
+        self._next = 0.0
+        self._asking = threading.Lock()
+
+    def look(self, now: float) -> None:
+        """Some broker is reached: ask, if it is time to."""
+        if now >= self._next and self._asking.acquire(blocking=False):
+            self._next = now + ASK_SECONDS
+            threading.Thread(target=self._ask, name="topic limit", daemon=True).start()
+
+    def refused(self, size: int) -> None:
+        """A batch of so many bytes was too large. What is said of the topic may be old."""
+        if not 0 < self.bytes < size:
+            self.bytes = max(LEAST_BYTES, size // 2)
+        self._next = min(self._next, time.monotonic() + ASK_AGAIN_SECONDS)
+
+    def _ask(self) -> None:
+        try:
+            for host, port in self._brokers:
+                most = Probe(host, port, self._security()).most_bytes(self._topic)
+                if most:
+                    self.bytes = most
+                    return
+        except Exception:
+            log.exception("cannot find out what topic %s takes", self._topic)
+        finally:
+            self._asking.release()
