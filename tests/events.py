@@ -68,6 +68,14 @@ def pipeline(rules: str | None = "[]", **changes: Any) -> Pipeline:
     return Pipeline(settings(**changes), Filters(parse_rules(rules)), Decoder(), memoryview(array.array("Q", [0] * 128)))
 
 
+def one_line(c: Conversation) -> bytes:
+    """The one record that the conversation has made, as JSON."""
+    batch = c.pipe.take()
+    assert batch is not None and isinstance(batch[0], bytes)
+    (line,) = batch[0].splitlines()
+    return line
+
+
 def take(pipe: Pipeline) -> list[dict[str, Any]]:
     """The records that are ready, validated."""
     batch = pipe.take()

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from collector.sink.kafka.cut import cut
-from tests.events import Conversation
+from tests.events import Conversation, one_line
 
 
 def made(request: bytes, response: bytes, kind: bytes = b"text/plain") -> bytes:
@@ -20,8 +20,7 @@ def made(request: bytes, response: bytes, kind: bytes = b"text/plain") -> bytes:
     head = b"Content-Type: %s\r\nContent-Length: %d\r\n\r\n"
     c.request(b"POST /x HTTP/1.1\r\nHost: a\r\n" + head % (kind, len(request)) + request)
     c.response(b"HTTP/1.1 200 OK\r\n" + head % (kind, len(response)) + response)
-    (line,) = c.pipe.take()[0].splitlines()
-    return bytes(line)
+    return one_line(c)
 
 
 def read(record: bytes | None) -> dict[str, Any]:

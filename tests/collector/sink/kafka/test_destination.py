@@ -25,7 +25,7 @@ from collector.sink.kafka import destination as kafka
 from collector.sink.kafka.destination import Kafka, KafkaSettings
 from collector.sink.kafka.security import Security
 from collector.sink.spool import Spool
-from tests.events import Conversation
+from tests.events import Conversation, one_line
 from tests.live.harness import wait_for
 from tests.live.kafka_broker import Broker, free_port, needs_broker
 
@@ -261,8 +261,7 @@ def record(text: bytes, size: int) -> bytes:
     c.response(
         b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + random.Random(size).randbytes(size // 2).hex().encode()
     )
-    (line,) = c.pipe.take()[0].splitlines()
-    return bytes(line)
+    return one_line(c)
 
 
 @pytest.mark.live
