@@ -281,7 +281,8 @@ def make_context(settings: SecuritySettings) -> ssl.SSLContext:
         context.verify_mode = ssl.CERT_NONE
     try:
         if settings.ca:
-            context.load_verify_locations(cadata=settings.ca)
+            # comments between the certificates may be in any language, and it takes nothing but ASCII
+            context.load_verify_locations(cadata=settings.ca.encode("ascii", "replace").decode("ascii"))
             context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # as Java's clients: what is in the file is trusted
         elif settings.verify:
             context.load_default_certs()

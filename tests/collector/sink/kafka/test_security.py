@@ -210,6 +210,16 @@ def test_one_file_may_hold_certificate_and_key_and_the_key_may_be_encrypted(keys
     assert secured_by({**environment, "COLLECTOR_KAFKA_TLS_KEY_PASSWORD_FILE": secret}).context is not None
 
 
+def test_comments_between_certificates_may_be_in_any_language(keys: Path, tmp_path: Path) -> None:
+    """As in the bundle of authorities that Mozilla's is made into."""
+    bundle = tmp_path / "bundle.pem"
+    bundle.write_text(
+        "# Főtanúsítvány\n" + (keys / "ca.pem").read_text() + "# Κόμβος\n" + (keys / "foreign.pem").read_text()
+    )
+    made = secured_by({"COLLECTOR_KAFKA_TLS": "true", "COLLECTOR_KAFKA_TLS_CA_FILE": str(bundle)})
+    assert made.context is not None and len(made.context.get_ca_certs()) == 2
+
+
 def test_what_is_out_of_date_is_said_and_ends_nothing(keys: Path, caplog: pytest.LogCaptureFixture) -> None:
     one = secured_by(tls(keys, "late"))
     assert f"{F}='{keys}/late.pem': expired on 2024-02-01 00:00:00 UTC" in caplog.text
