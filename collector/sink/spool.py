@@ -14,6 +14,7 @@ What `append` has returned from is in the kernel's page cache, whatever becomes 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import logging
 import os
@@ -46,6 +47,7 @@ SEGMENT_BYTES = 16 << 20
 KEPT_DAMAGED = 8  # files that are set aside, and no more than a part of the limit in bytes
 _PARTS = 8  # segments are no longer than this part of the limit: so much gives way at once
 
+_NOTHING = memoryview(b"")
 _FOR_NOW = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # says nothing of the file that was to be opened
 
 
@@ -79,6 +81,10 @@ class Stored:
     start: int
     end: int
     through: int
+
+    def without_data(self) -> Stored:
+        """All that `Spool.release` needs."""
+        return dataclasses.replace(self, records=_NOTHING, index=_NOTHING, details=_NOTHING)
 
 
 class Spool:
@@ -230,6 +236,10 @@ class Spool:
         segment.released, segment.released_records = stored.end, stored.through
         if not self._settle(segment):
             segment.mark_released()
+
+    def has(self, stored: Stored) -> bool:
+        """Is it still there, and has not given way? For a batch that is not released."""
+        return any(segment.number == stored.segment for segment in self._segments)
 
     def _read(self, segment: Segment, at: int, through: int) -> Stored | None:
         """The first batch from there on that can be read."""

@@ -63,7 +63,9 @@ class SpooledQueue(BatchQueue):
         """Is nothing waiting and nothing under way, or nothing that would be lost: all is on disk?"""
         if not super().idle():
             return False
-        return self._away() or not (self._out or self.spool.records)
+        if self._away():
+            return not self._gave_way()
+        return not (self._out or self.spool.records)
 
     def put(self, batch: Batch) -> list[Batch]:
         """As the base class."""
@@ -109,16 +111,30 @@ class SpooledQueue(BatchQueue):
                 self._done.remove(oldest)
                 self.spool.release(self._out.pop(oldest))
                 self.released_records += oldest.count
+            if batch in self._done:  # what is older may take long: the data are not needed any more
+                batch.records = batch.index = batch.details = b""
+                self._out[batch] = self._out[batch].without_data()
 
     def clear(self) -> list[Batch]:
         """Take out all that waits in memory: into the spool, or else to the caller, oldest first."""
         return [batch for batch in super().clear() if not self._save(batch)]
 
+    def active(self) -> list[Batch]:
+        """As the base class, and those out of the spool that have given way in it since: they are in memory only."""
+        return self._gave_way() + super().active()
+
+    def _gave_way(self) -> list[Batch]:
+        with self._order:
+            return [batch for batch, stored in self._out.items() if batch.left and not self.spool.has(stored)]
+
     def save_active(self) -> None:
-        """Have in the spool what was taken out of memory and is not done with, as far as the disk takes it."""
+        """Have in the spool what is in memory only and is not done with, as far as the disk takes it."""
         for batch in self.active():
-            if batch.left and self._save(batch):
-                super().done(batch)
+            with self._order:
+                if batch.left and self._save(batch):
+                    super().done(batch)
+                    if self._out.pop(batch, None) is not None:
+                        self.released_records += batch.count  # it was spooled twice
 
     def _save(self, batch: Batch) -> bool:
         with self._order:

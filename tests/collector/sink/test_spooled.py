@@ -207,6 +207,43 @@ def test_what_gives_way_in_a_full_spool_is_counted(tmp_path: Path) -> None:
         assert 0 < lost < 60 and out.totals.delivered == 60 - lost and out.totals.dropped == 0
 
 
+def test_what_gives_way_in_the_spool_while_the_destination_has_it_is_saved_again_at_the_end(tmp_path: Path) -> None:
+    with opened(tmp_path, limit_bytes=20_000) as spool:
+        queue = spooled.SpooledQueue(spool, away=lambda: True, spooled=lambda one: setattr(one, "left", 0))
+        queue.put(batch("first" * 100))
+        queue._move()
+        taken = queue.take(0.0)
+        assert taken is not None and queue.idle()
+        made = 1
+        while spool.has(queue._out[taken]):
+            queue.put(batch("later" * 100))
+            queue._move()
+            made += 1
+        assert not queue.idle() and queue.active() == [taken]
+        queue.save_active()
+        assert queue.idle() and spool.records + spool.lost.records == made and not taken.left
+        assert queue.spooled_records - queue.released_records == made
+        queue.done(taken)  # too late
+        queue.end()
+
+
+def test_what_is_delivered_is_not_kept_in_memory_until_an_older_one_is(tmp_path: Path) -> None:
+    with opened(tmp_path, limit_bytes=1 << 20) as spool:
+        queue = spooled.SpooledQueue(spool, away=lambda: True, spooled=list[Batch]().append)
+        for n in range(10):
+            queue.put(batch(str(n) * 10_000))
+        queue._move()
+        oldest, *others = [queue.take(0.0) for _ in range(10)]
+        assert oldest is not None and queue.bytes > 100_000
+        for one in others:
+            assert one is not None
+            queue.done(one)
+        assert len(oldest.records) == queue.bytes < 10_100
+        queue.done(oldest)
+        assert queue.bytes == spool.records == 0
+        queue.end()
+
+
 def test_what_another_destination_has_left_is_not_given_to_one_that_cannot_read_it(tmp_path: Path) -> None:
     with opened(tmp_path) as spool:
         spool.append(b"binary", batches.pack(6, 0, (0, 0, 0)) * 3, b"", batches.KAFKA, 3)
