@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import tempfile
 import time
@@ -40,6 +41,7 @@ class Sink:
         self._counters = child.counters
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._stop_seconds = settings.stop_seconds
+        self._deadline = math.inf  # of the end, once it has begun or somebody is in a hurry
         self._format = settings.format
         self._ordered = Ordered(beat=child.beat) if settings.ordered else None
         self._base = child.counters.snapshot()  # another life may have counted before us
@@ -106,12 +108,12 @@ class Sink:
             (self._full_poller if self._delivery.queue.full() else self._poller).poll(100)
             if self._turn() >= PAUSE_BYTES:
                 time.sleep(PAUSE_SECONDS)
-        deadline = time.monotonic() + self._stop_seconds
+        self._deadline = min(self._deadline, time.monotonic() + self._stop_seconds)
         self._turn()
         if self._ordered is not None:
-            self._deliver_in_order(self._ordered, deadline)
+            self._deliver_in_order(self._ordered)
         self._delivery.close()
-        while not self._delivery.settled() and time.monotonic() < deadline:
+        while not self._delivery.settled() and time.monotonic() < self._deadline:
             self._poller.poll(20)
             self._turn()
         self._turn()
@@ -122,7 +124,7 @@ class Sink:
         self._delivery.close_spool()
         return 1 if left or self._delivery.gone else 0
 
-    def _deliver_in_order(self, ordered: Ordered, deadline: float) -> None:
+    def _deliver_in_order(self, ordered: Ordered) -> None:
         """All that a replay has made, at the pace of the destination."""
         left = ordered.count
         if self._delivery.gone:
@@ -132,10 +134,10 @@ class Sink:
         try:
             for batch in ordered.batches():
                 self._turn()  # lets go of what was delivered
-                while self._delivery.queue.full() and not self._delivery.gone and time.monotonic() < deadline:
+                while self._delivery.queue.full() and not self._delivery.gone and time.monotonic() < self._deadline:
                     self._full_poller.poll(20)
                     self._turn()
-                if self._delivery.gone or time.monotonic() >= deadline:
+                if self._delivery.gone or time.monotonic() >= self._deadline:
                     break
                 left -= batch.count
                 self._delivery.submit(batch)
@@ -187,6 +189,8 @@ class Sink:
                 self._slots.add(message["shard"], message["life"], message["fds"][0])
             elif message.get("kind") == "output":
                 self._delivery.reopen(message["fds"][0])
+            elif message.get("kind") == "stop" and "seconds" in message:
+                self._deadline = time.monotonic() + message["seconds"]
 
     def _take(self, arrived: channel.Delivery) -> None:
         if len(arrived.frames) != 3:

@@ -586,7 +586,7 @@ class Supervisor:
         self._handover.stop()  # the probes go with the loader's own descriptors
         self._end_stage([self.loader], STOP_LOADER_SECONDS)
         self._end_stage(self.shard_children, STOP_SHARDS_SECONDS)
-        self._end_stage([self.sink], (STOP_SINK_SECONDS if self._signals else self._plan.sink.stop_seconds) + 2.0)
+        self._end_stage([self.sink], self._plan.sink.stop_seconds + 2.0)
 
     def _end_stage(self, children: list[ChildProcess], seconds: float) -> None:
         deadline = time.monotonic() + seconds
@@ -596,6 +596,9 @@ class Supervisor:
             child.tell({"kind": "stop"})
         while any(child.pid is not None for child in children):
             self._wait(0.05)
+            if self._signals and deadline > time.monotonic() + STOP_SINK_SECONDS + 2.0:  # a replay's sink had all the time
+                deadline = time.monotonic() + STOP_SINK_SECONDS + 2.0
+                self.sink.tell({"kind": "stop", "seconds": STOP_SINK_SECONDS})
             self._answer_signals()
             self._tell_health(time.monotonic())
             for child in self.everyone:

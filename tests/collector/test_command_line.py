@@ -20,6 +20,7 @@ from tests.collector.test_files import HEAD, data, replay, stream_lines
 from tests.conftest import skip_or_fail
 from tests.events import GET
 from tests.live.harness import wait_for
+from tests.live.kafka_broker import free_port
 
 COLLECTOR = [sys.executable, "-m", "collector"]
 BIG = b"HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n" + b"x" * 60000
@@ -210,6 +211,23 @@ def test_78_for_a_bad_value(arguments: list[str], environment: dict[str, str], w
     done = run(*arguments, **environment)
     assert done.returncode == 78 and words in done.stderr, done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_1_when_a_replay_is_told_to_stop_while_its_destination_is_away(recorded: Path) -> None:
+    """It would wait for an hour otherwise."""
+    process = subprocess.Popen(
+        [*COLLECTOR, "replay", str(recorded)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "AKTO_KAFKA_BROKER_MAL": f"127.0.0.1:{free_port()}"},
+    )
+    wait_for(lambda: "collector.sink.process" in children(process.pid))
+    wait_for(lambda: list(children(process.pid)) == ["collector.sink.process"])
+    process.send_signal(signal.SIGTERM)
+    _out, err = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert "8 records (0 marked), 0 delivered, 0 dropped, 8 failed" in err
 
 
 def test_128_and_the_number_of_a_second_signal(blocked: Blocked) -> None:
