@@ -77,6 +77,16 @@ class _Held:
 
     client: int  # which one, counted
     since: float
+    partition: int
+
+
+@dataclass(slots=True)
+class _Returned:
+    """A batch that a client, or `_renew`, has handed back."""
+
+    batch: Batch
+    error: Exception
+    since: float
 
 
 @dataclass(slots=True)
@@ -108,14 +118,17 @@ class Kafka(Destination):
         self._in_client = 0  # bytes of batches that the client has, and no acknowledgement of the last record
         self._current: Batch | None = None  # the batch that is being handed over
         self._held: dict[Batch, _Held] = {}
-        self._back: collections.deque[tuple[Batch, Exception]] = collections.deque()
+        self._back: collections.deque[_Returned] = collections.deque()
         self._too_long: collections.deque[_Single] = collections.deque()  # as the topic has said
         self._complaint = ""  # why a batch came back that is not at fault, until the next acknowledgement
-        self._not_before = 0.0  # when it is handed over again
+        self._not_before = 0.0  # when one of those that came back is tried again
+        self._unusable = ""  # why the topic's partitions are not known, until they are
         self._clients = 0
         self._one_by_one = 0  # records that a client has, and that are no RecordBatch of ours
         self._apart = False  # has it been said that batches are too large for the topic?
         self._acknowledged = self._connected = self._asked = time.monotonic()
+        self._acknowledged_of: dict[int, float] = {}  # by partition
+        self._taken = 0.0  # when a broker has taken a batch, whatever became of the client
         # now, before the process drops its privileges: after that it may not be able to read the files
         from kafka import errors
         from kafka.structs import TopicPartition
@@ -126,7 +139,6 @@ class Kafka(Destination):
         self._too_large = (errors.MessageSizeTooLargeError, errors.RecordListTooLargeError)
         self._at_fault = (
             errors.CorruptRecordError,
-            errors.InvalidTimestampError,
             errors.InvalidRecordError,
             errors.UnsupportedForMessageFormatError,
         )
@@ -281,11 +293,12 @@ class Kafka(Destination):
     def _place(self, batch: Batch, data: bytes | memoryview) -> None:
         """A RecordBatch, as it is. Raises DestinationError, and then it is not handed over."""
         assert self._producer is not None
-        partition = self._partition(self._partition_of(batch))
+        number = self._partition_of(batch)
         batch.at = 1
         with self._room:
-            self._held[batch] = _Held(self._clients, time.monotonic())
-        self._inside.place(self._producer, partition, data, batch.count, functools.partial(self._done, batch, self._clients))
+            self._held[batch] = _Held(self._clients, time.monotonic(), number)
+        done = functools.partial(self._done, batch, self._clients)
+        self._inside.place(self._producer, self._partition(number), data, batch.count, done)
 
     def _partition_of(self, batch: Batch) -> int:
         """That of its shard. Raises DestinationError while the topic is not known."""
@@ -295,6 +308,7 @@ class Kafka(Destination):
             partitions = len(self._producer.partitions_for(self._settings.topic))
         except self._errors.KafkaError as error:
             raise self._unreachable(error) from None
+        self._unusable = ""
         return (self._first_partition + shard) % partitions
 
     def _unreachable(self, error: Exception) -> DestinationError:
@@ -303,8 +317,9 @@ class Kafka(Destination):
         what = "brokers unreachable"
         if self._inside.connected(self._producer):
             what = f"topic {self._settings.topic} cannot be used"
+        self._unusable = f"Kafka {self._settings.brokers}: {what}: {error}"
         return DestinationError(
-            f"Kafka {self._settings.brokers}: {what}: {error}",
+            self._unusable,
             retriable=True,
             retry_seconds=RETRY_SECONDS,
             attempts_at_end=None,
@@ -348,28 +363,35 @@ class Kafka(Destination):
             yield record, [("collection_details", details)] if details else []
 
     def _hand_back(self) -> None:
-        """Hand over again what came back, unless it is at fault itself. Raises DestinationError; then it is tried again."""
+        """Hand over again what came back, unless it is at fault itself: one batch now and then, and as soon as the broker
+        has taken any since, all. Raises DestinationError; then it is tried again.
+        """
         while self._too_long:
             self._send_one(self._too_long[0])
             self._too_long.popleft()
         while self._back:
-            batch, error = self._back[0]
+            returned = self._back[0]
+            batch, error = returned.batch, returned.error
             if isinstance(error, self._too_large):
                 self._send_apart(batch, error)
-            elif isinstance(error, self._at_fault):
+            elif isinstance(error, self._at_fault) and not self._was_damaged_on_the_way(returned):
                 log.error("a batch of %d records is lost: %s", batch.count, error)
                 self._settle(batch, 0, batch.count)
             else:
-                complaint = f"Kafka {self._settings.brokers}: {error}"
-                if complaint != self._complaint or time.monotonic() < self._not_before:
-                    self._complaint = complaint
+                if returned.since + RETRY_SECONDS > self._taken:
+                    self._complaint = f"Kafka {self._settings.brokers}: {error}"
+                    if time.monotonic() < self._not_before:
+                        return
+                    if self._settings.idempotence:
+                        self._renew(str(error))  # after one refusal it sends nothing any more
                     self._not_before = time.monotonic() + RETRY_SECONDS
-                    return
-                if self._settings.idempotence:
-                    self._renew(str(error))  # after one refusal it sends nothing any more
-                self._not_before = time.monotonic() + RETRY_SECONDS
+                if isinstance(error, self._errors.InvalidTimestampError):
+                    batch.records = self._inside.with_time(batch.records, time.time_ns() // 1_000_000)
                 self._place(batch, batch.records)
             self._back.popleft()
+
+    def _was_damaged_on_the_way(self, returned: _Returned) -> bool:
+        return isinstance(returned.error, self._errors.CorruptRecordError) and self._inside.intact(returned.batch.records)
 
     def _send_apart(self, batch: Batch, error: Exception) -> None:
         """A batch that is larger than the topic takes: record by record, in smaller batches of the client's."""
@@ -395,13 +417,18 @@ class Kafka(Destination):
             self._held.clear()
         self._producer = self._client()
         self._acknowledged = now
+        self._acknowledged_of.clear()
         if not self._one_by_one:
             self._inside.discard(old)
+        unusable: DestinationError | None = None  # each attempt takes seconds
         for batch in held:
             try:
+                if unusable is not None:
+                    raise unusable
                 self._place(batch, bytes(batch.records))  # the old client may still read what the batch lies in
             except DestinationError as error:
-                self._back.append((batch, error))
+                unusable = error
+                self._back.append(_Returned(batch, error, time.monotonic()))
 
     def give_up(self, batch: Batch) -> None:
         """The records that the client has not got; those that it has are settled by their futures."""
@@ -425,14 +452,18 @@ class Kafka(Destination):
             self._asked = now
             self._inside.look_for_brokers(self._producer)
         waits = self._waits(now)
-        if waits > STUCK_SECONDS and now - self._connected < TROUBLE_SECONDS:
-            self._renew(f"{brokers}: nothing was acknowledged for {waits:.0f} s")
+        if now - self._connected < TROUBLE_SECONDS:
+            stuck = self._stuck(now)
+            if waits > STUCK_SECONDS:
+                self._renew(f"{brokers}: nothing was acknowledged for {waits:.0f} s")
+            elif stuck:
+                self._renew(f"{brokers}: nothing was acknowledged of partition {stuck[0]} for {STUCK_SECONDS:.0f} s")
         if now - self._connected > TROUBLE_SECONDS:
             self._causes.look()
             return f"{brokers}: no broker is connected"
         if waits > TROUBLE_SECONDS:
             return f"{brokers}: nothing was acknowledged for {TROUBLE_SECONDS} s"
-        return self._complaint
+        return self._complaint or self._unusable
 
     def _waits(self, now: float) -> float:
         """Seconds for which an acknowledgement is due."""
@@ -444,6 +475,21 @@ class Kafka(Destination):
     def largest(self) -> int:
         """See the base class."""
         return self._limit.bytes
+
+    def _stuck(self, now: float) -> list[int]:
+        """Partitions of which an acknowledgement is long due, while others may go on, and no broker that is away is the
+        reason: an answer that the client could not read, or a topic that was made anew with fewer partitions.
+        """
+        oldest: dict[int, float] = {}
+        with self._room:
+            for held in self._held.values():
+                since = max(held.since, self._acknowledged_of.get(held.partition, 0.0))
+                oldest[held.partition] = min(oldest.get(held.partition, since), since)
+        return [
+            partition
+            for partition, since in oldest.items()
+            if now - since > STUCK_SECONDS and not self._inside.away(self._producer, self._partition(partition))
+        ]
 
     def close(self) -> None:
         """Close the client."""
@@ -464,13 +510,15 @@ class Kafka(Destination):
             if held is None or held.client != client:
                 return  # it was replaced, and what it held is somebody else's
             del self._held[batch]
+        now = time.monotonic()
         if error is None:
-            self._acknowledged = time.monotonic()
+            self._acknowledged = self._taken = self._acknowledged_of[held.partition] = now
             self._complaint = ""
             self._settle(batch, batch.count, 0)
         else:
             batch.at = 0
-            self._back.append((batch, error))
+            self._not_before = now + RETRY_SECONDS
+            self._back.append(_Returned(batch, error, now))
 
     def _sent(self, one: _Single, _metadata: object) -> None:
         self._acknowledged = time.monotonic()

@@ -17,9 +17,11 @@ from kafka.producer.sender import Sender
 from kafka.record.memory_records import MemoryRecords
 from kafka.structs import TopicPartition
 
-_CRC_AT, _CRC_FROM = 17, 21
+_LENGTH_FROM, _MAGIC_AT, _MAGIC, _CRC_AT, _CRC_FROM, _HEADER_BYTES = 12, 16, 2, 17, 21, 61
 _PRODUCER = struct.Struct(">qhi")  # id, epoch, first sequence number
 _PRODUCER_AT = 43
+_TIMES = struct.Struct(">qq")  # of the first record, and the latest
+_TIMES_AT = 27
 
 
 class Finished:
@@ -107,6 +109,33 @@ def connected(producer: KafkaProducer) -> bool:
     return any(connection.connected for connection in list(producer._sender._client._manager._conns.values()))
 
 
+def away(producer: KafkaProducer, partition: TopicPartition) -> bool:
+    """Is the broker away that leads a partition? Not when there is no such partition."""
+    leader = producer._metadata.leader_for_partition(partition)
+    if leader is None:
+        return False
+    connection = producer._sender._client._manager._conns.get(leader)
+    return connection is None or not connection.connected
+
+
+def intact(data: bytes | memoryview) -> bool:
+    """Are length, version and checksum of a RecordBatch what they should be?"""
+    return (
+        len(data) >= _HEADER_BYTES
+        and int.from_bytes(data[_LENGTH_FROM - 4 : _LENGTH_FROM]) == len(data) - _LENGTH_FROM
+        and data[_MAGIC_AT] == _MAGIC
+        and int.from_bytes(data[_CRC_AT:_CRC_FROM]) == crc32c(data[_CRC_FROM:])
+    )
+
+
+def with_time(data: bytes | memoryview, wall_ms: int) -> bytes:
+    """A RecordBatch of a shard's, all records of which have one time, with another one (Unix milliseconds)."""
+    out = bytearray(data)
+    _TIMES.pack_into(out, _TIMES_AT, wall_ms, wall_ms)
+    struct.pack_into(">I", out, _CRC_AT, crc32c(memoryview(out)[_CRC_FROM:]))
+    return bytes(out)
+
+
 def look_for_brokers(producer: KafkaProducer) -> None:
     """Let a client that has nothing to send connect all the same."""
     producer._metadata.request_update()
@@ -173,6 +202,7 @@ def check(made: KafkaProducer) -> str:
         if not isinstance(parts[0], RecordAccumulator):
             return "the producer has another accumulator"
         connected(made)
+        away(made, partition)
     except Exception as error:
         return f"{type(error).__name__}: {error}"
     return ""

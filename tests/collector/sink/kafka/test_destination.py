@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 from kafka import KafkaConsumer
-from kafka.admin import KafkaAdminClient, NewTopic
+from kafka.admin import ConfigResource, KafkaAdminClient, NewTopic
+from kafka.errors import TopicAlreadyExistsError
 from kafka.record.memory_records import MemoryRecordsBuilder
 from kafka.structs import TopicPartition
 
@@ -22,6 +23,7 @@ from collector.router import batches
 from collector.sink.batch import Batch
 from collector.sink.delivery import Delivery
 from collector.sink.kafka import destination as kafka
+from collector.sink.kafka import inside
 from collector.sink.kafka.destination import Kafka, KafkaSettings
 from collector.sink.kafka.security import Security
 from collector.sink.spool import Spool
@@ -362,6 +364,107 @@ def test_a_client_that_hangs_is_replaced(broker: Broker, monkeypatch: pytest.Mon
         wait_for(out.settled, 30)
         assert (out.totals.delivered, out.totals.failed) == (3, 0)
     assert [record for record, _headers in messages(broker, name, 3)] == [b"before", b"stuck", b"behind"]
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("fewer", [False, True], ids=["answer-lost", "topic-made-anew"])
+def test_a_partition_that_stands_still_while_others_go_on_is_noticed(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch, fewer: bool
+) -> None:
+    name = topic(broker, f"one-stands-{fewer}", partitions=3)
+    with delivery(settings(broker.address, name)) as out:
+        destination = out.destination
+        assert isinstance(destination, Kafka)
+        numbers = {shard: (destination._first_partition + shard) % 3 for shard in range(3)}
+        still = next(shard for shard, number in numbers.items() if number == 2)
+        out.submit(finished(b"before", shard=still))
+        wait_for(out.settled, 30)
+        assert destination._producer is not None
+        destination._producer._accumulator.muted.add(TopicPartition(name, 2))  # as if an answer could not be read
+        out.submit(finished(b"stands", shard=still))
+        wait_for(lambda: destination._held, 30)
+        if fewer:
+            admin = KafkaAdminClient(bootstrap_servers=broker.address)
+            admin.delete_topics([name])
+            admin.close()
+            wait_for(lambda: made_anew(broker, name), 30)
+        monkeypatch.setattr(kafka, "STUCK_SECONDS", 3.0)
+        others = 0
+        deadline = time.monotonic() + 60
+        while out.totals.delivered < 2 + others or not destination._clients:
+            assert time.monotonic() < deadline
+            if not destination._clients and others < out.totals.delivered:  # there always is an acknowledgement
+                out.submit(finished(b"other", shard=next(shard for shard, number in numbers.items() if number == 0)))
+                others += 1
+            time.sleep(0.01)
+        wait_for(out.settled, 30)
+        assert (out.totals.delivered, out.totals.failed) == (2 + others, 0)
+    assert b"stands" in {record for record, _headers in messages(broker, name, others + 1)}
+
+
+@pytest.mark.live
+def test_a_batch_that_was_damaged_on_the_way_is_sent_again(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = topic(broker, "damaged-on-the-way")
+    damaged: list[bool] = []
+
+    class Wire(inside.Finished):
+        """One byte of the first request is another one there."""
+
+        def buffer(self) -> bytes:
+            data = bytearray(super().buffer())
+            if not damaged:
+                damaged.append(True)
+                data[-1] ^= 1
+            return bytes(data)
+
+    with delivery(settings(broker.address, name)) as out:
+        out.submit(finished(b"before"))
+        wait_for(out.settled, 30)
+        monkeypatch.setattr(inside, "Finished", Wire)
+        out.submit(finished(b"damaged"))
+        wait_for(out.settled, 30)
+        assert damaged and (out.totals.delivered, out.totals.failed) == (2, 0)
+    assert [record for record, _headers in messages(broker, name, 2)] == [b"before", b"damaged"]
+
+
+def made_anew(broker: Broker, name: str) -> bool:
+    try:
+        topic(broker, name, partitions=1)
+    except TopicAlreadyExistsError:  # it is still being deleted
+        return False
+    return True
+
+
+@pytest.mark.live
+def test_what_was_refused_goes_out_at_once_when_the_broker_takes_it_again(broker: Broker) -> None:
+    """Batches that have waited for longer than the topic takes: they get the time at which they are sent."""
+    name = topic(broker, "too-old")
+    admin = KafkaAdminClient(bootstrap_servers=broker.address)
+    admin.alter_configs([ConfigResource("TOPIC", name, {"message.timestamp.before.max.ms": "60000"})])
+    admin.close()
+    with delivery(settings(broker.address, name)) as out:
+        for n in range(60):
+            one = finished(b"%d" % n, details=b"h|GET|/")
+            one.records = inside.with_time(one.records, round(time.time() * 1000) - 600_000)
+            out.submit(one)
+        wait_for(lambda: out.totals.delivered == 60, 15)
+        assert out.totals.failed == 0
+        wait_for(lambda: out.up, 5)
+        assert not out.destination.check_health()
+    got = consumed(broker, name, 60)
+    assert {message.value for message in got} == {b"%d" % n for n in range(60)}
+    assert all(message.headers == [("collection_details", b"h|GET|/")] for message in got)
+    assert all(abs(message.timestamp / 1000 - time.time()) < 60 for message in got)
+
+
+def test_a_topic_that_cannot_be_used_is_away_though_brokers_are_connected(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that records go to the spool."""
+    monkeypatch.setattr(inside, "connected", lambda _producer: True)
+    with delivery(settings(f"127.0.0.1:{free_port()}")) as out:
+        out.submit(finished(b"a"))
+        wait_for(lambda: out.totals.errors, 30)
+        assert not wait_for(lambda: out.up, 3, quiet=True)
+        assert "cannot be used" in (out.destination.check_health() or "")
 
 
 def test_what_is_with_the_client_at_the_end_is_counted() -> None:
