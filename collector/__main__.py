@@ -368,6 +368,7 @@ def run(
                     output_fd=fd,
                     reopen=output.reopen(settings, shared=options.shared_files),
                     made_of=made_of,
+                    rotation=output.rotation(settings, shared=options.shared_files),
                     directory=within(lock.fd, f"run-{os.getpid()}"),
                     health_directory=lock.fd,
                 )

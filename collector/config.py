@@ -24,6 +24,7 @@ from collector.config_values import (
     parse_codec,
     parse_cores,
     parse_directory,
+    parse_file_size,
     parse_header_name,
     parse_hooks,
     parse_identity,
@@ -397,6 +398,18 @@ class Config:
         DELIVERY,
         "`kafka`, `-` (JSON lines on standard output), `null`, or a file's path.",
         shown_default="kafka when a broker is set, else -",
+    )
+    COLLECTOR_OUTPUT_MAX_BYTES = Setting(
+        parse_file_size,
+        0,
+        DELIVERY,
+        "Size at which an output file of `collector run` is rotated: it is renamed to FILE.1 (an earlier FILE.1 to FILE.2, "
+        "and so on), and a new one is begun. The size is looked at ten times a second, so a file holds what was written "
+        "until then, too. 0: never.",
+        "bytes",
+    )
+    COLLECTOR_OUTPUT_FILES = Setting(
+        parse_int, 5, DELIVERY, "Old files that are kept when an output file is rotated; the oldest goes.", "files", 1, 999
     )
     COLLECTOR_KAFKA_TOPIC = Setting(parse_topic, "akto.api.logs", DELIVERY, "Topic of the records.")
     COLLECTOR_COMPRESSION = Setting(parse_codec, "lz4", DELIVERY, "Codec of Kafka batches.")

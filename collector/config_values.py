@@ -32,6 +32,19 @@ def parse_int(text: str) -> int:
     return int(text)
 
 
+LEAST_FILE_BYTES = 65536
+
+
+def parse_file_size(text: str) -> int:
+    """Bytes of a file that is rotated: 0, or LEAST_FILE_BYTES or more, lest records be deleted as fast as they are written;
+    raises ValueError otherwise.
+    """
+    size = parse_int(text)
+    if size and size < LEAST_FILE_BYTES:
+        raise ValueError
+    return size
+
+
 def parse_seconds(text: str) -> float:
     """A plain decimal number of seconds; `5m` and `3s` raise ValueError."""
     if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text.strip()):
@@ -196,6 +209,7 @@ def parse_directory(text: str) -> str:
 FORMS: dict[Callable[[str], Any], tuple[str, str]] = {
     parse_bool: ("boolean", "true or false (also 1/0, yes/no, on/off)"),
     parse_int: ("integer", "a plain whole number"),
+    parse_file_size: ("integer", f"0, or a plain whole number, at least {LEAST_FILE_BYTES}"),
     parse_seconds: ("number", "a plain number of seconds, such as 3 or 0.5 (no suffix)"),
     parse_cores: ("number", "a plain decimal number of cores, such as 0.5"),
     parse_text: ("text", "text"),

@@ -119,6 +119,7 @@ SINK_NAMES = (
     "destination_up",
     "unreadable_batches",
     "output_state",
+    "output_number",
     "spooled_records",
     "unspooled_records",
     "spool_records",
@@ -145,5 +146,7 @@ SUPERVISOR_NAMES = (
     "heartbeat_ns",
     "restarts_health",
     "share",
+    "output_rotations",
+    "output_rotation_errors",
 )
 HEALTH_NAMES = (*COMMON, "requests", "pushed_out", "too_slow", "bad_requests")

@@ -189,6 +189,11 @@ def _open_unshared(directory: int, name: str, flags: int) -> int:
     raise UnsafeFileError("is made and removed by somebody else")
 
 
+def is_own_descriptor(path: str) -> bool:
+    """Does it mean a descriptor that the collector was started with?"""
+    return path in _STANDARD or _OWN_DESCRIPTOR.fullmatch(path) is not None
+
+
 def open_for_records(path: str, flags: int, what: str, *, shared: bool = False) -> int:
     """The descriptor that the user means by ``path``: one that the collector was started with (`/dev/stdout`,
     `/proc/self/fd/3`), or `open_file`. ``what`` names the option in errors. Raises ConfigError.

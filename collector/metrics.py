@@ -434,6 +434,20 @@ METRICS: tuple[Metric, ...] = (
     Metric(
         "collector_restarts", COUNTER, "supervisor", "restarts_health", "Child processes restarted.", (("child", "health"),)
     ),
+    Metric(
+        "collector_output_rotations",
+        COUNTER,
+        "supervisor",
+        "output_rotations",
+        "Files of records that reached COLLECTOR_OUTPUT_MAX_BYTES and were renamed.",
+    ),
+    Metric(
+        "collector_output_rotation_errors",
+        COUNTER,
+        "supervisor",
+        "output_rotation_errors",
+        "Rotations that failed; the log says why. The file grows beyond its size.",
+    ),
     Metric("collector_health_requests", COUNTER, "health", "requests", "Requests for the health pages that were answered."),
     Metric("collector_health_refused", COUNTER, "health", "pushed_out", _HEALTH_REFUSED, (("reason", "full"),)),
     Metric("collector_health_refused", COUNTER, "health", "too_slow", _HEALTH_REFUSED, (("reason", "too_slow"),)),

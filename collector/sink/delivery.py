@@ -114,9 +114,9 @@ class Delivery:
             return True
         return self.queue.idle() or bool(self.gone) and not self._thread.is_alive()
 
-    def reopen(self, fd: int) -> None:
+    def reopen(self, fd: int, number: int) -> None:
         """Let the destination go on with another descriptor, which is its own from now on."""
-        self.destination.reopen(fd)
+        self.destination.reopen(fd, number)
         self._hurry.set()
 
     def give_up(self, why: str) -> None:

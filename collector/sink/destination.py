@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar, Protocol, Self
 
 from collector.config import Config
+from collector.rotation import Rotation
 from collector.settings import BatchSettings
 from collector.sink.batch import Batch
 
@@ -76,6 +77,11 @@ class Destination(ABC):
         return False
 
     @classmethod
+    def rotation(cls, output: str, config: Config, *, shared: bool) -> Rotation | None:
+        """How a file of records is rotated by its size; None for no rotation."""
+        return None
+
+    @classmethod
     def made_of(cls, output: str, config: Config) -> tuple[str, ...]:
         """Files that `open_output` reads: it is also called again when one of them changes."""
         return ()
@@ -128,8 +134,10 @@ class Destination(ABC):
         """
         return 0
 
-    def reopen(self, fd: int) -> None:
-        """Go on with this descriptor, which is ours now. May be called from any thread."""
+    def reopen(self, fd: int, number: int) -> None:
+        """Go on with this descriptor, which is ours now, and once the old one is done with, note its number as
+        `output_number`: another life begins with the one whose number is there. May be called from any thread.
+        """
         os.close(fd)
 
     def close(self) -> None:

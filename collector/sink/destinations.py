@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from collector import files
 from collector.config import Config
+from collector.rotation import Rotation
 from collector.router.batches import JSON_LINES
 from collector.settings import STOP_SINK_SECONDS, SinkSettings
 from collector.sink.destination import Destination
@@ -47,6 +48,10 @@ class Output:
     def reopen(self, config: Config, *, shared: bool) -> Callable[[], int | None] | None:
         """What SIGHUP does, if it does anything."""
         return (lambda: self.open(config, shared=shared)) if self.destination.reopens(self.name, config) else None
+
+    def rotation(self, config: Config, *, shared: bool) -> Rotation | None:
+        """How it is rotated by its size, if it is."""
+        return self.destination.rotation(self.name, config, shared=shared)
 
     def settings(
         self, config: Config, *, lossless: bool = False, ordered: bool = False, stop_seconds: float = STOP_SINK_SECONDS

@@ -20,6 +20,7 @@ from typing import Any, Self
 from collector import files
 from collector.config import Config
 from collector.errors import ConfigError, DestinationError
+from collector.rotation import Rotation
 from collector.router import batches
 from collector.sink.batch import Batch
 from collector.sink.destination import Destination, Notes, Settled
@@ -81,7 +82,7 @@ class JsonLines(Destination):
         self._read_fd = _to_read(fd)
         self._notes = notes
         self._lock = threading.Lock()
-        self._next_fd = -1  # what `reopen` named
+        self._next_fd, self._next_number = -1, 0  # what `reopen` named
         self._begun: Batch | None = None  # the batch whose first byte may have been written
         if notes["output_state"] == WRITING and self._cut_off():
             notes["output_state"] = WHOLE
@@ -127,15 +128,22 @@ class JsonLines(Destination):
         return output not in _STANDARD_OUTPUT
 
     @classmethod
+    def rotation(cls, output: str, config: Config, *, shared: bool) -> Rotation | None:
+        """A file that has a name of its own, by COLLECTOR_OUTPUT_MAX_BYTES."""
+        if not config.COLLECTOR_OUTPUT_MAX_BYTES or files.is_own_descriptor(output):
+            return None
+        return Rotation(output, config.COLLECTOR_OUTPUT_MAX_BYTES, config.COLLECTOR_OUTPUT_FILES, shared=shared)
+
+    @classmethod
     def make(cls, options: dict[str, Any], *, fd: int | None, notes: Notes, settled: Settled) -> Self:
         """See the base class."""
         assert fd is not None
         return cls(fd, notes=notes, settled=settled)
 
-    def reopen(self, fd: int) -> None:
+    def reopen(self, fd: int, number: int) -> None:
         """Go on in another file, from the next batch on; the descriptor is ours from now on."""
         with self._lock:
-            old, self._next_fd = self._next_fd, fd
+            old, self._next_fd, self._next_number = self._next_fd, fd, number
         if old >= 0:
             os.close(old)
 
@@ -217,7 +225,7 @@ class JsonLines(Destination):
     def _change_over(self) -> None:
         """Begin to write to the file that `reopen` named, if it did. A line is never in two files."""
         with self._lock:
-            fd, self._next_fd = self._next_fd, -1
+            fd, number, self._next_fd = self._next_fd, self._next_number, -1
         if fd < 0:
             return
         if self._begun is not None:
@@ -228,4 +236,7 @@ class JsonLines(Destination):
             os.dup2(fd, self._read_fd, inheritable=False)
         os.close(fd)
         self._notes["output_state"] = UNTOUCHED
+        self._notes["output_number"] = (
+            number  # after the state: killed in between, we begin with the old file, which is whole
+        )
         log.info("output reopened")

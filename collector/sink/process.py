@@ -188,7 +188,7 @@ class Sink:
             if message.get("kind") == "slots":
                 self._slots.add(message["shard"], message["life"], message["fds"][0])
             elif message.get("kind") == "output":
-                self._delivery.reopen(message["fds"][0])
+                self._delivery.reopen(message["fds"][0], message["number"])
             elif message.get("kind") == "stop" and "seconds" in message:
                 self._deadline = time.monotonic() + message["seconds"]
 

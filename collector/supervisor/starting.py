@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from collector.files import Signature
+from collector.rotation import Rotation
 from collector.settings import (
     Adoption,
     LoaderSettings,
@@ -32,8 +33,9 @@ class Plan:
 
     ``loader_fds`` go to the first stage at each start, ``output_fd`` to the sink; they stay open during the run.
     ``reopen`` opens the output again (raises CollectorError), where that is possible; ``made_of`` are files at whose change
-    that is due, as they were before. ``directory`` holds the sockets
-    between the processes. ``health_directory`` is a descriptor: where the status socket is made; None for no health pages.
+    that is due, as they were before; ``rotation`` says when the file of records gets another name. ``directory`` holds the
+    sockets between the processes. ``health_directory`` is a descriptor: where the status socket is made; None for no
+    health pages.
     """
 
     supervisor: SupervisorSettings
@@ -46,6 +48,7 @@ class Plan:
     output_fd: int | None = None
     reopen: Callable[[], int | None] | None = None
     made_of: Mapping[str, Signature] = field(default_factory=dict)
+    rotation: Rotation | None = None
     health_directory: int | None = None
 
     @property

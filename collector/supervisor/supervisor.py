@@ -55,7 +55,6 @@ class Supervisor:
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
-        self._output = Output(plan)
         self.shards = plan.supervisor.shards
         self._memory = CounterMemory(self.shards + 3)
         self.own = Counters(self._memory.block(self.shards + 2), counter_names.SUPERVISOR_NAMES)
@@ -81,6 +80,7 @@ class Supervisor:
             self.shards + 1,
             Counters(self._memory.block(self.shards + 1), counter_names.SINK_NAMES),
         )
+        self._output = Output(plan, self.sink.counters, self.own, self._tell_sink)
         self.shard_children = [
             ChildProcess(
                 f"shard-{i}", "shard", starting.SHARD, i, Counters(self._memory.block(i), counter_names.SHARD_NAMES)
@@ -132,12 +132,12 @@ class Supervisor:
             for message in self._told.values():
                 child.tell(message)
         elif child.role == "sink":
-            output = [self._output.fd] if self._output.fd is not None else []
             child.start(
                 self._messages.sink([(shard, life) for shard, (life, _fd) in self._slots.items()]),
-                [self._memory.fd, *output, *(fd for _life, fd in self._slots.values())],
+                [self._memory.fd, *self._output.fds(), *(fd for _life, fd in self._slots.values())],
                 directory,
             )
+            self._output.sink_started()
         elif self._health is not None and child is self._health.child:
             self._health.start(
                 self._plan.supervisor.log_level, self._identity.ids[1] if self._identity.ids else None, self._state()
@@ -319,25 +319,19 @@ class Supervisor:
             pass
 
     def _answer_signals(self) -> None:
-        """SIGHUP, or a file that the output is made of has changed: open the output again. SIGUSR1: say how it stands, and
+        """SIGHUP, or the output is due by itself: open it again. SIGUSR1: say how it stands, and
         where the threads of all children are. Neither does anything else.
         """
         while (held := signal.sigtimedwait(_HELD, 0)) is not None:
             if held.si_signo == signal.SIGHUP:
-                self._reopen("SIGHUP")
+                self._output.open_again("SIGHUP")
             else:
                 said = logging.getLogger("statistics")
                 said.setLevel(logging.INFO)  # asked for: whatever the level
                 said.info("%s", json.dumps(self.statistics()))
                 for child in self.everyone:
                     child.show_stacks()
-        if self._output.changed(time.monotonic()):
-            self._reopen("files of the output have changed")
-
-    def _reopen(self, why: str) -> None:
-        fd = self._output.open_again(why)
-        if fd is not None:
-            self._tell_sink({"kind": "output"}, fd)
+        self._output.turn(time.monotonic())
 
     def statistics(self) -> dict[str, Any]:
         """What SIGUSR1 asks for: the processes, and all counters as in `totals`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -157,6 +158,126 @@ def test_rotation_and_statistics_under_load(echo: Program, tmp_path: Path) -> No
     assert len(found) == 2 * answered
     assert all(path.read_bytes().endswith(b"\n") for path in (*old, c.output) if path.stat().st_size)
     assert all(path.stat().st_size for path in (*old, c.output))
+
+
+def output_files(c: Collector) -> list[Path]:
+    """The output and the old ones that rotation by size has made, oldest first."""
+    old = [path for path in c.output.parent.glob(c.output.name + ".*") if path.suffix[1:].isdigit()]
+    return [*sorted(old, key=lambda path: -int(path.suffix[1:])), c.output]
+
+
+def written(directory: Path, path: str) -> int:
+    """Records of that path, in all files, while the collector runs."""
+    count = 0
+    for file in (*directory.glob("records.jsonl*"), *directory.glob("moved.*")):
+        with contextlib.suppress(FileNotFoundError):  # just renamed
+            count += file.read_bytes().count(f'"path":"{path}/'.encode())
+    return count
+
+
+def lines_of(files: list[Path], part: str) -> list[tuple[str, str]]:
+    """Direction and path of each record; every file ends with a whole line."""
+    found = []
+    for path in files:
+        data = path.read_bytes()
+        assert data.endswith(b"\n") or not data, path
+        found += [(r["direction"], r["path"]) for r in map(json.loads, data.splitlines()) if part in r["path"]]
+    return found
+
+
+def test_rotation_by_size_loses_splits_and_doubles_no_record(echo: Program, tmp_path: Path) -> None:
+    """Under load, while another program rotates the same file; and at kill -9 of the sink, whose last batch comes again."""
+    c = Collector(tmp_path, COLLECTOR_OUTPUT_MAX_BYTES="65536", COLLECTOR_OUTPUT_FILES="999")
+    rotations = lambda: c.metric("collector_output_rotations_total")  # noqa: E731
+    moved = []
+    load = Load(echo.port, "/sized", threads=2, pause=0.001)
+    try:
+        for n in range(4):
+            before = rotations()
+            wait_for(lambda: rotations() > before + 1)  # noqa: B023 - asked at once
+            moved.append(tmp_path / f"moved.{n}")
+            with contextlib.suppress(FileNotFoundError):  # just renamed by the collector
+                c.output.rename(moved[-1])
+            c.process.send_signal(signal.SIGHUP)
+        answered = load.stop()
+        wait_for(lambda: written(tmp_path, "/sized") >= 2 * answered)
+        load = Load(echo.port, "/killed", threads=2, pause=0.001)
+        for _ in range(3):
+            before, victim = rotations(), c.child("sink.process")
+            wait_for(lambda: rotations() > before)  # noqa: B023
+            os.kill(victim, signal.SIGKILL)
+            wait_for(lambda: replaced(c, "sink.process", victim), 20)  # noqa: B023
+    finally:
+        killed = load.stop()
+        code = c.stop()
+    assert code == 0, c.log()
+    files = output_files(c)
+    assert len(files) > 10
+    everything = [*files, *(path for path in moved if path.exists())]
+    sized = lines_of(everything, "/sized")
+    assert len(sized) == len(set(sized)) == 2 * answered
+    assert len(set(lines_of(everything, "/killed"))) == 2 * killed
+    assert all(path.stat().st_mode & 0o777 == 0o600 for path in everything)
+    numbers = [int(path.rsplit("/", 1)[1]) for way, path in lines_of(files, "/killed/0/") if way == "1"]
+    first = {n: at for at, n in reversed(list(enumerate(numbers)))}
+    assert [first[n] for n in sorted(first)] == sorted(first.values())  # FILE.1 is the newest
+
+
+def test_only_so_many_old_files_are_kept(echo: Program, tmp_path: Path) -> None:
+    c = Collector(tmp_path, COLLECTOR_OUTPUT_MAX_BYTES="65536", COLLECTOR_OUTPUT_FILES="2")
+    load = Load(echo.port, "/kept", threads=2, pause=0.001)
+    try:
+        wait_for(lambda: c.metric("collector_output_rotations_total") >= 4, 20)
+    finally:
+        load.stop()
+        code = c.stop()
+    assert code == 0, c.log()
+    files = output_files(c)
+    assert [path.name for path in files] == ["records.jsonl.2", "records.jsonl.1", "records.jsonl"]
+    assert all(path.stat().st_size >= 65536 for path in files[:-1])
+    lines_of(files, "")
+
+
+def test_a_directory_that_cannot_be_written_and_a_full_disk(echo: Program, tmp_path: Path) -> None:
+    """The first: the file grows, and the log says why. The second: records wait."""
+    way = tmp_path / "disk"
+    way.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(way)], check=True)
+    mounted = 1
+    try:
+        out = way / "records.jsonl"
+        c = Collector(tmp_path, "--output", str(out), COLLECTOR_OUTPUT_MAX_BYTES="65536", COLLECTOR_OUTPUT_FILES="2")
+        c.output = out
+        try:
+            subprocess.run(["mount", "--bind", str(way), str(way)], check=True)
+            mounted = 2
+            subprocess.run(["mount", "-o", "remount,bind,ro", str(way)], check=True)
+            for n in range(8):
+                exchanges(echo.port, f"/grows/{n}")
+            wait_for(lambda: out.stat().st_size > 65536)
+            wait_for(lambda: f"cannot rotate {out}: Read-only file system" in c.log())
+            for n in range(8, 12):
+                exchanges(echo.port, f"/grows/{n}")
+            c.wait_records("/grows/", 240)
+            subprocess.run(["umount", str(way)], check=True)
+            mounted = 1
+            with (way / "filler").open("wb", buffering=0) as filler, contextlib.suppress(OSError):
+                while filler.write(b"x" * 4096):
+                    pass
+            for n in range(12):
+                exchanges(echo.port, f"/waits/{n}")
+            wait_for(lambda: "cannot write the output: No space left on device; retrying" in c.log())
+            (way / "filler").unlink()
+            wait_for(lambda: written(way, "/waits") >= 240)
+        finally:
+            code = c.stop()
+        assert code == 0, c.log()
+        files = output_files(c)
+        assert len(lines_of(files, "/grows")) == len(lines_of(files, "/waits")) == 240
+        assert "0 dropped, 0 failed;" in c.log()
+    finally:
+        for _ in range(mounted):
+            subprocess.run(["umount", str(way)], check=True)
 
 
 def test_kill_9_of_the_sink_leaves_no_torn_line_and_anothers_torn_line_stays(echo: Program, tmp_path: Path) -> None:

@@ -258,10 +258,12 @@ class Kafka(Destination):
             **self._security.client(),
         )
 
-    def reopen(self, fd: int) -> None:
+    def reopen(self, fd: int, number: int) -> None:
         """Files were renewed: the next connections are made with what they hold now (`check_health` sees to it), those that
         there are go on.
         """
+        if self._notes is not None:
+            self._notes["output_number"] = number
         try:
             self._security = Security.of(fd)
         except CollectorError as error:

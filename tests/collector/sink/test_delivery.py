@@ -45,7 +45,8 @@ class Scripted(Destination):
         super().__init__(settled)
         self.script = list(script)
         self.calls: list[Batch] = []
-        self.closed = self.reopened = self.idled = 0
+        self.closed = self.idled = 0
+        self.reopened = (0, 0)
 
     @classmethod
     def claims(cls, output: str) -> bool:
@@ -72,8 +73,8 @@ class Scripted(Destination):
     def idle(self) -> None:
         self.idled += 1
 
-    def reopen(self, fd: int) -> None:
-        self.reopened = fd
+    def reopen(self, fd: int, number: int) -> None:
+        self.reopened = fd, number
 
     def close(self) -> None:
         self.closed += 1
@@ -178,8 +179,8 @@ def test_the_wait_for_the_next_attempt_ends_when_there_is_a_reason() -> None:
             out.submit(batch(b"a"))
             wait_for(lambda: out.totals.errors == 1)  # noqa: B023
             if reason == "reopen":
-                out.reopen(7)
-                assert destination.reopened == 7
+                out.reopen(7, 1)
+                assert destination.reopened == (7, 1)
             else:
                 out.close()
             wait_for(out.settled)

@@ -190,7 +190,7 @@ def test_reopened_between_batches(tmp_path: Path) -> None:
         out.submit(batch(b"2"))  # nobody said anything: to the file that is open
         wait_for(out.queue.idle)
         path.write_bytes(b'{"torn')
-        out.reopen(opened(path))
+        out.reopen(opened(path), 1)
         out.submit(batch(b"3"))
         wait_for(out.queue.idle)
     assert old.read_bytes() == b"1\n2\n" and path.read_bytes() == b'{"torn\n3\n'
@@ -203,17 +203,55 @@ def test_reopened_in_the_middle_of_a_line_the_line_is_in_one_file(tmp_path: Path
         out.submit(batch(b"a" * 9, b"b" * 9, b"c"))
         wait_for(lambda: out.totals.errors > 2)
         path.rename(old)
-        out.reopen(opened(path))
+        out.reopen(opened(path), 1)
         wait_for(out.queue.idle)
     assert old.read_bytes() == b"a" * 9 + b"\n" and path.read_bytes() == b"b" * 9 + b"\nc\n"
     assert out.totals.delivered == 3
 
 
+def test_the_number_of_the_file_is_noted_when_the_old_one_is_whole(tmp_path: Path) -> None:
+    """Whoever takes over from us begins with the file whose number is there, and cuts off what is torn there only."""
+    path, old = tmp_path / "o", tmp_path / "o.1"
+    seen = []
+
+    class Watched(dict[str, int]):
+        def __setitem__(self, name: str, value: int) -> None:
+            super().__setitem__(name, value)
+            seen.append((name, value, old.exists() and old.read_bytes()))
+
+    notes = Watched()
+    notes.update(output_state=UNTOUCHED, output_number=6)
+    with sink(opened(path), notes) as out, file_limit(15):
+        out.submit(batch(b"a" * 9, b"b" * 9))
+        wait_for(lambda: out.totals.errors > 2)
+        path.rename(old)
+        assert old.read_bytes() == b"a" * 9 + b"\n" + b"b" * 5
+        out.reopen(opened(path), 7)
+        wait_for(out.queue.idle)
+    assert seen[-3:] == [
+        ("output_number", 7, b"a" * 9 + b"\n"),
+        ("output_state", WRITING, b"a" * 9 + b"\n"),
+        ("output_state", WHOLE, b"a" * 9 + b"\n"),
+    ]
+    assert seen[-4] == ("output_state", UNTOUCHED, b"a" * 9 + b"\n")
+
+
+def test_a_life_that_was_killed_before_it_went_over_is_finished_by_the_next(tmp_path: Path) -> None:
+    path, old = tmp_path / "o", tmp_path / "o.1"
+    old.write_bytes(b'1\n{"torn')
+    path.write_bytes(b'{"of somebody')
+    fd = opened(old)
+    with sink(fd, {"output_state": WRITING, "output_number": 3}) as out:
+        out.reopen(opened(path), 4)
+        out.submit(batch(b"2"))
+    assert old.read_bytes() == b"1\n" and path.read_bytes() == b'{"of somebody\n2\n'
+
+
 def test_reopened_twice_before_it_came_to_that(tmp_path: Path) -> None:
     out = made(opened(tmp_path / "a"))
     first = opened(tmp_path / "b")
-    out.reopen(first)
-    out.reopen(opened(tmp_path / "c"))
+    out.reopen(first, 1)
+    out.reopen(opened(tmp_path / "c"), 2)
     with pytest.raises(OSError, match="Bad file"):
         fcntl.fcntl(first, fcntl.F_GETFD)
     out.submit(batch(b"1"))

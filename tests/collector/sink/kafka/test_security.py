@@ -264,8 +264,8 @@ def test_the_dates_become_metrics_and_follow_the_files(keys: Path) -> None:
     one = Kafka.make(Kafka.options(loaded({})), fd=fd, notes=notes, settled=lambda *_: False)
     os.close(fd)
     assert notes["tls_certificate_expiry"] == 1706745600 and notes["tls_ca_expiry"] > time.time()
-    one.reopen(told(tls(keys, "client")))
-    assert notes["tls_certificate_expiry"] > time.time()
+    one.reopen(told(tls(keys, "client")), 1)
+    assert notes["tls_certificate_expiry"] > time.time() and notes.pop("output_number") == 1
     Kafka.make(Kafka.options(loaded({})), fd=None, notes=notes, settled=lambda *_: False)
     assert notes == {"tls_certificate_expiry": 0, "tls_ca_expiry": 0}
     assert set(notes) <= set(counter_names.SINK_NAMES)
@@ -411,7 +411,7 @@ def goes_on(
         wait_for(lambda: len(attempts) > first + 5, 30)
         assert attempts[first + 5] - attempts[first] > 1, "without a back-off it is some hundredths"
         assert out.totals.delivered == 1
-        out.reopen(security.hand_over(security.read(loaded(changed))))
+        out.reopen(security.hand_over(security.read(loaded(changed))), 1)
         out.submit(finished(b"after"))
         wait_for(lambda: out.totals.delivered == 3, 30)
         assert (out.totals.failed, out.totals.dropped, out.gone) == (0, 0, "")
@@ -467,7 +467,7 @@ def test_connections_that_there_are_go_on_when_files_change(secured: Secured) ->
     with delivery(settings(secured.broker.at["SSL"], "goes-on"), security=secured_by(tls(secured.keys, "client"))) as out:
         out.submit(batch(b"before"))
         wait_for(lambda: out.totals.delivered == 1, 30)
-        out.reopen(security.hand_over(security.read(loaded(tls(secured.keys, "stranger")))))
+        out.reopen(security.hand_over(security.read(loaded(tls(secured.keys, "stranger")))), 1)
         out.submit(batch(b"after"))
         wait_for(lambda: out.totals.delivered == 2, 30)
         assert out.totals.errors == 0
