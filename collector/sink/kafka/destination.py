@@ -94,6 +94,7 @@ class _Single:
     """A record that is sent by itself; ``attempts``: that the topic has refused it as too large."""
 
     batch: Batch
+    key: bytes | None
     value: bytes
     headers: list[tuple[str, bytes]]
     partition: int | None
@@ -331,8 +332,8 @@ class Kafka(Destination):
         """Record by record. Raises DestinationError, and then some may be handed over."""
         assert self._producer is not None
         partition = self._partition_of(batch) if batch.format == batches.KAFKA else None
-        for whole, headers in itertools.islice(self._records(batch), batch.at, None):
-            self._send_one(_Single(batch, whole, headers, partition))
+        for key, value, headers in itertools.islice(self._records(batch), batch.at, None):
+            self._send_one(_Single(batch, key, value, headers, partition))
             batch.at += 1
 
     def _send_one(self, one: _Single) -> None:
@@ -340,11 +341,11 @@ class Kafka(Destination):
         over.
         """
         assert self._producer is not None
-        most = self._limit.bytes - _BESIDE_BYTES - sum(len(key) + len(text) for key, text in one.headers)
+        most = self._limit.bytes - _BESIDE_BYTES - sum(len(name) + len(text) for name, text in one.headers)
         if self._limit.bytes and len(one.value) > most:
             one.value = cut(one.value, most) or one.value
         try:
-            future = self._producer.send(self._settings.topic, value=one.value, headers=one.headers, partition=one.partition)
+            future = self._producer.send(self._settings.topic, one.value, one.key, one.headers, one.partition)
         except self._errors.KafkaError as error:
             if getattr(error, "retriable", False):
                 raise self._unreachable(error) from None
@@ -356,13 +357,13 @@ class Kafka(Destination):
             future.add_callback(self._sent, one)
             future.add_errback(self._failed, one)
 
-    def _records(self, batch: Batch) -> Iterator[tuple[bytes, list[tuple[str, bytes]]]]:
-        """(value, headers) of each record."""
+    def _records(self, batch: Batch) -> Iterator[tuple[bytes | None, bytes, list[tuple[str, bytes]]]]:
+        """(key, value, headers) of each record."""
         if batch.format == batches.KAFKA:
             yield from self._inside.records(batch.records)
             return
         for record, details, _place in batch:
-            yield record, [("collection_details", details)] if details else []
+            yield None, record, [("collection_details", details)] if details else []
 
     def _hand_back(self) -> None:
         """Hand over again what came back, unless it is at fault itself: one batch now and then, and as soon as the broker

@@ -148,11 +148,11 @@ def discard(producer: KafkaProducer) -> None:
     producer._sender.force_close()
 
 
-def records(data: bytes | memoryview) -> Iterator[tuple[bytes, list[tuple[str, bytes]]]]:
-    """(value, headers) of each record of a RecordBatch. Raises whatever the client does about one that is damaged."""
+def records(data: bytes | memoryview) -> Iterator[tuple[bytes | None, bytes, list[tuple[str, bytes]]]]:
+    """(key, value, headers) of each record of a RecordBatch. Raises whatever the client does about one that is damaged."""
     for batch in MemoryRecords(bytes(data)):
         for record in batch:
-            yield record.value, record.headers
+            yield record.key, record.value, record.headers
 
 
 class _OneBroker:

@@ -42,11 +42,11 @@ def batch(*records: bytes, details: bytes = b"") -> Batch:
     )
 
 
-def finished(*records: bytes, details: bytes = b"", shard: int = 0, codec: int = 3) -> Batch:
+def finished(*records: bytes, details: bytes = b"", shard: int = 0, codec: int = 3, key: bytes | None = None) -> Batch:
     """As a shard makes it, but by the client's own builder."""
     builder = MemoryRecordsBuilder(2, codec, 1 << 30)
     for record in records:
-        builder.append(round(time.time() * 1000), None, record, [("collection_details", details)] if details else [])
+        builder.append(round(time.time() * 1000), key, record, [("collection_details", details)] if details else [])
     builder.close()
     index = b"".join(batches.pack(len(record) + 1, len(details), (0, 0, 0)) for record in records)
     return Batch(bytes(builder.buffer()), index, batches.pack_origin(shard), None, batches.KAFKA)
@@ -279,14 +279,16 @@ def test_what_is_too_large_for_the_topic_is_taken_apart_and_cut(
     with delivery(settings(broker.address, name)) as out:
         wait_for(lambda: out.destination.largest == (9000 if told else 0))
         for n in range(2):
-            out.submit(finished(*small[:4], record(b"large/%d" % n, 12_000), *small[4:], codec=0))
+            out.submit(finished(*small[:4], record(b"large/%d" % n, 12_000), *small[4:], codec=0, key=b"connection"))
         out.submit(finished(record(b"large/2", 14_000)))
         out.submit(finished(b"after"))
         wait_for(out.settled, 30)
         assert (out.totals.delivered, out.totals.failed, out.gone) == (20, 0, "")
         assert isinstance(out.destination, Kafka) and out.destination._in_client == 0
         assert out.destination.largest == 9000 if told else 8192 <= out.destination.largest <= 16_000
-    got = sorted(record for record, _headers in messages(broker, name, 20) if record != b"after")
+    came = [message for message in consumed(broker, name, 20) if message.value != b"after"]
+    assert {message.key for message in came if b"/large/2" not in message.value} == {b"connection"}
+    got = sorted(message.value for message in came)
     assert [record for record in got if b"/small/" in record] == sorted([*small, *small])
     large = [json.loads(record) for record in got if b"/large/" in record]
     assert [one["path"] for one in large] == ["/large/0", "/large/1", "/large/2"]
@@ -328,11 +330,12 @@ def test_a_client_that_is_not_as_it_was_known_gets_record_by_record(
     with delivery(settings(broker.address, name)) as out:
         wait_for(lambda: "inside is not as expected" in caplog.text, 30)
         monkeypatch.undo()
-        out.submit(finished(b"a", b"b", details=b"h|GET|/"))
+        out.submit(finished(b"a", b"b", details=b"h|GET|/", key=b"k"))
         wait_for(out.settled, 30)
         assert (out.totals.delivered, out.totals.failed) == (2, 0)
     details = [("collection_details", b"h|GET|/")]
-    assert messages(broker, name, 2) == [(b"a", details), (b"b", details)]
+    got = [(message.key, message.value, message.headers) for message in consumed(broker, name, 2)]
+    assert got == [(b"k", b"a", details), (b"k", b"b", details)]
 
 
 @pytest.mark.live
