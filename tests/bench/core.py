@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +117,8 @@ def instructions(body: int, zipped: bool, idle: int) -> float:
         with events.open("wb") as file:
             for piece in (*idles, *pieces):
                 file.write(len(piece).to_bytes(8, "little") + piece)
-        counts = [_counted(events, len(idles) + n) for n in ROUNDS]
+        with ThreadPoolExecutor() as pool:
+            counts = list(pool.map(lambda n: _counted(events, len(idles) + n), ROUNDS))
     return (counts[1] - counts[0]) / ((ROUNDS[1] - ROUNDS[0]) * traffic.CONNECTIONS * traffic.EXCHANGES_EACH)
 
 
