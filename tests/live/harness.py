@@ -28,6 +28,10 @@ class Collector:
         self.directory = directory
         self.output = directory / "records.jsonl"
         self.port = free_port()
+        self._file = (0, 0)  # what was read so far of the output: device and inode, bytes, lines, and the records of lines
+        self._at = 0
+        self._lines: list[bytes] = []
+        self._records: dict[int, dict] = {}
         env = {
             **os.environ,
             "COLLECTOR_RUNTIME_DIR": str(directory / "run"),
@@ -52,11 +56,33 @@ class Collector:
             raise RuntimeError(self.stderr.read_text())
 
     def records(self, part: str = "") -> list[dict]:
-        """Whole records whose path contains ``part``, validated."""
-        if not self.output.exists():
+        """Whole records whose path contains ``part``, validated. Each is read once, however often this is asked."""
+        if not self._read():
             return []
-        lines = self.output.read_bytes().split(b"\n")[:-1]
-        return [validate(json.loads(line)) for line in lines if part.encode() in line and part in json.loads(line)["path"]]
+        found, wanted = [], part.encode()
+        for number, line in enumerate(self._lines):
+            if wanted in line:
+                if number not in self._records:
+                    self._records[number] = validate(json.loads(line))
+                if part in self._records[number]["path"]:
+                    found.append(self._records[number])
+        return found
+
+    def _read(self) -> bool:
+        """The lines that the output has more than before; is there an output?"""
+        try:
+            with self.output.open("rb") as file:
+                info = os.fstat(file.fileno())
+                if self._file != (info.st_dev, info.st_ino) or info.st_size < self._at:
+                    self._file, self._at, self._lines, self._records = (info.st_dev, info.st_ino), 0, [], {}
+                file.seek(self._at)
+                data = file.read()
+        except FileNotFoundError:
+            return False
+        whole = data.rfind(b"\n") + 1
+        self._at += whole
+        self._lines += data[:whole].split(b"\n")[:-1]
+        return True
 
     def wait_records(self, part: str, count: int, seconds: float = 10) -> list[dict]:
         """At least ``count`` records whose path contains ``part``, and then a moment for surplus ones."""
