@@ -9,7 +9,7 @@ RUN python3 -m venv --system-site-packages /opt/collector \
     && /opt/collector/bin/pip install --no-cache-dir --no-build-isolation .
 
 FROM debian:12-slim
-RUN apt-get update && apt-get install -y --no-install-recommends python3 python3-bpfcc \
+RUN apt-get update && apt-get install -y --no-install-recommends python3 python3-bpfcc python3-seccomp \
     && rm -rf /var/lib/apt/lists/*
 COPY --from=build /opt/collector /opt/collector
 ENV PATH=/opt/collector/bin:$PATH PYTHONDONTWRITEBYTECODE=1

@@ -18,6 +18,7 @@ from collector import akto_names, cgroups
 from collector.config_setting import NO_EFFECT, NOT_YET, Setting
 from collector.config_values import (
     ALL_LIBRARIES,
+    SECCOMP_AUTO,
     parse_address,
     parse_bool,
     parse_brokers,
@@ -38,6 +39,7 @@ from collector.config_values import (
     parse_networks,
     parse_pids,
     parse_rules_text,
+    parse_seccomp,
     parse_seconds,
     parse_text,
     parse_topic,
@@ -95,6 +97,14 @@ class Config:
         "Directory for the lock and for the sockets between the processes. Made with mode 0700; one that is there "
         "already stays as it is, and only `ebpf-api-collector` in it is ours. Refused where others could replace that: "
         "a directory that they can write, without sticky bit, unless it is a mounted volume.",
+    )
+    COLLECTOR_SECCOMP = Setting(
+        parse_seccomp,
+        SECCOMP_AUTO,
+        PROCESS,
+        "Limits of the processes without privilege: which system calls they can make (seccomp), which files they can open "
+        "(Landlock; docs/security.md). `auto`: what the host has, with a warning where it has no seccomp; `on`: no start "
+        "without seccomp; `off`: neither, to find out whether they are what does not work.",
     )
     COLLECTOR_LOG_FORMAT = Setting(parse_log_format, "text", PROCESS, "Form of log lines on standard error.")
     AKTO_LOG_LEVEL = Setting(parse_log_level, "WARN", PROCESS, "Lowest level that is logged; OFF logs nothing.")

@@ -142,6 +142,16 @@ def parse_identity(text: str) -> str:
     return text.strip().lower()
 
 
+SECCOMP_AUTO, SECCOMP_ON, SECCOMP_OFF = "auto", "on", "off"
+
+
+def parse_seccomp(text: str) -> str:
+    """auto, on or off (docs/decisions/0024)."""
+    if text.strip().lower() not in (SECCOMP_AUTO, SECCOMP_ON, SECCOMP_OFF):
+        raise ValueError
+    return text.strip().lower()
+
+
 def parse_log_format(text: str) -> str:
     """Either text or json."""
     if text.strip().lower() not in ("text", "json"):
@@ -218,6 +228,7 @@ FORMS: dict[Callable[[str], Any], tuple[str, str]] = {
     parse_brokers: ("addresses", "HOST:PORT, an IPv6 address in brackets, several separated by commas"),
     parse_hooks: ("word", "one of auto, tpx, raw"),
     parse_identity: ("word", "one of auto, socket, descriptor"),
+    parse_seccomp: ("word", "one of auto, on, off"),
     parse_codec: ("word", "one of none, gzip, snappy, lz4, zstd"),
     parse_key: ("word", "none or connection"),
     parse_topic: ("name", "at most 249 letters, digits, dots, underscores and hyphens"),

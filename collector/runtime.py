@@ -1,7 +1,8 @@
 """What every child process does first: control channel, logs, counters, signals, privileges.
 
     child = Child.begin(ShardStart, NAMES)     # reads the start message
-    child.drop_privileges()                    # shards, sink and health
+    child.drop_privileges()                    # shards, sink and health: another user, no files
+    confine.limit_calls(confine.SHARD)         # the same, when all is there that they need
     while not child.stopping: ...; child.beat()
 
 `run_process` is the whole of a process's `main`.
@@ -20,10 +21,10 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
-from collector import control, logs
+from collector import confine, control, logs
 from collector.counters import CounterMemory, Counters
 from collector.settings import Start
 
@@ -166,9 +167,12 @@ class Child(Generic[S]):
                 self.stopping = True
             heard.append({**received[0], "fds": received[1]})
 
-    def drop_privileges(self) -> None:
-        """Become the user of the start message, for good: see the function of that name."""
+    def drop_privileges(self, rules: Iterable[confine.Rule] = (), *, network: bool = False) -> None:
+        """Become the user of the start message, for good: see the function of that name. From then on this thread and those
+        that it makes can open no other files than these: see `confine.limit_files`.
+        """
         drop_privileges(self.start.uid)
+        confine.limit_files(rules, network=network)
 
 
 class Process(Protocol):

@@ -18,6 +18,7 @@ import struct
 import time
 from collections.abc import Callable
 
+from collector import confine
 from collector.counter_names import HEALTH_NAMES
 from collector.counters import CounterMemory
 from collector.health.http import Answer, Conversation
@@ -82,6 +83,7 @@ class Health:
 
     def run(self) -> int:
         """Until told to stop."""
+        confine.limit_calls(confine.HEALTH)
         self._child.ready()
         last = time.monotonic()
         while not self._child.stopping:

@@ -22,6 +22,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from collector import runtime
+from collector.confine import READER, limit_calls, limit_files
 from collector.loader.probes import sources
 from collector.loader.probes.probe import LIBRARY_BYTES, VALUES, Found, Site, Source, Unsupported
 
@@ -106,6 +107,8 @@ def confine(uid: int | None) -> None:
     ):
         resource.setrlimit(limit, (value, value))
     runtime.drop_privileges(uid)
+    limit_files(())
+    limit_calls(READER)
 
 
 class Job:

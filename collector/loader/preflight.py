@@ -10,7 +10,8 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
-from collector import cgroups, config, errors
+from collector import cgroups, config, confine, errors
+from collector.config_values import SECCOMP_OFF, SECCOMP_ON
 from collector.loader import kernel, offsets
 
 _CAPABILITIES = {
@@ -239,6 +240,19 @@ def _cpuid() -> Row:
     return Row("clock cost", FOUND, f"{each:.0f} ns a reading, clock source {source}")
 
 
+def _confinement() -> Row:
+    need, wanted = "limits of the unprivileged", confine.wanted()
+    if wanted == SECCOMP_OFF:
+        return Row(need, NOTE, f"none: {confine.VARIABLE}=off", "unset it")
+    why, version = confine.missing(), confine.landlock_version()
+    landlock = f"Landlock {version}" if version else "no Landlock"
+    if why:
+        return Row(need, MISSING if wanted == SECCOMP_ON else NOTE, f"no seccomp: {why}; {landlock}", "see docs/security.md")
+    if not version:
+        return Row(need, NOTE, f"seccomp; {landlock}", "a kernel >= 5.13 that starts with lsm=landlock,... has it")
+    return Row(need, FOUND, f"seccomp; {landlock}")
+
+
 CHECKS: tuple[Callable[[], Row], ...] = (
     _kernel,
     _hooks,
@@ -250,6 +264,7 @@ CHECKS: tuple[Callable[[], Row], ...] = (
     _bcc,
     _pid_namespace,
     _memory,
+    _confinement,
     _cpuid,
 )
 

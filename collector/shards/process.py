@@ -15,6 +15,7 @@ import time
 
 import zmq
 
+from collector import confine
 from collector.counter_names import SHARD_NAMES
 from collector.loader.ringbuffer import RingView
 from collector.router import batches, endpoints, messages, slots
@@ -25,7 +26,7 @@ from collector.shards.codecs import codec
 from collector.shards.filters import Filters
 from collector.shards.filters.rules import parse_rules
 from collector.shards.pipeline import Pipeline
-from collector.shards.records.content import Decoder
+from collector.shards.records.content import Decoder, load_charsets
 
 log = logging.getLogger("shard")
 
@@ -45,7 +46,8 @@ class Shard:
         self._live = start.live
         token = bytes.fromhex(start.token)
         self._codec = codec(start.settings.batches.compression)  # its library may not be readable later
-        child.drop_privileges()
+        load_charsets()
+        child.drop_privileges([confine.Rule(".", confine.SOCKETS)])
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
         self._in = Receiver(self.context, endpoints.shard(start.number), token, window=INPUT_WINDOW_BYTES)
         self._out = Sender(self.context, endpoints.sink(), token)
@@ -94,6 +96,7 @@ class Shard:
 
     def run(self) -> int:
         """Until told to stop and everything is acknowledged."""
+        confine.limit_calls(confine.SHARD)
         self._child.ready()
         deadline = None
         while True:

@@ -40,6 +40,7 @@ class Destination(ABC):
     accepts: ClassVar[frozenset[str]]  # formats of batches (collector/router/batches.py)
     wants_details: ClassVar[bool] = False  # are the shards to make the details of each record?
     blocks: ClassVar[bool] = True  # may `deliver` wait? Then it gets a thread
+    network: ClassVar[bool] = False  # does it make connections? Else the sink cannot (collector/confine.py)
     up_at_start: ClassVar[bool] = True  # is it taken to work before it has taken anything?
 
     def __init__(self, settled: Settled) -> None:

@@ -11,6 +11,7 @@ import time
 
 import zmq
 
+from collector import confine
 from collector.counter_names import SINK_NAMES
 from collector.errors import LockedError, ProtocolError
 from collector.router import batches, channel, endpoints, messages, slots
@@ -54,7 +55,8 @@ class Sink:
             wake=self._wake,
         )
         spool = self._prepare_spool(settings)
-        child.drop_privileges()
+        self._role = confine.sink(files=bool(settings.spool) or settings.ordered, network=destination.network)
+        child.drop_privileges(self._files(spool, settings.ordered, destination.network), network=destination.network)
         if spool is not None:
             self._open_spool(spool, settings.spool_bytes)
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
@@ -72,6 +74,15 @@ class Sink:
         self._unreadable_records = self._not_submitted = 0
         for (shard, life), fd in zip(start.slots, child.fds[1 + start.output :], strict=True):
             self._slots.add(shard, life, fd)
+
+    def _files(self, spool: int | None, ordered: bool, network: bool) -> list[confine.Rule]:
+        """All that it opens from now on."""
+        rules = [confine.Rule(".", confine.SOCKETS)]
+        if spool is not None:
+            rules.append(confine.Rule(spool, confine.WORK))
+        if ordered:
+            rules.append(confine.Rule(tempfile.gettempdir(), confine.WORK))
+        return rules + (confine.network_rules() if network else [])
 
     def _prepare_spool(self, settings: SinkSettings) -> int | None:
         """As long as we may: make the spool's directory ours."""
@@ -102,6 +113,7 @@ class Sink:
 
     def run(self) -> int:
         """Until told to stop and everything is delivered, or the time to stop is over."""
+        confine.limit_calls(self._role)
         self._delivery.start()
         self._child.ready()
         while not self._child.stopping:

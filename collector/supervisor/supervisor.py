@@ -20,7 +20,7 @@ import signal
 import time
 from typing import Any
 
-from collector import cgroups, counter_names, errors, logs, metrics, unsupported
+from collector import cgroups, confine, counter_names, errors, logs, metrics, unsupported
 from collector.counters import CounterMemory, Counters
 from collector.errors import ChildError, ProtocolError
 from collector.router import slots
@@ -100,8 +100,9 @@ class Supervisor:
             self._health = Health(plan.supervisor.health_address, plan.health_directory, self._memory)
         self.everyone = [*self.children, *([self._health.child] if self._health is not None else [])]
         self._identity = identity.choose(3)  # for the stages, the health child, and who reads libraries for the loader
-        if self._identity.why:
-            log.log(logging.WARNING if plan.supervisor.live else logging.INFO, "%s", self._identity.why)
+        self._unconfined = confine.require()
+        for why in filter(None, (self._identity.why, self._unconfined)):
+            log.log(logging.WARNING if plan.supervisor.live else logging.INFO, "%s", why)
         self._messages = starting.Messages(plan, self._memory.blocks, next(iter(self._identity.ids), None))
         self._guard = memory.Guard(
             *memory.thresholds(plan.supervisor.soft_bytes, plan.supervisor.hard_bytes, cgroups.memory_limit()),
@@ -206,7 +207,7 @@ class Supervisor:
             "unseen": self._unseen,
             "unsupported": self._unsupported.samples(),
             "pid": os.getpid(),
-            "notes": [self._identity.why] if self._identity.why else [],
+            "notes": [why for why in (self._identity.why, self._unconfined) if why],
             "children": [
                 {"name": child.name, "pid": child.pid, "ready": child.ready, "lives": child.lives} for child in self.everyone
             ],
@@ -485,6 +486,8 @@ class Supervisor:
             self._stop("done", child.exit_code or 0)
             return
         log.error("%s ended with %s", child.name, child.exit_code)
+        if child.exit_code == -signal.SIGSYS:
+            log.error("%s made a system call that no process of ours makes: see docs/security.md", child.name)
         if self._plan.supervisor.ends_by_itself:
             # what a dead stage of a replay had taken in cannot be had again in order
             self._failed = f"{child.name} ended with {child.exit_code}; the replay is not complete"

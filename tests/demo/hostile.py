@@ -13,7 +13,12 @@ from collector.loader.probes.probe import Build, Found, Probe, Program, Source, 
 
 
 def _descriptors() -> str:
-    return ",".join(sorted(os.listdir("/proc/self/fd")))
+    found = []
+    for number in range(1024):
+        with contextlib.suppress(OSError):
+            os.fstat(number)
+            found.append(str(number))
+    return ",".join(found)
 
 
 class Hostile(Source):
@@ -45,6 +50,10 @@ class Hostile(Source):
                 return Unsupported(f"has a child: {os.fork()}")
             except OSError:
                 return Unsupported("no child")
+        if word == "open":
+            os.open("/proc/self/status", os.O_RDONLY)
+        if word == "exec":
+            os.execv("/bin/true", ["true"])
         if word == "die":
             os.kill(os.getpid(), 9)
         if word == "murder":

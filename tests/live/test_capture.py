@@ -388,6 +388,8 @@ def test_health_pages_and_no_privileges(collector: Collector) -> None:
         assert status["Uid"].split() == status["Gid"].split() == [users[module]] * 4 and not status["Groups"].strip()
         assert all(int(status[c], 16) == 0 for c in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"))
         assert status["NoNewPrivs"] == "1"
+        for thread in Path(f"/proc/{collector.child(module)}/task").iterdir():
+            assert "Seccomp:\t2\n" in (thread / "status").read_text(), f"{module} has a thread without a filter"
     assert users["shards.process"] == users["sink.process"] != users["health.process"]
     run = collector.directory / "run"
     assert run.stat().st_mode & 0o777 == 0o700

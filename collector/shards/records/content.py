@@ -8,6 +8,9 @@ back as it was, and the record says so.
 from __future__ import annotations
 
 import codecs
+import contextlib
+import encodings.aliases
+import pkgutil
 import re
 from collections.abc import Callable
 
@@ -122,6 +125,15 @@ def _brotli_end(data: bytes, place: int, limit: int) -> tuple[bytes, int]:
     except brotli.error:
         pass
     return b"", -1
+
+
+def load_charsets() -> None:
+    """Import the code of all charsets that a message may name (30 ms, 2.5 MB): a shard that meets them can open no file."""
+    modules = {module.name for module in pkgutil.iter_modules(encodings.__path__)}
+    for name in {name.replace("_", "-") for name in modules | encodings.aliases.aliases.keys()}:
+        if _CHARSET.fullmatch(name.encode()):
+            with contextlib.suppress(LookupError):
+                codecs.lookup(name)
 
 
 class Decoder:

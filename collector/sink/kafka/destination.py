@@ -108,6 +108,7 @@ class Kafka(Destination):
     accepts = frozenset({batches.JSON_LINES, batches.KAFKA})
     wants_details = True
     up_at_start = False
+    network = True
 
     def __init__(
         self, settings: KafkaSettings, settled: Settled, security: Security | None = None, notes: Notes | None = None

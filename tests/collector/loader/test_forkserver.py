@@ -85,11 +85,13 @@ def test_each_source_answers_for_itself(server: Server, elf: bytes, tmp_path: Pa
 
 
 def test_a_child_is_nobody_and_has_what_it_needs(server: Server, elf: bytes) -> None:
-    # standard input, output and errors, its end of the pair, the file, and the directory that is being read
+    # standard input, output and errors, its end of the pair, and the file
     why = hostile(server, elf, "who")
-    assert why is not None and why.startswith(f"uid {NOBODY}, ") and len(why.split(", ")[1].split(",")) == 6
+    assert why is not None and why.startswith(f"uid {NOBODY}, ") and len(why.split(", ")[1].split(",")) == 5
     assert hostile(server, elf, "fork") == "no child"
     assert hostile(server, elf, "murder") == why and not server.ended()
+    assert hostile(server, elf, "open") == "the file could not be read: PermissionError"
+    assert hostile(server, elf, "exec") is None and not server.ended()
     memory = hostile(server, elf, "memory")
     assert memory == "the file could not be read: MemoryError"
 
