@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import resource
 import stat
 import sys
 import tempfile
@@ -195,6 +196,7 @@ def main(arguments: Sequence[str] | None = None, loader: Mapping[str, Any] | Non
         if 1 in closed and output.name == "-":
             raise ConfigError("--output -: standard output is closed")
         hold_signals()
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # we hold keys, and what we start holds records
         logs.set_up_supervisor(settings.AKTO_LOG_LEVEL, settings.COLLECTOR_LOG_FORMAT)
         for warning in settings.warnings:
             logging.getLogger("config").warning(warning)

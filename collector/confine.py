@@ -62,7 +62,7 @@ _FILES = """
     openat newfstatat statx access faccessat readlink readlinkat getdents64 rename renameat renameat2 unlink unlinkat
     ftruncate fallocate fsync fdatasync flock fadvise64 statfs memfd_create dup2 dup3
 """
-_NETWORK = "bind sendmmsg recvmmsg"
+_NETWORK = "sendmmsg recvmmsg"
 _OUTPUT = "ftruncate dup2 dup3 fsync"
 
 # Nothing that runs in a confined process makes one of these, whatever fails: who makes it is not us
@@ -78,6 +78,7 @@ _NEVER = """
 _FIRST_NEW, _BEYOND = 440, 512  # calls have one number on all machines from 424 on; 439 is the last of Linux 5.8
 _PROT_EXEC, _CLONE_THREAD, _AT_EMPTY_PATH = 4, 0x10000, 0x1000
 _PR_SET_NAME, _PR_GET_NAME, _PR_SET_VMA, _PR_GET_SECCOMP = 15, 16, 0x53564D41, 21
+_NETLINK_ADDRESS_BYTES = 12  # struct sockaddr_nl; the addresses of the Internet are longer
 _FCNTL = (fcntl.F_GETFL, fcntl.F_SETFL, fcntl.F_GETFD, fcntl.F_SETFD, fcntl.F_DUPFD, fcntl.F_DUPFD_CLOEXEC)
 _SEALS = (fcntl.F_ADD_SEALS, fcntl.F_GET_SEALS)
 _IOCTL = (termios.FIONBIO, termios.FIONREAD, termios.FIOCLEX, termios.TCGETS)
@@ -104,9 +105,9 @@ def sink(*, files: bool, network: bool) -> Role:
     """The sink's. ``files``: it has a directory to work in, or certificates to read; ``network``: connections to make."""
     calls, sockets = f"{_BASE} {_SERVE} {_CONNECT} {_OUTPUT}", [socket.AF_UNIX]
     if files or network:
-        calls += _FILES
+        calls = f"{calls} {_FILES}"
     if network:  # the resolver asks the kernel which addresses there are by netlink
-        calls, sockets = calls + _NETWORK, [*sockets, socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK]
+        calls, sockets = f"{calls} {_NETWORK}", [*sockets, socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK]
     return Role(calls, tuple(sockets), threads=True)
 
 
@@ -170,6 +171,7 @@ def _with_arguments(role: Role, names: set[str]) -> Iterator[tuple[str, Any]]:
         yield "socket", equal(0, family)
     if socket.AF_INET in role.sockets:
         yield "socketpair", equal(0, socket.AF_UNIX)
+        yield "bind", equal(2, _NETLINK_ADDRESS_BYTES)
     if role.threads:
         yield "clone", masked(0, _CLONE_THREAD, _CLONE_THREAD)
 

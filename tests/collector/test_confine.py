@@ -33,7 +33,7 @@ SINKS = {"printer", "spooler", "kafka"}
 
 # Run with: role, directory to work in, name of an abstract socket; then the attempts. Prints what came of each.
 PROGRAM = """
-import ctypes, fcntl, json, mmap, os, resource, signal, socket, sys, threading
+import ctypes, encodings.idna, fcntl, json, mmap, os, resource, signal, socket, ssl, sys, tempfile, threading
 import seccomp
 from collector import confine, runtime
 from tests.collector.test_confine import ROLES
@@ -88,7 +88,11 @@ ATTEMPTS = {
     "resolver": lambda: os.open("/etc/hosts", os.O_RDONLY),
     "stat": lambda: os.stat("/etc/hosts"),
     "work": work,
+    "temporary": lambda: tempfile.TemporaryFile(dir=directory).write(b"x"),
     "key": name_of_a_key,
+    "authorities": lambda: ssl.create_default_context(cafile=ssl.get_default_verify_paths().cafile),
+    "resolve": lambda: socket.getaddrinfo("localhost", 9),
+    "connect": lambda: socket.create_connection(("127.0.0.1", 1)),
     "inet": lambda: socket.socket(socket.AF_INET),
     "inet6": lambda: socket.socket(socket.AF_INET6),
     "netlink": lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW),
@@ -97,6 +101,7 @@ ATTEMPTS = {
     "vsock": lambda: socket.socket(socket.AF_VSOCK),
     "abstract": to_abstract,
     "listen": lambda: listener.listen(),
+    "bind": lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM).bind(("127.0.0.1", 0)),
     "fork": os.fork,
     "vfork": lambda: os.posix_spawn("/bin/true", ["true"], {}),
     "thread": thread,
@@ -160,7 +165,7 @@ def tried(role: str, directory: Path, *attempts: str, abstract: str = "") -> sub
 def expected(role: str) -> dict[str, int]:
     """errno of each attempt, 0 for those that work, -1 for Python's own exceptions."""
     files, network = role in ("spooler", "kafka"), role == "kafka"
-    denied = ["packet", "vsock", "listen", "fork", "vfork", "signal", "executable", "make executable"]
+    denied = ["packet", "vsock", "listen", "bind", "fork", "vfork", "signal", "executable", "make executable"]
     denied += ["dumpable", "chdir", "chmod", "nice"]
     outside = (errno.EACCES if LANDLOCK else 0) if files else errno.EPERM
     return {
@@ -174,7 +179,10 @@ def expected(role: str) -> dict[str, int]:
         "resolver": 0 if network else outside,
         "stat": 0 if files else errno.EPERM,
         "work": 0 if files else errno.EPERM,
+        "temporary": 0 if files else errno.EPERM,
         "key": 0 if files else errno.EPERM,
+        "connect": errno.ECONNREFUSED if network else errno.EPERM,
+        **({"authorities": 0, "resolve": 0} if network else {}),
         "unix": 0 if role == "shard" or role in SINKS else errno.EPERM,
         **dict.fromkeys(("inet", "inet6", "netlink"), 0 if network else errno.EPERM),
         "thread": 0 if role in SINKS else -1,
