@@ -47,7 +47,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 # ---- system calls ------------------------------------------------------------------------------------------------
 
 _BASE = """
-    read readv pread64 preadv write writev pwrite64 close lseek fstat dup fstatfs
+    read readv pread64 preadv preadv2 write writev pwrite64 pwritev pwritev2 close lseek fstat dup fstatfs
     poll ppoll select pselect6 epoll_create1 epoll_ctl epoll_wait epoll_pwait eventfd2 pipe2
     recvmsg recvfrom sendmsg sendto shutdown getsockopt getsockname getpeername
     munmap mremap madvise brk futex membarrier sched_yield sched_getaffinity sched_getscheduler sched_getparam

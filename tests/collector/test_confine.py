@@ -55,7 +55,8 @@ def thread():
 
 def work():
     file = os.open("a", os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=where)
-    os.write(file, b"x")
+    os.pwritev(file, [b"x", b"y"], 0)
+    assert os.pread(file, 9, 0) == b"xy"
     os.ftruncate(file, 0)
     os.fdatasync(file)
     os.rename("a", "b", src_dir_fd=where, dst_dir_fd=where)
