@@ -24,6 +24,7 @@ import platform
 import socket
 import stat
 import struct
+import sys
 import termios
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -316,7 +317,9 @@ _AUTHORITIES = ("/usr/share/ca-certificates", "/usr/local/share/ca-certificates"
 
 
 def network_rules() -> list[Rule]:
-    """What getaddrinfo and OpenSSL read; loads what they would load at the first use."""
+    """What getaddrinfo and OpenSSL read, and modules that are imported when something goes wrong; loads the libraries that
+    would be loaded at the first use.
+    """
     import encodings.idna  # noqa: F401
     import ssl
 
@@ -328,4 +331,9 @@ def network_rules() -> list[Rule]:
                     ctypes.CDLL(f"libnss_{name}.so.2")
     paths = ssl.get_default_verify_paths()
     own = [path for path in (paths.openssl_cafile, paths.openssl_capath) if path]
-    return [Rule(path, READ) for path in (*_RESOLVER, *_AUTHORITIES, *own)]
+    return [Rule(path, READ) for path in (*_RESOLVER, *_AUTHORITIES, *own, *_code())]
+
+
+def _code() -> list[str]:
+    """Where Python looks for modules."""
+    return [path for path in map(os.path.abspath, filter(None, sys.path)) if path not in ("/", os.getcwd())]

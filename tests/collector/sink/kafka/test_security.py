@@ -289,13 +289,15 @@ def test_what_is_handed_over_is_what_was_read(keys: Path) -> None:
 
 
 def test_a_process_without_privileges_makes_a_context_of_what_it_got(keys: Path) -> None:
-    """As the sink does it when certificates are renewed: it is nobody, may gain nothing and is not dumpable."""
+    """As the sink does it when certificates are renewed: it is nobody, may gain nothing, is not dumpable, and limited."""
     if os.geteuid() != 0:
         skip_or_fail("needs root to give it up")
     fd = security.hand_over(security.read(loaded(tls(keys, "client"))))
     program = (
-        "import sys; from collector.runtime import drop_privileges; import kafka, ssl\n"
-        "from collector.sink.kafka.security import Security; drop_privileges(65534); one = Security.of(int(sys.argv[1]))\n"
+        "import sys; from collector import confine; from collector.runtime import drop_privileges; import kafka, ssl\n"
+        "from collector.sink.kafka.security import Security; drop_privileges(65534)\n"
+        "confine.limit_files(confine.network_rules(), network=True)\n"
+        "confine.limit_calls(confine.sink(files=False, network=True)); one = Security.of(int(sys.argv[1]))\n"
         "print(one.context.cert_store_stats()['x509'], one.expiry()[0])"
     )
     done = subprocess.run(
