@@ -98,8 +98,8 @@ class Role:
 
 READER = Role(_BASE)  # reads the descriptors that it has
 HEALTH = Role(f"{_BASE} {_SERVE}")  # answers on sockets that it is given
-# ZeroMQ connects again when a process was replaced
-SHARD = Role(f"{_BASE} {_SERVE} {_CONNECT}", (socket.AF_UNIX,))
+# ZeroMQ connects again when a process was replaced; pyzmq starts a thread with the first frame that it does not copy
+SHARD = Role(f"{_BASE} {_SERVE} {_CONNECT}", (socket.AF_UNIX,), threads=True)
 
 
 def sink(*, files: bool, network: bool) -> Role:

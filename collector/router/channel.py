@@ -30,6 +30,7 @@ import time
 from collections.abc import Callable, Sequence
 
 import zmq
+import zmq.utils.garbage  # pyzmq does it with the first frame that is not copied: then no file can be opened
 
 from collector.router.inbox import Delivery, Inbox
 from collector.router.outbox import HELLO_SECONDS, Outbox

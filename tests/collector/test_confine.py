@@ -186,7 +186,7 @@ def expected(role: str) -> dict[str, int]:
         **({"authorities": 0, "resolve": 0} if network else {}),
         "unix": 0 if role == "shard" or role in SINKS else errno.EPERM,
         **dict.fromkeys(("inet", "inet6", "netlink"), 0 if network else errno.EPERM),
-        "thread": 0 if role in SINKS else -1,
+        "thread": 0 if role == "shard" or role in SINKS else -1,
         "limit": -1,
     }
 
@@ -250,6 +250,29 @@ for name in ("shift_jis", "euc-jp", "iso-2022-jp", "gb18030", "big5", "euc-kr", 
 assert decoder.decode(text.encode("euc-jp"), b"", decoder.charset_number(b"euc-jp"), False, 99, 1 << 30)[0] == text.encode()
 assert decoder.charset_number(b"iso-8859-12") == decoder.charset_number(b"cp9999") == 0
 """
+
+
+FRAMES = """
+import zmq
+from collector import confine, runtime
+from collector.router import channel
+runtime.drop_privileges(None)
+confine.limit_files(())
+context = zmq.Context(io_threads=1)
+ours, theirs = context.socket(zmq.PAIR), context.socket(zmq.PAIR)
+ours.bind("inproc://a")
+theirs.connect("inproc://a")
+confine.limit_calls(confine.SHARD)
+ours.send_multipart([b"x" * (1 << 20)], copy=False)
+assert len(theirs.recv()) == 1 << 20
+context.destroy(0)
+"""
+
+
+def test_a_shard_sends_frames_that_are_not_copied() -> None:
+    """As it sends batches when all slots are taken."""
+    done = subprocess.run([sys.executable, "-c", FRAMES], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_shard_decodes_all_charsets_without_opening_a_file() -> None:
