@@ -18,16 +18,19 @@ _LEGACY = {"rdi": "di", "rsi": "si", "rdx": "dx", "rcx": "cx"}
 _ENDS = frozenset({"ret", "hlt", "ud2", "int3"})
 
 
-def decoder() -> capstone.Cs:
+def _decoder() -> capstone.Cs:
     """One for x86-64, with details."""
     found = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
     found.detail = True
     return found
 
 
+_DECODER = _decoder()  # here, once: to make one looks for a module of capstone's that may be missing, in files
+
+
 def instructions(code: bytes, address: int) -> Iterator[capstone.CsInsn]:
     """Those of a piece of code, up to the first bytes that are none."""
-    yield from decoder().disasm(code, address)
+    yield from _DECODER.disasm(code, address)
 
 
 def emulated(instruction: capstone.CsInsn) -> bool:
