@@ -26,6 +26,7 @@ import stat
 import struct
 import sys
 import termios
+import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -44,6 +45,9 @@ VARIABLE = "COLLECTOR_SECCOMP"
 _MACHINES = ("x86_64", "aarch64")  # of which we know the order of arguments
 
 _libc = ctypes.CDLL(None, use_errno=True)
+_malloc = ctypes.CDLL(None).malloc
+_malloc.restype = ctypes.c_void_p
+_HEAP_MIB = 24  # more than MALLOC_TRIM_THRESHOLD_ (supervisor/child.py), less than a heap; a page of each is touched
 
 # ---- system calls ------------------------------------------------------------------------------------------------
 
@@ -78,7 +82,8 @@ _NEVER = """
 
 _FIRST_NEW, _BEYOND = 440, 512  # calls have one number on all machines from 424 on; 439 is the last of Linux 5.8
 _PROT_EXEC, _CLONE_THREAD, _AT_EMPTY_PATH = 4, 0x10000, 0x1000
-_PR_SET_NAME, _PR_GET_NAME, _PR_SET_VMA, _PR_GET_SECCOMP = 15, 16, 0x53564D41, 21
+_PR_SET_NAME, _PR_GET_NAME, _PR_SET_VMA = 15, 16, 0x53564D41
+_GET_ACTION_AVAIL, _RET_KILL_PROCESS = 2, 0x80000000  # of seccomp(2)
 _NETLINK_ADDRESS_BYTES = 12  # struct sockaddr_nl; the addresses of the Internet are longer
 _FCNTL = (fcntl.F_GETFL, fcntl.F_SETFL, fcntl.F_GETFD, fcntl.F_SETFD, fcntl.F_DUPFD, fcntl.F_DUPFD_CLOEXEC)
 _SEALS = (fcntl.F_ADD_SEALS, fcntl.F_GET_SEALS)
@@ -261,8 +266,9 @@ def missing() -> str:
         return "no module seccomp: install the distribution's python3-seccomp"
     if platform.machine() not in _MACHINES:
         return f"not known for {platform.machine()}"
-    if _libc.prctl(_PR_GET_SECCOMP, 0, 0, 0, 0) < 0:
-        return "the kernel has no seccomp"
+    call, action = seccomp.resolve_syscall(seccomp.Arch.NATIVE, "seccomp"), ctypes.c_uint32(_RET_KILL_PROCESS)
+    if _libc.syscall(call, _GET_ACTION_AVAIL, 0, ctypes.byref(action)) < 0:
+        return f"the kernel, or the container's runtime, refuses seccomp(2): {os.strerror(ctypes.get_errno())}"
     return ""
 
 
@@ -307,6 +313,21 @@ def _refusal(what: str) -> Iterator[None]:
         if wanted() == SECCOMP_ON:
             raise
         log.warning("cannot limit %s: %s", what, error)
+
+
+def prepare_heaps() -> None:
+    """To be called by a process that will have threads, before it limits anything: glibc reads a file of /proc when it first
+    gives back memory of a thread's heap, and remembers what it says. So let it be now. Where it may not read the file it
+    takes another way: this is for a log of refused calls without entries that mean nothing.
+    """
+
+    def give_back() -> None:
+        for piece in reversed([_malloc(1 << 20) for _ in range(_HEAP_MIB)]):
+            _libc.free(ctypes.c_void_p(piece))
+
+    one = threading.Thread(target=give_back)
+    one.start()
+    one.join()
 
 
 # ---- what the sink needs for its connections ---------------------------------------------------------------------

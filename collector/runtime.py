@@ -171,6 +171,7 @@ class Child(Generic[S]):
         """Become the user of the start message, for good: see the function of that name. From then on this thread and those
         that it makes can open no other files than these: see `confine.limit_files`.
         """
+        confine.prepare_heaps()
         drop_privileges(self.start.uid)
         confine.limit_files(rules, network=network)
 

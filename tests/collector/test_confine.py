@@ -15,7 +15,9 @@ import pytest
 
 from collector import confine
 from collector.errors import ConfigError
+from tests.collector.test_files import HEAD, data, stream_lines
 from tests.conftest import skip_or_fail
+from tests.events import GET, OK
 
 if confine.missing():
     skip_or_fail(confine.missing())
@@ -314,6 +316,41 @@ def test_off_limits_nothing(tmp_path: Path) -> None:
         env={**os.environ, confine.VARIABLE: "Off"},
     )
     assert done.returncode == 0 and json.loads(done.stdout.splitlines()[-1]) == {"open": 0, "inet": 0, "executable": 0}
+
+
+OUTER = """
+import errno, os, sys
+import seccomp
+outer = seccomp.SyscallFilter(seccomp.ALLOW)
+outer.add_rule(seccomp.ERRNO(errno.EPERM), sys.argv[1])
+outer.load()
+os.execv(sys.executable, [sys.executable, "-m", "collector", "replay", *sys.argv[2:]])
+"""
+
+
+@pytest.mark.parametrize(
+    ("call", "setting", "code", "words"),
+    [
+        ("seccomp", "auto", 0, "can make all system calls: the kernel, or the container's runtime, refuses seccomp(2)"),
+        ("seccomp", "on", 78, "COLLECTOR_SECCOMP=on: the kernel, or the container's runtime, refuses seccomp(2)"),
+        ("landlock_restrict_self", "auto", 0, "cannot limit files: [Errno 1] Landlock: Operation not permitted"),
+    ],
+)
+def test_inside_a_filter_that_refuses_ours(call: str, setting: str, code: int, words: str, tmp_path: Path) -> None:
+    """As a container's runtime has them."""
+    if not LANDLOCK and call != "seccomp":
+        skip_or_fail("needs Landlock")
+    path = tmp_path / "one.streams.jsonl"
+    path.write_text(stream_lines(HEAD, data("c2s", 1, GET), data("s2c", 1, OK)))
+    done = subprocess.run(
+        [sys.executable, "-c", OUTER, call, str(path)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, confine.VARIABLE: setting, "AKTO_LOG_LEVEL": "INFO"},
+    )
+    assert done.returncode == code and words in done.stderr, done.stderr
+    assert len(done.stdout.splitlines()) == (not code)
 
 
 def test_what_is_missing_is_said_or_refused(monkeypatch: pytest.MonkeyPatch) -> None:
