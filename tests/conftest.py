@@ -63,5 +63,6 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
             "COLLECTOR_CORPORA",
             "COLLECTOR_REQUIRE_LIVE",
             "COLLECTOR_DEBUG",
+            "COLLECTOR_SECCOMP",
         ):
             monkeypatch.delenv(name)
