@@ -56,7 +56,7 @@ _BASE = """
     poll ppoll select pselect6 epoll_create1 epoll_ctl epoll_wait epoll_pwait eventfd2 pipe2
     recvmsg recvfrom sendmsg sendto shutdown getsockopt getsockname getpeername
     munmap mremap madvise brk futex membarrier sched_yield sched_getaffinity sched_getscheduler sched_getparam
-    clock_gettime clock_getres clock_nanosleep nanosleep gettimeofday time times getrusage sysinfo uname
+    clock_gettime clock_getres clock_nanosleep nanosleep gettimeofday time times getrusage getcpu sysinfo uname
     getpid getppid gettid getuid geteuid getgid getegid getrandom getcwd getrlimit umask
     rt_sigaction rt_sigprocmask rt_sigreturn rt_sigpending sigaltstack restart_syscall exit exit_group
     set_robust_list get_robust_list set_tid_address rseq
@@ -64,8 +64,9 @@ _BASE = """
 _SERVE = "accept4 setsockopt"
 _CONNECT = "socket connect setsockopt"
 _FILES = """
-    openat newfstatat statx access faccessat readlink readlinkat getdents64 rename renameat renameat2 unlink unlinkat
-    ftruncate fallocate fsync fdatasync flock fadvise64 statfs memfd_create dup2 dup3
+    openat newfstatat statx access faccessat faccessat2 readlink readlinkat getdents64
+    rename renameat renameat2 unlink unlinkat ftruncate fallocate
+    fsync fdatasync flock fadvise64 statfs memfd_create dup2 dup3
 """
 _NETWORK = "sendmmsg recvmmsg"
 _OUTPUT = "ftruncate dup2 dup3 fsync"

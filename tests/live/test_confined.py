@@ -90,13 +90,14 @@ def test_a_run_with_everything_is_refused_nothing(
         AKTO_KAFKA_BROKER_MAL=broker.address,
         COLLECTOR_KAFKA_TOPIC=topic(broker, "confined"),
         COLLECTOR_SPOOL_DIR=str(small_disk / "spool"),
+        COLLECTOR_COMPRESSION="none",  # so that batches are large enough to be sent without a copy
         AKTO_TRAFFIC_BATCH_SIZE="50",
         AKTO_TRAFFIC_BATCH_TIME_SECS="0.2",
         COLLECTOR_SECCOMP="on",
     )
     asking = threading.Thread(target=ask, args=(c.port, until))
     asking.start()
-    load = Load(server.port, "/" + "long" * 200, pause=0.001)
+    load = Load(server.port, "/" + "long" * 800, pause=0.001)
 
     def delivers() -> bool:
         before = counted(c, "delivered_records_total")
@@ -119,9 +120,11 @@ def test_a_run_with_everything_is_refused_nothing(
         wait_for(lambda: all(line in c.log() for line in stacks))
         for pid in c.children():
             os.kill(pid, signal.SIGUSR2)
+        lives, without_slot = counted(c, "restarts_total"), counted(c, "batches_without_slot_total")
         with broker.stopped():
             wait_for(lambda: re.search("spool.*No space left", c.log()), 60)
-        assert delivers()
+            wait_for(lambda: counted(c, "batches_without_slot_total") > without_slot + 10, 60)
+        assert delivers() and counted(c, "restarts_total") == lives, c.log()
     finally:
         until.set()
         asking.join()

@@ -374,6 +374,26 @@ def test_records_arrive(how: str, secured: Secured, caplog: pytest.LogCaptureFix
     assert {record for record, _headers in messages(secured.broker, name, 3)} == {b"a", b"b", b"c"}
 
 
+@pytest.mark.live
+@pytest.mark.parametrize("how", ARRIVES)
+def test_records_of_the_whole_collector_arrive(how: str, secured: Secured, tmp_path: Path) -> None:
+    """From a sink that is limited (collector/confine.py)."""
+    listener, environment = ARRIVES[how]
+    recorded = tmp_path / "a.streams.jsonl"
+    recorded.write_text(stream_lines(HEAD, data("c2s", 0, GET), data("s2c", 0, OK)))
+    name = topic(secured.broker, f"{how}-replayed")
+    kafka = {"AKTO_KAFKA_BROKER_MAL": secured.broker.at[listener], "COLLECTOR_KAFKA_TOPIC": name}
+    done = subprocess.run(
+        [*COLLECTOR, "replay", str(recorded)],
+        env={**os.environ, **environment(secured.keys), **kafka},
+        capture_output=True,
+        text=True,
+        timeout=90,
+    )
+    assert done.returncode == 0 and "1 delivered, 0 dropped, 0 failed" in done.stderr, done.stderr
+    assert len(messages(secured.broker, name, 1)) == 1
+
+
 @pytest.fixture
 def attempts(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """When the client began to connect."""
