@@ -156,7 +156,7 @@ def test_without_the_binding_it_is_said_and_files_are_limited_still(live: None, 
     """`auto` where python3-seccomp is not installed."""
     (tmp_path / "hidden").mkdir()
     (tmp_path / "hidden" / "seccomp.py").write_text("raise ImportError\n")
-    c = Collector(tmp_path, PYTHONPATH=f"{tmp_path / 'hidden'}:{Path.cwd()}")
+    c = Collector(tmp_path, COLLECTOR_SECCOMP="auto", PYTHONPATH=f"{tmp_path / 'hidden'}:{Path.cwd()}")
     try:
         for module in CONFINED:
             assert "Seccomp:\t0\n" in Path(f"/proc/{c.child(module)}/status").read_text()
