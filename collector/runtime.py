@@ -90,6 +90,15 @@ def drop_privileges(uid: int | None) -> None:
 STACKS_SIGNAL = signal.SIGUSR2  # a child that is ready writes the stacks of its threads to its log
 
 
+def show_stacks_on_signal() -> None:
+    """From now on STACKS_SIGNAL has the stacks written to standard error: at once that of the thread that it interrupts,
+    which works in compiled code, too; then those of all threads, by the interpreter, for they must not run meanwhile:
+    faulthandler alone reads their frames while they change, and has crashed busy processes.
+    """
+    signal.signal(STACKS_SIGNAL, lambda _number, _frame: faulthandler.dump_traceback(all_threads=True))
+    faulthandler.register(STACKS_SIGNAL, all_threads=False, chain=True)
+
+
 class Child(Generic[S]):
     """The process itself, as its supervisor sees it. ``start`` is the start message, ``fds`` its descriptors."""
 
@@ -123,7 +132,7 @@ class Child(Generic[S]):
         start = kind.from_message(message)
         logs.set_up_child(start.log_level)
         faulthandler.enable()  # a crash in compiled code says where
-        faulthandler.register(STACKS_SIGNAL)
+        show_stacks_on_signal()
         return cls(channel, start, fds, names)
 
     def beat(self) -> None:

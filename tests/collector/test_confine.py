@@ -9,15 +9,17 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from collector import confine
+from collector import confine, runtime
 from collector.errors import ConfigError
 from tests.collector.test_files import HEAD, data, stream_lines
 from tests.conftest import skip_or_fail
 from tests.events import GET, OK
+from tests.live.harness import wait_for
 
 if confine.missing():
     skip_or_fail(confine.missing())
@@ -296,6 +298,42 @@ fails()
 def test_the_cause_of_an_exception_is_still_reported() -> None:
     done = subprocess.run([sys.executable, "-c", ERROR], capture_output=True, text=True, timeout=60)
     assert done.returncode == 1 and "in fails" in done.stderr and "ValueError: the cause" in done.stderr
+
+
+BUSY = """
+import threading, time
+from collector import confine, runtime
+runtime.drop_privileges(None)
+confine.limit_files(())
+runtime.show_stacks_on_signal()
+def deep(n):
+    return n and deep(n - 1) + sum(i for i in range(3))
+def work():
+    while True:
+        deep(600)
+for _ in range(3):
+    threading.Thread(target=work, daemon=True).start()
+confine.limit_calls(confine.SHARD)
+print("ready", flush=True)
+while True:
+    time.sleep(0.001)
+"""
+
+
+def test_a_process_with_busy_threads_shows_its_stacks_again_and_again(tmp_path: Path) -> None:
+    """Their frames change while it writes; faulthandler alone crashed after some tens of times."""
+    said = tmp_path / "stderr"
+    with (
+        said.open("wb") as stderr,
+        subprocess.Popen([sys.executable, "-c", BUSY], stdout=subprocess.PIPE, stderr=stderr) as process,
+    ):
+        assert process.stdout is not None and process.stdout.readline() == b"ready\n"
+        for _ in range(300):
+            process.send_signal(runtime.STACKS_SIGNAL)
+            time.sleep(0.002)  # no more than its pace
+        wait_for(lambda: process.poll() is not None or b" in deep" in said.read_bytes())
+        assert process.poll() is None, said.read_text()[-2000:]
+        process.kill()
 
 
 @pytest.mark.parametrize("role", ROLES)

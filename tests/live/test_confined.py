@@ -120,11 +120,11 @@ def test_a_run_with_everything_is_refused_nothing(
         wait_for(lambda: all(line in c.log() for line in stacks))
         for pid in c.children():
             os.kill(pid, signal.SIGUSR2)
-        lives, without_slot = counted(c, "restarts_total"), counted(c, "batches_without_slot_total")
+        restarts, without_slot = counted(c, "restarts_total"), counted(c, "batches_without_slot_total")
         with broker.stopped():
             wait_for(lambda: re.search("spool.*No space left", c.log()), 60)
             wait_for(lambda: counted(c, "batches_without_slot_total") > without_slot + 10, 60)
-        assert delivers() and counted(c, "restarts_total") == lives, c.log()
+        assert delivers() and counted(c, "restarts_total") == restarts, c.log()
     finally:
         until.set()
         asking.join()
