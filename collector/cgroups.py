@@ -1,10 +1,23 @@
-"""What the container may use, as its cgroups say: version 2, or 1."""
+"""What the container may use and uses, as its cgroups say: version 2, or 1."""
 
 from __future__ import annotations
 
 import math
 import os
 from collections.abc import Iterable
+from dataclasses import dataclass
+
+_OURS, _ROOT = "/proc/self/cgroup", "/sys/fs/cgroup"
+_LIMITS = ("/memory.max", "/memory.limit_in_bytes")
+_USES = (("/memory.current", "inactive_file"), ("/memory.usage_in_bytes", "total_inactive_file"))
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryUse:
+    """Bytes that a cgroup uses, without the page cache that the kernel takes back first, and those that it may use."""
+
+    used: int
+    limit: int
 
 
 def _read(path: str) -> str:
@@ -17,14 +30,14 @@ def _read(path: str) -> str:
 
 def _cgroup_dirs(controller: str) -> Iterable[str]:
     """Our own cgroup directories for a controller, innermost first: version 2, then version 1."""
-    for line in _read("/proc/self/cgroup").splitlines():
+    for line in _read(_OURS).splitlines():
         number, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
         roots: tuple[str, ...]
         if number == "0" and not controllers:
-            roots = ("/sys/fs/cgroup", "/sys/fs/cgroup/unified")
+            roots = (_ROOT, f"{_ROOT}/unified")
         elif controller in controllers.split(","):
-            roots = (f"/sys/fs/cgroup/{controller}",)
+            roots = (f"{_ROOT}/{controller}",)
         else:
             continue
         for root in roots:
@@ -57,12 +70,42 @@ def cpu_quota() -> float | None:
     return least
 
 
+def _limit_of(directory: str) -> int | None:
+    """Bytes that a cgroup may use, None for no limit (v2 memory.max, v1 memory.limit_in_bytes)."""
+    for name in _LIMITS:
+        text = _read(directory + name)
+        if text.isdigit() and int(text) < 1 << 60:
+            return int(text)
+    return None
+
+
 def memory_limit() -> int | None:
-    """Bytes that the container may use, None for no limit (cgroup v2 memory.max, v1 memory.limit_in_bytes)."""
-    limit: int | None = None
+    """Bytes that the container may use, None for no limit: the least of its cgroup's and those above it."""
+    return min((limit for directory in _cgroup_dirs("memory") if (limit := _limit_of(directory)) is not None), default=None)
+
+
+def memory_use() -> MemoryUse | None:
+    """Of all cgroups that bind us, the one that is nearest to its limit; None when none has a limit.
+
+    Used: v2 memory.current less inactive_file of memory.stat, v1 memory.usage_in_bytes less total_inactive_file. That is
+    what the kubelet calls the working set; it has the kernel's maps in it, and not the files that were only written.
+    """
+    uses = []
     for directory in _cgroup_dirs("memory"):
-        for name in ("/memory.max", "/memory.limit_in_bytes"):
-            text = _read(directory + name)
-            if text.isdigit() and int(text) < 1 << 60:
-                limit = int(text) if limit is None else min(limit, int(text))
-    return limit
+        limit = _limit_of(directory)
+        used = _use_of(directory) if limit is not None else None
+        if limit and used is not None:
+            uses.append(MemoryUse(used, limit))
+    return max(uses, key=lambda use: use.used / use.limit, default=None)
+
+
+def _use_of(directory: str) -> int | None:
+    for name, inactive in _USES:
+        text = _read(directory + name)
+        if text.isdigit():
+            for line in _read(directory + "/memory.stat").splitlines():
+                key, _, value = line.partition(" ")
+                if key == inactive and value.isdigit():
+                    return max(0, int(text) - int(value))
+            return int(text)
+    return None
