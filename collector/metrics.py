@@ -411,6 +411,13 @@ METRICS: tuple[Metric, ...] = (
     Metric("collector_spool_errors", COUNTER, "sink", "spool_errors", "Times that the spool's disk did not take a batch."),
     Metric("collector_write_errors", COUNTER, "sink", "write_errors", "Failed attempts to deliver."),
     Metric("collector_sink_queue_bytes", GAUGE, "sink", "queue_bytes", "Bytes that wait for the destination."),
+    Metric(
+        "collector_sink_queue_held_bytes",
+        GAUGE,
+        "sink",
+        "queue_held_bytes",
+        "Memory that these hold, in the sink and in the shards.",
+    ),
     *(
         Metric(
             "collector_kafka_tls_expiry_timestamp_seconds",
@@ -466,7 +473,24 @@ METRICS: tuple[Metric, ...] = (
         "share",
         "Of 65,536 connections so many are read: fewer than all while COLLECTOR_CPU_LIMIT or a limit of the host is passed.",
     ),
-    Metric("collector_shed", COUNTER, "supervisor", "shed", "Times that the shards were told to shed connection state."),
+    Metric(
+        "collector_memory_cgroup_bytes",
+        GAUGE,
+        "supervisor",
+        "memory_cgroup_bytes",
+        "What the cgroup uses that is nearest to its limit, without inactive page cache; the kernel's maps are in it. 0: "
+        "there is no limit.",
+    ),
+    Metric(
+        "collector_memory_cgroup_limit_bytes", GAUGE, "supervisor", "memory_cgroup_limit_bytes", "The limit of that cgroup."
+    ),
+    Metric(
+        "collector_shed",
+        COUNTER,
+        "supervisor",
+        "shed",
+        "Times that memory was short and batches, then connection state, had to give way.",
+    ),
     Metric(
         "collector_lost_exchanges", COUNTER, "supervisor", "lost_exchanges", "Exchanges that a shard had begun when it died."
     ),

@@ -27,6 +27,8 @@ MIB = 1 << 20
 RECORD_BYTES = 1_000_000  # a record stays below Kafka's default message limit of 1,048,588 with room for the batch
 STOP_SINK_SECONDS = 8.0
 ALL_CONNECTIONS = 65536  # what a share of the connections is counted in (shards/state.pxd and bpf/maps.h SHARES)
+QUEUE_BYTES = 128 * MIB  # of batches in front of the destination, unless memory is short: some 64 MiB of records
+CONNECTIONS = 65536  # of the kernel's table, unless memory is short
 
 
 class Message:
@@ -192,18 +194,19 @@ class ShardSettings(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoaderSettings(Message):
-    """What the loader captures. ``variants`` and ``identity`` as in loader/compiler.py, no variants: those of this
-    machine; ``pids``: these processes only, and those of these ``names``, unless both are empty; ``plain``: connections that
-    are not TLS; ``libraries``: the names of the sources of libraries that are looked for, ALL_LIBRARIES for all of them;
-    ``library_programs``, ``containers``: in whom, as loader/choice.py Choice; ``look_seconds``: at least so long between two
-    looks at all processes; ``proc``: where those are seen; ``record``: a descriptor for the raw events comes along;
-    ``test_rings``: the rings are memory that a test fills, and come along. Set by code alone, for the loader is privileged:
-    ``sources``, the modules of further probe sources (loader/probes), and ``uprobes``, how those are attached
-    (loader/compiler.py; "": the best way that the kernel has).
+    """What the loader captures. ``connections``: entries of the kernel's tables of them; ``variants`` and ``identity`` as in
+    loader/compiler.py, no variants: those of this machine; ``pids``: these processes only, and those of these ``names``,
+    unless both are empty; ``plain``: connections that are not TLS; ``libraries``: the names of the sources of libraries that
+    are looked for, ALL_LIBRARIES for all of them; ``library_programs``, ``containers``: in whom, as loader/choice.py Choice;
+    ``look_seconds``: at least so long between two looks at all processes; ``proc``: where those are seen; ``record``: a
+    descriptor for the raw events comes along; ``test_rings``: the rings are memory that a test fills, and come along. Set by
+    code alone, for the loader is privileged: ``sources``, the modules of further probe sources (loader/probes), and
+    ``uprobes``, how those are attached (loader/compiler.py; "": the best way that the kernel has).
     """
 
     rings: int
     ring_bytes: int
+    connections: int = CONNECTIONS
     variants: tuple[str, ...] = ()
     identity: str = "auto"
     body_bytes: int
@@ -224,10 +227,19 @@ class LoaderSettings(Message):
     proc: str = "/proc"
 
     @classmethod
-    def of(cls, config: Config, *, rings: int, pids: tuple[int, ...] = (), record_limit: int = 0) -> Self:
+    def of(
+        cls,
+        config: Config,
+        *,
+        rings: int,
+        connections: int = CONNECTIONS,
+        pids: tuple[int, ...] = (),
+        record_limit: int = 0,
+    ) -> Self:
         """``record_limit``: bytes of raw events to be recorded at most, 0 for none."""
         return cls(
             rings=rings,
+            connections=connections,
             ring_bytes=ring_size(config.COLLECTOR_RING_BYTES),
             variants=() if config.COLLECTOR_HOOKS == "auto" else (config.COLLECTOR_HOOKS,),
             identity=config.COLLECTOR_IDENTITY,
@@ -260,7 +272,7 @@ class SinkSettings(Message):
 
     ``format``: of the shards' batches; ``lossless``: never drop, let the shards wait; ``ordered``: hold everything until the
     end and deliver it in order; ``spool``: the directory in which records wait while the destination is away, "" for
-    none, with at most ``spool_bytes``;
+    none, with at most ``spool_bytes``; ``queue_bytes``: of memory that batches may hold in front of the destination;
     ``stop_seconds``: how long delivery may take once the sink is to stop.
     """
 
@@ -271,6 +283,7 @@ class SinkSettings(Message):
     ordered: bool = False
     spool: str = ""
     spool_bytes: int = 0
+    queue_bytes: int = QUEUE_BYTES
     stop_seconds: float = STOP_SINK_SECONDS
 
 
@@ -309,8 +322,8 @@ class CpuSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SupervisorSettings:
-    """What the supervisor goes by; it is not sent. Thresholds are bytes, before they are compared with the
-    cgroup's limit. ``live``: this is capture, not a replay or a benchmark; ``announcement`` is the line of the start, with
+    """What the supervisor goes by; it is not sent. Thresholds are bytes of the proportional set size; ``queue_bytes`` as
+    in SinkSettings. ``live``: this is capture, not a replay or a benchmark; ``announcement`` is the line of the start, with
     {attached} for what the loader says.
     """
 
@@ -321,6 +334,7 @@ class SupervisorSettings:
     hard_bytes: int
     memory_check_seconds: float
     cpu: CpuSettings = CpuSettings()
+    queue_bytes: int = QUEUE_BYTES
     live: bool = True
     ends_by_itself: bool = False
     duration_seconds: float | None = None
@@ -332,19 +346,23 @@ class SupervisorSettings:
         config: Config,
         *,
         live: bool = True,
+        soft_bytes: int = 0,
+        hard_bytes: int = 0,
+        queue_bytes: int = QUEUE_BYTES,
         ends_by_itself: bool = False,
         duration_seconds: float | None = None,
         announcement: str = "",
     ) -> Self:
-        """From the configuration, and what the command is."""
+        """From the configuration, what the command is, and what was planned (0: thresholds as configured)."""
         return cls(
             shards=config.shards,
             log_level=config.AKTO_LOG_LEVEL,
             health_address=config.COLLECTOR_HEALTH_ADDRESS,
-            soft_bytes=config.TRAFFIC_BUFFER_THRESHOLD * MIB,
-            hard_bytes=config.AKTO_MEM_THRESH_RESTART * MIB,
+            soft_bytes=soft_bytes or config.TRAFFIC_BUFFER_THRESHOLD * MIB,
+            hard_bytes=hard_bytes or config.AKTO_MEM_THRESH_RESTART * MIB,
             memory_check_seconds=config.MODULE_MEM_CHECK_INTERVAL / 1000,
             cpu=CpuSettings.of(config) if live else CpuSettings(),
+            queue_bytes=queue_bytes,
             live=live,
             ends_by_itself=ends_by_itself,
             duration_seconds=duration_seconds,

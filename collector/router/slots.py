@@ -66,7 +66,11 @@ class Writer:
         first.
         """
         cold, self._most = free[: self.count - self._most], 0
-        for slot in cold:
+        self.give_back_all(cold)
+
+    def give_back_all(self, free: list[int]) -> None:
+        """Give the pages of these back, needed or not: memory is short."""
+        for slot in free:
             if slot in self._touched:
                 self._touched.remove(slot)
                 self.memory.madvise(mmap.MADV_REMOVE, slot * SLOT_BYTES, SLOT_BYTES)

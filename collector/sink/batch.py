@@ -13,10 +13,11 @@ class Batch:
 
     ``token`` goes back to the sink's loop when the batch is done with. ``at`` is how far the destination has got, in a
     unit of its own (bytes, records): a delivery that failed half-way goes on from there. ``left`` is the number of
-    records whose fate is open. Raises ProtocolError when the index ends inside an entry.
+    records whose fate is open. ``held`` is the memory that is free once the batch is done with: the records, and as often
+    again as there are ``copies`` of them. Raises ProtocolError when the index ends inside an entry.
     """
 
-    __slots__ = ("records", "index", "details", "token", "format", "count", "left", "at")
+    __slots__ = ("records", "index", "details", "token", "format", "count", "left", "at", "held")
 
     def __init__(
         self,
@@ -25,6 +26,7 @@ class Batch:
         details: bytes | memoryview,
         token: Any = None,
         format: str = batches.JSON_LINES,
+        copies: int = 1,
     ) -> None:
         self.records = records
         self.index = index
@@ -33,6 +35,7 @@ class Batch:
         self.format = format
         self.count = self.left = batches.count(index)
         self.at = 0
+        self.held = copies * len(records)
 
     def __iter__(self) -> Iterator[tuple[bytes, bytes, batches.Place]]:
         """Each record without its newline, its details, and its place in the order. Raises ProtocolError, before the

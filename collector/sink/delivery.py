@@ -16,10 +16,11 @@ from dataclasses import dataclass
 from collector.errors import DestinationError, ProtocolError
 from collector.lag import Lag
 from collector.router import batches
+from collector.settings import QUEUE_BYTES
 from collector.sink import retry
 from collector.sink.batch import Batch
 from collector.sink.destination import Destination, Settled
-from collector.sink.queue import QUEUE_BYTES, BatchQueue
+from collector.sink.queue import BatchQueue
 from collector.sink.spool import Spool
 from collector.sink.spooled import SpooledQueue
 
@@ -27,6 +28,7 @@ log = logging.getLogger("sink")
 
 _IDLE_SECONDS = 0.2
 _CHECK_SECONDS = 0.5  # between two questions how the destination is
+_DESTINATION_PART = 8  # of what the queue may hold, a destination has at most this part under way
 _AWAY_SECONDS = 2.0  # so long it is not up before records go to the spool
 
 
@@ -54,6 +56,7 @@ class Delivery:
         queue_bytes: int = QUEUE_BYTES,
     ) -> None:
         self.destination = make(self._settled)
+        self.destination.bound(queue_bytes // _DESTINATION_PART)
         self.queue = BatchQueue(lossless=lossless, limit_bytes=queue_bytes)
         self.spooled: SpooledQueue | None = None  # the same, if it has a spool
         self._queue_bytes = queue_bytes
@@ -91,13 +94,22 @@ class Delivery:
         elif not self.destination.blocks:
             self.destination.deliver(batch)
         else:
-            for oldest in self.queue.put(batch):
-                with self._lock:
-                    self.totals.dropped += oldest.left
-                    oldest.left = 0
-                self._done.append(oldest)
+            self._drop(self.queue.put(batch))
             if self.gone:  # since we asked: nobody takes from the queue any more
                 self._fail_waiting()
+
+    def set_room(self, room_bytes: int) -> None:
+        """Hold at most so many bytes of memory, or the queue's own limit: what does not fit goes to the spool, or is
+        dropped, oldest first.
+        """
+        self._drop(self.queue.set_room(room_bytes))
+
+    def _drop(self, oldest: list[Batch]) -> None:
+        for batch in oldest:
+            with self._lock:
+                self.totals.dropped += batch.left
+                batch.left = 0
+            self._done.append(batch)
 
     def done(self) -> list[Batch]:
         """Batches that are done with since the last call."""

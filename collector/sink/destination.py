@@ -106,6 +106,10 @@ class Destination(ABC):
         the caller's. Raises ProtocolError for options that are not those of `options`.
         """
 
+    def bound(self, most_bytes: int) -> None:
+        """Have no more than about so many bytes of records under way. Before `open`."""
+        return
+
     def open(self) -> None:
         """The thread begins."""
 

@@ -10,7 +10,7 @@ from collector import files
 from collector.config import Config
 from collector.rotation import Rotation
 from collector.router.batches import JSON_LINES
-from collector.settings import STOP_SINK_SECONDS, SinkSettings
+from collector.settings import QUEUE_BYTES, STOP_SINK_SECONDS, SinkSettings
 from collector.sink.destination import Destination
 from collector.sink.jsonlines import JsonLines
 from collector.sink.kafka.destination import Kafka
@@ -54,7 +54,13 @@ class Output:
         return self.destination.rotation(self.name, config, shared=shared)
 
     def settings(
-        self, config: Config, *, lossless: bool = False, ordered: bool = False, stop_seconds: float = STOP_SINK_SECONDS
+        self,
+        config: Config,
+        *,
+        lossless: bool = False,
+        ordered: bool = False,
+        queue_bytes: int = QUEUE_BYTES,
+        stop_seconds: float = STOP_SINK_SECONDS,
     ) -> SinkSettings:
         """What the sink is told."""
         return SinkSettings(
@@ -65,6 +71,7 @@ class Output:
             ordered=ordered,
             spool=os.path.abspath(config.COLLECTOR_SPOOL_DIR) if config.COLLECTOR_SPOOL_DIR and not lossless else "",
             spool_bytes=config.COLLECTOR_SPOOL_BYTES,
+            queue_bytes=queue_bytes,
             stop_seconds=stop_seconds,
         )
 

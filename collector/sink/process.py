@@ -11,7 +11,7 @@ import time
 
 import zmq
 
-from collector import confine
+from collector import confine, heap
 from collector.counter_names import SINK_NAMES
 from collector.errors import LockedError, ProtocolError
 from collector.router import batches, channel, endpoints, messages, slots
@@ -30,7 +30,6 @@ log = logging.getLogger("sink")
 # After a turn with so many bytes: a wake-up costs as much as hundreds of records (docs/benchmarks.md)
 PAUSE_BYTES, PAUSE_SECONDS = 256 * 1024, 0.05
 TURN_BATCHES = 64  # then there is more to do than to take batches in
-INPUT_WINDOW_BYTES = 96 << 20  # more than the destination's queue: what does not fit is dropped there, oldest first
 
 
 class Sink:
@@ -53,14 +52,19 @@ class Sink:
             ),
             lossless=settings.lossless,
             wake=self._wake,
+            queue_bytes=settings.queue_bytes,
         )
+        self._trimmer = heap.Trimmer()
         spool = self._prepare_spool(settings)
         self._role = confine.sink(files=bool(settings.spool) or settings.ordered, network=destination.network)
         child.drop_privileges(self._files(spool, settings.ordered, destination.network), network=destination.network)
         if spool is not None:
             self._open_spool(spool, settings.spool_bytes)
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
-        self._in = Receiver(self.context, endpoints.sink(), bytes.fromhex(start.token), window=INPUT_WINDOW_BYTES)
+        # of each shard more than the destination's queue holds: what does not fit is dropped there, oldest first
+        in_slots = min(settings.queue_bytes, slots.ALL_SLOTS * slots.BATCH_BYTES)
+        window = (in_slots + (settings.queue_bytes - in_slots) // 2) * 6 // 5
+        self._in = Receiver(self.context, endpoints.sink(), bytes.fromhex(start.token), window=window)
         self._poller = zmq.Poller()
         self._poller.register(self._in.socket, zmq.POLLIN)
         self._poller.register(child.channel, zmq.POLLIN)
@@ -185,6 +189,7 @@ class Sink:
             if batch.token is not None:
                 self._in.note_done(batch.token)
         self._in.reply()
+        self._trimmer.turn()
         if self._delivery.gone and not self._said_gone:
             self._said_gone = True
             self._child.say({"kind": "destination_gone", "why": self._delivery.gone})
@@ -199,6 +204,9 @@ class Sink:
         for message in self._child.hear():
             if message.get("kind") == "slots":
                 self._slots.add(message["shard"], message["life"], message["fds"][0])
+            elif message.get("kind") == "room":
+                self._delivery.set_room(message["bytes"])
+                self._trimmer.begin()
             elif message.get("kind") == "output":
                 self._delivery.reopen(message["fds"][0], message["number"])
             elif message.get("kind") == "stop" and "seconds" in message:
@@ -214,7 +222,8 @@ class Sink:
                 if not self._slots.knows(records):
                     self._hear()  # the supervisor sent it before it started that shard
                 records = self._slots.records(records)
-            batch = Batch(records, index, details, arrived, self._format)
+            # outside a slot the shard has the records, too, until they are acknowledged
+            batch = Batch(records, index, details, arrived, self._format, 1 if arrived.kind == messages.SLOT else 2)
         except ProtocolError as error:
             self._cannot_read(arrived, index, error)
             return
@@ -254,6 +263,7 @@ class Sink:
         for name, value in self._delivery.lag.counters().items():
             self._counters[name] = base[name] + value
         self._counters["queue_bytes"] = self._delivery.queue.bytes
+        self._counters["queue_held_bytes"] = self._delivery.queue.held
         self._counters["destination_up"] = int(self._delivery.up and not self._delivery.gone)
         self._counters["refused_messages"] = self._in.refused
         self._slots.forget_old()

@@ -1,8 +1,8 @@
 """The bounded queue in front of a destination. It knows nothing of threads that fail, of retries or of clients.
 
-Bounded in bytes of records. When more comes than fits, the oldest batch gives way, and whoever put it in counts it; a
-lossless queue keeps everything, and says that it is full instead. A batch that was taken out still counts, until it is
-done: it is held in memory as before.
+Bounded in the memory that its batches hold (batch.py `held`). When more comes than fits, the oldest batch gives way, and
+whoever put it in counts it; a lossless queue keeps everything, and says that it is full instead. A batch that was taken out
+still counts, until it is done: it is held in memory as before. While the collector is short of memory there is less room.
 """
 
 from __future__ import annotations
@@ -10,9 +10,8 @@ from __future__ import annotations
 import collections
 import threading
 
+from collector.settings import QUEUE_BYTES
 from collector.sink.batch import Batch
-
-QUEUE_BYTES = 64 << 20  # less than what the shards may have on the way: the sink drops, the shards never wait for long
 
 
 class BatchQueue:
@@ -20,11 +19,11 @@ class BatchQueue:
 
     def __init__(self, *, lossless: bool, limit_bytes: int = QUEUE_BYTES) -> None:
         self._lossless = lossless
-        self._limit = limit_bytes
+        self._limit = self._room = limit_bytes
         self._changed = threading.Condition()  # its lock is re-entrant
         self._waiting: collections.deque[Batch] = collections.deque()
         self._active: set[Batch] = set()  # that were taken
-        self._bytes = 0
+        self._bytes = self._held = 0
         self.closing = False
 
     @property
@@ -32,9 +31,35 @@ class BatchQueue:
         """Bytes of records that wait or are under way."""
         return self._bytes
 
+    @property
+    def held(self) -> int:
+        """Bytes of memory that these hold, with what the shards keep of them."""
+        return self._held
+
     def full(self) -> bool:
         """Should nothing more be put in for now? Only ever true when lossless."""
-        return self._lossless and self.bytes > self._limit
+        return self._lossless and self.held > self._limit
+
+    def set_room(self, room_bytes: int) -> list[Batch]:
+        """Hold no more than this from now on, or the limit. Returns the batches that gave way, oldest first."""
+        with self._changed:
+            self._room = max(0, min(self._limit, room_bytes))
+            return self._make_room()
+
+    def _most(self) -> int:
+        return self._room
+
+    def _make_room(self) -> list[Batch]:
+        """Take out the oldest batches until the others fit. With the lock."""
+        gave_way = []
+        while not self._lossless and self._held > self._most() and len(self._waiting) > 1:
+            gave_way.append(self._waiting.popleft())
+            self._add(gave_way[-1], -1)
+        return gave_way
+
+    def _add(self, batch: Batch, sign: int) -> None:
+        self._bytes += sign * len(batch.records)
+        self._held += sign * batch.held
 
     def idle(self) -> bool:
         """Is nothing waiting and nothing under way?"""
@@ -43,13 +68,10 @@ class BatchQueue:
 
     def put(self, batch: Batch) -> list[Batch]:
         """Put a batch in; never blocks. Returns those that gave way to it, oldest first."""
-        gave_way = []
         with self._changed:
             self._waiting.append(batch)
-            self._bytes += len(batch.records)
-            while not self._lossless and self._bytes > self._limit and len(self._waiting) > 1:
-                gave_way.append(self._waiting.popleft())
-                self._bytes -= len(gave_way[-1].records)
+            self._add(batch, 1)
+            gave_way = self._make_room()
             self._changed.notify_all()
         return gave_way
 
@@ -81,7 +103,7 @@ class BatchQueue:
             if batch not in self._active:
                 return  # at the end two may say so at once
             self._active.remove(batch)
-            self._bytes -= len(batch.records)
+            self._add(batch, -1)
             if self.closing:
                 self._changed.notify_all()
 
@@ -94,7 +116,8 @@ class BatchQueue:
         """Take out all that waits, oldest first."""
         with self._changed:
             waiting, self._waiting = list(self._waiting), collections.deque()
-            self._bytes -= sum(len(batch.records) for batch in waiting)
+            for batch in waiting:
+                self._add(batch, -1)
             return waiting
 
     def close(self) -> None:

@@ -6,6 +6,7 @@ shard.
 
     put       the shard's batches                                        [memory] newest
     a thread  while the destination is away, or memory is half full      [spool] <- oldest of memory
+              (half of the room that there is: less while the collector is short of memory)
     take      for the destination, which settles in any order            oldest of the spool, else of memory
     done      delivered: a batch of the spool is released there when all older ones are, too
 """
@@ -17,8 +18,9 @@ import threading
 import time
 from collections.abc import Callable
 
+from collector.settings import QUEUE_BYTES
 from collector.sink.batch import Batch
-from collector.sink.queue import QUEUE_BYTES, BatchQueue
+from collector.sink.queue import BatchQueue
 from collector.sink.spool import Spool, Stored
 
 log = logging.getLogger("sink")
@@ -46,6 +48,7 @@ class SpooledQueue(BatchQueue):
         self._out: dict[Batch, Stored] = {}  # those that were, oldest first, and are not released
         self._done: set[Batch] = set()  # of these
         self._warn_at = 0.0
+        self._refused = False  # the disk took nothing when it was asked last
         self._ended = threading.Event()
         self._wake = threading.Event()  # the thread has something to do
         self._thread = threading.Thread(target=self._run, name="spool", daemon=True)
@@ -57,7 +60,15 @@ class SpooledQueue(BatchQueue):
     @property
     def bytes(self) -> int:
         """Bytes of records that wait in memory or are under way."""
-        return self._bytes + sum(len(batch.records) for batch in list(self._out))
+        return self._bytes + self._read_bytes()
+
+    @property
+    def held(self) -> int:
+        """As the base class."""
+        return self._held + self._read_bytes()
+
+    def _read_bytes(self) -> int:
+        return sum(len(batch.records) for batch in list(self._out))
 
     def idle(self) -> bool:
         """Is nothing waiting and nothing under way, or nothing that would be lost: all is on disk?"""
@@ -70,9 +81,18 @@ class SpooledQueue(BatchQueue):
     def put(self, batch: Batch) -> list[Batch]:
         """As the base class."""
         gave_way = super().put(batch)
-        if self._bytes > self._limit // 2:
+        if self._held > self._room // 2:
             self._wake.set()
         return gave_way
+
+    def set_room(self, room_bytes: int) -> list[Batch]:
+        """As the base class; what does not fit goes to the spool, and gives way only where the disk does not take it."""
+        gave_way = super().set_room(room_bytes)
+        self._wake.set()
+        return gave_way
+
+    def _most(self) -> int:
+        return self._room if self._refused else self._limit
 
     def take(self, seconds: float) -> Batch | None:
         """As the base class; what is in the spool first."""
@@ -180,14 +200,16 @@ class SpooledQueue(BatchQueue):
         self._ended.wait(_RETRY_SECONDS)
 
     def _wants_to_move(self) -> bool:
-        return self._away() or self._bytes > self._limit // 2
+        return self._away() or self._held > self._room // 2
 
     def _append(self, batch: Batch) -> bool:
         try:
             self.spool.append(batch.records, batch.index, batch.details, batch.format, batch.count)
         except OSError as error:
+            self._refused = True
             self._complain("the spool takes nothing, records wait in memory", error)
             return False
+        self._refused = False
         self.spooled_records += batch.count
         return True
 

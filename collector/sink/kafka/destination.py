@@ -117,6 +117,7 @@ class Kafka(Destination):
         self._security, self._notes = security or Security(), notes
         self._settings = settings
         self._room = threading.Condition()
+        self._most_in_client = IN_CLIENT_BYTES
         self._in_client = 0  # bytes of batches that the client has, and no acknowledgement of the last record
         self._current: Batch | None = None  # the batch that is being handed over
         self._held: dict[Batch, _Held] = {}
@@ -225,6 +226,10 @@ class Kafka(Destination):
         secured.note(notes)
         return cls(KafkaSettings.from_message(options), settled, secured, notes)
 
+    def bound(self, most_bytes: int) -> None:
+        """See the base class."""
+        self._most_in_client = min(IN_CLIENT_BYTES, most_bytes)
+
     def open(self) -> None:
         """Make the client, which connects by itself."""
         self._causes.start()
@@ -282,7 +287,7 @@ class Kafka(Destination):
         self._hand_back()
         if self._current is not batch:
             with self._room:
-                if not self._room.wait_for(lambda: self._in_client <= IN_CLIENT_BYTES, ROOM_SECONDS):
+                if not self._room.wait_for(lambda: self._in_client <= self._most_in_client, ROOM_SECONDS):
                     raise DestinationError(
                         "the Kafka client has no room", retriable=True, retry_seconds=0.0, attempts_at_end=None, busy=True
                     )

@@ -14,11 +14,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from collector.router import batches
+from collector.settings import QUEUE_BYTES
 from collector.sink import jsonlines
 from collector.sink.batch import Batch
 from collector.sink.delivery import Delivery
 from collector.sink.jsonlines import UNTOUCHED, WHOLE, WRITING, JsonLines, repair
-from collector.sink.queue import QUEUE_BYTES
 from tests.live.harness import wait_for
 
 Notes = dict[str, int]

@@ -64,6 +64,26 @@ def test_a_lossless_queue_is_full_instead() -> None:
     assert not queue.full()
 
 
+def test_a_batch_that_the_shard_holds_as_well_counts_twice() -> None:
+    queue = BatchQueue(lossless=False, limit_bytes=100)
+    twice = Batch(b"x" * 29 + b"\n", batches.pack(30, 0, (0, 0, 0)), b"", copies=2)
+    assert queue.put(twice) == [] and (queue.bytes, queue.held) == (30, 60)
+    assert queue.put(batch(40)) == [] and (queue.bytes, queue.held) == (70, 100)
+    assert queue.put(batch(1)) == [twice] and (queue.bytes, queue.held) == (41, 41)
+
+
+def test_with_less_room_the_oldest_give_way_until_there_is_more_again() -> None:
+    queue = BatchQueue(lossless=False, limit_bytes=100)
+    a, b, c, d = (batch(25) for _ in range(4))
+    for one in (a, b, c, d):
+        queue.put(one)
+    assert queue.take(0) is a  # under way: it does not give way, and counts
+    assert queue.set_room(60) == [b, c]
+    assert queue.put(batch(10)) == [] and queue.held == 60
+    assert queue.set_room(1000) == [] and queue.put(batch(40)) == [] and queue.held == 100
+    assert queue.put(batch(20)) == [d]
+
+
 def test_clear_takes_what_waits_and_leaves_what_is_under_way() -> None:
     queue = BatchQueue(lossless=False)
     a, b, c = batch(), batch(), batch()

@@ -282,3 +282,36 @@ def test_a_spool_that_cannot_be_read_for_a_while_ends_nothing(tmp_path: Path, mo
         assert not out.gone
         refuse[0] = False
         wait_for(lambda: out.totals.delivered == 1)
+
+
+def test_with_less_room_more_goes_to_disk_and_nothing_is_dropped(tmp_path: Path) -> None:
+    gate = threading.Event()
+    with delivery(tmp_path, gate) as (out, _):
+        for n in range(10):
+            out.submit(batch(f"{n}" * 4000))
+        assert out.spooled is not None and out.spooled.spooled_records == 0 and out.up
+        out.set_room(20_000)
+        wait_for(lambda: out.queue.held <= 10_000)
+        assert out.spooled.spooled_records >= 7 and out.totals.dropped == 0
+        gate.set()
+        wait_for(lambda: out.totals.delivered == 10)
+
+
+@pytest.mark.usefixtures("at_once")
+def test_with_less_room_and_a_disk_that_takes_nothing_the_oldest_are_dropped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuses(self: Spool, *_parts: Any) -> Any:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Spool, "append", refuses)
+    gate = threading.Event()
+    with delivery(tmp_path, again(), gate) as (out, _):
+        for n in range(10):
+            out.submit(batch(f"{n}" * 4000))
+        wait_for(lambda: out.spooled is not None and out.spooled.errors > 0)
+        out.set_room(20_000)
+        assert out.queue.held <= 20_000 and out.totals.dropped >= 5
+        assert out.totals.dropped + sum(one.count for one in out.queue._waiting) + len(out.queue.active()) == 10
+        gate.set()
+        wait_for(out.settled)
