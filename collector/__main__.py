@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from collector import __version__, config, config_pages, errors, files, logs
+from collector import __version__, cgroups, config, config_pages, errors, files, logs, memory_plan
 from collector.errors import CollectorError, ConfigError
 from collector.settings import LoaderSettings, ReplaySettings, ShardSettings, SupervisorSettings
 from collector.sink import destinations
@@ -316,11 +316,14 @@ def run(
 ) -> int:
     """`collector run`. ``loader``: as in `main`."""
     from collector.loader import capturefile, preflight
-    from collector.router import partition
     from collector.supervisor.lock import NodeLock, within
     from collector.supervisor.supervisor import Supervisor
 
     pids = tuple(_process(pid) for pid in options.pid)
+    plan = memory_plan.of(settings, limit=cgroups.memory_limit())
+    settings.override(config.Config.COLLECTOR_SHARDS, plan.shards, "memory plan")
+    settings.override(config.Config.COLLECTOR_RING_BYTES, plan.ring_bytes, "memory plan")
+    logging.getLogger("memory").log(logging.WARNING if plan.smaller else logging.INFO, "%s", plan)
     _check_spool(settings)
     preflight.require()
     if preflight.own_pid_namespace() is not None:
@@ -344,6 +347,9 @@ def run(
                 Plan(
                     supervisor=SupervisorSettings.of(
                         settings,
+                        soft_bytes=plan.soft,
+                        hard_bytes=plan.hard,
+                        queue_bytes=plan.queue_bytes,
                         duration_seconds=options.duration,
                         announcement=_announcement(settings, output, options.port, pids),
                     ),
@@ -359,13 +365,14 @@ def run(
                     loader=replace(
                         LoaderSettings.of(
                             settings,
-                            rings=partition.ring_count(settings.shards, os.cpu_count() or 1),
+                            rings=plan.rings,
+                            connections=plan.connections,
                             pids=pids,
                             record_limit=capturefile.DEFAULT_LIMIT_BYTES if options.record else 0,
                         ),
                         **(loader or {}),
                     ),
-                    sink=output.settings(settings),
+                    sink=output.settings(settings, queue_bytes=plan.queue_bytes),
                     loader_fds=fds,
                     output_fd=fd,
                     reopen=output.reopen(settings, shared=options.shared_files),

@@ -79,7 +79,7 @@ class Config:
         parse_int,
         0,
         PROCESS,
-        "Number of shard processes. 0: the CPU limit of the container's cgroup, rounded up.",
+        "Number of shard processes. 0: the CPU limit of the container's cgroup, rounded up, or fewer where memory is short.",
         low=0,
         high=64,
     )
@@ -110,7 +110,13 @@ class Config:
     AKTO_LOG_LEVEL = Setting(parse_log_level, "WARN", PROCESS, "Lowest level that is logged; OFF logs nothing.")
     # -- Capture
     COLLECTOR_RING_BYTES = Setting(
-        parse_int, 8 * MIB, CAPTURE, "Size of each ring buffer; rounded up to a power of two.", "bytes", 65536, 1 << 30
+        parse_int,
+        8 * MIB,
+        CAPTURE,
+        "Size of each ring buffer; rounded up to a power of two. Unless it is set, smaller where memory is short.",
+        "bytes",
+        65536,
+        1 << 30,
     )
     COLLECTOR_HOOKS = Setting(
         parse_hooks,
@@ -264,7 +270,8 @@ class Config:
         parse_int,
         400,
         LIMITS,
-        "Proportional set size of all processes at which the shards give up the least recently active state.",
+        "Proportional set size of all processes at which batches that wait, then the least recently active connections, "
+        "give way; at most 70 % of the cgroup's limit. Unless it is set, at most 80 % of AKTO_MEM_THRESH_RESTART.",
         "MiB",
         1,
         aliases=("AKTO_MEM_SOFT_LIMIT",),
@@ -273,7 +280,8 @@ class Config:
         parse_int,
         500,
         LIMITS,
-        "Proportional set size of all processes at which the collector drains, delivers and exits with code 3.",
+        "Proportional set size of all processes at which the collector drains, delivers or spools, and exits with code 3; "
+        "at most 85 % of the cgroup's limit, with which the cgroup's own use is compared as well.",
         "MiB",
         1,
         aliases=("AKTO_MEM_HARD_LIMIT",),
@@ -584,6 +592,8 @@ def load(environ: Mapping[str, str] | None = None) -> Config:
                 read = setting.read(name, text)
                 if setting.ours and source != "default" and read != value:
                     raise ConfigError(f"{source} and {name} are the same setting, and say different things")
+                if source != "default" and read != value:
+                    warnings.append(f"{source} and {name} are the same setting, and say different things: {name} wins")
                 value, source = read, name
         values[setting.name] = Value(setting, value, source)
     known = known_names()
@@ -592,10 +602,6 @@ def load(environ: Mapping[str, str] | None = None) -> Config:
             near = difflib.get_close_matches(name, known, 1, 0.6)
             warnings.append(f"unknown variable {name}" + (f"; did you mean {near[0]}?" if near else ""))
     config = Config(values, warnings)
-    if config.TRAFFIC_BUFFER_THRESHOLD > config.AKTO_MEM_THRESH_RESTART:
-        warnings.append(
-            "TRAFFIC_BUFFER_THRESHOLD is above AKTO_MEM_THRESH_RESTART: connection state is never shed before the restart"
-        )
     for value in values.values():
         if value.source != "default" and value.setting.effect == NOT_YET:
             warnings.append(f"{value.source} is set, but does not act yet")

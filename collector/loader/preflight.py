@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
-from collector import cgroups, config, confine, errors
+from collector import cgroups, config, confine, errors, memory_plan
 from collector.config_values import SECCOMP_OFF, SECCOMP_ON
 from collector.loader import kernel, offsets
 
@@ -206,16 +206,16 @@ def _bcc() -> Row:
 
 
 def _memory() -> Row:
+    """How the memory is shared out, as at the start (memory_plan.py)."""
     limit = cgroups.memory_limit()
-    if limit is None:
-        return Row("memory limit", FOUND, "none")
-    state = FOUND if limit >= 256 << 20 else NOTE
-    return Row(
-        "memory limit",
-        state,
-        f"{limit >> 20} MiB",
-        "" if state == FOUND else "less than 256 MiB: lower COLLECTOR_RING_BYTES and COLLECTOR_SHARDS",
-    )
+    need = "memory"
+    try:
+        plan = memory_plan.of(config.load(), limit=limit)
+    except errors.ConfigError as error:
+        return Row(need, MISSING, str(error), "change the settings, or the limit", True)
+    if limit is not None and limit < memory_plan.LEAST_LIMIT_BYTES:
+        return Row(need, NOTE, str(plan), f"give it {memory_plan.LEAST_LIMIT_BYTES >> 20} MiB")
+    return Row(need, FOUND, str(plan))
 
 
 def _cpuid() -> Row:

@@ -104,7 +104,7 @@ class Loader:
         self._libraries: Libraries | None = None
         self._catalogue: Catalogue | None = None
         self._selection: Selection | None = None
-        self._statistics = Statistics(self._loaded, self._counters)
+        self._statistics = Statistics(self._loaded, self._counters, self._settings.connections)
         self._blindspots: Blindspots | None = None
         self._questions: Questions | None = None
         self._rings: list[Ring] = []
@@ -228,6 +228,7 @@ class Loader:
         run = min(body + settings.header_bytes + chunk, max(body + chunk, size // 16))
         defines = {
             **compiler.DEFAULTS,
+            "MAX_CONNS": settings.connections,
             "RINGS": settings.rings,
             "CPUS": kernel.possible_cpus(),
             "WAKE_BYTES": size // WAKE_PART,
@@ -340,7 +341,7 @@ class Loader:
         self._selection = Selection(loaded.maps["pid_bits"], settings.pids, settings.names)
         self._rings = [Ring(fd, settings.ring_bytes) for fd in loaded.rings]
         self._questions = Questions(loaded.maps, self._counters, self._owners, proc=self._nested is None, unix=settings.unix)
-        self._statistics = Statistics(loaded, self._counters)
+        self._statistics = Statistics(loaded, self._counters, settings.connections)
         self._blindspots = Blindspots(
             loaded.maps["unseen_processes"], self._probed, self._start.reader_uid, proc=self._nested is None
         )

@@ -16,10 +16,11 @@ WARNING_SECONDS = 60.0
 
 
 class Statistics:
-    """Reads them into the loader's counters; ``loaded`` without maps has none."""
+    """Reads them into the loader's counters; ``loaded`` without maps has none. ``connections``: entries of the table."""
 
-    def __init__(self, loaded: Loaded, counters: Counters) -> None:
+    def __init__(self, loaded: Loaded, counters: Counters, connections: int) -> None:
         self._maps = loaded.maps
+        self._connections = connections
         self._counters = counters
         self._cpus = kernel.possible_cpus()
         self._sweep = entries.Sweep(
@@ -43,7 +44,7 @@ class Statistics:
         return totals
 
     def _watch_table(self, totals: Mapping[str, int], now: float) -> None:
-        open_, most = totals["kernel_entries_made"] - totals["kernel_entries_ended"], compiler.DEFAULTS["MAX_CONNS"]
+        open_, most = totals["kernel_entries_made"] - totals["kernel_entries_ended"], self._connections
         self._counters["kernel_entries"] = max(0, min(open_, most))
         self._counters["kernel_entries_pushed_out"] = max(self._counters["kernel_entries_pushed_out"], open_ - most)
         refused = totals["kernel_process_full"]

@@ -15,7 +15,7 @@ import time
 
 import zmq
 
-from collector import confine
+from collector import confine, heap
 from collector.counter_names import SHARD_NAMES
 from collector.loader.ringbuffer import RingView
 from collector.router import batches, endpoints, messages, slots
@@ -58,6 +58,7 @@ class Shard:
         self._pipeline = self._new_pipeline()
         self._file = 0  # number of the recorded file that is being fed
         self._next_give_back = 0
+        self._trimmer = heap.Trimmer()
         self._poller = zmq.Poller()
         self._poller.register(self._in.socket, zmq.POLLIN)
         self._poller.register(self._out.socket, zmq.POLLIN)
@@ -123,6 +124,9 @@ class Shard:
             elif message.get("kind") == "largest":
                 self._largest = message["bytes"]
                 self._pipeline.set_largest(self._largest)
+            elif message.get("kind") == "shed":
+                self._pipeline.set_budget(message["bytes"])
+                self._trimmer.begin()
             elif message.get("kind") == "rings":
                 self._map_rings(Rings.from_message(message["rings"]), message["fds"])
 
@@ -280,7 +284,9 @@ class Shard:
         self._counters["batches_resent"] = self._out.resent
         self._counters["refused_messages"] = self._in.refused
         self._counters["in_flight_bytes"] = self._out.in_flight_bytes
-        if now > self._next_give_back:
+        if self._trimmer.turn():
+            self._slots.give_back_all(self._pipeline.free_slots())
+        elif now > self._next_give_back:
             self._next_give_back = now + GIVE_BACK_NS
             self._slots.give_back(self._pipeline.free_slots())
         if self._live and not self._blocked and self._held is None:

@@ -20,17 +20,18 @@ import signal
 import time
 from typing import Any
 
-from collector import cgroups, confine, counter_names, errors, logs, metrics, unsupported
+from collector import confine, counter_names, errors, logs, metrics, unsupported
 from collector.counters import CounterMemory, Counters
 from collector.errors import ChildError, ProtocolError
 from collector.router import slots
-from collector.router.slots import BATCH_BYTES
 from collector.settings import STOP_SINK_SECONDS, Rings
-from collector.supervisor import identity, memory, policy, starting
+from collector.supervisor import identity, policy, starting
 from collector.supervisor.child import ChildProcess
 from collector.supervisor.handover import KINDS, Handover
 from collector.supervisor.health import Health
+from collector.supervisor.memory import Guard
 from collector.supervisor.output import Output
+from collector.supervisor.shedding import Shedding
 from collector.supervisor.starting import Plan
 from collector.supervisor.thermostat import Thermostat
 
@@ -104,9 +105,14 @@ class Supervisor:
         for why in filter(None, (self._identity.why, self._unconfined)):
             log.log(logging.WARNING if plan.supervisor.live else logging.INFO, "%s", why)
         self._messages = starting.Messages(plan, self._memory.blocks, next(iter(self._identity.ids), None))
-        self._guard = memory.Guard(
-            *memory.thresholds(plan.supervisor.soft_bytes, plan.supervisor.hard_bytes, cgroups.memory_limit()),
-            plan.supervisor.memory_check_seconds,
+        self._shedding = Shedding(
+            Guard(plan.supervisor.soft_bytes, plan.supervisor.hard_bytes, plan.supervisor.memory_check_seconds),
+            self.sink,
+            self.shard_children,
+            self._core,
+            self.own,
+            queue_bytes=plan.supervisor.queue_bytes,
+            live=plan.supervisor.live,
         )
         self._thermostat = Thermostat(plan.supervisor.cpu)
         self._told: dict[str, dict[str, Any]] = {}  # what shards are told in every life, by kind
@@ -123,7 +129,7 @@ class Supervisor:
                 self._messages.shard(
                     child.block,
                     child.lives,
-                    buffer_bytes=self._budget(),
+                    buffer_bytes=self._shedding.budget(),
                     suspects=policy.suspects(self._deaths_while_fed),
                     rings=self._rings(),
                 ),
@@ -192,10 +198,6 @@ class Supervisor:
         if self._plan.rings is not None and self._plan.rings.test_rings:
             return list(self._plan.loader_fds)
         return self._handover.rings()
-
-    def _budget(self) -> int:
-        batches = slots.count_for(self.shards) * self.shards * BATCH_BYTES  # not touched yet when the base was measured
-        return self._guard.budget(batches, self.shards)
 
     # ---- the health pages
 
@@ -512,37 +514,10 @@ class Supervisor:
         child.restart_at = now + delay
 
     def _watch_memory(self, now: float) -> None:
-        guard = self._guard
-        used = guard.turn(now, self.pids)
-        if used is None:
-            return
-        self.own.add("memory_checks")
-        self.own["memory_pss_bytes"] = guard.pss
-        if not guard.base and self._announced:
-            settings = self._plan.rings
-            guard.measure_base(self.pids(), settings.ring_bytes * settings.rings if settings is not None else 0)
-            for child in self.shard_children:
-                child.tell({"kind": "budget", "bytes": self._budget()})
-        decision = guard.decide(used) if self._plan.supervisor.live else memory.OK
-        if decision == memory.RESTART:
-            log.error(
-                "memory: %d MiB in use, above AKTO_MEM_THRESH_RESTART (%d MiB): draining for a restart",
-                used >> 20,
-                guard.hard >> 20,
-            )
+        rings = self._plan.rings
+        size = rings.ring_bytes * rings.rings if rings is not None else 0
+        if self._shedding.turn(now, self.pids, at_work=self._announced, rings_bytes=size):
             self._stop("memory", errors.EXIT_MEMORY)
-        elif decision == memory.SHED:
-            self.own.add("shed")
-            log.warning(
-                "memory: %d MiB in use, above TRAFFIC_BUFFER_THRESHOLD (%d MiB): shedding connection state",
-                used >> 20,
-                guard.soft >> 20,
-            )
-            over = used - guard.soft
-            for i, child in enumerate(self.shard_children):
-                held = self._core[i]["buffer_bytes"]
-                child.tell({"kind": "budget", "bytes": max(0, held - over // self.shards - memory.MIB)})
-                child.tell({"kind": "budget", "bytes": self._budget()})
 
     def _watch_cpu(self, now: float) -> None:
         if self._announced and self._thermostat.turn(now, self.pids):
