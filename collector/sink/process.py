@@ -29,6 +29,7 @@ log = logging.getLogger("sink")
 
 # After a turn with so many bytes: a wake-up costs as much as hundreds of records (docs/benchmarks.md)
 PAUSE_BYTES, PAUSE_SECONDS = 256 * 1024, 0.05
+PATIENT_SECONDS = 6.0  # of the time that the shards have for their last records (shards/process.py STOP_SECONDS)
 TURN_BATCHES = 64  # then there is more to do than to take batches in
 
 
@@ -74,6 +75,7 @@ class Sink:
         self._full_poller.register(self._wake_read, zmq.POLLIN)
         self._said_gone = False
         self._said_largest = 0
+        self._patient_until = 0.0
         self._slots = slots.Reader()
         self._unreadable_records = self._not_submitted = 0
         for (shard, life), fd in zip(start.slots, child.fds[1 + start.output :], strict=True):
@@ -121,7 +123,7 @@ class Sink:
         self._delivery.start()
         self._child.ready()
         while not self._child.stopping:
-            (self._full_poller if self._delivery.queue.full() else self._poller).poll(100)
+            (self._full_poller if self._full() else self._poller).poll(100)
             if self._turn() >= PAUSE_BYTES:
                 time.sleep(PAUSE_SECONDS)
         self._deadline = min(self._deadline, time.monotonic() + self._stop_seconds)
@@ -168,13 +170,23 @@ class Sink:
             "TMPDIR names another directory"
         )
 
+    def _full(self) -> bool:
+        """Is nothing to be taken in now? While the shards hand over their last records, they can wait."""
+        delivery = self._delivery
+        patient = time.monotonic() < self._patient_until and not self._child.stopping and not delivery.gone
+        return (
+            delivery.queue.full()
+            or patient
+            and ((delivery.up or delivery.spooled is not None) and delivery.queue.nearly_full())
+        )
+
     def _turn(self) -> int:
         """What is at hand, within bounds. Bytes of records that came in, 0 when there is more to take."""
         self._hear()
         before = self._counters["record_bytes"]
         more = False
         for _ in range(TURN_BATCHES):
-            arrived = None if self._delivery.queue.full() else self._in.receive()
+            arrived = None if self._full() else self._in.receive()
             if arrived is None:
                 break
             self._take(arrived)
@@ -207,6 +219,8 @@ class Sink:
             elif message.get("kind") == "room":
                 self._delivery.set_room(message["bytes"])
                 self._trimmer.begin()
+            elif message.get("kind") == "last":
+                self._patient_until = time.monotonic() + PATIENT_SECONDS
             elif message.get("kind") == "output":
                 self._delivery.reopen(message["fds"][0], message["number"])
             elif message.get("kind") == "stop" and "seconds" in message:

@@ -40,6 +40,10 @@ class BatchQueue:
         """Should nothing more be put in for now? Only ever true when lossless."""
         return self._lossless and self.held > self._limit
 
+    def nearly_full(self) -> bool:
+        """Would batches soon give way to others?"""
+        return self.held > self._room * 3 // 4
+
     def set_room(self, room_bytes: int) -> list[Batch]:
         """Hold no more than this from now on, or the limit. Returns the batches that gave way, oldest first."""
         with self._changed:

@@ -557,6 +557,7 @@ class Supervisor:
         self._handover.finish(self.loader)
         self._handover.stop()  # the probes go with the loader's own descriptors
         self._end_stage([self.loader], STOP_LOADER_SECONDS)
+        self.sink.tell({"kind": "last"})
         self._end_stage(self.shard_children, STOP_SHARDS_SECONDS)
         self._end_stage([self.sink], self._plan.sink.stop_seconds + 2.0)
 

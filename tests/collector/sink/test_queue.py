@@ -77,11 +77,13 @@ def test_with_less_room_the_oldest_give_way_until_there_is_more_again() -> None:
     a, b, c, d = (batch(25) for _ in range(4))
     for one in (a, b, c, d):
         queue.put(one)
+    assert queue.nearly_full()
     assert queue.take(0) is a  # under way: it does not give way, and counts
     assert queue.set_room(60) == [b, c]
     assert queue.put(batch(10)) == [] and queue.held == 60
     assert queue.set_room(1000) == [] and queue.put(batch(40)) == [] and queue.held == 100
     assert queue.put(batch(20)) == [d]
+    assert not BatchQueue(lossless=False, limit_bytes=100).nearly_full()
 
 
 def test_clear_takes_what_waits_and_leaves_what_is_under_way() -> None:
