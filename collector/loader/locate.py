@@ -21,12 +21,15 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from collector import runtime
+from collector import cgroups, runtime
 from collector.confine import READER, limit_calls, limit_files
 from collector.loader.probes import sources
 from collector.loader.probes.probe import LIBRARY_BYTES, VALUES, Found, Site, Source, Unsupported
 
 MEMORY_BYTES = 1 << 30
+CGROUP_PART = (
+    6  # and no more than this part of what the cgroup may use: it reads beside all others, and two may read at once
+)
 CPU_SECONDS = 10
 WAIT_SECONDS = 30.0
 ANSWER_BYTES = 1 << 18
@@ -92,6 +95,18 @@ def read_line(line: bytes, programs: Mapping[str, Sequence[str]], file_bytes: in
     return name, _believed(answer, known, file_bytes)
 
 
+def _data_bytes() -> int:
+    """What this process has now, and what it may take for a file (RLIMIT_DATA): too large a file is then unreadable, and
+    nobody is killed for want of memory.
+    """
+    limit = cgroups.memory_limit()
+    if limit is None:
+        return MEMORY_BYTES
+    with open("/proc/self/statm", encoding="ascii") as file:
+        pages = int(file.read().split()[5])
+    return min(MEMORY_BYTES, pages * resource.getpagesize() + limit // CGROUP_PART)
+
+
 def confine(uid: int | None) -> None:
     """To be called in the child, before it reads a byte: give up what it does not need. ``uid``: the user that it becomes;
     None: it only loses its capabilities. Raises OSError.
@@ -101,6 +116,7 @@ def confine(uid: int | None) -> None:
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_FSIZE, 0),
         (resource.RLIMIT_AS, MEMORY_BYTES),
+        (resource.RLIMIT_DATA, _data_bytes()),
         (resource.RLIMIT_CPU, CPU_SECONDS),
         (resource.RLIMIT_NOFILE, 16),
         (resource.RLIMIT_NPROC, 0),

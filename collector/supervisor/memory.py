@@ -8,6 +8,8 @@ and that is what the kernel compares with the limit before it kills.
 
 from __future__ import annotations
 
+import contextlib
+import glob
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -22,6 +24,16 @@ MIN_BUDGET_BYTES = 4 * MIB
 CALM_PERCENT = 90  # of the lower threshold
 SETTLE_SECONDS = 1.0  # until what was given up is free
 WARN_SECONDS = 30.0
+
+
+def tree(pids: Iterable[int]) -> list[int]:
+    """These processes and all below them: the loader has children of its own."""
+    found = list(pids)
+    for pid in found:  # grows meanwhile
+        for path in glob.glob(f"/proc/{pid}/task/*/children"):
+            with contextlib.suppress(OSError), open(path, encoding="ascii") as file:
+                found += [int(child) for child in file.read().split() if int(child) not in found]
+    return found
 
 
 def pss_bytes(pids: Iterable[int]) -> int:
@@ -108,10 +120,10 @@ class Guard:
         if now < self._next:
             return None
         self._next = now + self._seconds
-        used = rss_bytes(pids())
+        used = rss_bytes(tree(pids()))
         if used >= self.soft * CALM_PERCENT // 100 or now >= self._next_pss:
             self._next_pss = now + self.PSS_SECONDS
-            used = self.pss = pss_bytes(pids())
+            used = self.pss = pss_bytes(tree(pids()))
         reading = Reading("the processes use", used, self.soft, self.hard)
         use = cgroups.memory_use()
         if use is None:
@@ -130,7 +142,7 @@ class Guard:
 
     def measure_base(self, pids: Iterable[int], rings_bytes: int) -> None:
         """All children are at work and hold nothing yet; the rings (bytes) will fill, and the cgroup has them already."""
-        self.base = pss_bytes(pids) + rings_bytes
+        self.base = pss_bytes(tree(pids)) + rings_bytes
         self.cgroup_base = self.cgroup
 
     def budget(self, batch_bytes: int, shards: int) -> int:

@@ -19,6 +19,7 @@ from collector.loader.probes.probe import SOCKET, TPX, Build, Found, Source, Uns
 from tests.conftest import skip_or_fail
 from tests.demo import build
 from tests.demo.source import PLACES, SOURCE
+from tests.live.confined import Cgroup
 from tests.live.harness import wait_for
 
 NOBODY = 65534
@@ -173,3 +174,17 @@ def test_damaged_files_of_libraries_never_hold_anybody_up(
     answers, job = read(server, bytes(data[: int(len(data) * cut)]), LIBRARIES)
     assert not job.overdue and set(answers) <= {*LIBRARIES}
     assert not server.ended()
+
+
+def test_in_a_small_cgroup_a_file_that_takes_too_much_is_unreadable_and_nobody_is_killed(elf: bytes) -> None:
+    if os.geteuid():
+        skip_or_fail("needs root")
+    cgroup = Cgroup(256 << 20)
+    server = Server(["tests.demo.source", "tests.demo.hostile"], NOBODY)
+    try:
+        (cgroup.path / "cgroup.procs").write_text(str(server.pid))
+        assert hostile(server, elf, "memory") == "the file could not be read: MemoryError"
+        assert 0 < cgroup.peak < 128 << 20 and cgroup.oom_kills == 0
+    finally:
+        server.close()
+        cgroup.close()

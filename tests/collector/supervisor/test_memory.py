@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -25,6 +27,17 @@ def test_memory_decisions() -> None:
 def test_own_memory_is_measured() -> None:
     assert 0 < memory.pss_bytes([os.getpid()]) <= memory.rss_bytes([os.getpid()])
     assert memory.pss_bytes([2**22 - 1]) == 0
+
+
+def test_all_processes_below_count() -> None:
+    code = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'print(flush=True); input()'])"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        child.stdout.readline()  # the grandchild runs
+        found = memory.tree([child.pid])
+        assert found[0] == child.pid and len(found) == 2
+        assert child.pid in memory.tree([os.getpid()]) and memory.tree([2**22 - 1]) == [2**22 - 1]
+        child.communicate(b"\n")
 
 
 class System:
