@@ -98,6 +98,13 @@ class Delivery:
             if self.gone:  # since we asked: nobody takes from the queue any more
                 self._fail_waiting()
 
+    def full(self, *, patient: bool) -> bool:
+        """Should nothing more be submitted for now? ``patient``: nor when batches would soon give way, as long as the
+        destination or a spool takes any.
+        """
+        waits = patient and not self.gone and (self.up or self.spooled is not None)
+        return self.queue.full() or waits and self.queue.nearly_full()
+
     def set_room(self, room_bytes: int) -> None:
         """Hold at most so many bytes of memory, or the queue's own limit: what does not fit goes to the spool, or is
         dropped, oldest first.

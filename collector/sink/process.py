@@ -172,13 +172,7 @@ class Sink:
 
     def _full(self) -> bool:
         """Is nothing to be taken in now? While the shards hand over their last records, they can wait."""
-        delivery = self._delivery
-        patient = time.monotonic() < self._patient_until and not self._child.stopping and not delivery.gone
-        return (
-            delivery.queue.full()
-            or patient
-            and ((delivery.up or delivery.spooled is not None) and delivery.queue.nearly_full())
-        )
+        return self._delivery.full(patient=time.monotonic() < self._patient_until and not self._child.stopping)
 
     def _turn(self) -> int:
         """What is at hand, within bounds. Bytes of records that came in, 0 when there is more to take."""

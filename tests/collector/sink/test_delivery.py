@@ -275,3 +275,32 @@ def test_the_age_of_what_is_delivered_is_counted() -> None:
         "lag_records_7": 2,
     }
     assert 44_000 <= counters["lag_ms"] < 50_000
+
+
+def test_who_may_wait_does_before_anything_gives_way_while_the_destination_takes_records() -> None:
+    gate = threading.Event()
+    with delivery(gate, again(), queue_bytes=100) as (out, _):
+        out.submit(batch(b"x" * 60))
+        assert not out.full(patient=True)
+        out.submit(batch(b"y" * 19))
+        assert out.full(patient=True) and not out.full(patient=False)
+        out.up = False  # what waits would wait for nothing
+        assert not out.full(patient=True)
+        out.up = True
+        gate.set()
+        wait_for(out.settled)
+        assert not out.full(patient=True) and out.totals.dropped == 0
+
+
+def test_with_less_room_the_oldest_are_dropped_and_counted() -> None:
+    gate = threading.Event()
+    with delivery(gate, queue_bytes=100) as (out, _):
+        given = [batch(b"x" * 19) for _ in range(5)]
+        for one in given:
+            out.submit(one)
+        wait_for(lambda: out.queue.active() == given[:1])
+        out.set_room(40)
+        assert out.totals.dropped == 3 and out.done() == given[1:4] and out.queue.held == 40
+        gate.set()
+        wait_for(out.settled)
+        assert out.totals.delivered == 2
