@@ -9,7 +9,11 @@ from dataclasses import dataclass
 
 _OURS, _ROOT = "/proc/self/cgroup", "/sys/fs/cgroup"
 _LIMITS = ("/memory.max", "/memory.limit_in_bytes")
-_USES = (("/memory.current", "inactive_file"), ("/memory.usage_in_bytes", "total_inactive_file"))
+# usage, and of memory.stat: page cache that was not used lately, that was, and of all what processes have mapped
+_USES = (
+    ("/memory.current", ("inactive_file", "active_file", "file_mapped")),
+    ("/memory.usage_in_bytes", ("total_inactive_file", "total_active_file", "total_mapped_file")),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +91,9 @@ def memory_limit() -> int | None:
 def memory_use() -> MemoryUse | None:
     """Of all cgroups that bind us, the one that is nearest to its limit; None when none has a limit.
 
-    Used: v2 memory.current less inactive_file of memory.stat, v1 memory.usage_in_bytes less total_inactive_file. That is
-    what the kubelet calls the working set; it has the kernel's maps in it, and not the files that were only written.
+    Used: v2 memory.current, v1 memory.usage_in_bytes, less the page cache that the kernel takes back before it kills:
+    inactive_file, and what of active_file no process has mapped. That is what a compiler that has ended leaves behind, for
+    one: some kernels (multi-generational LRU) take all that was just read for active.
     """
     uses = []
     for directory in _cgroup_dirs("memory"):
@@ -100,12 +105,11 @@ def memory_use() -> MemoryUse | None:
 
 
 def _use_of(directory: str) -> int | None:
-    for name, inactive in _USES:
+    for name, (inactive, active, mapped) in _USES:
         text = _read(directory + name)
         if text.isdigit():
-            for line in _read(directory + "/memory.stat").splitlines():
-                key, _, value = line.partition(" ")
-                if key == inactive and value.isdigit():
-                    return max(0, int(text) - int(value))
-            return int(text)
+            lines = (line.partition(" ") for line in _read(directory + "/memory.stat").splitlines())
+            stat = {key: int(value) for key, _, value in lines if value.isdigit()}
+            idle = stat.get(inactive, 0) + max(0, stat.get(active, 0) - stat.get(mapped, 0))
+            return max(0, int(text) - idle)
     return None

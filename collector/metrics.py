@@ -478,8 +478,8 @@ METRICS: tuple[Metric, ...] = (
         GAUGE,
         "supervisor",
         "memory_cgroup_bytes",
-        "What the cgroup uses that is nearest to its limit, without inactive page cache; the kernel's maps are in it. 0: "
-        "there is no limit.",
+        "What the cgroup uses that is nearest to its limit: kernel maps, too, and no page cache that can be taken back. "
+        "0: there is no limit.",
     ),
     Metric(
         "collector_memory_cgroup_limit_bytes", GAUGE, "supervisor", "memory_cgroup_limit_bytes", "The limit of that cgroup."

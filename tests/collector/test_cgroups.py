@@ -45,21 +45,24 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Files:
     return Files(tmp_path, monkeypatch)
 
 
-def test_version_2_usage_is_without_inactive_page_cache(files: Files) -> None:
+def test_version_2_usage_is_without_page_cache_that_can_be_taken_back(files: Files) -> None:
     files.are("0::/pod/container\n")
     stat = f"anon {50 * MIB}\nfile {40 * MIB}\ninactive_anon 5\ninactive_file {30 * MIB}\nactive_file {10 * MIB}"
-    files.put("pod/container", max=256 * MIB, current=120 * MIB, stat=stat)
+    files.put("pod/container", max=256 * MIB, current=120 * MIB, stat=f"{stat}\nfile_mapped {12 * MIB}")
     assert cgroups.memory_limit() == 256 * MIB
     assert cgroups.memory_use() == MemoryUse(90 * MIB, 256 * MIB)
+    files.put("pod/container", stat=f"{stat}\nfile_mapped {3 * MIB}")  # nor what is active and nobody has mapped
+    assert cgroups.memory_use() == MemoryUse(83 * MIB, 256 * MIB)
 
 
 def test_version_1_counts_the_whole_hierarchy(files: Files) -> None:
     files.are("5:cpu:/\n4:memory:/docker/abc\n0::/\n")
-    stat = f"cache 1\ninactive_file {1 * MIB}\ntotal_inactive_file {20 * MIB}"
+    stat = f"cache 1\ninactive_file {1 * MIB}\ntotal_inactive_file {20 * MIB}\ntotal_active_file {8 * MIB}"
+    stat += f"\ntotal_mapped_file {5 * MIB}"
     files.put("memory/docker/abc", limit_in_bytes=512 * MIB, usage_in_bytes=100 * MIB, stat=stat)
     files.put("memory", limit_in_bytes=9223372036854771712, usage_in_bytes=1 << 40, stat=stat)
     assert cgroups.memory_limit() == 512 * MIB
-    assert cgroups.memory_use() == MemoryUse(80 * MIB, 512 * MIB)
+    assert cgroups.memory_use() == MemoryUse(77 * MIB, 512 * MIB)
 
 
 def test_the_cgroup_that_is_nearest_to_its_limit_counts(files: Files) -> None:
