@@ -350,6 +350,7 @@ def run(
                         soft_bytes=plan.soft,
                         hard_bytes=plan.hard,
                         queue_bytes=plan.queue_bytes,
+                        compiler_first=plan.compiler_first,
                         duration_seconds=options.duration,
                         announcement=_announcement(settings, output, options.port, pids),
                     ),

@@ -2,12 +2,12 @@
 
     limit x 70 %, or TRAFFIC_BUFFER_THRESHOLD     what is planned with, whichever is less
     - the kernel's maps                           charged to the cgroup when they are made; no process's
-    - the processes themselves                    so many shards that two thirds are enough for this
-    = room   a quarter for the rings, three eighths for batches, the rest for the state of connections
+    - the processes themselves                    so many shards that three quarters are enough for this
+    = room   a quarter for the rings, half for batches, the rest for the state of connections
 
 Where that is less than the defaults, number of shards, rings, the kernel's table of connections and the queue of batches
-become smaller. A value that was set is kept, and an error where it cannot be kept. The compiler, which takes most of all, is
-over before there is anything else to hold. Figures: docs/architecture.md, "Memory".
+become smaller. A value that was set is kept, and an error where it cannot be kept. The compiler takes most of all: where it
+does not fit beside the others it has to be over before they start. Figures: docs/architecture.md, "Memory".
 """
 
 from __future__ import annotations
@@ -23,14 +23,15 @@ from collector.settings import CONNECTIONS, QUEUE_BYTES, ring_size
 MIB = 1 << 20
 
 SOFT_PERCENT, HARD_PERCENT = 70, 85  # of the cgroup's limit
-PROCESSES_BYTES, SHARD_BYTES = 74 * MIB, 12 * MIB  # proportional set size at rest; of each shard besides
-KERNEL_BYTES = 12 * MIB  # of the programs, and of the maps that do not grow with the number of connections
-CONNECTION_BYTES = 720  # in the maps conns, names and objects, with what the kernel adds
+PROCESSES_BYTES, SHARD_BYTES = 115 * MIB, 17 * MIB  # proportional set size at rest; of each shard besides
+COMPILER_BYTES = 100 * MIB  # for some seconds, at the start
+KERNEL_BYTES = 11 * MIB  # of the programs, and of the maps that do not grow with the number of connections
+CONNECTION_BYTES = 700  # in the maps conns, names and objects, with what the kernel adds
 LEAST_CONNECTIONS = 8192
 LEAST_RING_BYTES = 256 << 10
-LEAST_QUEUE_BYTES = 8 * MIB
+LEAST_QUEUE_BYTES = 6 * MIB
 LEAST_STATE_BYTES = 8 * MIB
-LEAST_FULL_QUEUE_BYTES = 96 * MIB  # less than this is worth a word
+LEAST_FULL_QUEUE_BYTES = 80 * MIB  # less than this is worth a word
 LEAST_LIMIT_BYTES = 256 * MIB  # with less, what is planned is not what is needed
 _SOFT_OF_HARD = 80  # percent, where only one of the two was set
 
@@ -47,7 +48,8 @@ def clamped(soft: int, hard: int, limit: int | None) -> tuple[int, int]:
 class MemoryPlan:
     """Bytes, but for ``shards``, ``rings`` and ``connections`` (entries of the kernel's table). ``soft`` and ``hard`` are
     for the proportional set size; ``limit`` is the cgroup's, None for none; ``kernel`` what the kernel holds for us;
-    ``room`` what is left for rings, batches and state. ``smaller``: is anything less than it is by default?
+    ``room`` what is left for rings, batches and state. ``compiler_first``: shards and sink start when it has ended.
+    ``smaller``: is anything less than it is by default?
     """
 
     soft: int
@@ -60,6 +62,7 @@ class MemoryPlan:
     kernel: int
     room: int
     queue_bytes: int
+    compiler_first: bool
     smaller: bool
 
     def __str__(self) -> str:
@@ -111,7 +114,7 @@ def of(config: Config, *, limit: int | None = None, cpus: int | None = None) -> 
     wanted_shards = config.shards
     shards = wanted_shards
     if config.COLLECTOR_SHARDS == 0:
-        shards = max(1, min(shards, (whole * 2 // 3 - PROCESSES_BYTES) // SHARD_BYTES))
+        shards = max(1, min(shards, (whole * 3 // 4 - PROCESSES_BYTES) // SHARD_BYTES))
     room = whole - PROCESSES_BYTES - shards * SHARD_BYTES
     what = f"{soft >> 20} MiB of memory" + ("" if limit is None else f" (the cgroup's limit is {limit >> 20} MiB)")
     if config.COLLECTOR_SHARDS and room < LEAST_QUEUE_BYTES + LEAST_STATE_BYTES and shards > 1:
@@ -124,7 +127,7 @@ def of(config: Config, *, limit: int | None = None, cpus: int | None = None) -> 
     else:
         while ring_bytes > LEAST_RING_BYTES and rings * ring_bytes > room // 4:
             ring_bytes //= 2
-    queue = max(LEAST_QUEUE_BYTES, min(QUEUE_BYTES, room * 3 // 8))
+    queue = max(LEAST_QUEUE_BYTES, min(QUEUE_BYTES, room // 2))
     return MemoryPlan(
         soft=soft,
         hard=hard,
@@ -136,6 +139,9 @@ def of(config: Config, *, limit: int | None = None, cpus: int | None = None) -> 
         kernel=kernel,
         room=max(0, room),
         queue_bytes=queue,
+        compiler_first=limit is not None
+        and kernel + rings * ring_bytes + PROCESSES_BYTES + shards * SHARD_BYTES + COMPILER_BYTES
+        > limit * SOFT_PERCENT // 100,
         smaller=(soft, hard, shards, connections) != (wanted_soft, wanted_hard, wanted_shards, CONNECTIONS)
         or ring_bytes < config.COLLECTOR_RING_BYTES
         or queue < LEAST_FULL_QUEUE_BYTES,

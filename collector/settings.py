@@ -323,8 +323,8 @@ class CpuSettings:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SupervisorSettings:
     """What the supervisor goes by; it is not sent. Thresholds are bytes of the proportional set size; ``queue_bytes`` as
-    in SinkSettings. ``live``: this is capture, not a replay or a benchmark; ``announcement`` is the line of the start, with
-    {attached} for what the loader says.
+    in SinkSettings; ``compiler_first``: the other stages start when the programs are compiled. ``live``: this is capture,
+    not a replay or a benchmark; ``announcement`` is the line of the start, with {attached} for what the loader says.
     """
 
     shards: int
@@ -335,6 +335,7 @@ class SupervisorSettings:
     memory_check_seconds: float
     cpu: CpuSettings = CpuSettings()
     queue_bytes: int = QUEUE_BYTES
+    compiler_first: bool = False
     live: bool = True
     ends_by_itself: bool = False
     duration_seconds: float | None = None
@@ -349,6 +350,7 @@ class SupervisorSettings:
         soft_bytes: int = 0,
         hard_bytes: int = 0,
         queue_bytes: int = QUEUE_BYTES,
+        compiler_first: bool = False,
         ends_by_itself: bool = False,
         duration_seconds: float | None = None,
         announcement: str = "",
@@ -363,6 +365,7 @@ class SupervisorSettings:
             memory_check_seconds=config.MODULE_MEM_CHECK_INTERVAL / 1000,
             cpu=CpuSettings.of(config) if live else CpuSettings(),
             queue_bytes=queue_bytes,
+            compiler_first=compiler_first,
             live=live,
             ends_by_itself=ends_by_itself,
             duration_seconds=duration_seconds,

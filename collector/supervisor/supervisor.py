@@ -244,7 +244,7 @@ class Supervisor:
             if self._health is not None:
                 self._health.open(time.monotonic())
                 self._start_health(self._health.child, time.monotonic())
-            for child in self.children:
+            for child in [self.loader] if self._plan.supervisor.compiler_first else self.children:
                 self._start(child)
             started = time.monotonic()
             while not self._stop_reason:
@@ -411,6 +411,7 @@ class Supervisor:
             except (ValueError, KeyError, ProtocolError) as error:
                 log.error("%s sent a malformed hand-over (%s); killing it", child.name, error)
                 child.kill()
+            self._start_others()
             for shard in self.shard_children if kind == "attached" else ():
                 if (rings := self._rings()) is not None:
                     shard.tell({"kind": "rings", "rings": rings.to_message()}, self._ring_fds())
@@ -428,6 +429,18 @@ class Supervisor:
             self._stop(f"the output is gone: {message['why']}", errors.EXIT_FAILURE)
         for fd in fds:
             os.close(fd)
+
+    def _start_others(self) -> None:
+        """The stages behind the loader, if they were to wait until its compiler, which takes much memory, has ended. What is
+        captured meanwhile waits in the rings.
+        """
+        for child in self.children:
+            if not child.lives and child.restart_at is None and not self._stop_reason:
+                try:
+                    self._start(child)
+                except OSError as error:
+                    self._did_not_start(child, time.monotonic(), error)
+                    child.restart_at = time.monotonic() + policy.FIRST_DELAY
 
     def _heard_unseen(self, rows: list[dict[str, Any]]) -> None:
         """Processes whose traffic the hooked calls do not show; each name and reason is logged once."""

@@ -30,7 +30,7 @@ def test_without_a_limit_nothing_is_smaller() -> None:
 
 
 @pytest.mark.parametrize("limit", [256, 320, 384, 512, 768, 1024, 2048])
-@pytest.mark.parametrize("shards", ["0", "1", "2"])
+@pytest.mark.parametrize("shards", ["0", "1"])
 @pytest.mark.parametrize("cpus", [2, 16])
 def test_everything_fits_below_the_lower_threshold(limit: int, shards: str, cpus: int) -> None:
     one = plan(limit, cpus, COLLECTOR_SHARDS=shards)
@@ -41,7 +41,7 @@ def test_everything_fits_below_the_lower_threshold(limit: int, shards: str, cpus
 
 
 def test_a_small_cgroup_makes_rings_queue_and_tables_smaller() -> None:
-    small, large = plan(256), plan(1024)
+    small, large = plan(256, COLLECTOR_SHARDS="1"), plan(1024, COLLECTOR_SHARDS="1")
     assert small.smaller
     assert (small.soft, small.hard) == (256 * MIB * 70 // 100, 256 * MIB * 85 // 100)
     assert (large.soft, large.hard) == (400 * MIB, 500 * MIB)
@@ -59,10 +59,15 @@ def test_many_cpus_share_what_two_have(monkeypatch: pytest.MonkeyPatch) -> None:
     assert plan(cpus=64, COLLECTOR_SHARDS="0", TRAFFIC_BUFFER_THRESHOLD="4000", AKTO_MEM_THRESH_RESTART="5000").shards == 64
 
 
+def test_the_compiler_comes_first_where_it_does_not_fit_beside_the_others() -> None:
+    assert plan(256, COLLECTOR_SHARDS="0").compiler_first
+    assert not plan(1024).compiler_first and not plan().compiler_first
+
+
 def test_what_was_set_is_kept_or_an_error() -> None:
     assert plan(1024, COLLECTOR_RING_BYTES=str(32 * MIB)).ring_bytes == 32 * MIB
     with pytest.raises(ConfigError, match="COLLECTOR_RING_BYTES=67108864: 2 rings .* 256 MiB"):
-        plan(256, COLLECTOR_RING_BYTES=str(64 * MIB))
+        plan(256, COLLECTOR_SHARDS="1", COLLECTOR_RING_BYTES=str(64 * MIB))
     with pytest.raises(ConfigError, match="COLLECTOR_SHARDS=32: .* 256 MiB"):
         plan(256, COLLECTOR_SHARDS="32")
 

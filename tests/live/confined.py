@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import runpy
-import sys
 from pathlib import Path
 
 from collector import cgroups
@@ -73,9 +71,3 @@ class Cgroup:
     def close(self) -> None:
         """Remove it; its processes have ended."""
         self.path.rmdir()
-
-
-if __name__ == "__main__":
-    (Path(sys.argv[1]) / "cgroup.procs").write_text(str(os.getpid()))
-    del sys.argv[0:2]
-    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
