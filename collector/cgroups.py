@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 _OURS, _ROOT = "/proc/self/cgroup", "/sys/fs/cgroup"
 _LIMITS = ("/memory.max", "/memory.limit_in_bytes")
-# usage, and of memory.stat: page cache that was not used lately, that was, and of all what processes have mapped
+# usage, and of memory.stat: page cache that was not used lately, that was, what processes have mapped, memory files in that
 _USES = (
-    ("/memory.current", ("inactive_file", "active_file", "file_mapped")),
-    ("/memory.usage_in_bytes", ("total_inactive_file", "total_active_file", "total_mapped_file")),
+    ("/memory.current", ("inactive_file", "active_file", "file_mapped", "shmem")),
+    ("/memory.usage_in_bytes", ("total_inactive_file", "total_active_file", "total_mapped_file", "total_shmem")),
 )
 
 
@@ -105,11 +105,12 @@ def memory_use() -> MemoryUse | None:
 
 
 def _use_of(directory: str) -> int | None:
-    for name, (inactive, active, mapped) in _USES:
+    for name, (inactive, active, mapped, shared) in _USES:
         text = _read(directory + name)
         if text.isdigit():
             lines = (line.partition(" ") for line in _read(directory + "/memory.stat").splitlines())
             stat = {key: int(value) for key, _, value in lines if value.isdigit()}
-            idle = stat.get(inactive, 0) + max(0, stat.get(active, 0) - stat.get(mapped, 0))
+            in_use = max(0, stat.get(mapped, 0) - stat.get(shared, 0))  # our memory files are mapped, and are no page cache
+            idle = stat.get(inactive, 0) + max(0, stat.get(active, 0) - in_use)
             return max(0, int(text) - idle)
     return None

@@ -53,6 +53,8 @@ def test_version_2_usage_is_without_page_cache_that_can_be_taken_back(files: Fil
     assert cgroups.memory_use() == MemoryUse(90 * MIB, 256 * MIB)
     files.put("pod/container", stat=f"{stat}\nfile_mapped {3 * MIB}")  # nor what is active and nobody has mapped
     assert cgroups.memory_use() == MemoryUse(83 * MIB, 256 * MIB)
+    files.put("pod/container", stat=f"{stat}\nfile_mapped {13 * MIB}\nshmem {10 * MIB}")  # the slots of batches, say
+    assert cgroups.memory_use() == MemoryUse(83 * MIB, 256 * MIB)
 
 
 def test_version_1_counts_the_whole_hierarchy(files: Files) -> None:
