@@ -289,6 +289,7 @@ def test_with_less_room_more_goes_to_disk_and_nothing_is_dropped(tmp_path: Path)
     with delivery(tmp_path, gate) as (out, _):
         for n in range(10):
             out.submit(batch(f"{n}" * 4000))
+        wait_for(lambda: len(out.queue.active()) == 1)  # it is under way, and will not come out of the spool
         assert out.spooled is not None and out.spooled.spooled_records == 0 and out.up
         out.set_room(20_000)
         wait_for(lambda: out.queue.held <= 10_000)
