@@ -69,6 +69,7 @@ class Delivery:
         self._done: collections.deque[Batch] = collections.deque()
         self._away_since = time.monotonic()  # while it is not up
         self._hurry = threading.Event()  # ends the wait for the next attempt
+        self._ending = False
         self._next_check = 0.0
         self._thread = threading.Thread(target=self._run, name="delivery", daemon=True)
 
@@ -127,10 +128,10 @@ class Delivery:
 
     def settled(self) -> bool:
         """Is there nothing to wait for? Everything is settled, or the destination is gone and its thread has ended, or it is
-        away and there is a spool for what is left.
+        away and there is a spool for what is left, and room for what has yet to be submitted.
         """
         if self.spooled is not None and self._is_away():
-            return True
+            return not self.queue.full()
         return self.queue.idle() or bool(self.gone) and not self._thread.is_alive()
 
     def reopen(self, fd: int, number: int) -> None:
@@ -144,6 +145,13 @@ class Delivery:
         self.up = False
         self._fail_waiting()
         self._wake()
+
+    def end(self) -> None:
+        """The shards hand over their last records, and wait until they are done with: no batch is kept that could be in the
+        spool. More may be submitted.
+        """
+        self._ending = True
+        self._hurry.set()
 
     def close(self) -> None:
         """Deliver what waits without further delay, then end the thread."""
@@ -276,6 +284,14 @@ class Delivery:
                     self.gone = self.gone or str(error)  # before the batch is done with: who finds us idle must know
                     self.destination.give_up(batch)
                     self.give_up(str(error))
+                    return
+                if (
+                    self._ending
+                    and not batch.at
+                    and self._is_away()
+                    and self.spooled is not None
+                    and self.spooled.keep(batch)
+                ):
                     return
                 if not error.busy:
                     log.warning("%s; retrying", error)

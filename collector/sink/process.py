@@ -215,6 +215,7 @@ class Sink:
                 self._trimmer.begin()
             elif message.get("kind") == "last":
                 self._patient_until = time.monotonic() + PATIENT_SECONDS
+                self._delivery.end()
             elif message.get("kind") == "output":
                 self._delivery.reopen(message["fds"][0], message["number"])
             elif message.get("kind") == "stop" and "seconds" in message:

@@ -37,7 +37,7 @@ class BatchQueue:
         return self._held
 
     def full(self) -> bool:
-        """Should nothing more be put in for now? Only ever true when lossless."""
+        """Should nothing more be put in for now? Of this class only when lossless."""
         return self._lossless and self.held > self._limit
 
     def nearly_full(self) -> bool:

@@ -78,6 +78,10 @@ class SpooledQueue(BatchQueue):
             return not self._gave_way()
         return not (self._out or self.spool.records)
 
+    def full(self) -> bool:
+        """As the base class: the shards wait for the disk, as long as it takes anything. Otherwise the oldest gives way."""
+        return bool(self._waiting) and self.nearly_full() and not self._refused
+
     def put(self, batch: Batch) -> list[Batch]:
         """As the base class."""
         gave_way = super().put(batch)
@@ -150,11 +154,20 @@ class SpooledQueue(BatchQueue):
     def save_active(self) -> None:
         """Have in the spool what is in memory only and is not done with, as far as the disk takes it."""
         for batch in self.active():
-            with self._order:
-                if batch.left and self._save(batch):
-                    super().done(batch)
-                    if self._out.pop(batch, None) is not None:
-                        self.released_records += batch.count  # it was spooled twice
+            if batch.left:
+                self.keep(batch)
+
+    def keep(self, batch: Batch) -> bool:
+        """Move a batch to the spool that was taken out of memory and is not done with. False when it is no such batch, or
+        the disk does not take it.
+        """
+        with self._order:  # another thread may want the same
+            if batch not in self.active() or not self._save(batch):
+                return False
+            super().done(batch)
+            if self._out.pop(batch, None) is not None:
+                self.released_records += batch.count  # it was spooled twice
+            return True
 
     def _save(self, batch: Batch) -> bool:
         with self._order:
@@ -181,6 +194,7 @@ class SpooledQueue(BatchQueue):
             try:
                 self._move()
             except Exception:
+                self._refused = True
                 log.exception("the spool is not used any more")
                 return
 

@@ -154,6 +154,25 @@ def test_what_is_left_at_the_end_is_delivered_by_the_next_start(tmp_path: Path) 
         assert sorted(text(one) for one in destination.calls) == sorted(str(n) for n in range(20))
 
 
+@pytest.mark.usefixtures("at_once")
+def test_at_the_end_shards_do_not_wait_for_the_batch_that_a_destination_does_not_take(tmp_path: Path) -> None:
+    with delivery(
+        tmp_path, *[DestinationError("not now", retriable=True, retry_seconds=0.1, attempts_at_end=None)] * 100
+    ) as (out, before):
+        for n in range(20):
+            out.submit(batch(str(n)))
+        wait_for(lambda: out.spooled is not None and out.spooled.spooled_records == 19)
+        out.end()
+        wait_for(lambda: out.spooled is not None and out.spooled.spooled_records == 20)
+        assert len(out.done()) == 20 and out.totals.failed == 0
+        out.submit(batch("last"))
+        wait_for(lambda: out.spooled is not None and out.spooled.spooled_records == 21)
+        before.calls.clear()
+    with delivery(tmp_path) as (out, after):
+        wait_for(out.settled)
+        assert {text(one) for one in before.calls + after.calls} == {*map(str, range(20)), "last"}
+
+
 def test_memory_that_is_half_full_goes_to_disk_though_the_destination_is_only_slow(tmp_path: Path) -> None:
     gate = threading.Event()
     with delivery(tmp_path, gate) as (out, _):
@@ -299,6 +318,30 @@ def test_with_less_room_more_goes_to_disk_and_nothing_is_dropped(tmp_path: Path)
 
 
 @pytest.mark.usefixtures("at_once")
+def test_shards_wait_for_a_slow_disk_and_nothing_gives_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    append, disk = Spool.append, threading.Event()
+
+    def appends(self: Spool, *parts: Any) -> Any:
+        disk.wait(20)
+        return append(self, *parts)
+
+    monkeypatch.setattr(Spool, "append", appends)
+    gate = threading.Event()
+    with delivery(tmp_path, again(), gate) as (out, _):
+        given = 0
+        while not out.full(patient=False):
+            out.submit(batch(f"{given:02d}" * 2000))
+            given += 1
+            assert given < 30
+        assert not out.settled()
+        disk.set()
+        wait_for(lambda: not out.full(patient=False))
+        gate.set()
+        wait_for(lambda: out.totals.delivered == given)
+        assert out.totals.dropped == 0
+
+
+@pytest.mark.usefixtures("at_once")
 def test_with_less_room_and_a_disk_that_takes_nothing_the_oldest_are_dropped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -312,7 +355,7 @@ def test_with_less_room_and_a_disk_that_takes_nothing_the_oldest_are_dropped(
             out.submit(batch(f"{n}" * 4000))
         wait_for(lambda: out.spooled is not None and out.spooled.errors > 0)
         out.set_room(20_000)
-        assert out.queue.held <= 20_000 and out.totals.dropped >= 5
+        assert out.queue.held <= 20_000 and out.totals.dropped >= 5 and not out.full(patient=False)
         assert out.totals.dropped + sum(one.count for one in out.queue._waiting) + len(out.queue.active()) == 10
         gate.set()
         wait_for(out.settled)
