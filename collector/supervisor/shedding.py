@@ -4,7 +4,8 @@ Above the lower threshold (memory.py) batches go first, when there are many of t
 and giving up connections would free nothing, and spoil records that have yet to be made. With a spool they go to disk;
 without, the oldest are dropped, which is counted. What is still missing the shards take from the connections that were
 silent for longest, whose exchanges are recorded as they stand; what a shard may hold in any case is left to it. Whoever
-gives something up gives its memory back to the system.
+gives something up gives its memory back to the system. Above the upper threshold the same is tried once more, and a restart
+follows only where it has not helped: what a library's reader, a burst or the compiler takes for a moment is no reason.
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ class Shedding:
         self._live = live
         self._less_room = False  # has the sink been told of less than queue_bytes?
         self._again_at = self._warn_at = 0.0
+        self._above_since = 0.0  # the upper threshold; 0.0: not above
 
     def budget(self) -> int:
         """Bytes of connection state that each shard may hold now."""
@@ -74,7 +76,12 @@ class Shedding:
             guard.measure_base(pids(), rings_bytes)
             for child in self._shards:
                 child.tell({"kind": "budget", "bytes": self.budget()})
-        if reading.decision == memory.RESTART:
+        if reading.decision != memory.RESTART:
+            self._above_since = 0.0
+        elif not self._above_since:
+            self._above_since = now
+            self._again_at = 0.0
+        elif now - self._above_since >= memory.SETTLE_SECONDS:
             log.error(
                 "memory: %s %d MiB, above %s (%d MiB): draining for a restart",
                 reading.what,
@@ -83,7 +90,7 @@ class Shedding:
                 reading.hard >> 20,
             )
             return True
-        if reading.decision == memory.SHED:
+        if reading.decision != memory.OK:
             if now >= self._again_at:
                 self._again_at = now + memory.SETTLE_SECONDS
                 self._give_way(reading, now)

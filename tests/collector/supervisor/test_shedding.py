@@ -120,7 +120,16 @@ def test_the_queue_has_its_room_again_when_it_is_calm(scene: Scene) -> None:
 def test_a_restart_above_the_hard_threshold_and_only_while_all_are_at_work(scene: Scene) -> None:
     assert not scene.turn(501, at_work=False)
     assert not scene.turn(500)
-    assert scene.turn(501)
+    assert not scene.turn(501, batches=60)  # first the same as above the lower one
+    assert scene.sink.said[-1]["kind"] == "room"
+    assert not scene.turn(501, after=0.5)
+    assert scene.turn(501, after=0.6)
+
+
+def test_what_is_above_the_hard_threshold_for_a_moment_is_no_reason_for_a_restart(scene: Scene) -> None:
+    for _ in range(3):
+        assert not scene.turn(520)
+        assert not scene.turn(499)
 
 
 def test_a_replay_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
