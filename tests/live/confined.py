@@ -19,6 +19,7 @@ class Cgroup:
     """A new cgroup below our own, or below the root, version 2 or 1, with a memory limit in bytes. Removed by ``close``."""
 
     def __init__(self, limit: int) -> None:
+        self.limit = limit
         self.path = Path()
         name = f"collector-test-{os.getpid()}-{next(_SERIAL)}"
         for parent in cgroups._cgroup_dirs("memory"):

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Self
 
 import pytest
 
@@ -92,6 +93,24 @@ def crowd(rounds: int, prefix: str, connections: int = CONNECTIONS, size: int = 
     return int(done.stdout)
 
 
+class Load:
+    """Exchanges on so many connections until it is over."""
+
+    def __init__(self, connections: int) -> None:
+        script = str(HERE / "crowd.py")
+        self._server = Program(sys.executable, script, "serve", str(connections), str(BODY))
+        arguments = ("call", str(self._server.port), str(connections), str(BODY), str(1 << 20), "load")
+        self.caller = subprocess.Popen([sys.executable, script, *arguments])
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.caller.kill()
+        self.caller.wait()
+        self._server.close()
+
+
 def test_two_thousand_connections_with_large_bodies(cgroup: Cgroup, tmp_path: Path) -> None:
     """All bodies of a round wait at once, on both sides: 229 MiB of them."""
     collector = Confined(cgroup, tmp_path)
@@ -99,17 +118,22 @@ def test_two_thousand_connections_with_large_bodies(cgroup: Cgroup, tmp_path: Pa
         assert crowd(3, "crowd") == 3 * CONNECTIONS
         wait_for(lambda: collector.metric("collector_queued_exchanges") == 0, 30)
         evicted = collector.metric("collector_evicted_connections_total")
+        lost = collector.metric("collector_kernel_dropped_events_total")
         use = collector.metric("collector_memory_cgroup_bytes")
     finally:
         code = collector.stop()
     told = Summary.of(collector)
-    print(f"{told}, {evicted:.0f} evicted, {use / MIB:.0f} MiB at the end")  # noqa: T201
+    print(f"{told}, {evicted:.0f} evicted, {lost:.0f} events lost, {use / MIB:.0f} MiB at the end")  # noqa: T201
     assert cgroup.oom_kills == 0
     assert code == 0, collector.log()[-3000:]
-    assert told.adds_up() and told.delivered == told.made
-    records = collector.records("/crowd/")
+    assert told.adds_up() and not told.failed
+    records = collector.records()
+    assert len(records) == told.delivered
+    records = [r for r in records if r["path"].startswith("/crowd/")]
     assert len({(r["direction"], r["path"]) for r in records}) == len(records)
-    assert len(records) >= 6 * CONNECTIONS * 9 // 10
+    # the bodies of a round are a hundred times the rings of the smaller one
+    assert lost > 0 or told.made >= 6 * CONNECTIONS
+    assert told.made >= 6 * CONNECTIONS * (9 if cgroup.limit >= 1024 * MIB else 1) // 10
     for r in records:
         if not r["mark"]:
             assert r["requestPayload"].startswith(r["path"] + " ") and len(r["requestPayload"]) == BODY
@@ -160,24 +184,18 @@ def test_while_the_broker_is_away_records_go_to_the_spool_and_none_is_lost(cgrou
 
 
 def test_above_the_hard_threshold_everything_is_in_the_spool_and_the_exit_code_is_3(live: None, tmp_path: Path) -> None:
-    settings = {**kafka_that_is_away(), "COLLECTOR_SPOOL_DIR": str(tmp_path / "spool")}
-    for name in ("first", "second"):
-        (tmp_path / name).mkdir()
-    collector = Collector(tmp_path / "first", "--output", "kafka", **settings)
-    try:
-        wait_for(lambda: collector.metric("collector_memory_pss_bytes") > 0)
-        base = int(collector.metric("collector_memory_pss_bytes")) // MIB
-    finally:
-        collector.stop()
-    # no lower threshold: what is held may reach the upper one
-    limits = {"AKTO_MEM_SOFT_LIMIT": str(base + 40), "AKTO_MEM_HARD_LIMIT": str(base + 40)}
-    collector = Collector(tmp_path / "second", "--output", "kafka", MODULE_MEM_CHECK_INTERVAL="50", **limits, **settings)
-    try:
-        assert crowd(1, "last") == CONNECTIONS
-        wait_for(lambda: collector.process.poll() is not None, 60)
-    finally:
-        code = collector.stop()
+    """Processes at rest are above it, so nothing that gives way helps: under load all the same nothing of it is lost."""
+    limits = {"AKTO_MEM_SOFT_LIMIT": "30", "AKTO_MEM_HARD_LIMIT": "40", "COLLECTOR_SHARDS": "0"}
+    settings = {**kafka_that_is_away(), **limits, "COLLECTOR_SPOOL_DIR": str(tmp_path / "spool")}
+    with Load(20) as load:
+        collector = Collector(tmp_path, "--output", "kafka", **settings)
+        try:
+            wait_for(lambda: collector.process.poll() is not None, 60)
+        finally:
+            code = collector.stop()
+        assert load.caller.poll() is None  # to the end
     assert code == 3, collector.log()[-3000:]
+    assert "above AKTO_MEM_THRESH_RESTART (40 MiB): draining for a restart" in collector.log()
     told = Summary.of(collector)
     print(told)  # noqa: T201
-    assert told.adds_up() and told.spooled == told.made > 0
+    assert told.adds_up() and told.spooled == told.made > 100
