@@ -116,7 +116,6 @@ def test_two_thousand_connections_with_large_bodies(cgroup: Cgroup, tmp_path: Pa
     collector = Confined(cgroup, tmp_path)
     try:
         assert crowd(3, "crowd") == 3 * CONNECTIONS
-        wait_for(lambda: collector.metric("collector_queued_exchanges") == 0, 30)
         evicted = collector.metric("collector_evicted_connections_total")
         lost = collector.metric("collector_kernel_dropped_events_total")
         use = collector.metric("collector_memory_cgroup_bytes")
@@ -173,7 +172,6 @@ def test_while_the_broker_is_away_records_go_to_the_spool_and_none_is_lost(cgrou
         assert crowd(2, "crowd") == 2 * CONNECTIONS
         for turn in range(5):
             assert crowd(50, f"away{turn}", connections=20) == 1000
-        wait_for(lambda: collector.metric("collector_queued_exchanges") == 0, 30)
     finally:
         code = collector.stop()
     told = Summary.of(collector)
