@@ -143,7 +143,8 @@ class Guard:
     def measure_base(self, pids: Iterable[int], rings_bytes: int) -> None:
         """All children are at work and hold nothing yet; the rings (bytes) will fill, and the cgroup has them already."""
         self.base = pss_bytes(tree(pids)) + rings_bytes
-        self.cgroup_base = self.cgroup
+        use = cgroups.memory_use()
+        self.cgroup_base, self.cgroup_limit = (use.used, use.limit) if use is not None else (0, 0)
 
     def budget(self, batch_bytes: int, shards: int) -> int:
         """Bytes of connection state that each shard may hold now, when batches may take so many bytes."""

@@ -63,6 +63,10 @@ class Shedding:
         that there is nothing to give way, and the compiler, which takes much for a moment, may still run.
         """
         guard = self._guard
+        if at_work and self._live and not guard.base:  # at once: what traffic takes is not to be in it
+            guard.measure_base(pids(), rings_bytes)
+            for child in self._shards:
+                child.tell({"kind": "budget", "bytes": self.budget()})
         reading = guard.turn(now, pids)
         if reading is None:
             return False
@@ -72,10 +76,6 @@ class Shedding:
         self._own["memory_cgroup_limit_bytes"] = guard.cgroup_limit
         if not at_work or not self._live:
             return False
-        if not guard.base:
-            guard.measure_base(pids(), rings_bytes)
-            for child in self._shards:
-                child.tell({"kind": "budget", "bytes": self.budget()})
         if reading.decision != memory.RESTART:
             self._above_since = 0.0
         elif not self._above_since:
