@@ -62,9 +62,12 @@ class Sink:
         if spool is not None:
             self._open_spool(spool, settings.spool_bytes)
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
-        # of each shard more than the destination's queue holds: what does not fit is dropped there, oldest first
+        # of each shard more than the destination's queue holds: what does not fit is dropped there, oldest first; with a
+        # spool the shards wait for its disk, and what they hold meanwhile has to fit together
         in_slots = min(settings.queue_bytes, slots.ALL_SLOTS * slots.BATCH_BYTES)
         window = (in_slots + (settings.queue_bytes - in_slots) // 2) * 6 // 5
+        if self._delivery.spooled is not None:
+            window = max(window // start.shards, 2 * slots.BATCH_BYTES)
         self._in = Receiver(self.context, endpoints.sink(), bytes.fromhex(start.token), window=window)
         self._poller = zmq.Poller()
         self._poller.register(self._in.socket, zmq.POLLIN)
@@ -124,7 +127,7 @@ class Sink:
         self._child.ready()
         while not self._child.stopping:
             (self._full_poller if self._full() else self._poller).poll(100)
-            if self._turn() >= PAUSE_BYTES:
+            if self._turn() >= PAUSE_BYTES and not self._full():
                 time.sleep(PAUSE_SECONDS)
         self._deadline = min(self._deadline, time.monotonic() + self._stop_seconds)
         self._turn()

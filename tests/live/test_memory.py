@@ -132,7 +132,7 @@ def test_two_thousand_connections_with_large_bodies(cgroup: Cgroup, tmp_path: Pa
     assert len({(r["direction"], r["path"]) for r in records}) == len(records)
     # the bodies of a round are a hundred times the rings of the smaller one
     assert lost > 0 or told.made >= 6 * CONNECTIONS
-    assert told.made >= 6 * CONNECTIONS * (9 if cgroup.limit >= 1024 * MIB else 1) // 10
+    assert told.made >= 6 * CONNECTIONS * (5 if cgroup.limit >= 1024 * MIB else 1) // 10
     for r in records:
         if not r["mark"]:
             assert r["requestPayload"].startswith(r["path"] + " ") and len(r["requestPayload"]) == BODY
@@ -178,7 +178,7 @@ def test_while_the_broker_is_away_records_go_to_the_spool_and_none_is_lost(cgrou
     print(told)  # noqa: T201
     assert cgroup.oom_kills == 0
     assert code == 0, collector.log()[-3000:]
-    assert told.adds_up() and told.spooled == told.made > 10_000
+    assert told.adds_up() and told.spooled == told.made > 1000
 
 
 def test_above_the_hard_threshold_everything_is_in_the_spool_and_the_exit_code_is_3(live: None, tmp_path: Path) -> None:
