@@ -148,6 +148,7 @@ def kafka_that_is_away() -> dict[str, str]:
     }
 
 
+@pytest.mark.parametrize("cgroup", [256], ids=["256MiB"], indirect=True)
 def test_while_the_broker_is_away_the_oldest_records_give_way_and_no_connection_does(cgroup: Cgroup, tmp_path: Path) -> None:
     collector = Confined(cgroup, tmp_path, "--output", "kafka", **kafka_that_is_away())
     try:
