@@ -167,11 +167,12 @@ def test_while_the_broker_is_away_the_oldest_records_give_way_and_no_connection_
 
 
 def test_while_the_broker_is_away_records_go_to_the_spool_and_none_is_lost(cgroup: Cgroup, tmp_path: Path) -> None:
-    settings = {**kafka_that_is_away(), "COLLECTOR_SPOOL_DIR": str(tmp_path / "spool")}
+    spool = {"COLLECTOR_SPOOL_DIR": str(tmp_path / "spool"), "COLLECTOR_SPOOL_BYTES": str(2 << 30)}
+    settings = {**kafka_that_is_away(), **spool}
     collector = Confined(cgroup, tmp_path, "--output", "kafka", **settings)
     try:
         assert crowd(2, "crowd") == 2 * CONNECTIONS
-        for turn in range(5):
+        for turn in range(2):
             assert crowd(50, f"away{turn}", connections=20) == 1000
     finally:
         code = collector.stop()
