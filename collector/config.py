@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from collector import akto_names, cgroups
+from collector.config_kafka import KafkaConfig
 from collector.config_setting import NO_EFFECT, NOT_YET, Setting
 from collector.config_values import (
     ALL_LIBRARIES,
@@ -34,7 +35,6 @@ from collector.config_values import (
     parse_libraries,
     parse_log_format,
     parse_log_level,
-    parse_mechanism,
     parse_names,
     parse_networks,
     parse_pids,
@@ -50,11 +50,10 @@ T = TypeVar("T")
 
 MIB = 1 << 20
 
-OURS, AKTO, DELIVERY, KAFKA, LIMITS, FILTERS, CAPTURE, PROCESS = (
+OURS, AKTO, DELIVERY, LIMITS, FILTERS, CAPTURE, PROCESS = (
     "Collector",
     "Akto: other names",
     "Delivery",
-    "Kafka: TLS and SASL",
     "Limits",
     "Filters",
     "Capture",
@@ -71,7 +70,7 @@ class Value:
     source: str
 
 
-class Config:
+class Config(KafkaConfig):
     """All settings of one run: an attribute for each variable, with the value in force."""
 
     # -- Process
@@ -455,67 +454,6 @@ class Config:
         parse_int, 100, DELIVERY, "Records at which a Kafka batch is ready.", "records", 1, 1_000_000
     )
     AKTO_TRAFFIC_BATCH_TIME_SECS = Setting(parse_seconds, 10.0, DELIVERY, "Age at which it is ready.", "seconds", 0, 3600)
-    # -- Delivery to Kafka: TLS and SASL (collector/sink/kafka/security.py says what goes together)
-    COLLECTOR_KAFKA_TLS = Setting(
-        parse_bool, False, KAFKA, "Whether connections to the brokers are TLS, 1.2 or later.", aliases=("USE_TLS",)
-    )
-    COLLECTOR_KAFKA_TLS_CA_FILE = Setting(
-        parse_text,
-        "",
-        KAFKA,
-        "Certificates (PEM) by one of which the brokers' must be signed. Each is trusted, also when it is no root.",
-        aliases=("TLS_CA_CERT_PATH",),
-        shown_default="the system's",
-    )
-    COLLECTOR_KAFKA_TLS_CERT_FILE = Setting(
-        parse_text, "", KAFKA, "Our own certificate (PEM) and what it was signed with, for mutual TLS.", shown_default="none"
-    )
-    COLLECTOR_KAFKA_TLS_KEY_FILE = Setting(
-        parse_text,
-        "",
-        KAFKA,
-        "The private key (PEM) of our certificate.",
-        shown_default="the file of COLLECTOR_KAFKA_TLS_CERT_FILE",
-    )
-    COLLECTOR_KAFKA_TLS_KEY_PASSWORD = Setting(
-        parse_text, "", KAFKA, "The password that the private key is encrypted with.", secret=True, shown_default="none"
-    )
-    COLLECTOR_KAFKA_TLS_KEY_PASSWORD_FILE = Setting(
-        parse_text, "", KAFKA, "A file that holds this password instead.", shown_default="none"
-    )
-    COLLECTOR_KAFKA_TLS_SKIP_VERIFY = Setting(
-        parse_bool,
-        False,
-        KAFKA,
-        "`true`: the brokers' certificates are not verified, neither by whom they are signed nor for which name. Anybody on "
-        "the way can pass for a broker then. (In Akto's collector this is the default.)",
-        aliases=("INSECURE_SKIP_VERIFY",),
-    )
-    COLLECTOR_KAFKA_SASL = Setting(
-        parse_mechanism,
-        "",
-        KAFKA,
-        "How we log in at the brokers: PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or `none`.",
-        shown_default="PLAIN when IS_AUTH_IMPLEMENTED is true, else none",
-    )
-    IS_AUTH_IMPLEMENTED = Setting(parse_bool, False, KAFKA, "`true`: SASL PLAIN, unless COLLECTOR_KAFKA_SASL is set.")
-    COLLECTOR_KAFKA_USERNAME = Setting(
-        parse_text, "", KAFKA, "User name for SASL.", aliases=("KAFKA_USERNAME",), shown_default="none"
-    )
-    COLLECTOR_KAFKA_USERNAME_FILE = Setting(
-        parse_text, "", KAFKA, "A file that holds the user name instead.", shown_default="none"
-    )
-    COLLECTOR_KAFKA_PASSWORD = Setting(
-        parse_text, "", KAFKA, "Password for SASL.", aliases=("KAFKA_PASSWORD",), secret=True, shown_default="none"
-    )
-    COLLECTOR_KAFKA_PASSWORD_FILE = Setting(
-        parse_text,
-        "",
-        KAFKA,
-        "A file that holds the password instead; a line break at its end is no part of it. This file and all those above "
-        "are read again within seconds when they change, and at SIGHUP: new connections use what they hold then.",
-        shown_default="none",
-    )
 
     def __init__(self, values: dict[str, Value], warnings: list[str] | None = None) -> None:
         self.values = values
@@ -563,7 +501,8 @@ def _declared() -> tuple[Setting[Any], ...]:
             )
             setting.name = name
             further.append(setting)
-    return (*(value for value in vars(Config).values() if isinstance(value, Setting)), *further)
+    ours = [value for kind in (Config, KafkaConfig) for value in vars(kind).values() if isinstance(value, Setting)]
+    return (*ours, *further)
 
 
 SETTINGS = _declared()

@@ -22,7 +22,7 @@ class BatchQueue:
         self._limit = self._room = limit_bytes
         self._changed = threading.Condition()  # its lock is re-entrant
         self._waiting: collections.deque[Batch] = collections.deque()
-        self._active: set[Batch] = set()  # that were taken
+        self._active: dict[Batch, None] = {}  # that were taken, in this order
         self._bytes = self._held = 0
         self.closing = False
 
@@ -86,7 +86,7 @@ class BatchQueue:
             if not self._waiting:
                 return None
             batch = self._waiting.popleft()
-            self._active.add(batch)
+            self._active[batch] = None
             return batch
 
     def wait(self, seconds: float) -> None:
@@ -98,7 +98,7 @@ class BatchQueue:
     def put_back(self, batch: Batch) -> None:
         """A batch that was taken is the oldest one again."""
         with self._changed:
-            self._active.remove(batch)
+            del self._active[batch]
             self._waiting.appendleft(batch)
 
     def done(self, batch: Batch) -> None:
@@ -106,7 +106,7 @@ class BatchQueue:
         with self._changed:
             if batch not in self._active:
                 return  # at the end two may say so at once
-            self._active.remove(batch)
+            del self._active[batch]
             self._add(batch, -1)
             if self.closing:
                 self._changed.notify_all()

@@ -34,6 +34,7 @@ from collector.supervisor.output import Output
 from collector.supervisor.shedding import Shedding
 from collector.supervisor.starting import Plan
 from collector.supervisor.thermostat import Thermostat
+from collector.supervisor.unseen import Unseen
 
 log = logging.getLogger("supervisor")
 
@@ -69,8 +70,7 @@ class Supervisor:
         self._slots: dict[int, tuple[int, int]] = {}  # shard -> (life, memory of its batches)
         self._handover = Handover()
         self._announced = False
-        self._unseen: list[tuple[str, str, int]] = []  # metrics.unseen
-        self._unseen_logged: set[tuple[str, str]] = set()
+        self._unseen = Unseen()
         self._unsupported = unsupported.Totals()
         self.problems: list[str] = []
         self._last_turn = time.monotonic()
@@ -206,7 +206,7 @@ class Supervisor:
         return {
             "live": list(self.live()),
             "ready": list(self.ready()),
-            "unseen": self._unseen,
+            "unseen": self._unseen.rows,
             "unsupported": self._unsupported.samples(),
             "pid": os.getpid(),
             "notes": [why for why in (self._identity.why, self._unconfined) if why],
@@ -416,7 +416,7 @@ class Supervisor:
                 if (rings := self._rings()) is not None:
                     shard.tell({"kind": "rings", "rings": rings.to_message()}, self._ring_fds())
         elif kind == "unseen" and child is self.loader:
-            self._heard_unseen(message["rows"])
+            self._unseen.heard(message["rows"])
         elif kind == "unsupported" and child is self.loader:
             self._unsupported.heard(message["rows"])
         elif kind == "problem":
@@ -441,14 +441,6 @@ class Supervisor:
                 except OSError as error:
                     self._did_not_start(child, time.monotonic(), error)
                     child.restart_at = time.monotonic() + policy.FIRST_DELAY
-
-    def _heard_unseen(self, rows: list[dict[str, Any]]) -> None:
-        """Processes whose traffic the hooked calls do not show; each name and reason is logged once."""
-        self._unseen = metrics.unseen(rows)
-        for name, why in sorted({(row["name"], why) for row in rows for why in metrics.UNSEEN_REASONS if row[why]}):
-            if (name, why) not in self._unseen_logged and len(self._unseen_logged) < metrics.UNSEEN_NAMES:
-                self._unseen_logged.add((name, why))
-                log.warning("process %r: %s", name, metrics.UNSEEN_REASONS[why][1])
 
     def _announce(self) -> None:
         if self._announced or not all(child.ready for child in self.children):
