@@ -104,6 +104,13 @@ SHARD_NAMES = (
     "in_flight_bytes",
     "records_acknowledged",
     "batches_without_slot",
+    # for who counts what is lost with it (supervisor/losses.py)
+    "epoch",
+    "records_before_session",
+    "reading",
+    "span_records",
+    "span_exchanges",
+    "span_state_bytes",
 )
 SINK_NAMES = (
     *COMMON,
@@ -133,6 +140,7 @@ SINK_NAMES = (
     *lag.NAMES,
     "tls_certificate_expiry",
     "tls_ca_expiry",
+    "orphaned_records",
 )
 SUPERVISOR_NAMES = (
     "restarts_loader",
@@ -151,5 +159,6 @@ SUPERVISOR_NAMES = (
     "share",
     "output_rotations",
     "output_rotation_errors",
+    "records_made_again",
 )
 HEALTH_NAMES = (*COMMON, "requests", "pushed_out", "too_slow", "bad_requests")

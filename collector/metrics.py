@@ -492,14 +492,27 @@ METRICS: tuple[Metric, ...] = (
         "Times that memory was short and batches, then connection state, had to give way.",
     ),
     Metric(
-        "collector_lost_exchanges", COUNTER, "supervisor", "lost_exchanges", "Exchanges that a shard had begun when it died."
+        "collector_lost_exchanges",
+        COUNTER,
+        "supervisor",
+        "lost_exchanges",
+        "Exchanges that a shard had begun when it died, and whose bytes were no longer in the ring.",
     ),
     Metric(
         "collector_lost_records",
         COUNTER,
         "supervisor",
         "lost_records",
-        "Records that a shard had made and the sink had not acknowledged when the shard died (upper bound).",
+        "Records that a shard had made when it died and that the sink never got, and those of a dead shard that died with "
+        "the sink. What is made again is not among them.",
+    ),
+    Metric(
+        "collector_records_made_again",
+        COUNTER,
+        "supervisor",
+        "records_made_again",
+        "Records of what a shard was reading when it died: the next one reads it again, so they are counted twice in "
+        "collector_records.",
     ),
     Metric(
         "collector_lost_state_bytes",

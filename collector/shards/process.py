@@ -16,7 +16,8 @@ import time
 import zmq
 
 from collector import confine, heap
-from collector.counter_names import SHARD_NAMES
+from collector.counter_names import CORE_NAMES, SHARD_NAMES
+from collector.counters import Counters
 from collector.loader.ringbuffer import RingView
 from collector.router import batches, endpoints, messages, slots
 from collector.router.channel import Delivery, Receiver, Sender
@@ -43,6 +44,7 @@ class Shard:
         start = child.start
         self._child = child
         self._counters = child.counters
+        self._core = Counters(child.block, CORE_NAMES, 0)
         self._live = start.live
         token = bytes.fromhex(start.token)
         self._codec = codec(start.settings.batches.compression)  # its library may not be readable later
@@ -50,7 +52,7 @@ class Shard:
         child.drop_privileges([confine.Rule(".", confine.SOCKETS)])
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
         self._in = Receiver(self.context, endpoints.shard(start.number), token, window=INPUT_WINDOW_BYTES)
-        self._out = Sender(self.context, endpoints.sink(), token)
+        self._out = Sender(self.context, endpoints.sink(), token, on_peer=self._new_sink)
         self._settings, self._suspects = start.settings, start.suspects
         self._largest = 0  # bytes that the destination takes at once; 0: as the settings say
         self._number, self._life = start.number, start.life
@@ -70,6 +72,8 @@ class Shard:
         self._last_tick = 0
         self._waits_since = 0.0  # the oldest record that is not sent; 0.0: there is none
         self._records_done = child.counters["records_acknowledged"]
+        self._counters["records_before_session"] = self._records_done
+        self._counters["epoch"] = self._out.epoch
         self._blocked = False
         self._rings: list[RingView] = []
         self._unwanted: mmap.mmap | None = None
@@ -169,6 +173,20 @@ class Shard:
             self._out.service()
             self._child.beat()
 
+    def _new_sink(self, _again: bool) -> None:
+        """What was not acknowledged by now is sent in a session of its own."""
+        self._counters["records_before_session"] = self._records_done
+
+    def _begin_reading(self) -> None:
+        """Write down how it stands: until a message is acknowledged, a next life of ours gets it, too, and makes the same of
+        it. So if we die with it, what is lost is lost from here (supervisor/losses.py).
+        """
+        counters, core = self._counters, self._core
+        counters["span_records"] = core["records"]
+        counters["span_exchanges"] = core["queued_exchanges"]
+        counters["span_state_bytes"] = core["buffer_bytes"]
+        counters["reading"] = 1
+
     def _receive(self) -> None:
         while True:
             if not self._flush(self._pipeline.complete()):
@@ -186,6 +204,7 @@ class Shard:
                 self._in.acknowledge(delivery)
                 continue
             self._counters.add("messages")
+            self._begin_reading()
             if delivery.kind == messages.FILE:
                 self._begin_file(delivery)
             elif delivery.kind == messages.SPAN:
@@ -194,6 +213,7 @@ class Shard:
                 for frame in delivery.frames:  # which may begin anywhere in ZeroMQ's memory; events are aligned to words
                     self._feed(memoryview(frame.tobytes()), delivery.wall_offset_ns)
             self._in.acknowledge(delivery)
+            self._counters["reading"] = 0
             self._child.beat()
 
     def _begin_file(self, delivery: Delivery) -> None:

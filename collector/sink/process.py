@@ -22,6 +22,7 @@ from collector.sink import destinations, spool_directory
 from collector.sink.batch import Batch
 from collector.sink.delivery import Delivery
 from collector.sink.ordered import Ordered
+from collector.sink.senders import Senders
 from collector.sink.spool import Spool
 from collector.sink.spooled import SpooledQueue
 
@@ -80,6 +81,7 @@ class Sink:
         self._said_largest = 0
         self._patient_until = 0.0
         self._slots = slots.Reader()
+        self._senders = Senders()
         self._unreadable_records = self._not_submitted = 0
         for (shard, life), fd in zip(start.slots, child.fds[1 + start.output :], strict=True):
             self._slots.add(shard, life, fd)
@@ -142,6 +144,8 @@ class Sink:
         if left:
             log.error("stopped with %d records not taken by the destination: they have failed", left)
         self._count()
+        self._tell_taken(math.inf)
+        self._counters["orphaned_records"] = 0  # each has its own counter now
         self._delivery.close_spool()
         return 1 if left or self._delivery.gone else 0
 
@@ -196,9 +200,11 @@ class Sink:
             pass
         for batch in self._delivery.done():
             if batch.token is not None:
-                self._in.note_done(batch.token)
+                self._done_with(batch.token, batch.count)
         self._in.reply()
         self._trimmer.turn()
+        if not more and not self._full():
+            self._tell_taken(time.monotonic())
         if self._delivery.gone and not self._said_gone:
             self._said_gone = True
             self._child.say({"kind": "destination_gone", "why": self._delivery.gone})
@@ -223,12 +229,26 @@ class Sink:
                 self._delivery.reopen(message["fds"][0], message["number"])
             elif message.get("kind") == "stop" and "seconds" in message:
                 self._deadline = time.monotonic() + message["seconds"]
+            elif message.get("kind") == "ended":
+                self._senders.ended(message["epoch"], time.monotonic())
+
+    def _tell_taken(self, now: float) -> None:
+        """The supervisor has asked what we have of shards that are gone."""
+        for epoch, records in self._senders.answers(now):
+            self._counters["orphaned_records"] = self._senders.orphaned()
+            self._child.say({"kind": "taken", "epoch": epoch, "records": records})
+
+    def _done_with(self, arrived: channel.Delivery, records: int) -> None:
+        self._senders.settled(arrived.sender_epoch, records)
+        self._in.note_done(arrived)
 
     def _take(self, arrived: channel.Delivery) -> None:
         if len(arrived.frames) != 3:
             self._in.note_done(arrived)  # END
             return
         records, index, details = arrived.frames
+        count = len(index) // batches.ENTRY_BYTES
+        self._senders.took(arrived.sender_epoch, count)
         try:
             if arrived.kind == messages.SLOT:
                 if not self._slots.knows(records):
@@ -250,7 +270,7 @@ class Sink:
             except ProtocolError as error:
                 self._cannot_read(arrived, index, error)
                 return
-            self._in.note_done(arrived)
+            self._done_with(arrived, count)
         else:
             self._delivery.submit(batch)
 
@@ -259,7 +279,7 @@ class Sink:
         log.error("a batch is lost: %s", error)
         self._counters.add("unreadable_batches")
         self._unreadable_records += len(index) // batches.ENTRY_BYTES
-        self._in.note_done(arrived)
+        self._done_with(arrived, len(index) // batches.ENTRY_BYTES)
 
     def _count(self) -> None:
         totals, base, spooled = self._delivery.totals, self._base, self._delivery.spooled
@@ -276,6 +296,7 @@ class Sink:
             self._counters[name] = base[name] + value
         self._counters["queue_bytes"] = self._delivery.queue.bytes
         self._counters["queue_held_bytes"] = self._delivery.queue.held
+        self._counters["orphaned_records"] = self._senders.orphaned()
         self._counters["destination_up"] = int(self._delivery.up and not self._delivery.gone)
         self._counters["refused_messages"] = self._in.refused
         self._slots.forget_old()

@@ -29,6 +29,7 @@ from collector.supervisor import identity, policy, starting
 from collector.supervisor.child import ChildProcess
 from collector.supervisor.handover import KINDS, Handover
 from collector.supervisor.health import Health
+from collector.supervisor.losses import Losses
 from collector.supervisor.memory import Guard
 from collector.supervisor.output import Output
 from collector.supervisor.shedding import Shedding
@@ -61,6 +62,7 @@ class Supervisor:
         self._memory = CounterMemory(self.shards + 3)
         self.own = Counters(self._memory.block(self.shards + 2), counter_names.SUPERVISOR_NAMES)
         self._core = [Counters(self._memory.block(i), counter_names.CORE_NAMES, 0) for i in range(self.shards)]
+        self._losses = Losses(self.own, lambda message: self.sink.tell(message))
         self._deaths_while_fed: dict[int, int] = {}
         self._known_pids: set[int] = set()  # all that the kernel programs were ever told to leave alone
         self._signals = 0
@@ -400,7 +402,7 @@ class Supervisor:
         elif (
             kind in KINDS
             and (child is not self.loader or self._plan.rings is None)
-            or kind in ("destination_gone", "largest")
+            or kind in ("destination_gone", "largest", "taken")
             and child is not self.sink
         ):
             log.error("%s sent a message that its role may not send; killing it", child.name)
@@ -419,6 +421,8 @@ class Supervisor:
             self._unseen.heard(message["rows"])
         elif kind == "unsupported" and child is self.loader:
             self._unsupported.heard(message["rows"])
+        elif kind == "taken":
+            self._losses.sink_said(message["epoch"], message["records"])
         elif kind == "problem":
             self.problems.append(message["text"])
             log.error("%s", message["text"])
@@ -479,14 +483,12 @@ class Supervisor:
     def _ended(self, child: ChildProcess, now: float) -> None:
         was_ready, child.ready = child.ready, False
         if child.role == "shard" and not child.expected_to_end:
-            core = self._core[child.block]
-            self.own.add("lost_exchanges", core["queued_exchanges"])
-            self.own.add("lost_state_bytes", core["buffer_bytes"])
-            self.own.add("lost_records", max(0, core["records"] - child.counters["records_acknowledged"]))
-            child.counters["records_acknowledged"] = core["records"]
-            fed = core["current_connection"]
+            self._losses.shard_ended(self._core[child.block], child.counters)
+            fed = self._core[child.block]["current_connection"]
             if fed:
                 self._deaths_while_fed[fed] = self._deaths_while_fed.get(fed, 0) + 1
+        if child.role == "sink":
+            self._losses.sink_ended(child.counters)
         if child.expected_to_end:
             return
         if child is self.loader and self._plan.supervisor.ends_by_itself and child.counters["done"]:
@@ -591,6 +593,10 @@ class Supervisor:
                 if ended and not (child is self.loader and self._not_begun):
                     if child not in children or child.exit_code and child.exit_code < 0:
                         log.error("%s ended with %s while stopping", child.name, child.exit_code)
+                    if child.exit_code and child.role == "shard":  # it has not delivered everything
+                        self._losses.shard_ended(self._core[child.block], child.counters)
+                    elif child.exit_code and child is self.sink:
+                        self._losses.sink_ended(child.counters)
                     if child in children and child.exit_code and not self._exit_code:
                         self._exit_code = errors.EXIT_FAILURE if child.exit_code < 0 else child.exit_code
             if time.monotonic() > deadline:
