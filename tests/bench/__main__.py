@@ -1,11 +1,11 @@
-"""scripts/bench: pipeline, core, overhead, tls, spool."""
+"""scripts/bench: pipeline, core, overhead, tls, spool, day."""
 
 from __future__ import annotations
 
 import importlib
 import sys
 
-NAMES = ("pipeline", "core", "overhead", "tls", "spool")
+NAMES = ("pipeline", "core", "overhead", "tls", "spool", "day")
 
 if __name__ == "__main__":
     if len(sys.argv) < 2 or sys.argv[1] not in NAMES:
