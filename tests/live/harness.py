@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.events import validate
+from tests.live import connects
 from tests.live.kafka_broker import free_port
 
 HERE = Path(__file__).resolve().parent
@@ -23,9 +24,12 @@ class Collector:
     """`collector run --output FILE` as a process of its own."""
 
     program: tuple[str, ...] = ("collector",)  # the module, and what goes before `run`
+    traced = connects.ALL  # its sockets and connections are in the file ``connects`` (tests/live/connects.py)
 
     def __init__(self, directory: Path, *arguments: str, **environment: str) -> None:
         self.directory = directory
+        self.connects = directory / "connects"
+        self.brokers = environment.get("AKTO_KAFKA_BROKER_MAL", "").split(",")
         self.output = directory / "records.jsonl"
         self.port = free_port()
         self._file = (0, 0)  # what was read so far of the output: device and inode, bytes, lines, and the records of lines
@@ -45,7 +49,14 @@ class Collector:
             arguments = ("--output", str(self.output), *arguments)
         with self.stderr.open("wb") as err:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", *self.program, "run", *arguments],
+                [
+                    *(connects.tracer(self.connects) if self.traced else []),
+                    sys.executable,
+                    "-m",
+                    *self.program,
+                    "run",
+                    *arguments,
+                ],
                 env=env,
                 stderr=err,
                 stdout=subprocess.DEVNULL,
@@ -137,7 +148,10 @@ class Collector:
         if self.process.poll() is None:
             self.process.send_signal(number)
         try:
-            return self.process.wait(seconds)
+            code = self.process.wait(seconds)
+            if connects.ALL:
+                assert not connects.strange(connects.calls(self.connects), self.brokers)
+            return code
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
