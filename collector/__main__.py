@@ -219,7 +219,10 @@ def _summary(totals: dict[str, int], what: str) -> None:
     lost = totals["loader_kernel_dropped_events"]
     known = totals["sink_delivered_records"] + totals["sink_dropped_records"] + totals["sink_failed_records"]
     known += totals["sink_spooled_records"] - totals["sink_unspooled_records"]
+    known += totals["supervisor_lost_records"] + totals["supervisor_records_made_again"]
     left = f", {totals['records'] - known} not delivered" if totals["records"] > known else ""
+    if totals["supervisor_lost_records"]:
+        left = f", {totals['supervisor_lost_records']} lost with a shard{left}"
     if totals["sink_spool_records"]:
         left = f", {totals['sink_spool_records']} in the spool{left}"
     logs.say(

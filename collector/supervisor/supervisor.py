@@ -484,8 +484,7 @@ class Supervisor:
         was_ready, child.ready = child.ready, False
         if child.role == "shard" and not child.expected_to_end:
             self._losses.shard_ended(self._core[child.block], child.counters)
-            fed = self._core[child.block]["current_connection"]
-            if fed:
+            if fed := self._core[child.block]["current_connection"]:
                 self._deaths_while_fed[fed] = self._deaths_while_fed.get(fed, 0) + 1
         if child.role == "sink":
             self._losses.sink_ended(child.counters)

@@ -77,6 +77,8 @@ def running(live: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ru
             tmp_path_factory.mktemp("collector"),
             "--output",
             "kafka",
+            "--pid",
+            str(os.getpid()),  # client and server of the load: what else runs on this machine is not counted
             AKTO_KAFKA_BROKER_MAL=broker.address,
             COLLECTOR_KAFKA_TOPIC=topic,
             AKTO_TRAFFIC_BATCH_TIME_SECS="0.5",
