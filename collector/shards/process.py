@@ -212,8 +212,8 @@ class Shard:
             else:
                 for frame in delivery.frames:  # which may begin anywhere in ZeroMQ's memory; events are aligned to words
                     self._feed(memoryview(frame.tobytes()), delivery.wall_offset_ns)
+            self._counters["reading"] = 0  # first: who dies in between counts too much as lost, never too little
             self._in.acknowledge(delivery)
-            self._counters["reading"] = 0
             self._child.beat()
 
     def _begin_file(self, delivery: Delivery) -> None:
