@@ -13,7 +13,7 @@ What the sink has taken of a shard that is gone nobody can send again, so it is 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from collector.counters import Counters
@@ -22,14 +22,22 @@ log = logging.getLogger("supervisor")
 
 
 class Losses:
-    """``own``: the supervisor's counters, which it counts into. ``ask`` tells the sink that the life of a shard is over;
-    False when there is no sink.
+    """``own``: the supervisor's counters, which it counts into; ``cores``: those of the shards' compiled parts. ``ask``
+    tells the sink that the life of a shard is over; False when there is no sink.
     """
 
-    def __init__(self, own: Counters, ask: Callable[[dict[str, Any]], bool]) -> None:
+    def __init__(self, own: Counters, cores: Sequence[Counters], ask: Callable[[dict[str, Any]], bool]) -> None:
         self._own = own
+        self._cores = cores
         self._ask = ask
         self._open: dict[int, tuple[int, int]] = {}  # epoch -> records lost if the sink took none: of its session, at all
+
+    def ended(self, role: str, block: int, counters: Counters) -> None:
+        """A child that should not have ended, or has not ended well. ``block``: a shard's number."""
+        if role == "shard":
+            self.shard_ended(self._cores[block], counters)
+        elif role == "sink":
+            self.sink_ended(counters)
 
     def shard_ended(self, core: Counters, counters: Counters) -> None:
         """``core`` and ``counters`` are the two parts of its block. What has not been counted yet is counted here, or when

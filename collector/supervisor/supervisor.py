@@ -62,7 +62,7 @@ class Supervisor:
         self._memory = CounterMemory(self.shards + 3)
         self.own = Counters(self._memory.block(self.shards + 2), counter_names.SUPERVISOR_NAMES)
         self._core = [Counters(self._memory.block(i), counter_names.CORE_NAMES, 0) for i in range(self.shards)]
-        self._losses = Losses(self.own, lambda message: self.sink.tell(message))
+        self._losses = Losses(self.own, self._core, lambda message: self.sink.tell(message))
         self._deaths_while_fed: dict[int, int] = {}
         self._known_pids: set[int] = set()  # all that the kernel programs were ever told to leave alone
         self._signals = 0
@@ -482,14 +482,11 @@ class Supervisor:
 
     def _ended(self, child: ChildProcess, now: float) -> None:
         was_ready, child.ready = child.ready, False
-        if child.role == "shard" and not child.expected_to_end:
-            self._losses.shard_ended(self._core[child.block], child.counters)
-            if fed := self._core[child.block]["current_connection"]:
-                self._deaths_while_fed[fed] = self._deaths_while_fed.get(fed, 0) + 1
-        if child.role == "sink":
-            self._losses.sink_ended(child.counters)
         if child.expected_to_end:
             return
+        self._losses.ended(child.role, child.block, child.counters)
+        if child.role == "shard" and (fed := self._core[child.block]["current_connection"]):
+            self._deaths_while_fed[fed] = self._deaths_while_fed.get(fed, 0) + 1
         if child is self.loader and self._plan.supervisor.ends_by_itself and child.counters["done"]:
             self._stop("done", child.exit_code or 0)
             return
@@ -592,10 +589,8 @@ class Supervisor:
                 if ended and not (child is self.loader and self._not_begun):
                     if child not in children or child.exit_code and child.exit_code < 0:
                         log.error("%s ended with %s while stopping", child.name, child.exit_code)
-                    if child.exit_code and child.role == "shard":  # it has not delivered everything
-                        self._losses.shard_ended(self._core[child.block], child.counters)
-                    elif child.exit_code and child is self.sink:
-                        self._losses.sink_ended(child.counters)
+                    if child.exit_code:  # it has not delivered everything
+                        self._losses.ended(child.role, child.block, child.counters)
                     if child in children and child.exit_code and not self._exit_code:
                         self._exit_code = errors.EXIT_FAILURE if child.exit_code < 0 else child.exit_code
             if time.monotonic() > deadline:

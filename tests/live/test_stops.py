@@ -122,7 +122,7 @@ def spooled(directory: Path) -> list[dict[str, str]]:
     out: list[dict[str, str]] = []
     stored = spool.peek()
     while stored is not None:
-        out.extend(json.loads(value) for value, _headers in inside.records(stored.records))
+        out.extend(json.loads(value or b"") for _key, value, _headers in inside.records(stored.records))
         stored = spool.peek(stored)
     spool.close()
     return out

@@ -24,7 +24,7 @@ class Scene:
         self.own = Counters(memory.block(2), SUPERVISOR_NAMES)
         self.asked: list[dict[str, Any]] = []
         self.there = True
-        self.losses = Losses(self.own, self._ask)
+        self.losses = Losses(self.own, [self.core], self._ask)
         self.core["records"], self.core["queued_exchanges"], self.core["buffer_bytes"] = 100, 4, 4000
         self.shard["epoch"], self.shard["records_acknowledged"], self.shard["records_before_session"] = EPOCH, 60, 50
 
@@ -33,7 +33,7 @@ class Scene:
         return self.there
 
     def dies(self) -> None:
-        self.losses.shard_ended(self.core, self.shard)
+        self.losses.ended("shard", 0, self.shard)
 
     def lost(self) -> tuple[int, int, int]:
         return self.own["lost_records"], self.own["lost_exchanges"], self.own["lost_state_bytes"]
@@ -83,7 +83,7 @@ def test_a_sink_that_dies_with_its_answer_and_with_what_it_held(scene: Scene) ->
     scene.dies()
     scene.sink["orphaned_records"] = 7
     for _ in range(2):
-        scene.losses.sink_ended(scene.sink)
+        scene.losses.ended("sink", 1, scene.sink)
         assert scene.lost()[0] == 40 + 7
     scene.losses.sink_said(EPOCH, 0)
     assert scene.lost()[0] == 40 + 7
