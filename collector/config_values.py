@@ -90,6 +90,8 @@ def parse_brokers(text: str) -> str:
     if not parts:
         raise ValueError
     for part in parts:
+        if re.search(r"\s", part) or part.endswith(":0"):
+            raise ValueError
         parse_address(part)
     return ",".join(parts)
 

@@ -38,6 +38,8 @@ def test_booleans_false(text: str) -> None:
         ("COLLECTOR_HEALTH_ADDRESS", "11226"),
         ("AKTO_KAFKA_BROKER_MAL", "broker"),
         ("AKTO_KAFKA_BROKER_MAL", "a:1,::1:9092"),
+        ("AKTO_KAFKA_BROKER_MAL", "a b:1"),
+        ("AKTO_KAFKA_BROKER_MAL", "a:0"),
         ("COLLECTOR_KAFKA_SASL", "GSSAPI"),
         ("COLLECTOR_KAFKA_TOPIC", "no topic"),
         ("COLLECTOR_KAFKA_TOPIC", ".."),

@@ -384,7 +384,9 @@ class Kafka(Destination):
             if isinstance(error, self._too_large):
                 self._send_apart(batch, error)
             elif isinstance(error, self._at_fault) and not self._was_damaged_on_the_way(returned):
-                log.error("a batch of %d records is lost: %s", batch.count, error)
+                hint = "; a compacted topic needs COLLECTOR_KAFKA_KEY=connection"
+                keyless = isinstance(error, self._errors.InvalidRecordError)
+                log.error("a batch of %d records is lost: %s%s", batch.count, error, hint if keyless else "")
                 self._settle(batch, 0, batch.count)
             else:
                 if returned.since + RETRY_SECONDS > self._taken:
@@ -502,13 +504,14 @@ class Kafka(Destination):
 
     def close(self) -> None:
         """Close the client."""
-        if self._producer is not None:
-            try:
+        try:
+            if self._producer is not None:
                 self._producer.close(timeout=CLOSE_SECONDS)
-            except self._errors.KafkaError as error:  # it waits first, and then it has closed nothing
-                log.warning("closing the Kafka client: %s", error)
-                self._inside.discard(self._producer)
-        self._causes.stop()
+        except Exception as error:  # it waits first, and then it has closed nothing
+            log.warning("closing the Kafka client: %s", error)
+            self._inside.discard(self._producer)
+        finally:
+            self._causes.stop()
 
     # -- what the client says, in its thread
 

@@ -181,8 +181,11 @@ def _secret(config: Config, pair: tuple[Setting[str], Setting[str]]) -> str:
             raise ConfigError(f"{_source(config, value)}: is not UTF-8") from None
         return text
     text = _read(config, file).rstrip("\r\n")
+    where = f"{file.name}={config.values[file.name].value!r}"
     if not text:
-        raise ConfigError(f"{file.name}={config.values[file.name].value!r}: the file is empty")
+        raise ConfigError(f"{where}: the file is empty")
+    if "\0" in text or text.startswith("\ufeff"):  # the first parts the fields of SASL PLAIN; nobody sees the second
+        raise ConfigError(f"{where}: holds a NUL character, or begins with a byte order mark")
     return text
 
 

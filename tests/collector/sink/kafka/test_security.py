@@ -190,6 +190,22 @@ BAD_FILES: dict[str, tuple[Callable[[Path, Path], Environment], str]] = {
         },
         "the file is empty",
     ),
+    "secret-with-nul": (
+        lambda _keys, tmp: {
+            "COLLECTOR_KAFKA_SASL": "PLAIN",
+            "COLLECTOR_KAFKA_USERNAME": "u",
+            "COLLECTOR_KAFKA_PASSWORD_FILE": write(tmp / "e", "geh\0eim"),
+        },
+        "holds a NUL character, or begins with a byte order mark",
+    ),
+    "secret-with-byte-order-mark": (
+        lambda _keys, tmp: {
+            "COLLECTOR_KAFKA_SASL": "PLAIN",
+            "COLLECTOR_KAFKA_USERNAME": "u",
+            "COLLECTOR_KAFKA_PASSWORD_FILE": write(tmp / "e", "\ufeffgeheim"),
+        },
+        "holds a NUL character, or begins with a byte order mark",
+    ),
 }
 
 
