@@ -101,14 +101,15 @@ class BatchSettings(Message):
 
     A batch is complete with ``size`` bytes of records, before compression. It is ready with so many ``records``, or
     ``seconds`` after the first one, and leaves when it is complete, or ready while no other one of the shard waits to be
-    acknowledged. ``most``: no batch becomes larger than so many bytes, unless a single record is. ``keys``: the key of a
-    record is its connection.
+    acknowledged. ``most``: no batch becomes larger than so many bytes, or than ``largest`` as it is sent, unless a
+    single record is. ``keys``: the key of a record is its connection.
     """
 
     format: str = JSON_LINES
     compression: str = "none"
     size: int = BATCH_BYTES
     most: int = 0
+    largest: int = 0
     keys: bool = False
     records: int = 1
     seconds: float = 0.0

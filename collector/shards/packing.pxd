@@ -74,8 +74,10 @@ cdef class Packer:
     cdef uint16_t codec           # number of Kafka's
     cdef object compress          # bytes-like -> bytes-like
     cdef size_t batch_most        # bytes of a RecordBatch before compression
+    cdef size_t batch_largest     # and as it is sent
+    cdef size_t allowed           # before compression now, by how well what came lately compresses
     cdef bint keys
-    cdef size_t largest           # bytes that the destination takes at once; 0: as many as there are
+    cdef size_t largest           # the same, when the destination has said it; 0: it has not
     cdef size_t complete_bytes    # batch.complete, when that is so
     cdef buf_t framed
     cdef void next_slot(self) noexcept

@@ -22,6 +22,7 @@ from collector.router.batches import ENTRY_BYTES
 
 cdef enum:
     MOST_BATCHES = 8        # one batch may become as long as so many, and then go on without bodies
+    RATIO = 2               # so much smaller than before is a batch when it is sent, at least as a rule
     KEEP_BYTES = 8 << 20    # capacity on the heap that is kept
 
 assert sizeof(batch_entry_t) == ENTRY_BYTES
@@ -69,9 +70,10 @@ cdef class Packer:
         buf_free(&self.batch.pool, &self.batch.details)
         buf_free(&self.batch.pool, &self.framed)
 
-    def use_record_batches(self, uint16_t codec, compress not None, size_t most, bint keys=False):
+    def use_record_batches(self, uint16_t codec, compress not None, size_t most, size_t largest, bint keys=False):
         """Make Kafka's RecordBatches instead of JSON lines, compressed by ``compress`` (bytes-like -> bytes-like), which
-        Kafka knows as ``codec``. None has more than ``most`` bytes before compression, unless a single record has.
+        Kafka knows as ``codec``. None has more than ``most`` bytes before compression, or ``largest`` as it is sent, unless
+        a single record has.
         ``keys``: a record's key is its connection, in hexadecimal; else it has none.
         Before the slots, and the first event. Raises ValueError."""
         if self.batch.records.len or self.batch.slots != NULL:
@@ -79,13 +81,16 @@ cdef class Packer:
         self.record_batches = True
         self.codec = codec
         self.compress = compress
-        self.batch_most = most
+        self.batch_most = self.allowed = most
+        self.batch_largest = largest
         self.keys = keys
 
     cdef void set_largest(self, size_t batch_bytes) noexcept:
-        """No batch may have more than ``batch_bytes``, however it was set up; 0: as it was."""
+        """No batch may have more than ``batch_bytes`` as it is sent, however it was set up; 0: as it was."""
         self.largest = batch_bytes
-        self.batch.complete = min(self.complete_bytes, batch_bytes) if batch_bytes else self.complete_bytes
+        self.batch.complete = self.complete_bytes
+        if batch_bytes and self.complete_bytes > batch_bytes * RATIO:
+            self.batch.complete = batch_bytes * RATIO
 
     def pending(self):
         """Bytes of records that are ready."""
@@ -131,24 +136,30 @@ cdef class Packer:
         cdef const uint8_t[::1] records
         cdef uint32_t count = 0
         cdef size_t most = 0, used = 0, details = 0, size
-        cdef size_t allowed = self.batch_most
+        cdef size_t largest = self.largest or self.batch_largest
         cdef uint8_t* out
         cdef bytes heap, index
         cdef object where
-        if self.largest and self.largest < allowed + HEADER_BYTES:
-            allowed = self.largest - HEADER_BYTES
-        while count < batch.count and (count == 0 or most + framed_most(&entries[count]) <= allowed):
-            most += framed_most(&entries[count])
-            used += entries[count].length
-            details += entries[count].details_len
-            count += 1
-        self.framed.len = 0
-        if buf_reserve(&batch.pool, &self.framed, most) < 0:
-            raise MemoryError
-        size = frame(<uint8_t*>self.framed.data, entries, count, batch.records.data, batch.details.data,
-                     self.keys)
-        records = self.compress(PyMemoryView_FromMemory(self.framed.data, <Py_ssize_t>size, PyBUF_READ))
-        size = HEADER_BYTES + <size_t>records.shape[0]
+        while True:
+            count = 0
+            most = used = details = 0
+            while count < batch.count and (count == 0 or most + framed_most(&entries[count]) <= self.allowed):
+                most += framed_most(&entries[count])
+                used += entries[count].length
+                details += entries[count].details_len
+                count += 1
+            self.framed.len = 0
+            if buf_reserve(&batch.pool, &self.framed, most) < 0:
+                raise MemoryError
+            size = frame(<uint8_t*>self.framed.data, entries, count, batch.records.data, batch.details.data,
+                         self.keys)
+            records = self.compress(PyMemoryView_FromMemory(self.framed.data, <Py_ssize_t>size, PyBUF_READ))
+            size = HEADER_BYTES + <size_t>records.shape[0]
+            if size <= largest or count == 1:
+                break
+            self.allowed = most // 8 * 7 * largest // size      # they compress badly, and the next ones may, too
+        if size < largest // 2:
+            self.allowed = min(self.batch_most, self.allowed // 4 * 5)
         index = PyBytes_FromStringAndSize(batch.index.data, <Py_ssize_t>(count * sizeof(batch_entry_t)))
         if batch.free_slots and size <= batch.slot_bytes:
             batch.free_slots -= 1
@@ -181,7 +192,7 @@ cdef class Packer:
             raise ValueError("slots: too many, too small or too late")
         self.memory = memory
         self.batch.complete = self.complete_bytes = batch_bytes
-        self.batch.most = <size_t>batch_bytes * MOST_BATCHES
+        self.batch.most = <size_t>batch_bytes * (2 if self.record_batches else MOST_BATCHES)
         self.batch.slots = <char*>&memory[0]
         self.batch.slot_bytes = <uint32_t>(memory.shape[0] // count)
         self.batch.free_slots = count

@@ -605,8 +605,8 @@ cdef class Pipeline:
     def take(self, int64_t wall_ms=0):
         return self.packer.take(wall_ms)
 
-    def use_record_batches(self, uint16_t codec, compress not None, size_t most, bint keys=False):
-        self.packer.use_record_batches(codec, compress, most, keys)
+    def use_record_batches(self, uint16_t codec, compress not None, size_t most, size_t largest, bint keys=False):
+        self.packer.use_record_batches(codec, compress, most, largest, keys)
 
     def use_slots(self, unsigned char[::1] memory not None, uint32_t count, uint32_t batch_bytes):
         self.packer.use_slots(memory, count, batch_bytes)

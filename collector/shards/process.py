@@ -89,7 +89,7 @@ class Shard:
         self._origin = b""
         if wanted.format == batches.KAFKA:
             number, compress = self._codec
-            pipeline.use_record_batches(number, compress, wanted.most, wanted.keys)
+            pipeline.use_record_batches(number, compress, wanted.most, wanted.largest, wanted.keys)
             self._origin = batches.pack_origin(self._number)
         pipeline.use_slots(self._slots.memory, self._slots.count, wanted.size)
         pipeline.set_largest(self._largest)

@@ -105,7 +105,7 @@ def open_idle(pipe: Pipeline, count: int) -> None:
         feed(pipe, [idle_span(first, min(1000, count - first))])
 
 
-ROUNDS = (2, 6)
+ROUNDS = (1, 3)
 
 
 def instructions(body: int, zipped: bool, idle: int) -> float:

@@ -28,6 +28,7 @@ string is a valid script: an unknown verb is taken modulo their number. Verbs ar
     n     from here on its descriptor is not known (argument: or known again)
     t     the library tells something: TLS (argument: version, library; the text: a third of it ALPN, the rest SNI)
     l     the text is the name of a library: LIBRARY (argument: its number)
+    h     another share of the connections is read (argument: 255 is all)
 """
 
 from __future__ import annotations
@@ -444,6 +445,10 @@ class Runner:
         self.budget = argument * 5000
         self.pipe.set_budget(self.budget)
 
+    def share(self, argument: int, text: bytes) -> None:
+        self.flush()
+        self.pipe.set_share(argument * 65536 // 255)
+
     def take(self, argument: int = 0, text: bytes = b"") -> None:
         self.flush()
         batch = self.pipe.take()
@@ -566,6 +571,7 @@ _NAMED: dict[str, Callable[..., Any]] = {
     "n": Runner.descriptor,
     "t": Runner.told,
     "l": Runner.name,
+    "h": Runner.share,
 }
 _VERBS = {ord(letter): method for letter, method in _NAMED.items()}
 _LETTERS = list(_VERBS)

@@ -230,6 +230,8 @@ def own() -> Iterator[bytes]:
             )
     yield seed(("I", 0, GET), ("O", 0, b"HTTP/1.1 101 Switching Protocols\r\n\r\n\x81\x05hello"), *exchange(GET, OK))
     yield seed(("B", 255, b""), ("I", 0, GET), ("r", 7, b""), *exchange(GET, OK))
+    yield seed(("h", 0, b""), *exchange(GET, OK), ("h", 255, b""), *exchange(GET, OK), ("h", 0, b""), *exchange(GET, OK) * 2)
+    yield seed(("I", 0, GET), ("h", 0, b""), ("O", 0, OK[:30]), ("T", 200, b""), ("O", 0, OK[30:]), *exchange(GET, OK))
     for limits in (0, 12):
         yield seed(("M", 5, GET), ("M", 128 | 3, GET), ("X", 0, b""), limits=limits)
     json_head = POST + b"Content-Type: application/json\r\nContent-Length: 4096\r\n\r\n"

@@ -294,10 +294,10 @@ def test_ignored_connections_do_not_use_the_minute_up() -> None:
 @pytest.mark.parametrize("largest", [20_000, 100_000, 1_000_000])
 def test_no_batch_and_no_record_is_larger_than_the_destination_takes(largest: int) -> None:
     pipe = pipeline(want_details=True)
-    pipe.use_record_batches(0, bytes, 960 << 10)
+    pipe.use_record_batches(0, bytes, 1792 << 10, 960 << 10)
     pipe.set_largest(largest)
     c = Conversation(pipe)
-    sizes = [0, 1, 100, 5000, 50_000, 65_536]
+    sizes = [0, 1, 100, 5000, 50_000, 65_536] * 4
     for size in sizes:
         c.request(b"POST /%s HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % (b"p" * 3000, size) + b"q" * size)
         c.response(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + b"\x01" * size)

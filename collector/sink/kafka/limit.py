@@ -29,6 +29,7 @@ class TopicLimit:
         self._topic = topic
         self._security = security
         self._next = 0.0
+        self._said = 0
         self._asking = threading.Lock()
 
     def look(self, now: float) -> None:
@@ -48,7 +49,8 @@ class TopicLimit:
             for host, port in self._brokers:
                 most = Probe(host, port, self._security()).most_bytes(self._topic)
                 if most:
-                    self.bytes = most
+                    if most != self._said:  # else what was found out since is less, and true: the broker compresses anew
+                        self._said = self.bytes = most
                     return
         except Exception:
             log.exception("cannot find out what topic %s takes", self._topic)

@@ -20,7 +20,7 @@ WALL_MS = 1_795_000_000_123
 
 def conversation(name: str = "none", *, most: int = MOST) -> Conversation:
     pipe = pipeline(want_details=True)
-    pipe.use_record_batches(*codec(name), most)
+    pipe.use_record_batches(*codec(name), most, 1 << 20)
     return Conversation(pipe)
 
 
@@ -114,7 +114,7 @@ def test_a_batch_lies_in_a_slot_while_one_is_free_and_fits() -> None:
 
 def test_a_record_without_details_has_no_header() -> None:
     pipe = pipeline(want_details=False)
-    pipe.use_record_batches(*codec("lz4"), MOST)
+    pipe.use_record_batches(*codec("lz4"), MOST, 1 << 20)
     c = Conversation(pipe)
     exchange(c)
     ((record,),) = taken(c)
@@ -123,7 +123,7 @@ def test_a_record_without_details_has_no_header() -> None:
 
 def test_the_key_may_be_the_connection() -> None:
     pipe = pipeline(want_details=True)
-    pipe.use_record_batches(*codec("zstd"), MOST, True)
+    pipe.use_record_batches(*codec("zstd"), MOST, 1 << 20, True)
     conns = [Conversation(pipe, conn=ident(number, 9)) for number in (5, 0xABC)]
     for c in conns * 2:
         exchange(c)
@@ -136,7 +136,7 @@ def test_the_format_is_chosen_before_the_first_record() -> None:
     c = Conversation(pipeline())
     exchange(c)
     with pytest.raises(ValueError, match="too late"):
-        c.pipe.use_record_batches(*codec("lz4"), MOST)
+        c.pipe.use_record_batches(*codec("lz4"), MOST, 1 << 20)
 
 
 def test_a_codec_that_fails_loses_nothing() -> None:
@@ -148,7 +148,7 @@ def test_a_codec_that_fails_loses_nothing() -> None:
             raise MemoryError
         return bytes(records)
 
-    pipe.use_record_batches(0, compress, MOST)
+    pipe.use_record_batches(0, compress, MOST, 1 << 20)
     c = Conversation(pipe)
     exchange(c)
     with pytest.raises(MemoryError):
