@@ -55,7 +55,7 @@ CORE_NAMES = (
     "buffer_peak_bytes",
 )
 # Python-side numbers of each role, in the order of their place in the block (collector/counters.py, offset CORE).
-COMMON = ("heartbeat_ns", "cpu_ns", "log_lines_dropped", "ready")
+COMMON = ("heartbeat_ns", "cpu_ns", "resident_bytes", "log_lines_dropped", "ready")
 LOADER_NAMES = (
     *COMMON,
     "spans",
@@ -86,6 +86,9 @@ LOADER_NAMES = (
     "kernel_entries_stale",
     "kernel_unplaced_bytes",
     "kernel_left_out",
+    "program_runs",
+    "program_ns",
+    "program_misses",
     "kernel_left_out_bytes",
     "kernel_entries",
     "kernel_entries_pushed_out",
@@ -157,6 +160,8 @@ SUPERVISOR_NAMES = (
     "heartbeat_ns",
     "restarts_health",
     "share",
+    "cpu_ns",
+    "resident_bytes",
     "output_rotations",
     "output_rotation_errors",
     "records_made_again",

@@ -11,9 +11,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from collector.counter_names import CORE_NAMES, LOADER_NAMES, SHARD_NAMES, SINK_NAMES, SUPERVISOR_NAMES
-from collector.counters import CounterMemory, Counters
-
 COUNTER, GAUGE = "counter", "gauge"
 
 
@@ -40,6 +37,7 @@ class Metric:
     key: str
     help: str
     labels: tuple[tuple[str, str], ...] = ()
+    scale: float = 1  # what is exported is the number times this
 
 
 def _core(name: str, key: str, help_: str, *labels: tuple[str, str], kind: str = COUNTER) -> Metric:
@@ -229,6 +227,22 @@ METRICS: tuple[Metric, ...] = (
         "kernel_unplaced_bytes",
         "Bytes of calls whose place in their stream nobody knows: two threads read or wrote at once (the records are "
         "marked), or the descriptor was closed and used again while a call waited on it.",
+    ),
+    Metric(
+        "collector_kernel_program_runs",
+        COUNTER,
+        "loader",
+        "program_runs",
+        "Times that the attached kernel programs ran. 0 unless the kernel counts (sysctl kernel.bpf_stats_enabled=1).",
+    ),
+    Metric("collector_kernel_program_seconds", COUNTER, "loader", "program_ns", "CPU time of these runs.", scale=1e-9),
+    Metric(
+        "collector_kernel_program_misses",
+        COUNTER,
+        "loader",
+        "program_misses",
+        "Times that the kernel left a program out because one of ours ran on that CPU already (Linux 5.12). Above zero: "
+        "calls were not seen.",
     ),
     Metric(
         "collector_kernel_left_out_connections",
@@ -524,35 +538,27 @@ METRICS: tuple[Metric, ...] = (
 )
 
 
-Reading = tuple[str, dict[str, str], dict[str, int]]  # role, labels, values by key
-
-
-def readings(memory: CounterMemory) -> list[Reading]:
-    """Everybody's numbers. The blocks: the shards, then loader, sink and supervisor."""
-    shards = memory.blocks - 3
-    out: list[Reading] = []
-    for i in range(shards):
-        block = memory.block(i)
-        out.append(
-            (
-                "shard",
-                {"shard": str(i)},
-                {**Counters(block, SHARD_NAMES).snapshot(), **Counters(block, CORE_NAMES, 0).snapshot()},
-            )
-        )
-    for i, (role, names) in enumerate((("loader", LOADER_NAMES), ("sink", SINK_NAMES), ("supervisor", SUPERVISOR_NAMES))):
-        out.append((role, {}, Counters(memory.block(shards + i), names).snapshot()))
-    return out
-
-
-def totals(values: Iterable[Reading]) -> dict[str, int]:
-    """Sums over the shards, and the others' numbers by `role_key`."""
-    out: dict[str, int] = {}
-    for role, _labels, numbers in values:
-        for key, value in numbers.items():
-            name = key if role == "shard" else f"{role}_{key}"
-            out[name] = out.get(name, 0) + value
-    return out
+METRICS += tuple(
+    Metric(f"collector_{name}", kind, role, key, text, labels, scale)
+    for key, kind, scale, of_process, of_shard, what in (
+        ("cpu_ns", COUNTER, 1e-9, "process_cpu_seconds", "shard_cpu_seconds", "CPU time of {}, in user and system mode."),
+        (
+            "resident_bytes",
+            GAUGE,
+            1,
+            "process_resident_bytes",
+            "shard_resident_bytes",
+            "Resident memory of {}, shared pages included.",
+        ),
+    )
+    for name, role, text, labels in (
+        *(
+            (of_process, role, what.format("a process"), (("process", role),))
+            for role in ("loader", "sink", "health", "supervisor")
+        ),
+        (of_shard, "shard", what.format("a shard"), ()),
+    )
+)
 
 
 def unseen(rows: Iterable[dict[str, Any]]) -> list[tuple[str, str, int]]:

@@ -10,10 +10,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import faulthandler
 import logging
+import mmap
 import os
 import resource
 import signal
@@ -99,6 +101,29 @@ def show_stacks_on_signal() -> None:
     faulthandler.register(STACKS_SIGNAL, all_threads=False, chain=True)
 
 
+class Usage:
+    """What this process uses, into its counters ``cpu_ns`` and ``resident_bytes``; after its files are out of reach, too."""
+
+    SECONDS = 1.0
+
+    def __init__(self, counters: Counters) -> None:
+        self._counters = counters
+        self._next = 0.0
+        self._statm = -1
+        with contextlib.suppress(OSError):
+            self._statm = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
+
+    def turn(self) -> None:
+        """Look, if it is time to."""
+        now = time.monotonic()
+        if now < self._next:
+            return
+        self._next = now + self.SECONDS
+        self._counters["cpu_ns"] = time.process_time_ns()
+        if self._statm >= 0:
+            self._counters["resident_bytes"] = int(os.pread(self._statm, 128, 0).split()[1]) * mmap.PAGESIZE
+
+
 class Child(Generic[S]):
     """The process itself, as its supervisor sees it. ``start`` is the start message, ``fds`` its descriptors."""
 
@@ -110,6 +135,7 @@ class Child(Generic[S]):
         memory = CounterMemory(start.blocks, fds[0])
         self.block = memory.block(start.block)
         self.counters = Counters(self.block, names)
+        self._usage = Usage(self.counters)
         channel.setblocking(False)
         self.beat()
 
@@ -138,7 +164,7 @@ class Child(Generic[S]):
     def beat(self) -> None:
         """Tell the supervisor that the main loop runs, and what it has cost."""
         self.counters["heartbeat_ns"] = time.monotonic_ns()
-        self.counters["cpu_ns"] = time.process_time_ns()
+        self._usage.turn()
         self.counters["log_lines_dropped"] = logs.dropped_lines()
 
     def ready(self) -> None:

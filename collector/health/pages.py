@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
-from collector import counter_names, lag, metrics, unsupported
+from collector import counted, counter_names, lag, metrics, unsupported
 from collector.counters import CounterMemory, Counters
 from collector.health.http import Answer
 
@@ -62,15 +62,15 @@ class Pages:
         good, words = self.state[what]
         return bool(good), str(words)
 
-    def readings(self) -> list[metrics.Reading]:
+    def readings(self) -> list[counted.Reading]:
         """Everybody's numbers and our own."""
-        return [*metrics.readings(self._memory), ("health", {}, self._own.snapshot())]
+        return [*counted.readings(self._memory), ("health", {}, self._own.snapshot())]
 
     def status(self) -> dict[str, Any]:
         """Everything in one object (docs/troubleshooting.md)."""
         live, live_words = self._said("live")
         ready, ready_words = self._said("ready")
-        totals = metrics.totals(self.readings())
+        totals = counted.totals(self.readings())
         return {
             **{name: value for name, value in self.state.items() if name not in ("kind", "fds")},
             "live": live,
@@ -94,7 +94,7 @@ class _Families:
 
     def __init__(
         self,
-        readings: list[metrics.Reading],
+        readings: list[counted.Reading],
         unseen: list[tuple[str, str, int]],
         connections: list[unsupported.Sample],
     ) -> None:
@@ -117,7 +117,7 @@ class _Families:
                 if where == role and declared.key in values:
                     family.add_metric(  # type: ignore[attr-defined]
                         [*(labels[name] for name in shard_label), *(value for _, value in declared.labels)],
-                        values[declared.key],
+                        values[declared.key] * declared.scale,
                     )
         for where, _labels, values in self._readings:
             if where == "sink":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import collections
+import contextlib
 import logging
 import struct
 from collections.abc import Mapping
@@ -13,6 +15,8 @@ from collector.loader.programs import Loaded
 log = logging.getLogger("loader")
 
 WARNING_SECONDS = 60.0
+RUNS_SECONDS = 5.0
+_OF_RUNS = {"run_cnt": "program_runs", "run_time_ns": "program_ns", "recursion_misses": "program_misses"}
 
 
 class Statistics:
@@ -26,7 +30,8 @@ class Statistics:
         self._sweep = entries.Sweep(
             loaded.programs.get("raw_sweep", -1), loaded.maps.get("conns", -1), loaded.maps.get("processes", -1)
         )
-        self._next_warning = 0.0
+        self._programs = list(loaded.programs.values())
+        self._next_warning = self._next_runs = 0.0
         self._refused = 0
 
     def read(self, now: float) -> Mapping[str, int]:
@@ -41,7 +46,23 @@ class Statistics:
                 self._counters[name] = totals[name]
         self._sweep.turn(now)
         self._watch_table(totals, now)
+        self._count_runs(now)
         return totals
+
+    def _count_runs(self, now: float) -> None:
+        """How often the programs ran, how long, and how often they could not."""
+        if now < self._next_runs:
+            return
+        self._next_runs = now + RUNS_SECONDS
+        sums: collections.Counter[str] = collections.Counter()
+        for fd in self._programs:
+            with contextlib.suppress(OSError), open(f"/proc/self/fdinfo/{fd}", encoding="ascii") as file:
+                for line in file:
+                    name, _, number = line.partition(":")
+                    if name in _OF_RUNS:
+                        sums[_OF_RUNS[name]] += int(number)
+        for name in _OF_RUNS.values():
+            self._counters[name] = sums[name]
 
     def _watch_table(self, totals: Mapping[str, int], now: float) -> None:
         open_, most = totals["kernel_entries_made"] - totals["kernel_entries_ended"], self._connections

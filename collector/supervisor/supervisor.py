@@ -20,7 +20,7 @@ import signal
 import time
 from typing import Any
 
-from collector import confine, counter_names, errors, logs, metrics, unsupported
+from collector import confine, counted, counter_names, errors, logs, unsupported
 from collector.counters import CounterMemory, Counters
 from collector.errors import ChildError, ProtocolError
 from collector.router import slots
@@ -230,7 +230,7 @@ class Supervisor:
 
     def totals(self) -> dict[str, int]:
         """Sums over the shards, and the other children's numbers by `role_key`."""
-        return metrics.totals(metrics.readings(self._memory))
+        return counted.totals(counted.readings(self._memory))
 
     def pids(self) -> list[int]:
         """Of the whole tree, this process first."""

@@ -8,6 +8,7 @@ import os
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -16,6 +17,7 @@ from collector.counters import CounterMemory, Counters
 from collector.health import pages
 from collector.health.pages import Pages
 from collector.lag import Lag
+from collector.runtime import Usage
 
 STATE = {
     "kind": "state",
@@ -73,6 +75,24 @@ def test_every_declared_metric_is_there() -> None:
     for name in {metric.name for metric in metrics.METRICS if metric.role != "core"}:
         assert f"\n{name}" in text, name
     assert health.public("/metrics") is not None and health.status()["totals"]["records"] == 5
+
+
+def test_what_each_process_uses() -> None:
+    health, memory = made()
+    Counters(memory.block(0), counter_names.SHARD_NAMES)["cpu_ns"] = 2_500_000_000
+    block = Counters(memory.block(3), counter_names.SINK_NAMES)
+    Usage(block).turn()
+    answer = health.public("/metrics")
+    assert answer is not None
+    text = answer.body.decode()
+    assert 'collector_shard_cpu_seconds_total{shard="0"} 2.5' in text
+    used = psutil.Process()
+    cpu, resident = (
+        float(text.split(f'\n{name}{{process="sink"}} ')[1].split("\n")[0])
+        for name in ("collector_process_cpu_seconds_total", "collector_process_resident_bytes")
+    )
+    assert 0 < cpu <= sum(used.cpu_times()[:2]) + 0.05
+    assert resident == pytest.approx(used.memory_info().rss, rel=0.1)
 
 
 def test_the_lag_is_a_histogram_of_prometheus() -> None:
