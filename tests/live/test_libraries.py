@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Container, Iterator
 from pathlib import Path
@@ -39,6 +40,18 @@ class WithSources(Collector):
     def __init__(self, directory: Path, module: str, uprobes: str, *arguments: str, **environment: str) -> None:
         self.program = ("tests.demo", module, uprobes)
         super().__init__(directory, *arguments, PYTHONPATH=str(ROOT), **environment)
+
+
+def all_attached(collector: Collector) -> None:
+    """Entry and return of a function share a breakpoint, so breakpoints alone do not tell: no probe comes any more."""
+    seen: list[float] = []
+
+    def rests() -> bool:
+        time.sleep(0.5)
+        seen.append(collector.metric("collector_probes"))
+        return len(seen) > 2 and len(set(seen[-3:])) == 1
+
+    wait_for(rests, 20)
 
 
 def breakpoints(pid: int, path: Path, of: Source, programs: Container[str] = ()) -> int:
@@ -448,6 +461,7 @@ def test_some_programs_only(uprobes: str, tmp_path: Path) -> None:
     try:
         other, meant = Player(library, "known"), Player(library, "known", "sh", "-c", f'exec "{chosen}" "$@"')
         wait_for(lambda: breakpoints(meant.process.pid, library, source.SOURCE, {"demo_enter"}) == 2)
+        all_attached(collector)
         meant.play(collector)
         collector.wait_records("/known", 2 * len(SIZES))
         other.play(collector)
