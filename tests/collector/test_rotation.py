@@ -13,6 +13,7 @@ import pytest
 from collector import rotation
 from collector.files import UnsafeFileError
 from collector.rotation import Rotation
+from tests.conftest import skip_or_fail
 
 
 @pytest.fixture
@@ -89,7 +90,7 @@ def test_what_cannot_be_an_old_file_is_in_the_way_and_nothing_moves(tmp_path: Pa
 
 def test_a_link_on_the_way_is_followed_only_where_that_is_wanted(tmp_path: Path, fd: int) -> None:
     if os.geteuid() != 0:
-        pytest.skip("not root: no other user to be")
+        skip_or_fail("not root: no other user to be")
     way = tmp_path / "open"
     way.mkdir()
     way.chmod(0o777)
