@@ -18,6 +18,21 @@ static __always_inline u16 ring_of(u64 conn_id)
     return (u16)((scatter(conn_id) >> 48) % RINGS);
 }
 
+/*
+ * Where the word of a connection's direction stands in `unwanted`, and by what tag it is known there. Connections that
+ * two CPUs meet within 4 us, as both ends of one on this host are, or that are an object and its socket, differ in the
+ * bits that have become the highest here: both slot and tag are of these. (shards/unwanted.pyx)
+ */
+static __always_inline u32 word_at(u64 scattered, u32 dir)
+{
+    return (u32)((scattered ^ scattered >> 32) >> 18 & (UNWANTED_WORDS / 2 - 1)) * 2 + (dir & 1);
+}
+
+static __always_inline bool has_tag(u64 word, u64 scattered)
+{
+    return word >> 48 == scattered >> 48;
+}
+
 /* Never used twice in one boot: the time of its making on this CPU, moved on when the clock has not. Numbers with bit
  * 11 are those of objects (objects.h). */
 static __always_inline u64 next_conn_id(void)
@@ -182,13 +197,13 @@ static __always_inline u64 not_wanted(struct conn *c, u32 dir, u64 pos, u64 n)
     if (n < WORTH_ASKING && (c->run < WORTH_ASKING || c->run_dir != dir))
         return 0;
     u64 h = scatter(c->conn_id);
-    u32 at = (u32)(h >> 20 & (UNWANTED_WORDS / 2 - 1)) * 2 + (dir & 1);
+    u32 at = word_at(h, dir);
     u64 *word = unwanted.lookup(&at);
     if (!word)
         return 0;
     u64 w = *word;
     u64 until = w & 0xffffffffffffULL;
-    if (w >> 48 != (h >> 4 & 0xffff) || pos >= until)
+    if (!has_tag(w, h) || pos >= until)
         return 0;
     return until - pos < n ? until - pos : n;
 }
@@ -209,9 +224,9 @@ static __always_inline bool left_out(struct conn *c, u32 dir, u64 n)
     if (turn + *none < SHARES)
         return false;
     if (c->opened) {
-        u32 at = (u32)(h >> 20 & (UNWANTED_WORDS / 2 - 1)) * 2 + (dir & 1);
+        u32 at = word_at(h, dir);
         u64 *word = unwanted.lookup(&at);
-        if (!word || *word != ((h >> 4 & 0xffff) << 48 | 0xffffffffffffULL))
+        if (!word || !has_tag(*word, h) || (*word & 0xffffffffffffULL) != 0xffffffffffffULL)
             return false;
     } else if (c->start == START_SEEN) {
         c->start = START_MID; /* where it is met again */

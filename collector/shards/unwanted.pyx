@@ -29,5 +29,5 @@ cdef void withdraw(ctx_t* ctx, conn_t* conn) noexcept:
 
 cdef inline void say(ctx_t* ctx, conn_t* conn, uint32_t d, uint64_t until) noexcept nogil:
     cdef uint64_t h = ((conn.id >> 12) ^ (conn.id << 52)) * 0x9E3779B97F4A7C15ULL
-    # one aligned store: the kernel reads it whole
-    ctx.unwanted[((h >> 20) & (ctx.unwanted_words // 2 - 1)) * 2 + d] = ((h >> 4) & 0xFFFF) << 48 | until
+    # one aligned store: the kernel reads it whole (bpf/capture.h word_at, has_tag)
+    ctx.unwanted[((h ^ h >> 32) >> 18 & (ctx.unwanted_words // 2 - 1)) * 2 + d] = h >> 48 << 48 | until

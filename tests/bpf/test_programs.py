@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import ctypes
 import json
 import os
@@ -14,14 +15,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from collector import abi
 from collector.loader import compiler, kernel
 from collector.loader.probes import SOURCES, probe
 from collector.loader.programs import Loaded, compile_programs
 from collector.router import partition
 from tests.conftest import ROOT
 from tests.demo import source as demo
+from tests.events import GET, Conversation, pipeline
 
 BPF = compiler.bpf_directory()
+WORDS = compiler.DEFAULTS["UNWANTED_WORDS"]
 
 # Verified instructions per program: what grows past it has to be looked at (limit: 1,000,000).
 VERIFIED_LIMIT = {
@@ -135,6 +139,8 @@ def native(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     start = capture.index("static __always_inline u16 ring_of")
     ring_of = capture[start : capture.index("\n}", start) + 2]
     ring_of = ring_of.replace("RINGS", "rings").replace("u64 conn_id)", "u64 conn_id, u32 rings)")
+    start = capture.index("static __always_inline u32 word_at")
+    word = capture[start : capture.index("\n}", capture.index("static __always_inline bool has_tag")) + 2]
     (folder / "native.c").write_text(f"""
 #include <stdint.h>
 #include <stdbool.h>
@@ -143,6 +149,10 @@ typedef uint8_t u8; typedef uint16_t u16; typedef uint32_t u32; typedef int32_t 
 #include "{BPF}/recognise.h"
 {scatter}
 {ring_of}
+#define UNWANTED_WORDS {WORDS}
+{word}
+u32 native_word_at(u64 conn_id, u32 dir) {{ return word_at(scatter(conn_id), dir); }}
+bool native_has_tag(u64 word, u64 conn_id) {{ return has_tag(word, scatter(conn_id)); }}
 u32 native_ring(u64 conn_id, u32 rings) {{ return ring_of(conn_id, rings); }}
 u32 native_judge_on(const u8 *p, u32 n, u8 *token, u32 *first4)
 {{
@@ -342,6 +352,22 @@ def test_ring_choice_is_the_same_on_both_sides(native: ctypes.CDLL) -> None:
     for _ in range(2000):
         conn_id, rings = rng.randrange(1 << 64), rng.randrange(1, 65)
         assert native.native_ring(ctypes.c_uint64(conn_id), rings) == partition.ring_of(conn_id, rings)
+
+
+def test_a_word_stands_where_the_kernel_looks_for_it(native: ctypes.CDLL) -> None:
+    native.native_has_tag.restype = ctypes.c_bool
+    words = array.array("Q", [0] * WORDS)
+    pipe = pipeline(body_bytes=0)
+    pipe.use_unwanted(memoryview(words))
+    rng = random.Random(2)
+    for _ in range(300):
+        conn_id, requests = rng.randrange(1 << 64), rng.choice((abi.CLIENT, abi.SERVER))
+        c = Conversation(pipe, conn=(conn_id, 100, 5), role=requests).request(GET)
+        c.response(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n" + b"x" * 20_000)
+        word = words[native.native_word_at(ctypes.c_uint64(conn_id), 1 - c.requests)]
+        assert native.native_has_tag(ctypes.c_uint64(word), ctypes.c_uint64(conn_id)) and word & 0xFFFFFFFFFFFF > 1_000_000
+        other = conn_id ^ rng.randrange(1, 1 << 12)
+        assert not native.native_has_tag(ctypes.c_uint64(word), ctypes.c_uint64(other))
 
 
 def test_kernel_side_includes_nothing_of_the_user_side() -> None:

@@ -163,8 +163,8 @@ class Words:
     def until(self, conn_id: int, direction: int) -> int:
         """As bpf/capture.h not_wanted reads it."""
         h = partition.scatter(conn_id)
-        word = self.words[(h >> 20 & (len(self.words) // 2 - 1)) * 2 + direction]
-        return word & 0xFFFFFFFFFFFF if word >> 48 == h >> 4 & 0xFFFF else 0
+        word = self.words[((h ^ h >> 32) >> 18 & (len(self.words) // 2 - 1)) * 2 + direction]
+        return word & 0xFFFFFFFFFFFF if word >> 48 == h >> 48 else 0
 
 
 def test_the_kernel_is_told_where_a_body_beyond_its_limit_ends() -> None:
@@ -195,6 +195,18 @@ def test_the_kernel_is_told_of_chunks_and_of_what_is_not_read() -> None:
     d = Conversation(pipe, conn=ident(100, 6)).request(b"GET /ws HTTP/1.1\r\nUpgrade: websocket\r\n\r\n")
     d.response(b"HTTP/1.1 101 Switching Protocols\r\n\r\n").response(b"y" * 20_000)
     assert words.until(d.conn[0], abi.OUT) == 0xFFFFFFFFFFFF
+
+
+@pytest.mark.parametrize("other", [0x001, 0x002, 0x03F, 0x7FF, 0x800, 0x801])
+def test_a_word_is_of_no_connection_that_was_met_at_the_same_time(other: int) -> None:
+    """Numbers are made of the time in units of 4 us, of the CPU, and of whether it is a library's object."""
+    pipe = pipeline(body_bytes=1000)
+    words = Words(pipe)
+    for time in range(0x1234567000, 0x1234567000 + 500 * 0x1000, 0x1000):
+        c = Conversation(pipe, conn=(time, 100, 5)).request(GET)
+        c.response(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n" + b"x" * 20_000)
+        assert words.until(time, abi.OUT) > 1_000_000
+        assert words.until(time | other, abi.OUT) == words.until(time | other, abi.IN) == 0
 
 
 def test_a_wrong_word_costs_bytes_and_never_framing() -> None:
