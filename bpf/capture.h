@@ -18,10 +18,16 @@ static __always_inline u16 ring_of(u64 conn_id)
     return (u16)((scatter(conn_id) >> 48) % RINGS);
 }
 
+/* A connection is read while the share of the connections is above this (shards/numbers.pxd). */
+static __always_inline u64 turn_of(u64 scattered)
+{
+    return ((scattered ^ scattered >> 32) * 0xD6E8FEB86659FD93ULL) >> 48;
+}
+
 /*
  * Where the word of a connection's direction stands in `unwanted`, and by what tag it is known there. Connections that
  * two CPUs meet within 4 us, as both ends of one on this host are, or that are an object and its socket, differ in the
- * bits that have become the highest here: both slot and tag are of these. (shards/unwanted.pyx)
+ * bits that have become the highest here: both slot and tag are of these. (shards/numbers.pxd)
  */
 static __always_inline u32 word_at(u64 scattered, u32 dir)
 {
@@ -210,7 +216,7 @@ static __always_inline u64 not_wanted(struct conn *c, u32 dir, u64 pos, u64 n)
 
 /*
  * Is there no CPU for this connection, and has its shard let go of it? The share, and who is beyond it, is what the
- * shards go by, too (shards/connections/table.pyx turn_of); a shard lets go between two messages, with the word of
+ * shards go by, too; a shard lets go between two messages, with the word of
  * not_wanted that no position passes. Before a connection has its OPEN there is nothing to let go of.
  */
 static __always_inline bool left_out(struct conn *c, u32 dir, u64 n)
@@ -220,8 +226,7 @@ static __always_inline bool left_out(struct conn *c, u32 dir, u64 n)
     if (!none || !*none)
         return false;
     u64 h = scatter(c->conn_id);
-    u64 turn = ((h ^ h >> 32) * 0xD6E8FEB86659FD93ULL) >> 48;
-    if (turn + *none < SHARES)
+    if (turn_of(h) + *none < SHARES)
         return false;
     if (c->opened) {
         u32 at = word_at(h, dir);

@@ -459,6 +459,10 @@ class Config(KafkaConfig):
         self.values = values
         self.warnings = [] if warnings is None else warnings
 
+    def is_set(self, setting: Setting[Any]) -> bool:
+        """Has anybody said what it is to be?"""
+        return self.values[setting.name].source != "default"
+
     def override(self, setting: Setting[T], value: T, source: str) -> None:
         """An option of the command line wins over the variable."""
         self.values[setting.name] = Value(setting, value, source)

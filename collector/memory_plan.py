@@ -90,10 +90,6 @@ def _thresholds(config: Config) -> tuple[int, int]:
     return soft * MIB, hard * MIB
 
 
-def _is_set(config: Config, name: str) -> bool:
-    return config.values[name].source != "default"
-
-
 def _table(limit: int | None) -> int:
     """Entries of the kernel's table: maps and programs together take no more than a twelfth of the limit."""
     entries = CONNECTIONS
@@ -121,7 +117,7 @@ def of(config: Config, *, limit: int | None = None, cpus: int | None = None) -> 
         raise ConfigError(f"COLLECTOR_SHARDS={shards}: so many processes leave no room for traffic in {what}")
     rings = partition.ring_count(shards, cpus or os.cpu_count() or 1)
     ring_bytes = ring_size(config.COLLECTOR_RING_BYTES)
-    if _is_set(config, "COLLECTOR_RING_BYTES"):
+    if config.is_set(Config.COLLECTOR_RING_BYTES):
         if rings * ring_bytes > max(0, room) - LEAST_QUEUE_BYTES - LEAST_STATE_BYTES and rings * ring_bytes > room // 4:
             raise ConfigError(f"COLLECTOR_RING_BYTES={ring_bytes}: {rings} rings of that size do not fit in {what}")
     else:

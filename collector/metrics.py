@@ -249,7 +249,7 @@ METRICS: tuple[Metric, ...] = (
         COUNTER,
         "loader",
         "kernel_left_out",
-        "Connections that the kernel hands nothing over of, because there is not the CPU for all (COLLECTOR_CPU_LIMIT).",
+        "New connections that the kernel hands nothing over of, because there is not the CPU for all (COLLECTOR_CPU_LIMIT).",
     ),
     Metric(
         "collector_kernel_left_out_bytes",

@@ -24,7 +24,7 @@ from collector.shards.packing cimport Packer
 from collector.shards.settings cimport use_settings
 from collector.shards.state cimport *
 from collector.shards.tls cimport told_tls
-from collector.shards.unwanted cimport publish, withdraw, UNWANTED_LEAST
+from collector.shards.unwanted cimport publish, take_back, withdraw, UNWANTED_LEAST
 
 cdef enum:
     MINUTE_NS = 60000000000
@@ -276,6 +276,7 @@ cdef class Pipeline:
                         conn.stream[i].known = 1
                 else:
                     conn.flags |= CONN_JOINED
+                    take_back(ctx, conn)        # what a shard before us has said of it
             if h.type == EVENT_DATA:
                 self.choose(conn)
         conn.held += ctx.pool.bytes - ctx.free_bytes - before
@@ -341,6 +342,7 @@ cdef class Pipeline:
         cdef ctx_t* ctx = &self.ctx
         if conn.left_out:
             ctx.counters[C_LEFT_OUT_BYTES] += h.len_true
+            stream.unwanted = 0     # the kernel does not know it (any more), or nothing would have come
         table_touch(&self.table, conn, h.ts_ns)
         if not stream.known:
             stream.known = 1

@@ -319,6 +319,7 @@ class Shard:
         while self._pipeline.pending() or not self._out.idle():
             self._flush(1)
             self._poller.poll(20)
+            self._hear()
             self._out.service()
             self._child.beat()
             if time.monotonic() > deadline:

@@ -350,7 +350,7 @@ cdef struct ctx_t:
     uint8_t any_ignored           # in port_rule
     uint8_t any_chosen
     uint64_t share_ns             # when it became larger last
-    uint32_t share                # of the connections, in SHARES: what there is CPU for (supervisor/cpu.py)
+    uint32_t share                # of the connections, in SHARES: what there is CPU for (supervisor/thermostat.py)
     name_t* names                 # NAMES of them, by hash of tgid
     uint32_t names_version        # changes when a known process, or a library, is told another name
     uint32_t names_told

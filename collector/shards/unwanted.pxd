@@ -8,4 +8,5 @@ cdef enum:
     UNWANTED_LEAST = 16384  # bytes: less is not worth telling the kernel
 
 cdef void publish(ctx_t* ctx, conn_t* conn, uint32_t d, uint64_t pos) noexcept
+cdef void take_back(ctx_t* ctx, conn_t* conn) noexcept
 cdef void withdraw(ctx_t* ctx, conn_t* conn) noexcept

@@ -3,6 +3,7 @@
 from libc.stdint cimport uint32_t, uint64_t
 
 from collector.shards.layers.stack cimport flow_unwanted
+from collector.shards.numbers cimport scatter, word_at
 from collector.shards.state cimport CONN_IGNORED, conn_t, ctx_t
 
 cdef enum:
@@ -27,7 +28,14 @@ cdef void withdraw(ctx_t* ctx, conn_t* conn) noexcept:
             conn.stream[d].unwanted = 0
 
 
+cdef void take_back(ctx_t* ctx, conn_t* conn) noexcept:
+    """All bytes matter, whatever was said of this connection before it was known here."""
+    if ctx.unwanted != NULL:
+        say(ctx, conn, 0, 0)
+        say(ctx, conn, 1, 0)
+
+
 cdef inline void say(ctx_t* ctx, conn_t* conn, uint32_t d, uint64_t until) noexcept nogil:
-    cdef uint64_t h = ((conn.id >> 12) ^ (conn.id << 52)) * 0x9E3779B97F4A7C15ULL
-    # one aligned store: the kernel reads it whole (bpf/capture.h word_at, has_tag)
-    ctx.unwanted[((h ^ h >> 32) >> 18 & (ctx.unwanted_words // 2 - 1)) * 2 + d] = h >> 48 << 48 | until
+    cdef uint64_t h = scatter(conn.id)
+    # one aligned store: the kernel reads it whole
+    ctx.unwanted[word_at(h, d, ctx.unwanted_words)] = h >> 48 << 48 | until

@@ -292,6 +292,7 @@ class Delivery:
                     and self.spooled is not None
                     and self.spooled.keep(batch)
                 ):
+                    self.destination.forget(batch)
                     return
                 if not error.busy:
                     log.warning("%s; retrying", error)

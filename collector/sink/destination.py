@@ -123,6 +123,9 @@ class Destination(ABC):
         """`deliver` raised, and is not called again: settle the records that are still with us. They have failed."""
         self.settled(batch, 0, batch.left)
 
+    def forget(self, batch: Batch) -> None:
+        """`deliver` raised, and is not called again: somebody else has the batch, of which nothing was handed over."""
+
     def idle(self) -> None:
         """There is nothing to deliver now; called a few times a second."""
 

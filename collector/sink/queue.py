@@ -92,8 +92,12 @@ class BatchQueue:
     def wait(self, seconds: float) -> None:
         """Until a batch is waiting, but no longer than that; nor when nothing can come any more."""
         with self._changed:
-            if not self._waiting and not (self.closing and not self._active):
+            if not self._waiting and not (self.closing and self._at_an_end()):
                 self._changed.wait(seconds)
+
+    def _at_an_end(self) -> bool:
+        """Is nothing under way that could come back?"""
+        return not self._active
 
     def put_back(self, batch: Batch) -> None:
         """A batch that was taken is the oldest one again."""

@@ -47,6 +47,8 @@ class SpooledQueue(BatchQueue):
         self._read: Stored | None = None  # the newest batch that was taken out of the spool
         self._out: dict[Batch, Stored] = {}  # those that were, oldest first, and are not released
         self._done: set[Batch] = set()  # of these
+        self._out_bytes = 0  # that they hold
+        self._unreadable = False  # the spool, when it was read last
         self._warn_at = 0.0
         self._refused = False  # the disk took nothing when it was asked last
         self._ended = threading.Event()
@@ -60,15 +62,12 @@ class SpooledQueue(BatchQueue):
     @property
     def bytes(self) -> int:
         """Bytes of records that wait in memory or are under way."""
-        return self._bytes + self._read_bytes()
+        return self._bytes + self._out_bytes
 
     @property
     def held(self) -> int:
         """As the base class."""
-        return self._held + self._read_bytes()
-
-    def _read_bytes(self) -> int:
-        return sum(len(batch.records) for batch in list(self._out))
+        return self._held + self._out_bytes
 
     def idle(self) -> bool:
         """Is nothing waiting and nothing under way, or nothing that would be lost: all is on disk?"""
@@ -102,9 +101,15 @@ class SpooledQueue(BatchQueue):
         """As the base class; what is in the spool first."""
         batch = self._next()
         if batch is None:
-            self.wait(seconds)
+            if self._unreadable:  # whatever waits in memory comes behind what is in there
+                self._ended.wait(seconds)
+            else:
+                self.wait(seconds)
             batch = self._next()
         return batch
+
+    def _at_an_end(self) -> bool:
+        return super()._at_an_end() and not self._out
 
     def _next(self) -> Batch | None:
         with self._order:
@@ -113,13 +118,16 @@ class SpooledQueue(BatchQueue):
             try:
                 stored = self.spool.peek(self._read)
             except OSError as error:  # for want of descriptors or memory
+                self._unreadable = True
                 self._complain("the spool cannot be read, its records wait", error)
                 return None
+            self._unreadable = False
             if stored is None:
                 return super().take(0.0)
             batch = Batch(stored.records, stored.index, stored.details, None, stored.format)
             self._read = stored
             self._out[batch] = stored
+            self._out_bytes += len(batch.records)
             return batch
 
     def done(self, batch: Batch) -> None:
@@ -128,8 +136,9 @@ class SpooledQueue(BatchQueue):
             super().done(batch)
             return
         with self._order:
-            if self._ended.is_set():
-                return  # it comes again
+            if batch not in self._out or self._ended.is_set():
+                return  # it was kept meanwhile, or it comes again
+            self._out_bytes -= len(batch.records)
             self._done.add(batch)
             while self._out and (oldest := next(iter(self._out))) in self._done:
                 self._done.remove(oldest)
@@ -138,6 +147,8 @@ class SpooledQueue(BatchQueue):
             if batch in self._done:  # what is older may take long: the data are not needed any more
                 batch.records = batch.index = batch.details = b""
                 self._out[batch] = self._out[batch].without_data()
+        with self._changed:
+            self._changed.notify_all()
 
     def clear(self) -> list[Batch]:
         """Take out all that waits in memory: into the spool, or else to the caller, oldest first."""
@@ -166,6 +177,7 @@ class SpooledQueue(BatchQueue):
                 return False
             super().done(batch)
             if self._out.pop(batch, None) is not None:
+                self._out_bytes -= len(batch.records)
                 self.released_records += batch.count  # it was spooled twice
             return True
 

@@ -62,7 +62,9 @@ class Losses:
     def sink_said(self, epoch: int, taken: int) -> None:
         """The answer: so many records of that life came in the sink's life."""
         if epoch in self._open:
-            self._count(self._open.pop(epoch)[0] - taken)
+            of_session, not_acknowledged = self._open.pop(epoch)
+            # a sink that was started since knows nothing of the session before; what was acknowledged is not lost
+            self._count(min(of_session - taken, not_acknowledged))
 
     def sink_ended(self, counters: Counters) -> None:
         """It died with what it held of shards that are gone, and with its answers."""

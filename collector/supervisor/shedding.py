@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterable, Sequence
 from collector.counters import Counters
 from collector.router import slots
 from collector.router.slots import BATCH_BYTES
-from collector.runtime import Usage
 from collector.supervisor import memory
 from collector.supervisor.child import ChildProcess
 from collector.supervisor.memory import Guard, Reading
@@ -51,7 +50,6 @@ class Shedding:
         self._live = live
         self._less_room = False  # has the sink been told of less than queue_bytes?
         self._again_at = self._warn_at = 0.0
-        self._usage = Usage(own)
         self._above_since = 0.0  # the upper threshold; 0.0: not above
 
     def budget(self) -> int:
@@ -64,7 +62,6 @@ class Shedding:
         """Look, if it is time to. Is so much in use that only a restart helps? ``at_work``: all children have begun; before
         that there is nothing to give way, and the compiler, which takes much for a moment, may still run.
         """
-        self._usage.turn()
         guard = self._guard
         if at_work and self._live and not guard.base:  # at once: what traffic takes is not to be in it
             guard.measure_base(pids(), rings_bytes)

@@ -24,6 +24,7 @@ from collector import confine, counted, counter_names, errors, logs, unsupported
 from collector.counters import CounterMemory, Counters
 from collector.errors import ChildError, ProtocolError
 from collector.router import slots
+from collector.runtime import Usage
 from collector.settings import STOP_SINK_SECONDS, Rings
 from collector.supervisor import identity, policy, starting
 from collector.supervisor.child import ChildProcess
@@ -32,6 +33,7 @@ from collector.supervisor.health import Health
 from collector.supervisor.losses import Losses
 from collector.supervisor.memory import Guard
 from collector.supervisor.output import Output
+from collector.supervisor.said import may_say
 from collector.supervisor.shedding import Shedding
 from collector.supervisor.starting import Plan
 from collector.supervisor.thermostat import Thermostat
@@ -61,6 +63,7 @@ class Supervisor:
         self.shards = plan.supervisor.shards
         self._memory = CounterMemory(self.shards + 3)
         self.own = Counters(self._memory.block(self.shards + 2), counter_names.SUPERVISOR_NAMES)
+        self._usage = Usage(self.own)
         self._core = [Counters(self._memory.block(i), counter_names.CORE_NAMES, 0) for i in range(self.shards)]
         self._losses = Losses(self.own, self._core, lambda message: self.sink.tell(message))
         self._deaths_while_fed: dict[int, int] = {}
@@ -309,6 +312,7 @@ class Supervisor:
     def _wait(self, seconds: float) -> None:
         """Until something may have happened: a message, a log line, an end, a signal."""
         self.own["heartbeat_ns"] = time.monotonic_ns()
+        self._usage.turn()
         with selectors.DefaultSelector() as selector:
             selector.register(self._wake_read, selectors.EVENT_READ)
             for child in self.everyone:
@@ -387,26 +391,17 @@ class Supervisor:
 
     def _heard(self, child: ChildProcess, message: dict[str, Any], fds: list[int]) -> None:
         kind = message.get("kind")
-        if self._health is not None and child is self._health.child:
-            if kind == "ready" and not child.ready:
-                child.ready = True
-                self._health.serves()
-            else:
-                log.error("%s sent a message that its role may not send; killing it", child.name)
-                child.kill()
+        if not may_say(child.role, message, hands_over=child is self.loader and self._plan.rings is not None):
+            log.error("%s sent a message that its role may not send, or a malformed one; killing it", child.name)
+            child.kill()
+        elif self._health is not None and child is self._health.child:
+            child.ready = True
+            self._health.serves()
         elif kind == "ready":
             child.ready = True
             if child is self.loader and not self._captures_since:
                 self._captures_since = time.monotonic()
             self._announce()
-        elif (
-            kind in KINDS
-            and (child is not self.loader or self._plan.rings is None)
-            or kind in ("destination_gone", "largest", "taken")
-            and child is not self.sink
-        ):
-            log.error("%s sent a message that its role may not send; killing it", child.name)
-            child.kill()
         elif kind in KINDS:
             try:
                 self._handover.heard(message, fds)
@@ -417,9 +412,9 @@ class Supervisor:
             for shard in self.shard_children if kind == "attached" else ():
                 if (rings := self._rings()) is not None:
                     shard.tell({"kind": "rings", "rings": rings.to_message()}, self._ring_fds())
-        elif kind == "unseen" and child is self.loader:
+        elif kind == "unseen":
             self._unseen.heard(message["rows"])
-        elif kind == "unsupported" and child is self.loader:
+        elif kind == "unsupported":
             self._unsupported.heard(message["rows"])
         elif kind == "taken":
             self._losses.sink_said(message["epoch"], message["records"])

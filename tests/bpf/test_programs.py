@@ -139,7 +139,7 @@ def native(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     start = capture.index("static __always_inline u16 ring_of")
     ring_of = capture[start : capture.index("\n}", start) + 2]
     ring_of = ring_of.replace("RINGS", "rings").replace("u64 conn_id)", "u64 conn_id, u32 rings)")
-    start = capture.index("static __always_inline u32 word_at")
+    start = capture.index("static __always_inline u64 turn_of")
     word = capture[start : capture.index("\n}", capture.index("static __always_inline bool has_tag")) + 2]
     (folder / "native.c").write_text(f"""
 #include <stdint.h>
@@ -152,6 +152,7 @@ typedef uint8_t u8; typedef uint16_t u16; typedef uint32_t u32; typedef int32_t 
 #define UNWANTED_WORDS {WORDS}
 {word}
 u32 native_word_at(u64 conn_id, u32 dir) {{ return word_at(scatter(conn_id), dir); }}
+u32 native_turn(u64 conn_id) {{ return turn_of(scatter(conn_id)); }}
 bool native_has_tag(u64 word, u64 conn_id) {{ return has_tag(word, scatter(conn_id)); }}
 u32 native_ring(u64 conn_id, u32 rings) {{ return ring_of(conn_id, rings); }}
 u32 native_judge_on(const u8 *p, u32 n, u8 *token, u32 *first4)
@@ -368,6 +369,18 @@ def test_a_word_stands_where_the_kernel_looks_for_it(native: ctypes.CDLL) -> Non
         assert native.native_has_tag(ctypes.c_uint64(word), ctypes.c_uint64(conn_id)) and word & 0xFFFFFFFFFFFF > 1_000_000
         other = conn_id ^ rng.randrange(1, 1 << 12)
         assert not native.native_has_tag(ctypes.c_uint64(word), ctypes.c_uint64(other))
+
+
+def test_kernel_and_shards_leave_the_same_connections_out(native: ctypes.CDLL) -> None:
+    rng = random.Random(3)
+    for _ in range(500):
+        conn_id = rng.randrange(1 << 64)
+        turn = native.native_turn(ctypes.c_uint64(conn_id))
+        for share in (turn, turn + 1):
+            pipe = pipeline()
+            pipe.set_share(share)
+            Conversation(pipe, conn=(conn_id, 100, 5)).request(GET)
+            assert pipe.statistics()["left_out_connections"] == (share == turn)
 
 
 def test_kernel_side_includes_nothing_of_the_user_side() -> None:

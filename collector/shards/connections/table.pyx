@@ -19,6 +19,7 @@ from collector.shards.http.exchanges cimport exchange_trim
 from collector.shards.layers.stack cimport flow_close, flow_idle, flow_told
 from collector.shards.marks cimport MARK_END_UNSEEN, MARK_EVICTED
 from collector.shards.memory cimport buf_free
+from collector.shards.numbers cimport turn_of
 from collector.shards.state cimport *
 from collector.shards.tls cimport tls_bytes, tls_free
 
@@ -31,12 +32,6 @@ cdef enum:
 cdef inline uint64_t mix(uint64_t key) noexcept nogil:
     key *= 0x9E3779B97F4A7C15ULL
     return key ^ (key >> 32)
-
-
-cdef inline uint16_t turn_of(uint64_t conn_id) noexcept nogil:
-    """Evenly spread, and not by what the rings and buckets are chosen by."""
-    cdef uint64_t h = ((conn_id >> 12) ^ (conn_id << 52)) * 0x9E3779B97F4A7C15ULL
-    return <uint16_t>((h ^ h >> 32) * 0xD6E8FEB86659FD93ULL >> 48)
 
 
 cdef int table_init(table_t* t, uint32_t max_connections, size_t max_bytes) noexcept:

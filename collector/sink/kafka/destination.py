@@ -29,13 +29,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from collector.config import Config
-from collector.errors import CollectorError, ConfigError, DestinationError
+from collector.errors import CollectorError, ConfigError, DestinationError, ProtocolError
 from collector.router import batches
 from collector.settings import BatchSettings, Message
 from collector.sink.batch import Batch
 from collector.sink.destination import Destination, Notes, Settled
 from collector.sink.kafka import security
 from collector.sink.kafka.cut import cut
+from collector.sink.kafka.held import Held, Returned, Single
 from collector.sink.kafka.security import Security
 
 if TYPE_CHECKING:
@@ -74,36 +75,6 @@ class KafkaSettings(Message):
     node: str = ""
 
 
-@dataclass(slots=True)
-class _Held:
-    """A batch that a client has."""
-
-    client: int  # which one, counted
-    since: float
-    partition: int
-
-
-@dataclass(slots=True)
-class _Returned:
-    """A batch that a client, or `_renew`, has handed back."""
-
-    batch: Batch
-    error: Exception
-    since: float
-
-
-@dataclass(slots=True)
-class _Single:
-    """A record that is sent by itself; ``attempts``: that the topic has refused it as too large."""
-
-    batch: Batch
-    key: bytes | None
-    value: bytes
-    headers: list[tuple[str, bytes]]
-    partition: int | None
-    attempts: int = 0
-
-
 class Kafka(Destination):
     """See the module. ``batch.at`` counts records that the client has, or that were refused; a whole batch counts as one."""
 
@@ -123,14 +94,16 @@ class Kafka(Destination):
         self._most_in_client = IN_CLIENT_BYTES
         self._in_client = 0  # bytes of batches that the client has, and no acknowledgement of the last record
         self._current: Batch | None = None  # the batch that is being handed over
-        self._held: dict[Batch, _Held] = {}
-        self._back: collections.deque[_Returned] = collections.deque()
-        self._too_long: collections.deque[_Single] = collections.deque()  # as the topic has said
+        self._held: dict[Batch, Held] = {}
+        self._back: collections.deque[Returned] = collections.deque()
+        self._singles: dict[int, Single] = {}  # by identity: that a client has
+        self._again: collections.deque[Single] = (
+            collections.deque()
+        )  # to be sent again: they came back, or their client went
         self._complaint = ""  # why a batch came back that is not at fault, until the next acknowledgement
         self._not_before = 0.0  # when one of those that came back is tried again
         self._unusable = ""  # why the topic's partitions are not known, until they are
         self._clients = 0
-        self._one_by_one = 0  # records that a client has, and that are no RecordBatch of ours
         self._apart = False  # has it been said that batches are too large for the topic?
         self._acknowledged = self._connected = self._asked = time.monotonic()
         self._acknowledged_of: dict[int, float] = {}  # by partition
@@ -156,6 +129,7 @@ class Kafka(Destination):
         self._causes = causes.Causes(lambda: self._security, settings.brokers)
         self._limit = limit.TopicLimit(self._causes.configured, settings.topic, lambda: self._security)
         self._producer: KafkaProducer | None = None
+        self._plain: KafkaProducer | None = None  # of records that are sent by themselves, where the other is idempotent
 
     # -- before there is a sink
 
@@ -238,13 +212,13 @@ class Kafka(Destination):
     def open(self) -> None:
         """Make the client, which connects by itself."""
         self._causes.start()
-        self._producer = self._client()
+        self._producer = self._client(idempotence=self._settings.idempotence)
         why = self._inside.check(self._producer)
         if why:
             self._fast = False
             log.warning("kafka-python's inside is not as expected (%s): each record is sent by itself, which is slow", why)
 
-    def _client(self) -> KafkaProducer:
+    def _client(self, *, idempotence: bool) -> KafkaProducer:
         from kafka import KafkaProducer
 
         codec = self._settings.compression
@@ -253,7 +227,7 @@ class Kafka(Destination):
             client_id="collector",
             api_version=API_VERSION,
             acks="all",
-            enable_idempotence=self._settings.idempotence,
+            enable_idempotence=idempotence,
             max_in_flight_requests_per_connection=1,
             retries=2**31 - 1,
             delivery_timeout_ms=2**31 - 1,
@@ -310,7 +284,7 @@ class Kafka(Destination):
         number = self._partition_of(batch)
         batch.at = 1
         with self._room:
-            self._held[batch] = _Held(self._clients, time.monotonic(), number)
+            self._held[batch] = Held(self._clients, time.monotonic(), number)
         done = functools.partial(self._done, batch, self._clients)
         self._inside.place(self._producer, self._partition(number), data, batch.count, done)
 
@@ -344,34 +318,48 @@ class Kafka(Destination):
         assert self._producer is not None
         partition = self._partition_of(batch) if batch.format == batches.KAFKA else None
         for key, value, headers in itertools.islice(self._records(batch), batch.at, None):
-            self._send_one(_Single(batch, key, value, headers, partition))
+            self._send_one(Single(batch, key, value, headers, partition))
             batch.at += 1
 
-    def _send_one(self, one: _Single) -> None:
+    def _send_one(self, one: Single) -> None:
         """A record, with shorter bodies if the topic would not take it. Raises DestinationError, and then it is not handed
         over.
         """
-        assert self._producer is not None
         most = self._limit.bytes - _BESIDE_BYTES - sum(len(name) + len(text) for name, text in one.headers)
         if self._limit.bytes and len(one.value) > most:
             one.value = cut(one.value, most) or one.value
+        client = self._clients
+        with self._room:
+            one.client, one.since = client, time.monotonic()
+            self._singles[id(one)] = one
         try:
-            future = self._producer.send(self._settings.topic, one.value, one.key, one.headers, one.partition)
+            future = self._for_singles().send(self._settings.topic, one.value, one.key, one.headers, one.partition)
         except self._errors.KafkaError as error:
+            self._came_back(one, client)
             if getattr(error, "retriable", False):
                 raise self._unreachable(error) from None
             log.error("record refused: %s", error)
             self._settle(one.batch, 0, 1)
         else:
-            with self._room:
-                self._one_by_one += 1
-            future.add_callback(self._sent, one)
-            future.add_errback(self._failed, one)
+            future.add_callback(self._sent, one, client)
+            future.add_errback(self._failed, one, client)
+
+    def _for_singles(self) -> KafkaProducer:
+        """The client, unless one record that is too large would end it with all that it has."""
+        assert self._producer is not None
+        if not self._settings.idempotence:
+            return self._producer
+        if self._plain is None:
+            self._plain = self._client(idempotence=False)
+        return self._plain
 
     def _records(self, batch: Batch) -> Iterator[tuple[bytes | None, bytes, list[tuple[str, bytes]]]]:
-        """(key, value, headers) of each record."""
+        """(key, value, headers) of each record. Raises ProtocolError for a RecordBatch that cannot be read."""
         if batch.format == batches.KAFKA:
-            yield from self._inside.records(batch.records)
+            try:
+                yield from self._inside.records(batch.records)
+            except (self._errors.KafkaError, ValueError, LookupError, AssertionError, TypeError, OSError) as error:
+                raise ProtocolError(f"cannot be taken apart: {error}") from None
             return
         for record, details, _place in batch:
             yield None, record, [("collection_details", details)] if details else []
@@ -380,14 +368,20 @@ class Kafka(Destination):
         """Hand over again what came back, unless it is at fault itself: one batch now and then, and as soon as the broker
         has taken any since, all. Raises DestinationError; then it is tried again.
         """
-        while self._too_long:
-            self._send_one(self._too_long[0])
-            self._too_long.popleft()
+        for _ in range(len(self._again)):
+            self._send_one(self._again[0])
+            self._again.popleft()
         while self._back:
             returned = self._back[0]
             batch, error = returned.batch, returned.error
             if isinstance(error, self._too_large):
-                self._send_apart(batch, error)
+                if self._settings.idempotence:
+                    self._renew(str(error))  # after one refusal it sends nothing any more
+                try:
+                    self._send_apart(batch, error)
+                except ProtocolError as problem:
+                    log.error("a batch of %d records is lost: %s", batch.count, problem)
+                    self._settle(batch, 0, batch.count - batch.at)
             elif isinstance(error, self._at_fault) and not self._was_damaged_on_the_way(returned):
                 hint = "; a compacted topic needs COLLECTOR_KAFKA_KEY=connection"
                 keyless = isinstance(error, self._errors.InvalidRecordError)
@@ -406,7 +400,7 @@ class Kafka(Destination):
                 self._place(batch, batch.records)
             self._back.popleft()
 
-    def _was_damaged_on_the_way(self, returned: _Returned) -> bool:
+    def _was_damaged_on_the_way(self, returned: Returned) -> bool:
         return isinstance(returned.error, self._errors.CorruptRecordError) and self._inside.intact(returned.batch.records)
 
     def _send_apart(self, batch: Batch, error: Exception) -> None:
@@ -424,18 +418,21 @@ class Kafka(Destination):
         self._send(batch)
 
     def _renew(self, why: str) -> None:
-        """Another client, which gets what this one holds. Records that were sent one by one stay with this one."""
+        """Another client, which gets what this one holds."""
         log.warning("%s: a new Kafka client", why)
         old, now = self._producer, time.monotonic()
         with self._room:
             self._clients += 1
             held = list(self._held)
             self._held.clear()
-        self._producer = self._client()
+            self._again.extend(self._singles.values())
+            self._singles.clear()
+        plain, self._plain = self._plain, None
+        self._producer = self._client(idempotence=self._settings.idempotence)
         self._acknowledged = now
         self._acknowledged_of.clear()
-        if not self._one_by_one:
-            self._inside.discard(old)
+        for gone in filter(None, (old, plain)):
+            self._inside.discard(gone)
         unusable: DestinationError | None = None  # each attempt takes seconds
         for batch in held:
             try:
@@ -444,12 +441,20 @@ class Kafka(Destination):
                 self._place(batch, bytes(batch.records))  # the old client may still read what the batch lies in
             except DestinationError as error:
                 unusable = error
-                self._back.append(_Returned(batch, error, time.monotonic()))
+                self._back.append(Returned(batch, error, time.monotonic()))
 
     def give_up(self, batch: Batch) -> None:
         """The records that the client has not got; those that it has are settled by their futures."""
         whole = batch.format == batches.KAFKA and self._fast
         self._settle(batch, 0, (0 if batch.at else batch.count) if whole else batch.count - batch.at)
+
+    def forget(self, batch: Batch) -> None:
+        """See the base class."""
+        if self._current is batch:
+            self._current = None
+            with self._room:
+                self._in_client -= len(batch.records)
+                self._room.notify_all()
 
     def check_health(self) -> str | None:
         """Hand over again what came back; see that the client lives, looks for brokers, and knows what files hold that were
@@ -484,8 +489,8 @@ class Kafka(Destination):
     def _waits(self, now: float) -> float:
         """Seconds for which an acknowledgement is due."""
         with self._room:
-            oldest = min((held.since for held in self._held.values()), default=now)
-        return now - max(oldest, self._acknowledged)
+            since = [held.since for held in self._held.values()] + [one.since for one in self._singles.values()]
+        return now - max(min(since, default=now), self._acknowledged)
 
     @property
     def largest(self) -> int:
@@ -509,14 +514,13 @@ class Kafka(Destination):
 
     def close(self) -> None:
         """Close the client."""
-        try:
-            if self._producer is not None:
-                self._producer.close(timeout=CLOSE_SECONDS)
-        except Exception as error:  # it waits first, and then it has closed nothing
-            log.warning("closing the Kafka client: %s", error)
-            self._inside.discard(self._producer)
-        finally:
-            self._causes.stop()
+        for client in filter(None, (self._producer, self._plain)):
+            try:
+                client.close(timeout=CLOSE_SECONDS)
+            except Exception as error:  # it waits first, and then it has closed nothing
+                log.warning("closing the Kafka client: %s", error)
+                self._inside.discard(client)
+        self._causes.stop()
 
     # -- what the client says, in its thread
 
@@ -535,27 +539,30 @@ class Kafka(Destination):
         else:
             batch.at = 0
             self._not_before = now + RETRY_SECONDS
-            self._back.append(_Returned(batch, error, now))
+            self._back.append(Returned(batch, error, now))
 
-    def _sent(self, one: _Single, _metadata: object) -> None:
+    def _sent(self, one: Single, client: int, _metadata: object) -> None:
         self._acknowledged = time.monotonic()
-        self._settle_one(one, 1, 0)
+        if self._came_back(one, client):
+            self._settle(one.batch, 1, 0)
 
-    def _failed(self, one: _Single, error: BaseException) -> None:
+    def _failed(self, one: Single, client: int, error: BaseException) -> None:
+        if not self._came_back(one, client):
+            return
         if isinstance(error, self._too_large) and one.attempts < _CUTS:
             one.attempts += 1
             self._limit.refused(len(one.value))
-            with self._room:
-                self._one_by_one -= 1
-            self._too_long.append(one)
+            self._again.append(one)
             return
         log.error("record lost: %s", error)
-        self._settle_one(one, 0, 1)
+        self._settle(one.batch, 0, 1)
 
-    def _settle_one(self, one: _Single, delivered: int, failed: int) -> None:
+    def _came_back(self, one: Single, client: int) -> bool:
+        """The client is done with a record. False when it was replaced meanwhile, and another one has it."""
         with self._room:
-            self._one_by_one -= 1
-        self._settle(one.batch, delivered, failed)
+            if one.client != client:
+                return False
+            return self._singles.pop(id(one), None) is not None
 
     def _settle(self, batch: Batch, delivered: int, failed: int) -> None:
         size = len(batch.records)  # once it is settled, its memory is its shard's again

@@ -36,7 +36,11 @@ class TopicLimit:
         """Some broker is reached: ask, if it is time to."""
         if now >= self._next and self._asking.acquire(blocking=False):
             self._next = now + ASK_SECONDS
-            threading.Thread(target=self._ask, name="topic limit", daemon=True).start()
+            try:
+                threading.Thread(target=self._ask, name="topic limit", daemon=True).start()
+            except RuntimeError as error:  # no more threads: it is a question that can wait
+                self._asking.release()
+                log.warning("cannot ask what topic %s takes: %s", self._topic, error)
 
     def refused(self, size: int) -> None:
         """A batch of so many bytes was too large. What is said of the topic may be old."""

@@ -156,8 +156,8 @@ def test_tls_is_said_by_the_source_and_never_drops_what_waits(source: int) -> No
 class Words:
     """The array that the kernel reads."""
 
-    def __init__(self, pipe, count: int = 1 << 15) -> None:
-        self.words = array.array("Q", [0] * count)
+    def __init__(self, pipe, count: int = 1 << 15, memory: array.array | None = None) -> None:
+        self.words = array.array("Q", [0] * count) if memory is None else memory
         pipe.use_unwanted(memoryview(self.words))
 
     def until(self, conn_id: int, direction: int) -> int:
@@ -207,6 +207,33 @@ def test_a_word_is_of_no_connection_that_was_met_at_the_same_time(other: int) ->
         c.response(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n" + b"x" * 20_000)
         assert words.until(time, abi.OUT) > 1_000_000
         assert words.until(time | other, abi.OUT) == words.until(time | other, abi.IN) == 0
+
+
+def test_a_new_shard_takes_back_what_the_one_before_has_said() -> None:
+    """It had left the connection out for want of CPU, and the share has grown since."""
+    memory = array.array("Q", [0] * (1 << 15))
+    first = pipeline()
+    words = Words(first, memory=memory)
+    c = Conversation(first)
+    first.set_share(0)
+    c.request(GET).response(OK)
+    assert words.until(c.conn[0], abi.OUT) == words.until(c.conn[0], abi.IN) == 0xFFFFFFFFFFFF
+    c.pipe = second = pipeline()
+    Words(second, memory=memory)
+    c.request(GET).response(OK)
+    assert words.until(c.conn[0], abi.OUT) == words.until(c.conn[0], abi.IN) == 0
+    assert len(take(second)) == 1
+
+
+def test_a_word_that_another_connection_has_overwritten_is_said_again() -> None:
+    pipe = pipeline()
+    words = Words(pipe)
+    pipe.set_share(0)
+    c = Conversation(pipe).request(GET)
+    for index in range(len(words.words)):
+        words.words[index] = 0
+    c.request(GET)
+    assert words.until(c.conn[0], abi.IN) == 0xFFFFFFFFFFFF
 
 
 def test_a_wrong_word_costs_bytes_and_never_framing() -> None:

@@ -56,6 +56,12 @@ def test_what_the_sink_has_is_not_lost_acknowledged_or_not(scene: Scene, taken: 
     assert scene.shard["records_acknowledged"] == 100  # the next life goes on from here
 
 
+def test_a_sink_that_was_started_since_makes_nothing_lost_that_was_acknowledged(scene: Scene) -> None:
+    scene.dies()
+    scene.losses.sink_said(EPOCH, 0)  # it knows of no session
+    assert scene.lost() == (40, 4, 4000)
+
+
 @pytest.mark.parametrize(("taken", "lost"), [(30, 10), (40, 0), (45, 0)])
 def test_what_is_read_again_is_made_again(scene: Scene, taken: int, lost: int) -> None:
     """It had made 90 when it began to read its last span."""
