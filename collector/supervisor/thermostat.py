@@ -53,8 +53,9 @@ class Meter:
         host = sum(times) - times.idle - getattr(times, "iowait", 0.0) - getattr(times, "guest", 0.0)
         host -= getattr(times, "guest_nice", 0.0)  # which user and nice hold already
         seconds, used = now - self._at, host - self._host
-        # of one that is new everything counts, of one that is gone what it did in the end does not
-        ours = sum(spent - self._own.get(who, 0.0) for who, spent in own.items())
+        # Together, for the times of one that has ended go on among those of its parent's children: of one that is new
+        # everything counts, and of one that is gone what is new.
+        ours = sum(own.values()) - sum(self._own.values())
         first = not self._at
         self._own, self._host, self._at = own, host, now
         return None if first or seconds <= 0 else Reading(max(0.0, ours) / seconds, max(0.0, used) / seconds)

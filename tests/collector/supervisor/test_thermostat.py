@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -117,6 +118,30 @@ def test_the_meter_reads_what_is_used() -> None:
     finally:
         burning.kill()
         burning.join()
+
+
+def _burn_then_wait(ready: Any) -> None:
+    while time.process_time() < 1.0:
+        pass
+    ready.set()
+    time.sleep(600)
+
+
+def test_what_a_process_has_used_in_its_life_is_not_used_when_it_ends() -> None:
+    """Its times become those of its parent's children, and nobody has used a core for it."""
+    context = multiprocessing.get_context("spawn")
+    ready = context.Event()
+    child = context.Process(target=_burn_then_wait, args=(ready,), daemon=True)
+    child.start()
+    meter = Meter()
+    try:
+        assert ready.wait(60)
+        assert meter.read(1.0, [os.getpid(), child.pid or 0]) is None
+    finally:
+        child.kill()
+        child.join()
+    reading = meter.read(2.0, [os.getpid()])
+    assert reading is not None and reading.own < 0.5
 
 
 def test_settings() -> None:
