@@ -17,6 +17,7 @@ from collector.abi cimport *
 from collector.shards.connections.table cimport *
 from collector.shards.kafka cimport HEADER_BYTES, RECORD_MOST
 from collector.shards.layers.stack cimport *
+from collector.shards.layers.tunnel cimport tunnel_layer
 from collector.shards.marks cimport MARK_END_UNSEEN, MARK_EVICTED
 from collector.shards.memory cimport buf_free
 from collector.shards.names cimport told_library, told_process
@@ -321,8 +322,9 @@ cdef class Pipeline:
             marks = MARK_EVICTED
         if conn.holds & HOLD_PEER:
             table_wait_no_more(ctx, conn)
-        flow_close(ctx, &conn.flow, marks)
-        conn.flow.passed = 0
+        if conn.flow.layer != tunnel_layer():
+            flow_close(ctx, &conn.flow, marks)      # a tunnel stays one, whatever goes by that looks like a message
+            conn.flow.passed = 0
         conn.flags |= CONN_IGNORED
         conn.left_out = 1
         conn.held += ctx.pool.bytes - ctx.free_bytes - before
@@ -594,8 +596,13 @@ cdef class Pipeline:
     def set_share(self, uint32_t share):
         """How many of 65,536 connections to read, chosen by their numbers: the others are left out as soon as they are
         between messages, and joined again when the share allows it."""
+        cdef conn_t* conn = self.table.lru_first
         if share > self.ctx.share:
             self.ctx.share_ns = self.ctx.now_ns
+            while conn != NULL:     # before their next bytes, which the kernel would not copy
+                if conn.left_out and conn.turn < share:
+                    withdraw(&self.ctx, conn)
+                conn = conn.lru_next
         self.ctx.share = min(share, <uint32_t>SHARES)
 
     def pending(self):

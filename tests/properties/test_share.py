@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import random
 
 import pytest
@@ -13,6 +14,7 @@ from tests.events import GET, OK, Conversation, ident, take
 from tests.properties.test_limits import small
 
 ALL = 65536
+UNTIL = (1 << 48) - 1  # of a word for the kernel: the other bits say whose it is
 DOUBT = {"pairing_uncertain", "request_framing_uncertain", "response_framing_uncertain"}  # what was missed may go on
 
 
@@ -102,6 +104,69 @@ def test_records_that_wait_for_their_socket_are_not_lost() -> None:
         c.response(OK)
     records = take(pipe)
     assert len(records) >= 1 and pipe.statistics()["left_out_connections"] == 1
+
+
+@pytest.mark.parametrize("upgrade", [True, False])
+def test_what_goes_through_a_tunnel_stays_unread_when_the_share_changes(upgrade: bool) -> None:
+    """A message that another protocol carries is not one of the connection's."""
+    pipe = small()
+    c = Conversation(pipe, conn=ident(1, 1, 1))
+    if upgrade:
+        c.request(b"GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+        c.response(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+    else:
+        c.request(b"CONNECT b.example:80 HTTP/1.1\r\nHost: b.example:80\r\n\r\n")
+        c.response(b"HTTP/1.1 200 OK\r\n\r\n")
+    for share in (ALL, 0, ALL, 0, ALL):
+        pipe.set_share(share)
+        c.request(GET)
+        c.response(OK)
+    (record,) = take(pipe)
+    assert record["path"] in ("/ws", "b.example:80") and pipe.statistics()["left_out_connections"] == 2
+
+
+def test_the_kernel_is_told_at_once_what_is_read_again() -> None:
+    """An answer may go out before its request's event is read: the kernel would not copy it, if it is large."""
+    words = array.array("Q", [0] * 32768)
+    pipe = small()
+    pipe.use_unwanted(memoryview(words))
+    pipe.set_share(0)
+    c = Conversation(pipe, conn=ident(1, 1, 1))
+    c.request(GET)
+    c.response(OK)
+    assert any(word & UNTIL for word in words)
+    pipe.set_share(ALL)
+    assert not any(word & UNTIL for word in words)
+    c.request(GET)
+    c.response(OK)
+    assert len(take(pipe)) == 1
+
+
+@pytest.mark.parametrize("how", ["another_shard", "gave_way"])
+def test_the_kernel_does_not_go_on_leaving_out_what_is_read_again(how: str) -> None:
+    """Who reads a connection takes back what was said of it before, although it was not this reader who said it."""
+    words = array.array("Q", [0] * 32768)
+    pipe = small(max_connections=4 if how == "gave_way" else 64)
+    pipe.use_unwanted(memoryview(words))
+    pipe.set_share(0)
+    c = Conversation(pipe, conn=ident(1, 1, 1))
+    c.request(GET)
+    c.response(OK)
+    own = [at for at, word in enumerate(words) if word & UNTIL]
+    assert len(own) == 2
+    if how == "another_shard":
+        pipe = small()
+        pipe.use_unwanted(memoryview(words))
+        c.pipe = pipe
+    else:
+        for number in range(2, 12):
+            Conversation(pipe, conn=ident(1, number, number)).request(GET)
+        assert pipe.statistics()["evicted_connections"]
+    pipe.set_share(ALL)
+    c.request(GET)
+    assert [words[at] & UNTIL for at in own] == [0, 0]
+    c.response(OK)
+    assert len(take(pipe)) == 1
 
 
 def test_what_a_filter_leaves_out_does_not_come_back_with_the_share() -> None:
