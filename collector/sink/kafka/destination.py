@@ -325,8 +325,8 @@ class Kafka(Destination):
         """A record, with shorter bodies if the topic would not take it. Raises DestinationError, and then it is not handed
         over.
         """
-        most = self._limit.bytes - _BESIDE_BYTES - sum(len(name) + len(text) for name, text in one.headers)
-        if self._limit.bytes and len(one.value) > most:
+        most = self._limit.record_bytes - _BESIDE_BYTES - sum(len(name) + len(text) for name, text in one.headers)
+        if self._limit.record_bytes and len(one.value) > most:
             one.value = cut(one.value, most) or one.value
         client = self._clients
         with self._room:
@@ -551,7 +551,7 @@ class Kafka(Destination):
             return
         if isinstance(error, self._too_large) and one.attempts < _CUTS:
             one.attempts += 1
-            self._limit.refused(len(one.value))
+            self._limit.refused_record(len(one.value))
             self._again.append(one)
             return
         log.error("record lost: %s", error)

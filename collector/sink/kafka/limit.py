@@ -18,13 +18,18 @@ log = logging.getLogger("sink.kafka")
 
 ASK_SECONDS, ASK_AGAIN_SECONDS = 600.0, 5.0  # between two questions; the second after a refusal
 LEAST_BYTES = 8192
+# Of what the topic takes, where the broker writes batches anew: before compression a batch has up to twice the bytes that
+# the shards are told, and one more record.
+WRITTEN_ANEW = 3
 
 
 class TopicLimit:
-    """``bytes``: what the topic takes at once, 0 while nothing is known. ``brokers``: (host, port) of each."""
+    """``bytes``: the largest batch, as it is sent; ``record_bytes``: the largest record; 0 while nothing is known.
+    ``brokers``: (host, port) of each.
+    """
 
     def __init__(self, brokers: Sequence[tuple[str, int]], topic: str, security: Callable[[], Security]) -> None:
-        self.bytes = 0
+        self.bytes = self.record_bytes = 0
         self._brokers = brokers
         self._topic = topic
         self._security = security
@@ -43,9 +48,23 @@ class TopicLimit:
                 log.warning("cannot ask what topic %s takes: %s", self._topic, error)
 
     def refused(self, size: int) -> None:
-        """A batch of so many bytes was too large. What is said of the topic may be old."""
-        if not 0 < self.bytes < size:
+        """A batch of so many bytes was too large, which says nothing of its records. What is said of the topic may be old,
+        or the broker writes batches anew (compression.type), and their size before compression counts.
+        """
+        if size <= self._said:
+            self.bytes = min(self.bytes, max(LEAST_BYTES, self._said // WRITTEN_ANEW))
+        elif not 0 < self.bytes < size:
             self.bytes = max(LEAST_BYTES, size // 2)
+        self._ask_soon()
+
+    def refused_record(self, size: int) -> None:
+        """A record of so many bytes was too large by itself."""
+        if not 0 < self.record_bytes < size:
+            self.record_bytes = max(LEAST_BYTES, size // 2)
+            self.bytes = min(self.bytes or self.record_bytes, self.record_bytes)
+        self._ask_soon()
+
+    def _ask_soon(self) -> None:
         self._next = min(self._next, time.monotonic() + ASK_AGAIN_SECONDS)
 
     def _ask(self) -> None:
@@ -54,7 +73,7 @@ class TopicLimit:
                 most = Probe(host, port, self._security()).most_bytes(self._topic)
                 if most:
                     if most != self._said:  # else what was found out since is less, and true: the broker compresses anew
-                        self._said = self.bytes = most
+                        self._said = self.bytes = self.record_bytes = most
                     return
         except Exception:
             log.exception("cannot find out what topic %s takes", self._topic)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -224,6 +225,62 @@ def test_what_gives_way_in_a_full_spool_is_counted(tmp_path: Path) -> None:
         assert out.spooled is not None
         lost = out.spooled.spool.lost.records
         assert 0 < lost < 60 and out.totals.delivered == 60 - lost and out.totals.dropped == 0
+
+
+def test_the_destination_forgets_what_the_spool_has_taken_over(tmp_path: Path) -> None:
+    with delivery(tmp_path, *[again(retry_seconds=0.1) for _ in range(1000)]) as (out, destination):
+        forgotten: list[Batch] = []
+        destination.forget = forgotten.append  # type: ignore[method-assign]
+        out.submit(batch("one"))
+        wait_for(out._is_away, 20)
+        assert destination.calls and not forgotten
+        out.end()
+        wait_for(lambda: forgotten, 20)
+        assert text(forgotten[0]) == "one" and out.spooled is not None and out.spooled.spooled_records == 1
+
+
+def test_whoever_takes_a_batch_waits_while_only_those_of_the_spool_are_under_way(tmp_path: Path) -> None:
+    """At the end, too: nothing in memory, nothing in the spool that is not taken, and no answer yet."""
+    with opened(tmp_path) as spool:
+        queue = SpooledQueue(spool, away=lambda: False, spooled=lambda _one: None)
+        spool.append(b"kept\n", batches.pack(5, 0, (0, 0, 0)), b"", batches.JSON_LINES, 1)
+        taken = queue.take(0.0)
+        assert taken is not None and queue.held == len(taken.records) == 5
+        queue.close()
+        begin = time.monotonic()
+        threading.Timer(0.3, queue.done, [taken]).start()
+        assert queue.take(20.0) is None
+        assert 0.2 < time.monotonic() - begin < 15 and queue.held == 0
+
+
+def test_a_spool_that_cannot_be_read_is_asked_now_and_then_with_batches_in_memory_behind_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuses(self: Spool, after: Any = None) -> Any:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(Spool, "peek", refuses)
+    with opened(tmp_path) as spool:
+        queue = SpooledQueue(spool, away=lambda: False, spooled=lambda _one: None)
+        queue.put(batch("behind"))
+        asked = sum(queue.take(0.2) is None for _ in range(3))
+        assert asked == 3 and queue.errors == 6
+
+
+def test_a_batch_that_is_kept_at_the_end_may_be_acknowledged_all_the_same(tmp_path: Path) -> None:
+    with opened(tmp_path, limit_bytes=20_000) as spool:
+        queue = SpooledQueue(spool, away=lambda: True, spooled=lambda one: setattr(one, "left", 0))
+        queue.put(batch("first" * 100))
+        queue._move()
+        taken = queue.take(0.0)
+        assert taken is not None
+        for n in range(40):  # until its segment has given way
+            queue.put(batch(f"{n:03d}" * 300))
+            queue._move()
+        taken.left = 1
+        assert queue.keep(taken)
+        queue.done(taken)
+        assert queue.held == 0
 
 
 def test_what_gives_way_in_the_spool_while_the_destination_has_it_is_saved_again_at_the_end(tmp_path: Path) -> None:

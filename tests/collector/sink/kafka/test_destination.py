@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import random
+import struct
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from crc32c import crc32c
 from kafka import KafkaConsumer
 from kafka.admin import ConfigResource, KafkaAdminClient, NewTopic
 from kafka.errors import TopicAlreadyExistsError
@@ -89,9 +91,11 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     one.close()
 
 
-def topic(broker: Broker, name: str, partitions: int = 1, message_bytes: int = 1_048_588) -> str:
+def topic(
+    broker: Broker, name: str, partitions: int = 1, message_bytes: int = 1_048_588, compression: str = "producer"
+) -> str:
     admin = KafkaAdminClient(bootstrap_servers=broker.address)
-    limits = {"max.message.bytes": str(message_bytes)}
+    limits = {"max.message.bytes": str(message_bytes), "compression.type": compression}
     admin.create_topics([NewTopic(name, partitions, 1, topic_configs=limits)])
     admin.close()
     return name
@@ -256,13 +260,12 @@ def test_finished_batches_arrive_as_they_are_each_shard_s_in_a_partition(broker:
     assert sorted(partitions.values()) == [[b"0", b"x", b"0", b"x"], [b"1", b"x"], [b"2", b"x"]]
 
 
-def record(text: bytes, size: int) -> bytes:
-    """A record whose response has so many bytes that compress badly."""
+def record(text: bytes, size: int, body: bytes = b"") -> bytes:
+    """A record whose response has so many bytes: that compress badly, or ``body`` over and over."""
     c = Conversation()
     c.request(b"GET /%s HTTP/1.1\r\nHost: a\r\n\r\n" % text)
-    c.response(
-        b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + random.Random(size).randbytes(size // 2).hex().encode()
-    )
+    body = (body * size)[:size] or random.Random(size).randbytes(size // 2).hex().encode()
+    c.response(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + body)
     return one_line(c)
 
 
@@ -294,6 +297,76 @@ def test_what_is_too_large_for_the_topic_is_taken_apart_and_cut(
     assert [one["path"] for one in large] == ["/large/0", "/large/1", "/large/2"]
     assert all(one["marks"] == '["response_body_cut"]' and len(one["responsePayload"]) > 4000 for one in large)
     assert caplog.text.count("max.message.bytes should be") == 1
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("told", [True, False], ids=["the brokers say the limit", "the brokers do not say the limit"])
+def test_where_the_broker_decompresses_batches_are_smaller_and_records_are_whole(
+    broker: Broker, told: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The batches are small as they are sent: their size is no measure of what a record may have."""
+    name = topic(broker, f"decompresses-{told}", message_bytes=100_000, compression="uncompressed")
+    if not told:
+        monkeypatch.setattr("collector.sink.kafka.probe.Probe.most_bytes", lambda _self, _topic: 0)
+    given = [record(b"%02d" % n, 20_000, b"the same ") for n in range(24)]
+    with delivery(settings(broker.address, name)) as out:
+        wait_for(lambda: out.destination.largest == (100_000 if told else 0))
+        for n in range(0, 24, 12):
+            out.submit(finished(*given[n : n + 12]))
+        wait_for(out.settled, 30)
+        assert (out.totals.delivered, out.totals.failed, out.gone) == (24, 0, "")
+        assert out.destination.largest == (33_333 if told else 8192)
+    assert sorted(value for value, _headers in messages(broker, name, 24)) == given
+
+
+@pytest.mark.live
+def test_an_idempotent_client_loses_no_record_beside_one_that_is_too_large(broker: Broker) -> None:
+    """Which would end it, with all that it has: such batches are taken apart by another client."""
+    name = topic(broker, "idempotent-apart", message_bytes=9000)
+    small = [record(b"small/%d" % n, 1000) for n in range(20)]
+    with delivery(settings(broker.address, name, idempotence=True)) as out:
+        wait_for(lambda: out.destination.largest == 9000)
+        for n in range(3):
+            out.submit(finished(*small[:10], record(b"large/%d" % n, 12_000), os.urandom(9500), *small[10:], codec=0))
+        out.submit(finished(b"after"))
+        wait_for(out.settled, 30)
+        assert (out.totals.delivered, out.totals.failed, out.gone) == (64, 3, "")
+        assert isinstance(out.destination, Kafka) and out.destination._in_client == 0 and not out.destination._singles
+    got = [message.value for message in consumed(broker, name, 64)]
+    assert sorted(value for value in got if b"/small/" in value) == sorted(small * 3)
+
+
+@pytest.mark.live
+def test_a_batch_that_is_too_large_and_cannot_be_read_fails_alone(broker: Broker) -> None:
+    name = topic(broker, "unreadable", message_bytes=9000)
+    one = finished(os.urandom(20_000), os.urandom(10), codec=0)
+    data = bytearray(one.records)
+    data[22] = 1  # says gzip, and is not
+    struct.pack_into(">I", data, 17, crc32c(bytes(data[21:])))
+    one.records = bytes(data)
+    with delivery(settings(broker.address, name)) as out:
+        out.submit(one)
+        out.submit(finished(b"after"))
+        wait_for(out.settled, 30)
+        assert (out.totals.delivered, out.totals.failed, out.gone) == (1, 2, "")
+
+
+@pytest.mark.live
+def test_a_new_client_sends_the_records_that_are_by_themselves_too(broker: Broker) -> None:
+    name = topic(broker, "singles")
+    with delivery(settings(broker.address, name)) as out:
+        wait_for(lambda: out.destination.largest > 0)
+        destination = out.destination
+        assert isinstance(destination, Kafka)
+        out.submit(batch(b"0"))  # the topic is known
+        wait_for(out.settled)
+        with broker.stopped():
+            out.submit(batch(b"1", b"2", b"3"))
+            wait_for(lambda: len(destination._singles) == 3)
+            destination._renew("a test")
+        wait_for(out.settled, 60)
+        assert (out.totals.delivered, out.totals.failed, out.gone) == (4, 0, "") and not destination._singles
+    assert {message.value for message in consumed(broker, name, 4)} == {b"0", b"1", b"2", b"3"}
 
 
 @pytest.mark.live
