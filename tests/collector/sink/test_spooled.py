@@ -230,7 +230,7 @@ def test_what_gives_way_in_a_full_spool_is_counted(tmp_path: Path) -> None:
 def test_the_destination_forgets_what_the_spool_has_taken_over(tmp_path: Path) -> None:
     with delivery(tmp_path, *[again(retry_seconds=0.1) for _ in range(1000)]) as (out, destination):
         forgotten: list[Batch] = []
-        destination.forget = forgotten.append  # type: ignore[method-assign]
+        destination.forget = forgotten.append  # type: ignore[method-assign,assignment]
         out.submit(batch("one"))
         wait_for(out._is_away, 20)
         assert destination.calls and not forgotten

@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-from collector.sink.kafka import limit
 from collector.sink.kafka.limit import LEAST_BYTES, TopicLimit
+from collector.sink.kafka.probe import Probe
 from collector.sink.kafka.security import Security
 from tests.live.harness import wait_for
 
 
 def made(monkeypatch: pytest.MonkeyPatch, *answers: int) -> TopicLimit:
     left = list(answers)
-    monkeypatch.setattr(limit.Probe, "most_bytes", lambda _self, _topic: left.pop(0) if left else 0)
+    monkeypatch.setattr(Probe, "most_bytes", lambda _self, _topic: left.pop(0) if left else 0)
     return TopicLimit([("127.0.0.1", 9)], "t", Security)
 
 
