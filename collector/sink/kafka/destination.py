@@ -330,7 +330,7 @@ class Kafka(Destination):
             one.value = cut(one.value, most) or one.value
         client = self._clients
         with self._room:
-            one.client, one.since = client, time.monotonic()
+            one.client, one.since, one.error = client, time.monotonic(), None
             self._singles[id(one)] = one
         try:
             future = self._for_singles().send(self._settings.topic, one.value, one.key, one.headers, one.partition)
@@ -365,11 +365,17 @@ class Kafka(Destination):
             yield None, record, [("collection_details", details)] if details else []
 
     def _hand_back(self) -> None:
-        """Hand over again what came back, unless it is at fault itself: one batch now and then, and as soon as the broker
-        has taken any since, all. Raises DestinationError; then it is tried again.
+        """Hand over again what came back, unless it is at fault itself: one batch or record now and then, and as soon as the
+        broker has taken any since, all. Raises DestinationError; then it is tried again.
         """
         for _ in range(len(self._again)):
-            self._send_one(self._again[0])
+            one = self._again[0]
+            if one.error is not None and one.since + RETRY_SECONDS > self._taken:
+                self._complaint = f"Kafka {self._settings.brokers}: {one.error}"
+                if time.monotonic() < self._not_before:
+                    break
+                self._not_before = time.monotonic() + RETRY_SECONDS
+            self._send_one(one)
             self._again.popleft()
         while self._back:
             returned = self._back[0]
@@ -542,8 +548,9 @@ class Kafka(Destination):
             self._back.append(Returned(batch, error, now))
 
     def _sent(self, one: Single, client: int, _metadata: object) -> None:
-        self._acknowledged = time.monotonic()
         if self._came_back(one, client):
+            self._acknowledged = self._taken = time.monotonic()
+            self._complaint = ""
             self._settle(one.batch, 1, 0)
 
     def _failed(self, one: Single, client: int, error: BaseException) -> None:
@@ -553,9 +560,12 @@ class Kafka(Destination):
             one.attempts += 1
             self._limit.refused_record(len(one.value))
             self._again.append(one)
-            return
-        log.error("record lost: %s", error)
-        self._settle(one.batch, 0, 1)
+        elif isinstance(error, self._too_large + self._at_fault) and not isinstance(error, self._errors.CorruptRecordError):
+            log.error("record lost: %s", error)
+            self._settle(one.batch, 0, 1)
+        else:  # not the record's fault, so it waits as a batch does; the client made the checksum, the network broke it
+            one.error, one.since = error, time.monotonic()
+            self._again.append(one)
 
     def _came_back(self, one: Single, client: int) -> bool:
         """The client is done with a record. False when it was replaced meanwhile, and another one has it."""

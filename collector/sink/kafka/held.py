@@ -27,7 +27,10 @@ class Returned:
 
 @dataclass(slots=True)
 class Single:
-    """A record that is sent by itself; ``attempts``: that the topic has refused it as too large; ``client`` has it."""
+    """A record that is sent by itself, by that ``client``; ``attempts``: that the topic has refused it as too large.
+
+    ``error``: why it came back, if that was no fault of its own; ``since``: when it did, or was sent.
+    """
 
     batch: Batch
     key: bytes | None
@@ -37,3 +40,4 @@ class Single:
     attempts: int = 0
     client: int = -1
     since: float = 0.0
+    error: BaseException | None = None

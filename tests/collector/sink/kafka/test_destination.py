@@ -14,7 +14,17 @@ from typing import Any
 import pytest
 from crc32c import crc32c
 from kafka import KafkaConsumer
-from kafka.admin import ConfigResource, KafkaAdminClient, NewTopic
+from kafka.admin import (
+    ACL,
+    ACLFilter,
+    ACLOperation,
+    ACLPermissionType,
+    ConfigResource,
+    KafkaAdminClient,
+    NewTopic,
+    ResourcePattern,
+    ResourceType,
+)
 from kafka.errors import TopicAlreadyExistsError
 from kafka.record.memory_records import MemoryRecordsBuilder
 from kafka.structs import TopicPartition
@@ -367,6 +377,51 @@ def test_a_new_client_sends_the_records_that_are_by_themselves_too(broker: Broke
         wait_for(out.settled, 60)
         assert (out.totals.delivered, out.totals.failed, out.gone) == (4, 0, "") and not destination._singles
     assert {message.value for message in consumed(broker, name, 4)} == {b"0", b"1", b"2", b"3"}
+
+
+@pytest.fixture(scope="module")
+def broker_with_rights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    """It grants and denies; what nothing is said of is everybody's."""
+    needs_broker()
+    one = Broker(tmp_path_factory.mktemp("rights"))
+    with (one.directory / "server.properties").open("a") as file:
+        file.write("authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer\n")
+        file.write("allow.everyone.if.no.acl.found=true\n")
+    one.start()
+    yield one
+    one.close()
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("make", [batch, finished], ids=["singles", "batches"])
+def test_the_right_to_write_is_taken_away_and_given_back(broker_with_rights: Broker, make: Callable[..., Batch]) -> None:
+    broker, name = broker_with_rights, f"rights-{make.__name__}"
+    admin = KafkaAdminClient(bootstrap_servers=broker.address)
+    resource = ResourcePattern(ResourceType.TOPIC, name)
+    denied = ACL("User:ANONYMOUS", "*", ACLOperation.WRITE, ACLPermissionType.DENY, resource)
+    with delivery(settings(broker.address, topic(broker, name))) as out:
+        out.submit(make(b"before"))
+        wait_for(out.settled, 30)
+        everything = ACL("User:ANONYMOUS", "*", ACLOperation.ALL, ACLPermissionType.ALLOW, resource)
+        admin.create_acls([everything, denied])
+        expected = {b"before"}
+
+        def refused() -> bool:
+            """Another batch: does the broker know by now?"""
+            records = b"a%d" % len(expected), b"b%d" % len(expected)
+            out.submit(make(*records))
+            expected.update(records)
+            return not out.up or out.totals.failed > 0
+
+        wait_for(refused, 30)
+        out.submit(make(b"meanwhile"))
+        admin.delete_acls([ACLFilter("User:ANONYMOUS", "*", ACLOperation.WRITE, ACLPermissionType.DENY, resource)])
+        admin.close()
+        expected.add(b"meanwhile")
+        wait_for(out.settled, 30)
+        assert (out.totals.delivered, out.totals.failed, out.gone) == (len(expected), 0, "")
+        wait_for(lambda: out.up, 5)
+    assert {message.value for message in consumed(broker, name, len(expected))} == expected
 
 
 @pytest.mark.live
