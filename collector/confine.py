@@ -335,6 +335,7 @@ def prepare_heaps() -> None:
 
 # Directories, for files in them are replaced. What others must not read there, they cannot: the sink is nobody's user.
 _RESOLVER = ("/etc", "/run/systemd/resolve", "/run/resolvconf", "/run/NetworkManager")
+_LINKED = ("resolv.conf", "hosts", "nsswitch.conf", "gai.conf", "host.conf")  # in /etc, on some systems links to elsewhere
 _AUTHORITIES = ("/usr/share/ca-certificates", "/usr/local/share/ca-certificates", "/usr/lib/ssl")
 
 
@@ -353,7 +354,14 @@ def network_rules() -> list[Rule]:
                     ctypes.CDLL(f"libnss_{name}.so.2")
     paths = ssl.get_default_verify_paths()
     own = [path for path in (paths.openssl_cafile, paths.openssl_capath) if path]
-    return [Rule(path, READ) for path in (*_RESOLVER, *_AUTHORITIES, *own, *_code())]
+    linked = [_with_its_directory(os.path.realpath(f"/etc/{name}")) for name in _LINKED]
+    return [Rule(path, READ) for path in (*_RESOLVER, *linked, *_AUTHORITIES, *own, *_code())]
+
+
+def _with_its_directory(path: str) -> str:
+    """The directory of a file, which may be replaced in there; but not /run whole, nor /."""
+    directory = os.path.dirname(path)
+    return directory if directory.count("/") > 1 or directory == "/etc" else path
 
 
 def _code() -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -406,3 +407,43 @@ def test_what_is_missing_is_said_or_refused(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.undo()
     monkeypatch.setattr("platform.machine", lambda: "riscv64")
     assert "not known for riscv64" in confine.require()
+
+
+LINKED = """
+import os, socket, sys
+from collector import confine
+rules = confine.network_rules()
+confine.limit_files(rules, network=True)
+confine.limit_calls(confine.sink(files=True, network=True))
+for line in sys.stdin:
+    print(socket.getaddrinfo("broker.test", 9092, type=socket.SOCK_STREAM)[0][4][0], flush=True)
+"""
+
+
+@pytest.mark.live
+def test_names_are_found_in_a_file_that_is_a_link_to_elsewhere(tmp_path: Path) -> None:
+    """As /etc/resolv.conf is, with SUSE to /run/netconfig, with ConnMan to /run/connman."""
+    if os.geteuid() != 0:
+        skip_or_fail("needs root for a mount namespace")
+    etc, elsewhere = tmp_path / "etc", tmp_path / "run" / "netconfig"
+    shutil.copytree("/etc", etc, symlinks=True)
+    elsewhere.mkdir(parents=True)
+    (etc / "nsswitch.conf").write_text("hosts: files\n")
+    (etc / "hosts").unlink()
+    (etc / "hosts").symlink_to(elsewhere / "hosts")
+    command = f'mount --bind {etc} /etc && exec "$@"'
+    with subprocess.Popen(
+        ["unshare", "-m", "--propagation", "private", "sh", "-c", command, "sh", sys.executable, "-c", LINKED],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdin is not None and process.stdout is not None
+        for address in ("10.9.9.9", "10.8.8.8"):  # the second file replaces the first
+            (elsewhere / "new").write_text(f"{address} broker.test\n")
+            (elsewhere / "new").rename(elsewhere / "hosts")
+            process.stdin.write("\n")
+            process.stdin.flush()
+            assert process.stdout.readline().strip() == address
+        process.stdin.close()
+    assert process.returncode == 0
