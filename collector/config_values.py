@@ -92,7 +92,9 @@ def parse_brokers(text: str) -> str:
     for part in parts:
         if re.search(r"\s", part) or part.endswith(":0"):
             raise ValueError
-        parse_address(part)
+        host, _, _port = parse_address(part).rpartition(":")
+        if not host.strip("[]").encode("idna"):  # UnicodeError, a ValueError, for what cannot be a name
+            raise ValueError
     return ",".join(parts)
 
 

@@ -93,6 +93,17 @@ def test_misspelt_debug_is_accepted() -> None:
     assert config.load({"AKTO_LOG_LEVEL": "dbeug"}).AKTO_LOG_LEVEL == "DEBUG"
 
 
+@pytest.mark.parametrize("host", ["a..b", ".a", "a" * 64, "[]", "a b"])
+def test_what_cannot_be_the_name_of_a_broker_is_refused(host: str) -> None:
+    with pytest.raises(ConfigError, match="AKTO_KAFKA_BROKER_MAL"):
+        config.load({"AKTO_KAFKA_BROKER_MAL": f"b:1,{host}:9092"})
+
+
+@pytest.mark.parametrize("host", ["a.b.", "a_b", "b\u00fcro.example", "[::1]", "[fe80::1%eth0]", "10.0.0.1", "x" * 63])
+def test_what_may_be_the_name_of_a_broker_is_taken(host: str) -> None:
+    assert config.load({"AKTO_KAFKA_BROKER_MAL": f"{host}:9092"}).brokers == f"{host}:9092"
+
+
 def test_one_name_of_the_brokers_wins() -> None:
     assert config.load({"AKTO_KAFKA_BROKER_URL": "a:1", "AKTO_KAFKA_BROKER_MAL": "b:2,c:3"}).brokers == "b:2,c:3"
 

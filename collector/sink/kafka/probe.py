@@ -108,6 +108,8 @@ class Probe:
             return socket.create_connection((self._host, self._port), self._seconds)
         except socket.gaierror as error:
             raise Refused(f"the name cannot be resolved: {error.strerror}") from None
+        except UnicodeError:  # a broker that has such a name for another
+            raise Refused("the name cannot be resolved: a label that is empty, or has more than 63 characters") from None
         except TimeoutError:
             raise Refused(f"no connection within {self._seconds:g} s: is there a firewall on the way?") from None
         except OSError as error:

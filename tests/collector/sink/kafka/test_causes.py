@@ -116,6 +116,14 @@ def test_the_cause_is_in_the_log_before_there_is_a_record(caplog: pytest.LogCapt
         wait_for(lambda: f"broker 127.0.0.1:{port}: cannot connect: Connection refused" in lines(caplog), SECONDS)
 
 
+def test_a_name_that_cannot_be_one_is_the_cause(caplog: pytest.LogCaptureFixture) -> None:
+    """Ours is refused at the start (collector/config_values.py); brokers name each other, too."""
+    Causes(Security, "a..b:9092").turn()
+    assert lines(caplog) == [
+        "broker a..b:9092: the name cannot be resolved: a label that is empty, or has more than 63 characters"
+    ]
+
+
 def test_a_cause_is_repeated_once_a_minute_and_a_new_one_is_said_at_once(caplog: pytest.LogCaptureFixture) -> None:
     now = 1000.0
     port = free_port()
