@@ -327,6 +327,13 @@ def run(
     settings.override(config.Config.COLLECTOR_SHARDS, plan.shards, "memory plan")
     settings.override(config.Config.COLLECTOR_RING_BYTES, plan.ring_bytes, "memory plan")
     logging.getLogger("memory").log(logging.WARNING if plan.smaller else logging.INFO, "%s", plan)
+    if plan.hard < plan.at_rest:
+        logging.getLogger("memory").warning(
+            "the processes take %d MiB before there is any traffic, and %d MiB end the collector (code 3): it will not run "
+            "for long; raise AKTO_MEM_THRESH_RESTART, and the memory limit of the container if it has one",
+            plan.at_rest >> 20,
+            plan.hard >> 20,
+        )
     _check_spool(settings)
     preflight.require()
     if preflight.own_pid_namespace() is not None:

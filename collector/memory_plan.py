@@ -65,6 +65,11 @@ class MemoryPlan:
     compiler_first: bool
     smaller: bool
 
+    @property
+    def at_rest(self) -> int:
+        """Proportional set size of all processes before there is any traffic, about."""
+        return PROCESSES_BYTES + self.shards * SHARD_BYTES
+
     def __str__(self) -> str:
         limit = "no limit" if self.limit is None else f"limit {self.limit / MIB:.0f} MiB"
         return (

@@ -196,6 +196,7 @@ def test_above_the_hard_threshold_everything_is_in_the_spool_and_the_exit_code_i
         assert load.caller.poll() is None  # to the end
     assert code == 3, collector.log()[-3000:]
     assert "above AKTO_MEM_THRESH_RESTART (40 MiB): draining for a restart" in collector.log()
+    assert "and 40 MiB end the collector (code 3): it will not run for long" in collector.log()
     told = Summary.of(collector)
     print(told)  # noqa: T201
     assert told.adds_up() and told.spooled == told.made > 100
