@@ -219,10 +219,12 @@ class Kafka(Destination):
             log.warning("kafka-python's inside is not as expected (%s): each record is sent by itself, which is slow", why)
 
     def _client(self, *, idempotence: bool) -> KafkaProducer:
+        """Raises DestinationError."""
         from kafka import KafkaProducer
 
         codec = self._settings.compression
-        return KafkaProducer(
+        made = functools.partial(
+            KafkaProducer,
             bootstrap_servers=self._settings.brokers.split(","),
             client_id="collector",
             api_version=API_VERSION,
@@ -243,6 +245,12 @@ class Kafka(Destination):
             kafka_client=self._connections,
             **self._security.client(),
         )
+        try:
+            return made()
+        except (OSError, RuntimeError) as error:  # no descriptors, memory or threads are left
+            raise DestinationError(
+                f"no new Kafka client: {error}", retriable=True, retry_seconds=RETRY_SECONDS, attempts_at_end=None
+            ) from None
 
     def reopen(self, fd: int, number: int) -> None:
         """Files were renewed: the next connections are made with what they hold now (`check_health` sees to it), those that
@@ -328,12 +336,12 @@ class Kafka(Destination):
         most = self._limit.record_bytes - _BESIDE_BYTES - sum(len(name) + len(text) for name, text in one.headers)
         if self._limit.record_bytes and len(one.value) > most:
             one.value = cut(one.value, most) or one.value
-        client = self._clients
+        producer, client = self._for_singles(), self._clients
         with self._room:
             one.client, one.since, one.error = client, time.monotonic(), None
             self._singles[id(one)] = one
         try:
-            future = self._for_singles().send(self._settings.topic, one.value, one.key, one.headers, one.partition)
+            future = producer.send(self._settings.topic, one.value, one.key, one.headers, one.partition)
         except self._errors.KafkaError as error:
             self._came_back(one, client)
             if getattr(error, "retriable", False):
@@ -424,7 +432,8 @@ class Kafka(Destination):
         self._send(batch)
 
     def _renew(self, why: str) -> None:
-        """Another client, which gets what this one holds."""
+        """Another client, which gets what this one holds. Raises DestinationError, and then nothing has changed."""
+        made = self._client(idempotence=self._settings.idempotence)
         log.warning("%s: a new Kafka client", why)
         old, now = self._producer, time.monotonic()
         with self._room:
@@ -434,7 +443,7 @@ class Kafka(Destination):
             self._again.extend(self._singles.values())
             self._singles.clear()
         plain, self._plain = self._plain, None
-        self._producer = self._client(idempotence=self._settings.idempotence)
+        self._producer = made
         self._acknowledged = now
         self._acknowledged_of.clear()
         for gone in filter(None, (old, plain)):
@@ -481,10 +490,13 @@ class Kafka(Destination):
         waits = self._waits(now)
         if now - self._connected < TROUBLE_SECONDS:
             stuck = self._stuck(now)
-            if waits > STUCK_SECONDS:
-                self._renew(f"{brokers}: nothing was acknowledged for {waits:.0f} s")
-            elif stuck:
-                self._renew(f"{brokers}: nothing was acknowledged of partition {stuck[0]} for {STUCK_SECONDS:.0f} s")
+            try:
+                if waits > STUCK_SECONDS:
+                    self._renew(f"{brokers}: nothing was acknowledged for {waits:.0f} s")
+                elif stuck:
+                    self._renew(f"{brokers}: nothing was acknowledged of partition {stuck[0]} for {STUCK_SECONDS:.0f} s")
+            except DestinationError as error:
+                return f"{brokers}: {error}"
         if now - self._connected > TROUBLE_SECONDS:
             self._causes.look()
             return f"{brokers}: no broker is connected"

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import random
+import resource
+import socket
 import struct
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -37,6 +39,7 @@ from collector.sink.delivery import Delivery
 from collector.sink.kafka import destination as kafka
 from collector.sink.kafka import inside
 from collector.sink.kafka.destination import Kafka, KafkaSettings
+from collector.sink.kafka.held import Held
 from collector.sink.kafka.security import Security
 from collector.sink.spool import Spool
 from tests.events import Conversation, one_line
@@ -596,6 +599,43 @@ def test_a_topic_that_cannot_be_used_is_away_though_brokers_are_connected(monkey
         wait_for(lambda: out.totals.errors, 30)
         assert not wait_for(lambda: out.up, 3, quiet=True)
         assert "cannot be used" in (out.destination.check_health() or "")
+
+
+@contextmanager
+def no_descriptors() -> Iterator[None]:
+    """None can be opened."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken: list[int] = []
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))) + 8, limits[1]))
+    try:
+        with suppress(OSError):
+            while True:
+                taken.append(os.open("/dev/null", os.O_RDONLY))
+        yield
+    finally:
+        for fd in taken:
+            os.close(fd)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def test_a_client_that_cannot_be_replaced_for_want_of_descriptors_stays_until_it_can(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:  # it takes connections, and says nothing
+        one = Kafka(settings(f"127.0.0.1:{server.getsockname()[1]}"), lambda *_: True)
+        one.open()
+        try:
+            before, held = one._producer, finished(b"held")
+            one._held[held] = Held(0, time.monotonic() - 3600, 0)
+            one._acknowledged -= 3600
+            monkeypatch.setattr(inside, "connected", lambda _producer: True)
+            with no_descriptors():
+                assert "no new Kafka client: [Errno 24] Too many open files" in str(one.check_health())
+            assert one._producer is before and list(one._held) == [held]
+            one.check_health()
+            assert one._producer is not before and [back.batch for back in one._back] == [held]
+        finally:
+            one.close()
 
 
 def test_what_is_with_the_client_at_the_end_is_counted() -> None:
