@@ -191,6 +191,11 @@ class Broker:
         options = ["-Xms128m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", self._jvm]
         return ["java", *options, "-cp", self._jars]
 
+    def alter(self, *arguments: str) -> None:
+        """As kafka-configs.sh --alter."""
+        command = ["java", "-cp", self._jars, "kafka.admin.ConfigCommand", "--bootstrap-server", self.address, "--alter"]
+        subprocess.run([*command, *arguments], check=True, capture_output=True, timeout=60)
+
     @property
     def address(self) -> str:
         """HOST:PORT."""

@@ -107,6 +107,7 @@ class Kafka(Destination):
         self._apart = False  # has it been said that batches are too large for the topic?
         self._acknowledged = self._connected = self._asked = time.monotonic()
         self._acknowledged_of: dict[int, float] = {}  # by partition
+        self._throttled = 0.0  # when a broker had told the client to wait last: a quota is not evaded with another client
         self._taken = 0.0  # when a broker has taken a batch, whatever became of the client
         # now, before the process drops its privileges: after that it may not be able to read the files
         from kafka import errors
@@ -301,7 +302,7 @@ class Kafka(Destination):
         assert self._producer is not None
         shard = batches.unpack_origin(batch.details)
         try:
-            partitions = len(self._producer.partitions_for(self._settings.topic))
+            partitions = max(1, len(self._producer.partitions_for(self._settings.topic)))
         except self._errors.KafkaError as error:
             raise self._unreachable(error) from None
         self._unusable = ""
@@ -487,6 +488,8 @@ class Kafka(Destination):
         elif now - self._asked > RETRY_SECONDS:
             self._asked = now
             self._inside.look_for_brokers(self._producer)
+        if self._inside.throttled(self._producer):
+            self._throttled = now
         waits = self._waits(now)
         if now - self._connected < TROUBLE_SECONDS:
             stuck = self._stuck(now)
@@ -508,7 +511,7 @@ class Kafka(Destination):
         """Seconds for which an acknowledgement is due."""
         with self._room:
             since = [held.since for held in self._held.values()] + [one.since for one in self._singles.values()]
-        return now - max(min(since, default=now), self._acknowledged)
+        return now - max(min(since, default=now), self._acknowledged, self._throttled)
 
     @property
     def largest(self) -> int:
@@ -522,7 +525,7 @@ class Kafka(Destination):
         oldest: dict[int, float] = {}
         with self._room:
             for held in self._held.values():
-                since = max(held.since, self._acknowledged_of.get(held.partition, 0.0))
+                since = max(held.since, self._acknowledged_of.get(held.partition, 0.0), self._throttled)
                 oldest[held.partition] = min(oldest.get(held.partition, since), since)
         return [
             partition

@@ -7,6 +7,7 @@ Retries, leaders, order, TLS and SASL stay the client's; `send()`, which costs 1
 from __future__ import annotations
 
 import struct
+import time
 from collections.abc import Callable, Iterator
 
 from crc32c import crc32c
@@ -109,6 +110,12 @@ def connected(producer: KafkaProducer) -> bool:
     return any(connection.connected for connection in list(producer._sender._client._manager._conns.values()))
 
 
+def throttled(producer: KafkaProducer) -> bool:
+    """Has a broker told the client to send nothing for a while (a quota, KIP-219), and is it not over?"""
+    now = time.monotonic()
+    return any(each._throttle_time > now for each in list(producer._sender._client._manager._conns.values()))
+
+
 def away(producer: KafkaProducer, partition: TopicPartition) -> bool:
     """Is the broker away that leads a partition? Not when there is no such partition."""
     leader = producer._metadata.leader_for_partition(partition)
@@ -202,6 +209,7 @@ def check(made: KafkaProducer) -> str:
         if not isinstance(parts[0], RecordAccumulator):
             return "the producer has another accumulator"
         connected(made)
+        throttled(made)
         away(made, partition)
     except Exception as error:
         return f"{type(error).__name__}: {error}"

@@ -656,3 +656,26 @@ def test_what_is_malformed_takes_no_room_in_the_client_for_ever(format: str) -> 
         wait_for(out.settled, 30)
         assert out.done() == [one] and out.totals.failed == 1
         assert isinstance(out.destination, Kafka) and out.destination._in_client == 0
+
+
+@pytest.mark.live
+def test_a_quota_is_no_reason_for_a_new_client(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The broker says how long to wait, longer than an answer may take; then all goes on."""
+    monkeypatch.setattr(kafka, "STUCK_SECONDS", 2.0)
+    name = topic(broker, "quota")
+    broker.alter("--entity-type", "clients", "--entity-default", "--add-config", "producer_byte_rate=20000")
+    try:
+        with delivery(settings(broker.address, name)) as out:
+            destination = out.destination
+            assert isinstance(destination, Kafka)
+            for _ in range(3):
+                out.submit(finished(os.urandom(200_000), codec=0))
+                time.sleep(0.1)
+            wait_for(lambda: destination._producer is not None and destination._inside.throttled(destination._producer), 20)
+            begin = time.monotonic()
+            wait_for(out.settled, 60)
+            assert time.monotonic() - begin > 2 * kafka.STUCK_SECONDS
+            assert (out.totals.delivered, out.totals.errors, out.up, destination._clients) == (3, 0, True, 0)
+    finally:
+        broker.alter("--entity-type", "clients", "--entity-default", "--delete-config", "producer_byte_rate")
+    assert len(consumed(broker, name, 3)) == 3
