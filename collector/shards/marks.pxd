@@ -26,4 +26,8 @@ cdef enum:  # mark
     MARK_RESPONSE_REFUSED = 1 << 22
     MARK_REQUEST_FRAMING = 1 << 23       # found by searching, or behind one of unknown length
     MARK_RESPONSE_FRAMING = 1 << 24
+    MARK_HEADERS_UNKNOWN = 1 << 26       # fields of which an earlier part of the connection would tell more
+    MARK_METHOD_UNKNOWN = 1 << 27
+    MARK_PATH_UNKNOWN = 1 << 28
+    MARK_STATUS_UNKNOWN = 1 << 29
     MARK_PROXY_INVALID = 1 << 25         # a PROXY preamble whose checksum is wrong: no claim is taken from it

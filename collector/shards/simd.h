@@ -133,6 +133,14 @@ static inline char *copy_plain(char *out, const uint8_t *p, uint32_t n, const ui
     return out + n;
 }
 
+/* Is there a byte in `w` that wants care? Those of records/escape.h, eight bytes in a register. */
+static inline int special8(uint64_t w)
+{
+    const uint64_t ones = 0x0101010101010101ULL, high = 0x8080808080808080ULL;
+    uint64_t quote = w ^ (ones * '"'), slash = w ^ (ones * '\\');
+    return (((w - ones * 0x20) | (quote - ones) | (slash - ones) | (w + ones) | w) & high) != 0;
+}
+
 /* A CR that no LF follows, anywhere in a head. */
 static inline int has_bare_cr(const void *data, size_t n)
 {

@@ -17,6 +17,7 @@ cdef void exchange_request(ctx_t* ctx, flow_t* flow, exchange_t* ex, const reque
                            unlisted_t unlisted) noexcept
 cdef void exchange_response(ctx_t* ctx, flow_t* flow, exchange_t* ex, const response_t* response,
                             const fields_t* fields) noexcept
+cdef void exchange_trailers(ctx_t* ctx, exchange_t* ex, const fields_t* fields) noexcept
 cdef void exchange_expect(ctx_t* ctx, exchange_t* ex, side_t side, uint64_t length) noexcept
 cdef void exchange_body(ctx_t* ctx, exchange_t* ex, side_t side, const uint8_t* p, size_t n, uint64_t ts) noexcept
 cdef void exchange_emit(ctx_t* ctx, flow_t* flow, exchange_t* ex) noexcept

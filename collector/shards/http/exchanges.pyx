@@ -15,7 +15,7 @@ from collector.shards.http.content cimport content_facts
 from collector.shards.http.fields cimport field_t, same_name
 from collector.shards.http.filtering cimport filtered
 from collector.shards.http.message cimport *
-from collector.shards.http.text cimport write_request, write_response
+from collector.shards.http.text cimport add_fields, write_request, write_response
 from collector.shards.memory cimport buf_append, buf_free, buf_reserve, buf_t
 from collector.shards.records.encode cimport emit_record
 from collector.shards.state cimport *
@@ -160,6 +160,15 @@ cdef void exchange_response(ctx_t* ctx, flow_t* flow, exchange_t* ex, const resp
         return
     content_facts(ctx, fields, &ex.resp)
     if write_response(ctx, response, fields, &ex.resp) < 0:
+        ex.flags |= EX_DROP
+        ctx.counters[C_RECORDS_DROPPED_SIZE] += 1
+
+
+cdef void exchange_trailers(ctx_t* ctx, exchange_t* ex, const fields_t* fields) noexcept:
+    """Fields behind the body of the answer: among those of its head, unless that has them already (RFC 9110 section 6.5)."""
+    if ex.flags & (EX_DROP | EX_EMITTED) or ex.resp.head.len == 0:
+        return
+    if add_fields(ctx, fields, &ex.resp) < 0:
         ex.flags |= EX_DROP
         ctx.counters[C_RECORDS_DROPPED_SIZE] += 1
 

@@ -32,6 +32,7 @@ cdef struct message_t:
     uint64_t size        # true body bytes on the wire, transfer coding removed
     uint64_t lost        # bytes in holes
     uint64_t uncaptured  # bytes that the kernel counted without copying
+    uint64_t announced   # its layer's: the length that the head gives
     uint8_t codings[4]   # enum coding, in the order they were applied; 0 ends
     uint8_t media        # enum media
     uint8_t charset      # index into the shard's charset table; 0 = none or UTF-8
@@ -50,13 +51,14 @@ cdef struct exchange_t:
     message_t req
     message_t resp
     buf_t details        # "host|method|path", where the destination wants it
-    uint64_t pos         # stream position of the request's first byte
+    uint64_t pos         # stream position of the request's first byte; number of its stream, where the flow is one
     uint32_t tgid        # the process that served it, or that called
     uint32_t marks       # enum mark (marks.pxd)
     uint32_t reasons     # why MARK_AMBIGUOUS: bits that its layer names (layer_t.reasons)
     uint16_t status
     uint16_t flags       # enum exchange_flag
     uint16_t notes       # its layer's
+    uint16_t unknown     # header fields whose name or value is not known
     uint16_t client_port # the client that a header claims, when client_source says so
     uint8_t client_source
     uint8_t client[16]

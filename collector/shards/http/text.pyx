@@ -14,6 +14,9 @@ from collector.shards.memory cimport buf_append, buf_reserve
 from collector.shards.records.text cimport escape_json, escape_json_twice, put_u64, TEXT_LATIN1
 from collector.shards.state cimport ctx_t
 
+cdef extern from "<string.h>" nogil:
+    void* memmem(const void* haystack, size_t haystack_len, const void* needle, size_t needle_len)
+
 cdef extern from "simd.h" nogil:
     char* copy_plain(char* out, const uint8_t* p, uint32_t n, const uint8_t* readable_end)
 
@@ -155,3 +158,34 @@ cdef int write_response(ctx_t* ctx, const response_t* response, const fields_t* 
     out += 1
     m.head.len = 0
     return buf_append(&ctx.pool, &m.head, ctx.scratch.data, <size_t>(out - ctx.scratch.data))
+
+
+cdef int add_fields(ctx_t* ctx, const fields_t* fields, message_t* m) noexcept:
+    """Fields that m.head, which ends with the object of its fields, does not have yet. 0, or -1 when memory is out."""
+    cdef uint32_t i
+    cdef const field_t* f
+    cdef char* out
+    cdef char* name
+    cdef size_t n
+    for i in range(fields.count):
+        f = &fields.items[i]
+        if f.repeats:
+            continue
+        ctx.scratch.len = 0
+        if buf_reserve(&ctx.batch.pool, &ctx.scratch, <size_t>(f.name_len + f.value_len) * 7 + 64) < 0:
+            return -1
+        out = lit(ctx.scratch.data, b',\\"', 3)
+        name = out - 2
+        out = lit(escape_json_twice(out, f.name, f.name + f.name_len), b'\\":\\"', 5)
+        n = <size_t>(out - name)
+        if memmem(m.head.data, m.head.len, name, n) != NULL:
+            continue
+        out = lit(escape_json_twice(out, f.value, f.value + f.value_len), b'\\"}"', 4)
+        m.head.len -= 2             # the end of the object
+        if m.head.data[m.head.len - 1] == c'{':
+            n = 1
+        else:
+            n = 0
+        if buf_append(&ctx.pool, &m.head, ctx.scratch.data + n, <size_t>(out - ctx.scratch.data) - n) < 0:
+            return -1
+    return 0

@@ -184,6 +184,9 @@ cdef int encode_once(ctx_t* ctx, flow_t* flow, exchange_t* ex, uint64_t end_ns, 
         out[1] = c's'
         out = put_hex(out + 2, conn.source)
     out[0] = c'-'
+    if flow.stream_id:      # the number of a stream, not a position
+        out[1] = c'h'
+        out += 1
     out = put_hex(out + 1, ex.pos)
     if marks == 0:
         out = put_text(out, b'","marks":"[]"}')

@@ -12,6 +12,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+#include "simd.h"
 
 /* ---- every machine: copy 16 bytes and say which of them need care ---------------------------------------------- */
 
@@ -38,14 +39,6 @@ static inline unsigned copy16_special(void *out, const void *in)
     return m;
 }
 #endif
-
-/* Is there a byte in `w` that wants care? The same conditions as above, eight bytes in a register. */
-static inline int special8(uint64_t w)
-{
-    const uint64_t ones = 0x0101010101010101ULL, high = 0x8080808080808080ULL;
-    uint64_t quote = w ^ (ones * '"'), slash = w ^ (ones * '\\');
-    return (((w - ones * 0x20) | (quote - ones) | (slash - ones) | (w + ones) | w) & high) != 0;
-}
 
 /*
  * The last bytes of a text, fewer than 16, in one or two overlapping words. Returns 0 and has copied nothing when any

@@ -32,6 +32,10 @@ _mark_name(MARK_NO_RESPONSE, b"no_response")
 _mark_name(MARK_END_UNSEEN, b"end_unseen")
 _mark_name(MARK_HEADERS_UNCERTAIN, b"headers_uncertain")
 _mark_name(MARK_HEADERS_CUT, b"headers_cut")
+_mark_name(MARK_HEADERS_UNKNOWN, b"headers_unknown")
+_mark_name(MARK_METHOD_UNKNOWN, b"method_unknown")
+_mark_name(MARK_PATH_UNKNOWN, b"path_unknown")
+_mark_name(MARK_STATUS_UNKNOWN, b"status_unknown")
 _mark_name(MARK_PEER_UNKNOWN, b"peer_unknown")
 _mark_name(MARK_PAIRING, b"pairing_uncertain")
 _mark_name(MARK_REQUEST_FRAMING, b"request_framing_uncertain")
@@ -81,6 +85,9 @@ cdef char* put_marks(char* out, exchange_t* ex, const char* const* reasons, show
         elif bit == MARK_RESPONSE_LOST and ex.resp.lost:
             out[0] = c':'
             out = put_u64(out + 1, ex.resp.lost)
+        elif bit == MARK_HEADERS_UNKNOWN:
+            out[0] = c':'
+            out = put_u64(out + 1, ex.unknown)
         elif bit == MARK_REQUEST_TRAILING or bit == MARK_RESPONSE_TRAILING:
             out[0] = c':'
             out = put_u64(out + 1, req.behind if bit == MARK_REQUEST_TRAILING else resp.behind)

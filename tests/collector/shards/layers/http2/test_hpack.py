@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collector.shards.http2.hpack import HeaderTable
+from collector.shards.layers.http2.hpack import HeaderTable
 
 Fields = list[tuple[bytes, bytes]]
 

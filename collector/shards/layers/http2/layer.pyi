@@ -1,0 +1,3 @@
+"""Types of layer.pyx: only what tests and documentation ask."""
+
+def http2_reason_words() -> list[str]: ...

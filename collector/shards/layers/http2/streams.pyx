@@ -1,0 +1,386 @@
+"""Streams of HTTP/2 as exchanges: which head, body and end belongs to what (RFC 9113 sections 5 and 8).
+
+A stream is known by its number from the first head that is seen of it, the answer's included: events of the two directions
+may come in either order. It is recorded when both sides have ended or it was reset. Numbers of the client only grow, so one
+that is not tracked and not larger than the newest is over, and what still comes of it is nobody's.
+"""
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcmp
+
+from collector.abi cimport DIR_IN
+from collector.shards.http.exchanges cimport *
+from collector.shards.http.message cimport *
+from collector.shards.layers.http2.state cimport *
+from collector.shards.state cimport *
+
+
+# ---- the table of streams
+
+cdef inline uint32_t bucket_of(uint64_t stream) noexcept nogil:
+    return <uint32_t>(stream >> 1) & (BUCKETS - 1)      # a client's numbers are odd
+
+
+cdef inline uint64_t last_ns(const exchange_t* ex) noexcept nogil:
+    return ex.resp.last_ns if ex.resp.last_ns > ex.req.last_ns else ex.req.last_ns
+
+
+cdef void unlink(http2_t* c, exchange_t* ex) noexcept nogil:
+    cdef exchange_t** at = &c.open[bucket_of(ex.pos)]
+    while at[0] != ex:
+        at = &at[0].next
+    at[0] = ex.next
+    ex.next = NULL
+    c.count -= 1
+    if c.half[0].current == ex:
+        c.half[0].current = NULL
+    if c.half[1].current == ex:
+        c.half[1].current = NULL
+
+
+cdef exchange_t* find_stream(ctx_t* ctx, http2_t* c, uint32_t stream, uint64_t ts) noexcept:
+    """The exchange of a stream, or NULL. One that was silent for too long is given up, whenever the timers are looked at."""
+    cdef exchange_t* ex = c.open[bucket_of(stream)]
+    while ex != NULL and ex.pos != stream:
+        ex = ex.next
+    if ex != NULL and ts > last_ns(ex) and ts - last_ns(ex) >= ctx.unanswered_ns:
+        time_out(ctx, c, ex)
+        return NULL
+    return ex
+
+
+cdef exchange_t* new_stream(ctx_t* ctx, http2_t* c, uint32_t stream) noexcept:
+    """NULL when memory is out."""
+    cdef exchange_t* ex
+    if c.count >= MAX_STREAMS:
+        ctx.counters[C_EVICTED_BUDGET] += 1
+        record_open(ctx, c, MARK_EVICTED)
+    ex = exchange_open(ctx, c.flow)
+    if ex == NULL:
+        return NULL
+    ex.pos = stream
+    ex.tgid = c.conn.stream[c.conn.dir_request].tgid
+    ex.next = c.open[bucket_of(stream)]
+    c.open[bucket_of(stream)] = ex
+    c.count += 1
+    return ex
+
+
+# ---- records
+
+cdef void emit(ctx_t* ctx, http2_t* c, exchange_t* ex) noexcept:
+    """Record it, unless nobody knows what was asked, and forget it. It is in no list any more."""
+    if not ex.notes & NOTE_REQUEST:
+        ctx.counters[C_ORPHAN_RESPONSES] += 1
+    else:
+        c.stream = c.flow[0]
+        c.stream.stream_id = <uint32_t>ex.pos
+        exchange_emit(ctx, &c.stream, ex)
+    exchange_free(ctx, ex)
+
+
+cdef void complete(ctx_t* ctx, http2_t* c, exchange_t* ex) noexcept:
+    """Nothing more comes of it."""
+    unlink(c, ex)
+    if not exchange_waits(ctx, c.conn, ex):
+        emit(ctx, c, ex)
+        return
+    if c.last != NULL:
+        c.last.next = ex
+    else:
+        c.first = ex
+    c.last = ex
+
+
+cdef void released(ctx_t* ctx, http2_t* c) noexcept:
+    """Nothing holds back what is complete."""
+    cdef exchange_t* ex
+    while c.first != NULL and not exchange_waits(ctx, c.conn, c.first):
+        ex = c.first
+        c.first = ex.next
+        if c.first == NULL:
+            c.last = NULL
+        emit(ctx, c, ex)
+
+
+cdef inline void check_length(exchange_t* ex, side_t side) noexcept nogil:
+    """RFC 9113 section 8.1.1. A body of which bytes are missing has its length all the same; one that went on behind lost
+    framing does not."""
+    cdef message_t* m = message_of(ex, side)
+    cdef uint16_t note = NOTE_REQUEST_LENGTH if side == REQUEST else NOTE_RESPONSE_LENGTH
+    if not ex.notes & note or ex.marks & mark_of(side, MARK_REQUEST_LOST | MARK_REQUEST_CUT,
+                                                  MARK_RESPONSE_LOST | MARK_RESPONSE_CUT):
+        return
+    if side == RESPONSE and m.size == 0 and (ex.notes & NOTE_HEAD or ex.status == 304):
+        return
+    if m.size != m.announced:
+        ex.marks |= MARK_AMBIGUOUS
+        ex.reasons |= BAD_LENGTH
+
+
+cdef void side_ends(ctx_t* ctx, http2_t* c, exchange_t* ex, side_t side) noexcept:
+    """END_STREAM."""
+    check_length(ex, side)
+    message_of(ex, side).done = 1
+    if ex.req.done and ex.resp.done:
+        complete(ctx, c, ex)
+
+
+cdef void stream_reset(ctx_t* ctx, http2_t* c, exchange_t* ex) noexcept:
+    """RST_STREAM: recorded as it stands."""
+    mark_incomplete(ex)
+    complete(ctx, c, ex)
+
+
+cdef void time_out(ctx_t* ctx, http2_t* c, exchange_t* ex) noexcept:
+    """Neither side has sent a byte of it for `unanswered_ns`: recorded as it stands."""
+    if not c.conn.holds & HOLD_SOCKET:      # else it is counted as what was held
+        ctx.counters[C_UNANSWERED if ex.req.done and not ex.resp.started else C_TIMED_OUT] += 1
+    mark_incomplete(ex)
+    unlink(c, ex)
+    emit(ctx, c, ex)
+
+
+cdef uint64_t give_up_silent(ctx_t* ctx, http2_t* c, uint64_t now) noexcept:
+    """Record what was silent for too long. When to look again; 0: nothing waits."""
+    cdef uint64_t due = 0, then
+    cdef exchange_t* ex
+    cdef exchange_t* following
+    cdef uint32_t i
+    if c.count == 0:
+        return 0
+    for i in range(<uint32_t>BUCKETS):
+        ex = c.open[i]
+        while ex != NULL:
+            following = ex.next
+            then = last_ns(ex) + ctx.unanswered_ns
+            if then <= now:
+                time_out(ctx, c, ex)
+            elif due == 0 or then < due:
+                due = then
+            ex = following
+    return due
+
+
+cdef void record_open(ctx_t* ctx, http2_t* c, uint32_t marks) noexcept:
+    """Record all streams as they stand, in the order of their numbers as far as they share no bucket."""
+    cdef exchange_t* ex
+    cdef uint32_t i
+    for i in range(<uint32_t>BUCKETS):
+        while c.open[i] != NULL:
+            ex = c.open[i]
+            ex.marks |= marks
+            mark_incomplete(ex)
+            unlink(c, ex)
+            emit(ctx, c, ex)
+
+
+cdef void record_all(ctx_t* ctx, http2_t* c, uint32_t marks) noexcept:
+    """Record all that waits as it stands."""
+    cdef exchange_t* ex = c.first
+    cdef exchange_t* following
+    c.first = NULL
+    c.last = NULL
+    while ex != NULL:
+        following = ex.next
+        ex.marks |= marks
+        emit(ctx, c, ex)
+        ex = following
+    record_open(ctx, c, marks)
+
+
+cdef void bytes_missing(http2_t* c, side_t side, bint lost) noexcept:
+    """Bytes of this direction are missing, and nobody knows of which streams."""
+    cdef exchange_t* ex
+    cdef uint32_t i
+    for i in range(<uint32_t>BUCKETS):
+        ex = c.open[i]
+        while ex != NULL:
+            if not message_of(ex, side).done:
+                exchange_lost(ex, side, 0, lost)
+            ex = ex.next
+
+
+cdef void direction_ends(ctx_t* ctx, http2_t* c, side_t side) noexcept:
+    """No more bytes of a side: what it has not ended it will not."""
+    cdef exchange_t* ex
+    cdef exchange_t* following
+    cdef message_t* m
+    cdef uint32_t i
+    for i in range(<uint32_t>BUCKETS):
+        ex = c.open[i]
+        while ex != NULL:
+            following = ex.next
+            m = message_of(ex, side)
+            if not m.done:
+                if side == REQUEST or m.started:
+                    ex.marks |= mark_of(side, MARK_REQUEST_INCOMPLETE, MARK_RESPONSE_INCOMPLETE)
+                m.done = 1
+                if ex.req.done and ex.resp.done:
+                    complete(ctx, c, ex)
+            ex = following
+
+
+# ---- heads
+
+cdef void note_bad(exchange_t* ex, const head_t* head) noexcept nogil:
+    if head.bad:
+        ex.marks |= MARK_AMBIGUOUS
+        ex.reasons |= head.bad
+    if head.fields.overflow:
+        ex.marks |= MARK_HEADERS_UNCERTAIN
+    if head.unknown:
+        ex.marks |= MARK_HEADERS_UNKNOWN
+        ex.unknown = <uint16_t>(ex.unknown + head.unknown if ex.unknown + head.unknown < 0xFFFF else 0xFFFF)
+
+
+cdef void request_here(ctx_t* ctx, http2_t* c, exchange_t* ex, const head_t* head, uint64_t first_ns, uint64_t ts) noexcept:
+    cdef uint8_t seen = head.pseudo
+    cdef bint connect = head.request.method_len == 7 and memcmp(head.request.method, b"CONNECT", 7) == 0
+    ex.notes |= NOTE_REQUEST
+    ex.req.started = 1
+    ex.req.first_ns = first_ns
+    ex.req.last_ns = ts
+    if c.joined:
+        ex.marks |= MARK_JOINED
+        c.joined = 0
+    note_bad(ex, head)
+    if head.unknown or head.pseudo_unknown:
+        # a field whose name is not known may be any of these
+        if head.pseudo_unknown & PSEUDO_METHOD or (head.unknown and not seen & PSEUDO_METHOD):
+            ex.marks |= MARK_METHOD_UNKNOWN
+        if head.pseudo_unknown & PSEUDO_PATH or (head.unknown and not seen & PSEUDO_PATH and not connect):
+            ex.marks |= MARK_PATH_UNKNOWN
+        if head.pseudo_unknown & PSEUDO_AUTHORITY:
+            ex.marks |= MARK_HEADERS_UNKNOWN
+            ex.unknown += 1
+    elif (not seen & PSEUDO_METHOD or seen & PSEUDO_STATUS
+            or (not seen & PSEUDO_PATH and (not connect or seen & PSEUDO_PROTOCOL))):
+        ex.marks |= MARK_AMBIGUOUS
+        ex.reasons |= BAD_PSEUDO
+    if head.request.method_len == 4 and memcmp(head.request.method, b"HEAD", 4) == 0:
+        ex.notes |= NOTE_HEAD
+    exchange_request(ctx, &c.stream, ex, &head.request, &head.fields, NULL)
+    if head.has_length:
+        ex.notes |= NOTE_REQUEST_LENGTH
+        ex.req.announced = head.content_length
+        exchange_expect(ctx, ex, REQUEST, head.content_length)
+
+
+cdef void response_here(ctx_t* ctx, http2_t* c, exchange_t* ex, const head_t* head, uint64_t first_ns, uint64_t ts) noexcept:
+    ex.resp.started = 1
+    ex.resp.first_ns = first_ns
+    ex.resp.last_ns = ts
+    ex.status = <uint16_t>head.response.status
+    if c.conn.dir_request == DIR_IN:      # served by whoever answers
+        ex.tgid = c.conn.stream[1 - c.conn.dir_request].tgid
+    note_bad(ex, head)
+    if head.pseudo_unknown & PSEUDO_STATUS or (head.unknown and not head.pseudo & PSEUDO_STATUS):
+        ex.marks |= MARK_STATUS_UNKNOWN
+    elif head.pseudo != PSEUDO_STATUS:
+        ex.marks |= MARK_AMBIGUOUS
+        ex.reasons |= BAD_PSEUDO
+    exchange_response(ctx, &c.stream, ex, &head.response, &head.fields)
+    if head.has_length:
+        ex.notes |= NOTE_RESPONSE_LENGTH
+        ex.resp.announced = head.content_length
+        exchange_expect(ctx, ex, RESPONSE, head.content_length)
+
+
+cdef void forget_unasked(ctx_t* ctx, http2_t* c, uint32_t stream) noexcept:
+    """Requests come in the order of their numbers: an answer to an older one that was not seen belongs to none."""
+    cdef exchange_t* ex
+    cdef exchange_t* following
+    cdef uint32_t i
+    c.unasked = 0
+    for i in range(<uint32_t>BUCKETS):
+        ex = c.open[i]
+        while ex != NULL:
+            following = ex.next
+            if not ex.notes & NOTE_REQUEST:
+                if ex.pos < stream:
+                    unlink(c, ex)
+                    emit(ctx, c, ex)
+                else:
+                    c.unasked += 1
+            ex = following
+
+
+cdef void head_here(ctx_t* ctx, http2_t* c, uint32_t d, const frame_t* frame, const head_t* head, uint64_t first_ns,
+                    uint64_t ts) noexcept:
+    """A HEADERS frame with all that continues it."""
+    cdef side_t side = side_of(c, d)
+    cdef uint32_t stream = frame.stream
+    cdef exchange_t* ex = find_stream(ctx, c, stream, ts)
+    cdef message_t* m
+    c.stream = c.flow[0]
+    c.stream.stream_id = stream
+    if ex == NULL:
+        if stream & 1 == 0 or stream <= c.newest:
+            if side == RESPONSE and head.pseudo & PSEUDO_STATUS:
+                ctx.counters[C_ORPHAN_RESPONSES] += 1
+            return                      # of a stream that is over, or of one that was never seen
+        if side == RESPONSE and not head.pseudo & PSEUDO_STATUS:
+            return                      # trailers
+        ex = new_stream(ctx, c, stream)
+        if ex == NULL:
+            return
+        if side == RESPONSE:
+            ex.req.first_ns = first_ns
+            c.unasked += 1
+    m = message_of(ex, side)
+    if side == REQUEST:
+        if not ex.notes & NOTE_REQUEST:
+            if stream > c.newest:
+                c.newest = stream
+            request_here(ctx, c, ex, head, first_ns, ts)
+            if c.unasked:
+                forget_unasked(ctx, c, stream)
+        else:
+            m.last_ns = ts              # trailers
+            note_bad(ex, head)
+    elif not ex.resp.started:
+        if head.response.status >= 100 and head.response.status < 200 and not frame.flags & FLAG_END_STREAM:
+            ctx.counters[C_INTERIM] += 1
+            ex.resp.last_ns = ts
+            return
+        response_here(ctx, c, ex, head, first_ns, ts)
+    else:
+        m.last_ns = ts
+        note_bad(ex, head)
+        exchange_trailers(ctx, ex, &head.fields)
+    if frame.flags & FLAG_END_STREAM and not m.done:
+        side_ends(ctx, c, ex, side)
+
+
+cdef void head_lost(ctx_t* ctx, http2_t* c, uint32_t d, const frame_t* frame, bint lost, uint64_t ts) noexcept:
+    """A HEADERS frame of which nothing is known but whose it is."""
+    cdef side_t side = side_of(c, d)
+    cdef exchange_t* ex = find_stream(ctx, c, frame.stream, ts)
+    if side == REQUEST and frame.stream > c.newest and frame.stream & 1:
+        c.newest = frame.stream
+    if ex == NULL:
+        return                          # a request that is not known, or nobody's
+    exchange_lost(ex, side, 0, lost)
+    message_of(ex, side).last_ns = ts
+    if side == RESPONSE and not ex.resp.started:
+        ex.resp.started = 1
+        ex.resp.first_ns = ts
+        ex.marks |= MARK_STATUS_UNKNOWN
+    if frame.flags & FLAG_END_STREAM and not message_of(ex, side).done:
+        side_ends(ctx, c, ex, side)
+
+
+cdef void promise_here(ctx_t* ctx, http2_t* c, uint32_t promised, const head_t* head, uint64_t first_ns, uint64_t ts) noexcept:
+    """PUSH_PROMISE (section 8.4): the server says what it answers without being asked."""
+    cdef exchange_t* ex
+    if promised & 1 or promised <= c.promised:
+        return
+    c.promised = promised
+    c.stream = c.flow[0]
+    c.stream.stream_id = promised
+    ex = new_stream(ctx, c, promised)
+    if ex == NULL:
+        return
+    request_here(ctx, c, ex, head, first_ns, ts)
+    ex.req.done = 1
