@@ -143,6 +143,7 @@ cdef void lose_framing(ctx_t* ctx, http2_t* c, uint32_t d, bint lost) noexcept:
     ctx.counters[C_SKIPPED_BYTES] += h.part.bytes.len + h.block.len
     drop_frame(ctx, h)
     h.state = H_RESYNC
+    h.missed = 1
     hpack_miss(&h.table)
     settings_unknown(c, d)
     bytes_missing(c, side_of(c, d), lost)
@@ -159,6 +160,7 @@ cdef void block_lost(ctx_t* ctx, http2_t* c, uint32_t d, const frame_t* frame, b
     """Of a header block a part is missing: `frame` began it, and its rest may still come."""
     cdef half_t* h = &c.half[d]
     buf_free(&ctx.pool, &h.block)
+    h.missed = 1
     hpack_miss(&h.table)
     if frame.type == FRAME_HEADERS:
         head_lost(ctx, c, d, frame, lost, ts)
@@ -187,6 +189,7 @@ cdef void skip_bytes(ctx_t* ctx, http2_t* c, uint32_t d, uint64_t n, bint lost, 
     cdef half_t* h = &c.half[d]
     cdef uint32_t body
     if h.state == H_RESYNC:
+        bytes_missing(c, side_of(c, d), lost)       # of streams that began since, too
         return
     if h.state == H_PREFACE or h.state == H_FRAME or n > h.remaining:
         lose_framing(ctx, c, d, lost)
@@ -237,6 +240,8 @@ cdef void begin_frame(ctx_t* ctx, http2_t* c, uint32_t d, uint64_t ts) noexcept:
         malformed(ctx, c, d, f, ts)
     elif f.type == FRAME_DATA:
         h.current = find_stream(ctx, c, f.stream, ts)
+        if h.current != NULL and not h.current.resp.started and side_of(c, d) == RESPONSE:
+            head_unseen(h.current, ts)
         h.state = H_PAD_LENGTH if f.flags & FLAG_PADDED else H_BODY
     elif f.type == FRAME_HEADERS or f.type == FRAME_RST_STREAM or f.type == FRAME_PUSH_PROMISE:
         h.state = H_KEEP
@@ -342,7 +347,9 @@ cdef void block_here(ctx_t* ctx, http2_t* c, uint32_t d, const uint8_t* p, uint3
     count = hpack_decode(&ctx.pool, &h.table, p, n, &text, FOUND, MAX_FIELDS, ctx.header_bytes, &overflow)
     if count < 0:
         if begun.type == FRAME_HEADERS:
-            malformed(ctx, c, d, &begun, ts)
+            if not (h.missed or c.half[1 - d].missed):
+                malformed(ctx, c, d, &begun, ts)
+            h.missed = 1
             head_lost(ctx, c, d, &begun, True, ts)
     else:
         read_fields(&HEAD, FOUND, count, overflow, text.data + text.len)
@@ -469,6 +476,7 @@ cdef feed_t read_frames(ctx_t* ctx, http2_t* c, uint32_t d, const uint8_t* p, si
     cdef half_t* h = &c.half[d]
     cdef size_t used
     if h.state == H_RESYNC:
+        bytes_missing(c, side_of(c, d), True)
         if not frames_begin(c, d, p, n):
             ctx.counters[C_SKIPPED_BYTES] += n
             return FEED_ALL

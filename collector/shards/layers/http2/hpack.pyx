@@ -255,7 +255,7 @@ cdef inline const uint8_t* integer(const uint8_t* p, const uint8_t* end, uint8_t
             value += <uint32_t>(p[0] & 0x7F) << shift
             shift += 7
             p += 1
-            if not p[-1] & 0x80:
+            if not (p - 1)[0] & 0x80:
                 break
     out[0] = value
     return p
@@ -358,9 +358,11 @@ cdef int hpack_decode(pool_t* pool, hpack_t* table, const uint8_t* p, size_t n, 
             why = HPACK_MALFORMED if p == NULL else looked_up(pool, table, index, True, text, &field)
         elif p[0] & 0xE0 == 0x20:                                   # the table's size (section 6.3)
             p = integer(p, end, 0x1F, &index)
-            if p == NULL or index > table.limit and not table.missed:
+            if p == NULL:
                 why = HPACK_MALFORMED
                 break
+            if index > table.limit:     # the SETTINGS that allow it may be among what was missed, or come behind this
+                table.limit = index
             if index < table.max_bytes and table.missed:
                 table.since = table.since if table.since < index else index     # what is left of it may be unknown
             table.max_bytes = index

@@ -60,6 +60,7 @@ cdef void begin_in_the_middle(ctx_t* ctx, http2_t* c) noexcept:
         c.half[i].state = H_RESYNC
         c.half[i].ended = 0
         c.half[i].allowed_new = 0
+        c.half[i].missed = 1
         c.half[i].frame_most = FRAME_MOST
         hpack_allow(&c.half[i].table, HPACK_KEPT_BYTES)
         hpack_miss(&c.half[i].table)

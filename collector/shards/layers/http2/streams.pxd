@@ -5,6 +5,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from collector.shards.http.exchanges cimport RESPONSE, REQUEST, side_t
 from collector.shards.http.message cimport exchange_t
 from collector.shards.layers.http2.state cimport frame_t, half_t, head_t, http2_t
+from collector.shards.marks cimport MARK_STATUS_UNKNOWN
 from collector.shards.state cimport ctx_t
 
 cdef exchange_t* find_stream(ctx_t* ctx, http2_t* c, uint32_t stream, uint64_t ts) noexcept
@@ -19,6 +20,13 @@ cdef void direction_ends(ctx_t* ctx, http2_t* c, side_t side) noexcept
 cdef void record_all(ctx_t* ctx, http2_t* c, uint32_t marks) noexcept
 cdef void released(ctx_t* ctx, http2_t* c) noexcept
 cdef uint64_t give_up_silent(ctx_t* ctx, http2_t* c, uint64_t now) noexcept
+
+
+cdef inline void head_unseen(exchange_t* ex, uint64_t ts) noexcept nogil:
+    """An answer goes on whose head nobody saw."""
+    ex.resp.started = 1
+    ex.resp.first_ns = ts
+    ex.marks |= MARK_STATUS_UNKNOWN
 
 
 cdef inline side_t side_of(http2_t* c, uint32_t d) noexcept nogil:

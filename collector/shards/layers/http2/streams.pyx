@@ -322,6 +322,9 @@ cdef void head_here(ctx_t* ctx, http2_t* c, uint32_t d, const frame_t* frame, co
             return                      # of a stream that is over, or of one that was never seen
         if side == RESPONSE and not head.pseudo & PSEUDO_STATUS:
             return                      # trailers
+        if side == REQUEST and c.half[d].missed and head.pseudo == 0:
+            c.newest = stream           # trailers of a request that was not seen
+            return
         ex = new_stream(ctx, c, stream)
         if ex == NULL:
             return
@@ -330,9 +333,11 @@ cdef void head_here(ctx_t* ctx, http2_t* c, uint32_t d, const frame_t* frame, co
             c.unasked += 1
     m = message_of(ex, side)
     if side == REQUEST:
-        if not ex.notes & NOTE_REQUEST:
-            if stream > c.newest:
-                c.newest = stream
+        if stream > c.newest:
+            c.newest = stream
+        if not ex.notes & NOTE_REQUEST and c.half[d].missed and head.pseudo == 0:
+            m.last_ns = ts              # trailers of a request that was not seen, though its answer was
+        elif not ex.notes & NOTE_REQUEST:
             request_here(ctx, c, ex, head, first_ns, ts)
             if c.unasked:
                 forget_unasked(ctx, c, stream)
@@ -344,7 +349,11 @@ cdef void head_here(ctx_t* ctx, http2_t* c, uint32_t d, const frame_t* frame, co
             ctx.counters[C_INTERIM] += 1
             ex.resp.last_ns = ts
             return
-        response_here(ctx, c, ex, head, first_ns, ts)
+        if c.half[d].missed and head.pseudo == 0 and head.unknown == 0:
+            head_unseen(ex, first_ns)   # trailers
+            m.last_ns = ts
+        else:
+            response_here(ctx, c, ex, head, first_ns, ts)
     else:
         m.last_ns = ts
         note_bad(ex, head)
@@ -364,9 +373,7 @@ cdef void head_lost(ctx_t* ctx, http2_t* c, uint32_t d, const frame_t* frame, bi
     exchange_lost(ex, side, 0, lost)
     message_of(ex, side).last_ns = ts
     if side == RESPONSE and not ex.resp.started:
-        ex.resp.started = 1
-        ex.resp.first_ns = ts
-        ex.marks |= MARK_STATUS_UNKNOWN
+        head_unseen(ex, ts)
     if frame.flags & FLAG_END_STREAM and not message_of(ex, side).done:
         side_ends(ctx, c, ex, side)
 

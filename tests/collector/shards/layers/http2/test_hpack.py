@@ -139,3 +139,11 @@ def test_any_bytes(blocks: list[bytes], missed: bool) -> None:
         except (ValueError, OverflowError):
             pass
         assert table.held() < 64 << 10
+
+
+def test_a_table_that_is_larger_than_was_seen_to_be_allowed() -> None:
+    """The settings that allow it may come behind it, or not at all."""
+    table = HeaderTable()
+    large = b"x" * 5000
+    assert table.decode(b"\x3f\xe1\x7f" + b"\x40\x01a\x7f\x89\x26" + large) == [(b"a", large)]
+    assert table.decode(b"\xbe") == [(b"a", large)]
