@@ -111,7 +111,7 @@ def test_trust_comes_back_when_the_table_was_filled_anew() -> None:
 @pytest.mark.parametrize(
     "block",
     [b"\x80", b"\xbe", b"\xff", b"\xff\xff\xff\xff\xff\xff\x0f", b"\x40", b"\x40\x05ab", b"\x40\x01a\x05b", b"\x41",
-     b"\x3f\xe2\x1f", b"\x00\x01a\x82\xff\xff", b"\x00\x01a\x81\x00\x01", b"\x00\x01a\x84\xff\xff\xff\xff"],
+     b"\x00\x01a\x82\xff\xff", b"\x00\x01a\x81\x00\x01", b"\x00\x01a\x84\xff\xff\xff\xff"],
 )  # fmt: skip
 def test_what_is_malformed(block: bytes) -> None:
     table = HeaderTable()
