@@ -64,9 +64,10 @@ static __always_inline bool judge(struct conn *c, struct sniff *s, u64 m, u64 n,
         count(STAT_FAULTS, 1); /* a hole that the shard sees at the next event */
         return false;
     }
-    bool answers = m >= 4 && b[0] == 'H' && b[1] == 'T' && b[2] == 'T' && b[3] == 'P';
+    bool answers =
+        (m >= 4 && b[0] == 'H' && b[1] == 'T' && b[2] == 'T' && b[3] == 'P') || (m >= 9 && settings_first(b));
     if (dir != first || (c->role == ROLE_UNKNOWN && answers)) {
-        /* the answering side speaks first: only an early HTTP answer is ours */
+        /* the answering side speaks first: only an early HTTP answer and the settings of HTTP/2 are ours */
         if (answers) {
             c->state = CONN_HTTP;
             return true;
@@ -92,7 +93,7 @@ static __always_inline bool judge(struct conn *c, struct sniff *s, u64 m, u64 n,
         }
         if (v != VERDICT_MORE) {
             c->tls = v == VERDICT_TLS;
-            reject(c, v == VERDICT_TLS ? STAT_TLS : v == VERDICT_HTTP2 ? STAT_HTTP2 : STAT_NOT_HTTP);
+            reject(c, v == VERDICT_TLS ? STAT_TLS : STAT_NOT_HTTP);
             return false;
         }
     }
@@ -140,5 +141,6 @@ static __always_inline bool like_a_record_key(struct record_key *k)
 static __always_inline bool starts_usually(struct sniff *s, u64 m)
 {
     u8 *b = s->bytes;
-    return m >= 8 && usual_start((u32)b[0] | (u32)b[1] << 8 | (u32)b[2] << 16 | (u32)b[3] << 24);
+    return m >= 8 &&
+           (usual_start((u32)b[0] | (u32)b[1] << 8 | (u32)b[2] << 16 | (u32)b[3] << 24) || (m >= 9 && usual_frame(b)));
 }

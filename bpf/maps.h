@@ -89,7 +89,7 @@ struct process {
 BPF_TABLE("lru_hash", u32, struct process, processes, 16384);
 
 /* tgid -> a process with traffic that is not captured, and why: io_uring (rings made, socket operations submitted),
- * 32-bit system calls; how many of its connections began with TLS or HTTP/2. Made with the first of these; read by the
+ * 32-bit system calls; how many of its connections began with TLS. Made with the first of these; read by the
  * loader (collector/loader/blindspots.py), which names it in metrics and deletes the entry of a process that is gone.
  */
 struct unseen {
@@ -98,8 +98,6 @@ struct unseen {
     u64 compat;
     u64 tls;       /* connections whose first bytes were TLS */
     u64 tls_bound; /* of these, those for which a library's object was bound (objects.h) */
-    u64 http2;     /* connections that are HTTP/2, in clear */
-    u64 tls_http2; /* and in the plaintext of a library */
     char comm[16];
 };
 BPF_TABLE("lru_hash", u32, struct unseen, unseen_processes, 1024);
@@ -168,21 +166,20 @@ enum stat {
     STAT_MAP_FULL = 2,
     STAT_NOT_HTTP = 3,
     STAT_TLS = 4,
-    STAT_HTTP2 = 5,
-    STAT_FAULTS = 6,
-    STAT_NULL_ACCEPTS = 7,
-    STAT_IO_URING = 8,
-    STAT_UNSEEN_BYTES = 9,    /* went by between two captured calls */
-    STAT_UNWANTED_BYTES = 10, /* counted, not copied: a shard asked for it */
-    STAT_BOUNDED_BYTES = 11,  /* counted, not copied: one connection had too much that was not drained */
-    STAT_PROCESS_FULL = 12,   /* refused: the process has too many connections */
-    STAT_ENTRIES_MADE = 13,   /* in `conns` */
-    STAT_ENTRIES_ENDED = 14,
-    STAT_SWEPT = 15,          /* of these, found by a sweep */
-    STAT_STALE = 16,          /* of these, a name that belonged to another socket already */
-    STAT_UNPLACED_BYTES = 17, /* of calls of which nobody can say where their bytes stand */
-    STAT_LEFT_OUT = 18,       /* connections without any event: there is no CPU for them */
-    STAT_LEFT_OUT_BYTES = 19, /* of these, and of others that a shard has left out */
+    STAT_FAULTS = 5,
+    STAT_NULL_ACCEPTS = 6,
+    STAT_IO_URING = 7,
+    STAT_UNSEEN_BYTES = 8,   /* went by between two captured calls */
+    STAT_UNWANTED_BYTES = 9, /* counted, not copied: a shard asked for it */
+    STAT_BOUNDED_BYTES = 10, /* counted, not copied: one connection had too much that was not drained */
+    STAT_PROCESS_FULL = 11,  /* refused: the process has too many connections */
+    STAT_ENTRIES_MADE = 12,  /* in `conns` */
+    STAT_ENTRIES_ENDED = 13,
+    STAT_SWEPT = 14,          /* of these, found by a sweep */
+    STAT_STALE = 15,          /* of these, a name that belonged to another socket already */
+    STAT_UNPLACED_BYTES = 16, /* of calls of which nobody can say where their bytes stand */
+    STAT_LEFT_OUT = 17,       /* connections without any event: there is no CPU for them */
+    STAT_LEFT_OUT_BYTES = 18, /* of these, and of others that a shard has left out */
     STATS_IN_USE,
     STATS = 24
 };

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
 /*
- * First bytes -> is it HTTP/1? No helpers, no maps: also compiled natively by the tests.
+ * First bytes -> is it HTTP? No helpers, no maps: also compiled natively by the tests.
  *
  * A connection whose opening was seen is judged by grammar (any method token, a blank, something like a target), with
  * "undecided" for senders that write byte by byte. One that begins with a preamble of the PROXY protocol is let through
@@ -8,7 +8,7 @@
  * judged by a list of usual starts; a preamble is none of them, for it only stands at the beginning of a connection.
  */
 
-enum verdict { VERDICT_NO = 0, VERDICT_YES = 1, VERDICT_MORE = 2, VERDICT_TLS = 3, VERDICT_HTTP2 = 4 };
+enum verdict { VERDICT_NO = 0, VERDICT_YES = 1, VERDICT_MORE = 2, VERDICT_TLS = 3 };
 
 #define SNIFF_BYTES 64 /* a power of two; some empty lines, the longest method, its blank and a byte of the target */
 #define TOKEN_LIMIT 32
@@ -28,6 +28,27 @@ static __always_inline bool usual_method(u32 w)
 static __always_inline bool usual_start(u32 w)
 {
     return usual_method(w) || w == FOUR('H', 'T', 'T', 'P');
+}
+
+/* Its first nine: the frames of HTTP/2 that calls begin with, DATA aside, which are too much like anything (RFC 9113
+ * section 6): a whole head, SETTINGS, PING, WINDOW_UPDATE of less than 2^24, on a stream below 2^24. */
+static __always_inline bool usual_frame(const u8 *b)
+{
+    u32 length = (u32)b[1] << 8 | b[2];
+    bool stream = b[6] | b[7] | b[8];
+    if (b[0] || b[5] || b[1] > 0x40)
+        return false;
+    if (b[3] == 1) /* HEADERS */
+        return length && stream && (b[4] & ~0x29) == 4;
+    if (b[3] == 4 || b[3] == 6) /* SETTINGS, PING */
+        return !stream && !(b[4] & ~1) && (b[3] == 4 ? length < 128 : length == 8);
+    return b[3] == 8 && !b[4] && length == 4; /* WINDOW_UPDATE */
+}
+
+/* What a server of HTTP/2 may begin with before it has seen anything of its client. */
+static __always_inline bool settings_first(const u8 *b)
+{
+    return b[3] == 4 && !b[4] && usual_frame(b);
 }
 
 /* tchar of RFC 9110 section 5.6.2 */
@@ -51,8 +72,6 @@ static __always_inline bool is_tchar(u8 c)
 static __always_inline u32 judge_byte(u8 c, u8 *token, u32 *first4)
 {
     if (*token == TOKEN_BLANK) {
-        if (*first4 == FOUR('P', 'R', 'I', ' '))
-            return VERDICT_HTTP2;
         if (usual_method(*first4) || c == '/' || c == '*' || c == 'h' || c == 'H')
             return VERDICT_YES;
         return VERDICT_NO;

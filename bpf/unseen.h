@@ -17,22 +17,16 @@ static __always_inline struct unseen *unseen_process(u32 tgid)
     return unseen_processes.lookup(&tgid);
 }
 
-/* A connection was left out. Is it TLS, or HTTP/2? Libraries' programs come here too: the sums are atomic. */
+/* A connection was left out. Is it TLS? Libraries' programs come here too: the sum is atomic. */
 static __always_inline void note_left_out(struct conn *c)
 {
-    if (!(c->tls & TLS_LIKELY) && !(c->token == TOKEN_BLANK && c->first4 == FOUR('P', 'R', 'I', ' ')))
+    if (!(c->tls & TLS_LIKELY))
         return;
     struct unseen *u = unseen_process(bpf_get_current_pid_tgid() >> 32);
     if (!u)
         return;
-    if (c->tls & TLS_LIKELY) {
-        c->tls |= TLS_COUNTED;
-        lock_xadd(&u->tls, 1);
-    } else if (c->source) {
-        lock_xadd(&u->tls_http2, 1);
-    } else {
-        lock_xadd(&u->http2, 1);
-    }
+    c->tls |= TLS_COUNTED;
+    lock_xadd(&u->tls, 1);
 }
 
 /* An object may have been bound to its socket: if that was counted as TLS, it is seen now. To be called last: what

@@ -71,7 +71,6 @@ LOADER_NAMES = (
     "kernel_map_full",
     "kernel_not_http",
     "kernel_tls",
-    "kernel_http2",
     "kernel_faults",
     "probes",
     "io_uring_setups",

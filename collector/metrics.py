@@ -292,14 +292,6 @@ METRICS: tuple[Metric, ...] = (
         (("reason", "tls"),),
     ),
     Metric(
-        "collector_kernel_ignored",
-        COUNTER,
-        "loader",
-        "kernel_http2",
-        "Connections left out in the kernel.",
-        (("reason", "http2"),),
-    ),
-    Metric(
         "collector_io_uring_setups",
         COUNTER,
         "loader",

@@ -11,7 +11,6 @@ from typing import Any
 PAIRS = 64  # of library and process that are exported of one metric; further ones as "other"
 NAME_LETTERS = 40
 OTHER = "other"
-IN_CLEAR = "none"  # the library of a connection that uses none
 LABELS = ("library", "process")
 
 
@@ -33,12 +32,7 @@ UNBOUND = Metric(
     "TLS connections of processes that have a probed library, which were not seen to use it: a handshake that failed, "
     "or another library of the process, which is named if it has one.",
 )
-HTTP2 = Metric(
-    "collector_http2_unsupported_connections",
-    "HTTP/2 connections by process, and by the library inside which they were seen (`none`: in clear). Their exchanges "
-    "are missing.",
-)
-METRICS = (TLS, UNBOUND, HTTP2)
+METRICS = (TLS, UNBOUND)
 
 Sample = tuple[str, str, str, int]  # name of the metric, library, process, connections
 
@@ -49,24 +43,19 @@ class Totals:
     """
 
     def __init__(self) -> None:
-        self._last: dict[int, dict[str, int]] = {}  # of each process that lives
+        self._last: dict[int, int] = {}  # of each process that lives
         self._sums: dict[tuple[str, str, str], int] = {}
         self._pairs: dict[str, int] = {}
 
     def heard(self, rows: Iterable[dict[str, Any]]) -> None:
-        """Rows of {pid, gone}, or of {pid, process, library, probed, seen, tls, http2, tls_http2}."""
+        """Rows of {pid, gone}, or of {pid, process, library, probed, tls}."""
         for row in rows:
             if row.get("gone"):
                 self._last.pop(row["pid"], None)
                 continue
-            last = self._last.setdefault(row["pid"], {})
-            for key, metric, library in (
-                ("tls", UNBOUND if row["probed"] else TLS, row["library"]),
-                ("http2", HTTP2, IN_CLEAR),
-                ("tls_http2", HTTP2, row["seen"]),
-            ):
-                self._add(metric, library, row["process"], row[key] - last.get(key, 0))
-                last[key] = max(row[key], last.get(key, 0))
+            last = self._last.get(row["pid"], 0)
+            self._add(UNBOUND if row["probed"] else TLS, row["library"], row["process"], row["tls"] - last)
+            self._last[row["pid"]] = max(row["tls"], last)
 
     def _add(self, metric: Metric, library: str, process: str, number: int) -> None:
         if number <= 0:

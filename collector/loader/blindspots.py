@@ -18,7 +18,6 @@ from typing import Any
 from collector.loader import entries, kernel
 from collector.loader.mapped import Proc
 from collector.loader.tls import processes
-from collector.loader.tls.implementations import UNKNOWN
 from collector.loader.tls.processes import File, Library, Reading
 from collector.unsupported import NAME_LETTERS
 
@@ -31,12 +30,11 @@ BEGUN = 2  # processes a turn whose files are looked at
 ROWS = 128  # of one message
 UNSEEN_ROWS = 256
 LOGGED = 64  # names of processes and libraries that are logged
-COUNTS = ("tls", "http2", "tls_http2")  # of a row that `Blindspots` makes
 
 
 @dataclass(slots=True)
 class _Process:
-    """A process with connections that begin with TLS or HTTP/2."""
+    """A process with connections that begin with TLS."""
 
     name: str
     row: dict[str, Any]  # as it was read last
@@ -49,7 +47,7 @@ class _Process:
     looked_tls: int = 0  # connections that it had then
     gone: bool = False
     finished: bool = False  # and all is told
-    told: dict[str, Any] = field(default_factory=lambda: dict.fromkeys(COUNTS, 0))
+    told: int = 0  # of `not_seen`
 
 
 class Blindspots:
@@ -73,7 +71,7 @@ class Blindspots:
 
     def turn(self, now: float, left_out: int) -> list[dict[str, Any]]:
         """Some of what is to be done; the messages for the supervisor. ``left_out``: connections that the kernel programs
-        have left out as TLS or HTTP/2 so far.
+        have left out as TLS so far.
         """
         messages = []
         if now >= self._next or left_out != self._left_out and now >= self._soon:
@@ -97,11 +95,11 @@ class Blindspots:
             pid: int = row["pid"]
             present.add(pid)
             process = self._known.get(pid)
-            if process is not None and any(row[key] < process.row[key] for key in ("tls", "tls_bound", *COUNTS)):
+            if process is not None and any(row[key] < process.row[key] for key in ("tls", "tls_bound")):
                 process = None  # another one has its number
                 self._ended.append(pid)
             if process is None:
-                if not any(row[key] for key in COUNTS):
+                if not row["tls"]:
                     continue
                 process = self._known[pid] = _Process(str(row["name"]), row)
             if not process.finished:
@@ -176,10 +174,9 @@ class Blindspots:
                 break
             if process.finished or not self._settle(process):
                 continue
-            counts = {"tls": process.not_seen, "http2": process.row["http2"], "tls_http2": process.row["tls_http2"]}
-            if any(process.told[key] != counts[key] for key in COUNTS):
+            if process.told != process.not_seen:
                 probed = self._probed() if probed is None else probed
-                process.told = counts
+                process.told = process.not_seen
                 rows.append(self._row(pid, process, probed))
             if process.gone:
                 rows.append({"pid": pid, "gone": True})
@@ -189,15 +186,14 @@ class Blindspots:
     def _row(self, pid: int, process: _Process, probed: Collection[str]) -> dict[str, Any]:
         libraries = process.libraries or []
         name, hooked = processes.label(libraries, process.files, probed.__contains__)
-        if process.told["tls"] and not hooked:
+        if process.told and not hooked:
             self._log(process, name, libraries)
         return {
             "pid": pid,
             "process": process.name,
             "library": name[:NAME_LETTERS],
             "probed": hooked,
-            "seen": next((each.name for each in libraries if processes.is_probed(each, probed.__contains__)), UNKNOWN),
-            **process.told,
+            "tls": process.told,
         }
 
     def _log(self, process: _Process, name: str, libraries: list[Library]) -> None:

@@ -71,10 +71,8 @@ UNSEEN = {
     "compat": 16,
     "tls": 24,
     "tls_bound": 32,
-    "http2": 40,
-    "tls_http2": 48,
-    "comm": 56,
-    "sizeof": 72,
+    "comm": 40,
+    "sizeof": 56,
 }
 LIBRARY = {"values": 0, "name": 64, "key": 112, "sizeof": 208}
 OBJECT = {"c": 0, "socket": 144, "sizeof": 312}  # of libraries; only where there are programs of them
@@ -87,7 +85,6 @@ STATS: Mapping[str, str] = {
     "kernel_map_full": "MAP_FULL",
     "kernel_not_http": "NOT_HTTP",
     "kernel_tls": "TLS",
-    "kernel_http2": "HTTP2",
     "kernel_faults": "FAULTS",
     "null_accepts": "NULL_ACCEPTS",
     "io_uring_setups": "IO_URING",

@@ -84,8 +84,11 @@ cdef struct layer_t:
     const char* name             # `protocol` in the record
     const char* const* reasons   # names of the bits of exchange_t.reasons, NULL at the end; or NULL
     uint8_t joins                # can begin in the middle of a connection
-    # Is this how it begins? On a NULL layer, with the first bytes of the client. What may become a beginning is one.
+    # Is this how it begins? On a NULL layer, with the first bytes of the client. What may become a beginning is one. With
+    # CONN_JOINED: may this be in the midst of it? The first bytes of an event of either side.
     bint (*detect)(const flow_t* flow, const uint8_t* p, size_t n) noexcept nogil
+    # Is this how its server begins, before anything of its client is seen? NULL: its server never does.
+    bint (*answers)(const uint8_t* p, size_t n) noexcept nogil
     # Makes flow.state; CONN_JOINED: bytes went by that nobody saw. 0, or -1 when memory is out.
     int (*open)(ctx_t* ctx, flow_t* flow) noexcept
     # `n` bytes, all of one event, at the expected position. Unless FEED_ALL, `used` are used.

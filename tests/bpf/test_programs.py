@@ -182,7 +182,7 @@ def test_tchar_is_rfc_9110s(native: ctypes.CDLL) -> None:
     assert {c for c in range(256) if native.native_tchar(c)} == allowed
 
 
-NO, YES, MORE, TLS, HTTP2 = range(5)
+NO, YES, MORE, TLS = range(4)
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ NO, YES, MORE, TLS, HTTP2 = range(5)
         (b"GET", MORE),
         (b"GET ", MORE),
         (b"\x16\x03\x01\x02\x00", TLS),
-        (b"PRI * HTTP/2.0\r\n", HTTP2),
+        (b"PRI * HTTP/2.0\r\n", YES),
         (b"SSH-2.0-OpenSSH_9.2 Debian", NO),
         (b"220 smtp ESMTP", NO),
         (b"EHLO me", NO),
@@ -230,7 +230,7 @@ NO, YES, MORE, TLS, HTTP2 = range(5)
         (b"\0", NO),
         (b"\r\n\r\n\1", NO),
         (b"\r\n\r\n\x16", TLS),
-        (b"\r\n\r\nPRI * ", HTTP2),
+        (b"\r\n\r\nPRI * ", YES),
         (b"\r\nPOST /", YES),
         (b"PUT /", YES),
         (b"PATCH /", YES),
@@ -267,8 +267,6 @@ def verdict_of(data: bytes) -> int:
     if len(rest) < 2:
         return MORE
     first4 = (method + b" ")[:4]
-    if first4 == b"PRI ":
-        return HTTP2
     return YES if first4 in USUAL or rest[1:2] in (b"/", b"*", b"h", b"H") else NO
 
 

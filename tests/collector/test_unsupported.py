@@ -9,19 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from collector import unsupported
-from collector.unsupported import HTTP2, OTHER, PAIRS, TLS, UNBOUND, Totals
+from collector.unsupported import OTHER, PAIRS, TLS, UNBOUND, Totals
 
 
-def row(pid: int, tls: int = 0, http2: int = 0, tls_http2: int = 0, **changes: Any) -> dict[str, Any]:
+def row(pid: int, tls: int = 0, **changes: Any) -> dict[str, Any]:
     return {
         "pid": pid,
         "process": "java",
         "library": "jsse",
         "probed": False,
-        "seen": "unknown",
         "tls": tls,
-        "http2": http2,
-        "tls_http2": tls_http2,
         **changes,
     }
 
@@ -35,9 +32,9 @@ def test_processes_of_one_name_are_added_up() -> None:
 
 def test_a_new_loader_that_reads_the_same_again_adds_nothing() -> None:
     totals = Totals()
-    totals.heard([row(1, 5, 2)])
-    totals.heard([row(1, 0, 0), row(1, 3, 1), row(1, 5, 2), row(1, 6, 2)])
-    assert totals.samples() == [(TLS.name, "jsse", "java", 6), (HTTP2.name, "none", "java", 2)]
+    totals.heard([row(1, 5)])
+    totals.heard([row(1, 0), row(1, 3), row(1, 5), row(1, 6)])
+    assert totals.samples() == [(TLS.name, "jsse", "java", 6)]
 
 
 def test_another_process_with_the_number_of_one_that_is_gone_begins_anew() -> None:
@@ -48,10 +45,8 @@ def test_another_process_with_the_number_of_one_that_is_gone_begins_anew() -> No
 
 def test_each_metric_has_its_label() -> None:
     totals = Totals()
-    totals.heard([row(1, 5, 3, 2, probed=True, seen="openssl")])
-    assert sorted(totals.samples()) == sorted(
-        [(UNBOUND.name, "jsse", "java", 5), (HTTP2.name, "none", "java", 3), (HTTP2.name, "openssl", "java", 2)]
-    )
+    totals.heard([row(1, 5, probed=True), row(2, 3)])
+    assert sorted(totals.samples()) == sorted([(UNBOUND.name, "jsse", "java", 5), (TLS.name, "jsse", "java", 3)])
 
 
 def test_labels_are_bounded_in_number_and_length() -> None:
@@ -69,13 +64,13 @@ def test_all_of_it_fits_into_a_message() -> None:
     totals = Totals()
     for pid in range(1000):
         names = {"library": f"{pid}" + "😀" * 300, "process": f"{pid}" + "😀" * 3, "probed": pid % 2 == 0}
-        totals.heard([row(pid, 2**60, 2**60, 2**60, seen=names["library"], **names)])
+        totals.heard([row(pid, 2**60, **names)])
     assert len(json.dumps(totals.samples())) < 1 << 16
 
 
 @given(
     st.lists(
-        st.builds(row, st.integers(1, 3), st.integers(0, 5), st.integers(0, 5), st.integers(0, 5), process=st.text())
+        st.builds(row, st.integers(1, 3), st.integers(0, 5), process=st.text())
         | st.builds(lambda pid: {"pid": pid, "gone": True}, st.integers(1, 3))
     )
 )
@@ -92,4 +87,4 @@ def test_sums_never_fall(rows: list[dict[str, Any]]) -> None:
 
 
 def test_the_names_are_different_and_say_what_they_are() -> None:
-    assert len({metric.name for metric in unsupported.METRICS}) == 3
+    assert len({metric.name for metric in unsupported.METRICS}) == 2

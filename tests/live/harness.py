@@ -197,19 +197,23 @@ class Program:
 class Nginx:
     """nginx with one worker (or more), `location` lines given; ``tls``: files of the certificate and its key."""
 
-    def __init__(self, directory: Path, locations: str, *, workers: int = 1, tls: tuple[Path, Path] | None = None) -> None:
+    def __init__(
+        self, directory: Path, locations: str, *, workers: int = 1, tls: tuple[Path, Path] | None = None, http2: bool = False
+    ) -> None:
         self.port = free_port()
+        self.scheme = "https" if tls else "http"
         root = directory / "nginx"
         root.mkdir()
         os.chmod(directory, 0o755)
         os.chmod(root, 0o777)
+        options = ("ssl " if tls else "") + ("http2 " if http2 else "")
         ssl = f"ssl_certificate {tls[0]}; ssl_certificate_key {tls[1]};" if tls else ""
         (root / "nginx.conf").write_text(f"""
 daemon off; master_process on; worker_processes {workers}; pid {root}/pid; error_log {root}/error.log;
 events {{ worker_connections 1024; }}
 http {{ access_log {root}/access.log; client_body_temp_path {root}/b; proxy_temp_path {root}/p; fastcgi_temp_path {root}/f;
 uwsgi_temp_path {root}/u; scgi_temp_path {root}/s; keepalive_requests 1000000; default_type application/json;
-server {{ listen 127.0.0.1:{self.port} {"ssl" if tls else ""} backlog=1024; {ssl} root {root}; {locations} }} }}""")
+server {{ listen 127.0.0.1:{self.port} {options}backlog=1024; {ssl} root {root}; {locations} }} }}""")
         self.root = root
         self.process = subprocess.Popen(
             ["/usr/sbin/nginx", "-p", str(root), "-c", str(root / "nginx.conf")],

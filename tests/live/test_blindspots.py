@@ -1,4 +1,4 @@
-"""What cannot be captured is named: TLS of libraries without probes and HTTP/2, by process and library, in the metrics, the
+"""What cannot be captured is named: TLS of libraries without probes, by process and library, in the metrics, the
 status and `collector check --tls`.
 """
 
@@ -25,7 +25,6 @@ from tests.live.harness import HERE, Collector, wait_for
 pytestmark = [pytest.mark.live, pytest.mark.timeout(180)]
 PASSWORD = "changeit"
 HELLO = b"\x16\x03\x01\x00\x05hello"  # begins like a TLS handshake
-PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 PROGRAM = """
 import ctypes, socket, sys
 ctypes.CDLL(None).prctl(15, sys.argv[1].encode())  # PR_SET_NAME
@@ -122,7 +121,7 @@ def listed() -> list[dict[str, Any]]:
     return rows
 
 
-TLS, HTTP2 = "collector_tls_unsupported_connections", "collector_http2_unsupported_connections"
+TLS = "collector_tls_unsupported_connections"
 
 
 def play(name: str, port: int, data: bytes, number: int, *, stay: bool) -> subprocess.Popen[str]:
@@ -176,26 +175,22 @@ def test_a_process_that_has_ended_is_counted(collector: Collector, port: int) ->
     wait_for(lambda: sum(value(collector, TLS, label, "moment") for label in ("unknown", "python3.11")) == 3, 20)
 
 
-def test_http2_is_counted_by_process(collector: Collector, port: int) -> None:
-    process = play("two", port, PREFACE, 11, stay=True)
-    try:
-        wait_for(lambda: value(collector, HTTP2, "none", "two") == 11, 20)
-    finally:
-        process.communicate("")
-    assert value(collector, TLS, "none", "two") == 0
-
-
 def test_a_new_loader_counts_nothing_twice(collector: Collector, port: int) -> None:
-    process = play("twice", port, PREFACE, 4, stay=True)
+    process = play("twice", port, HELLO, 4, stay=True)
+    program = os.path.basename(os.path.realpath(f"/proc/{process.pid}/exe"))
+
+    def counted() -> float:
+        return sum(value(collector, TLS, label, "twice") for label in ("unknown", program))
+
     try:
-        wait_for(lambda: value(collector, HTTP2, "none", "twice") == 4, 20)
+        wait_for(lambda: counted() == 4, 20)
         victim = collector.child("loader.process")
         os.kill(victim, signal.SIGKILL)
         wait_for(lambda: collector.child("loader.process") not in (0, victim), 30)
         wait_for(lambda: collector.page("readyz").strip() == "ok", 30)
-        play("twice", port, PREFACE, 2, stay=False).communicate()
-        wait_for(lambda: value(collector, HTTP2, "none", "twice") >= 6, 20)
-        assert value(collector, HTTP2, "none", "twice") == 6
+        play("twice", port, HELLO, 2, stay=False).communicate()
+        wait_for(lambda: counted() >= 6, 20)
+        assert counted() == 6
     finally:
         process.communicate("")
 
@@ -225,11 +220,6 @@ for line in sys.stdin:
         while sock.recv(1000):
             pass
         sock.close()
-    if line.startswith("-"):  # HTTP/2, which the server takes for a request
-        with mine.wrap_socket(socket.create_connection(listener.getsockname())) as sock:
-            sock.sendall(b"PRI * HTTP/2.0\\r\\n\\r\\nSM\\r\\n\\r\\n")
-            while sock.recv(1000):
-                pass
     if line.startswith("0"):  # no handshake comes of it
         with socket.create_connection(listener.getsockname()) as sock:
             sock.sendall(b"\\x16\\x03\\x01\\x00\\x05hello")
@@ -267,8 +257,6 @@ def test_what_is_seen_is_not_counted_and_a_failed_handshake_is_told_apart(collec
         collector.wait_records("/hooked", 14)
         play(0)  # both ends of it
         wait_for(lambda: value(collector, UNBOUND, "openssl", "hooked") == 2, 20)
-        play(-1)
-        wait_for(lambda: value(collector, HTTP2, "openssl", "hooked") == 2, 20)
         metrics = collector.page("metrics").splitlines()
         assert not [line for line in metrics if line.startswith(TLS) and 'process="hooked"' in line]
         assert value(collector, UNBOUND, "openssl", "hooked") == 2

@@ -5,11 +5,13 @@ from __future__ import annotations
 import random
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from collector import abi
 from tests.events import Conversation
-from tests.http2 import REQUEST, judge, play, random_talk, stream_of
+from tests.http2 import REQUEST, RESPONSE, judge, play, random_talk, stream_of
 
 TIMES = {"time", "startTimeMs", "firstByteMs", "durationMs"}
 
@@ -24,8 +26,11 @@ def test_records_are_what_was_said(seed: int) -> None:
     talk = random_talk(seed)
     c = play(talk)
     records = c.records()
-    finished = {n for n, said in talk.said.items() if said.reset or (
-        said.request.ended and said.response is not None and said.response.ended)}
+    finished = {
+        n
+        for n, said in talk.said.items()
+        if said.reset or (said.request.ended and said.response is not None and said.response.ended)
+    }
     assert {stream_of(record) for record in records} == finished and len(records) == len(finished)
     for record in records:
         said = talk.said[stream_of(record)]
@@ -70,6 +75,57 @@ def test_lost_events_give_marks_and_nothing_wrong(seed: int, rate: float) -> Non
         assert stream not in seen
         seen.add(stream)
         judge(record, talk.said[stream])
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.integers(0, 1 << 30), st.floats(0, 1), st.booleans())
+def test_a_connection_that_is_joined_in_the_middle(seed: int, where: float, role_known: bool) -> None:
+    talk = random_talk(seed)
+    begin = int(where * len(talk.events))
+    role = abi.SERVER if role_known else abi.UNKNOWN
+    c = Conversation(role=role, start=abi.MID)
+    for side, data in talk.events[begin:]:
+        (c.request if side == REQUEST else c.response)(data)
+    records = c.close().records()
+    for record in records:
+        judge(record, talk.said[stream_of(record)])
+    joined = [record for record in records if "joined_mid_stream" in record["words"]]
+    assert len(joined) == bool(records)
+
+
+@pytest.mark.parametrize("role", [abi.SERVER, abi.UNKNOWN, abi.CLIENT])
+def test_the_server_may_speak_first(role: int) -> None:
+    talk = random_talk(7)
+    first = next(n for n, (side, _data) in enumerate(talk.events) if side == RESPONSE)
+    c = Conversation(role=role)
+    for side, data in [talk.events[first], *talk.events[:first], *talk.events[first + 1 :]]:
+        (c.request if side == REQUEST else c.response)(data)
+    records = c.close().records()
+    assert len(records) == len(talk.said)
+    for record in records:
+        judge(record, talk.said[stream_of(record)])
+
+
+def test_behind_a_preamble_of_the_proxy_protocol() -> None:
+    talk = random_talk(3)
+    c = Conversation().request(b"PROXY TCP4 192.0.2.1 192.0.2.2 4000 443\r\n")
+    records = play(talk, c).close().records()
+    assert len(records) == len(talk.said) and {record["clientIp"] for record in records} == {"192.0.2.1:4000"}
+
+
+def test_joined_connections_are_found_again() -> None:
+    """All of what begins after the join, but for what could not be told."""
+    found = begun = 0
+    for seed in range(100):
+        talk = random_talk(seed)
+        half = len(talk.events) // 2
+        c = Conversation(start=abi.MID)
+        before = {int.from_bytes(data[5:9]) for side, data in talk.events[:half] if side == REQUEST and data[3] == 1}
+        for side, data in talk.events[half:]:
+            (c.request if side == REQUEST else c.response)(data)
+        found += len(c.close().records())
+        begun += len(set(talk.said) - before)
+    assert found > 0.8 * begun > 0
 
 
 @settings(max_examples=200, deadline=None)

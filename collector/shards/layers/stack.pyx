@@ -24,10 +24,13 @@ cdef bint open_layer(ctx_t* ctx, flow_t* flow, uint32_t d, const uint8_t* p, siz
     while i < LAYER_COUNT - 1:
         layer = LAYERS[i]
         if conn.flags & CONN_JOINED:
-            if layer.joins:
+            if layer.joins and n and layer.detect(flow, p, n):
                 break
-        elif (n and layer.detect(flow, p, n) and (d == conn.dir_request or conn.dir_request == DIR_UNKNOWN)):
-            break
+        elif n:
+            if (d == conn.dir_request or conn.dir_request == DIR_UNKNOWN) and layer.detect(flow, p, n):
+                break
+            if d != conn.dir_request and layer.answers != NULL and layer.answers(p, n):
+                break
         i += 1
     if i >= LAYER_COUNT:
         i = LAYER_COUNT - 1     # there is none behind the last

@@ -60,6 +60,7 @@ LAYER.name = b"tunnel"
 LAYER.reasons = NULL
 LAYER.joins = 0
 LAYER.detect = tunnel_detect
+LAYER.answers = NULL
 LAYER.open = tunnel_open
 LAYER.data = tunnel_data
 LAYER.hole = tunnel_hole

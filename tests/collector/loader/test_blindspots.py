@@ -31,10 +31,8 @@ class Table:
     def count(self, pid: int, **numbers: int) -> None:
         row = self.rows.setdefault(
             pid,
-            {"pid": pid, "name": "thread"}
-            | dict.fromkeys(("rings", "operations", "compat", "tls", "tls_bound", "http2"), 0),
+            {"pid": pid, "name": "thread"} | dict.fromkeys(("rings", "operations", "compat", "tls", "tls_bound"), 0),
         )
-        row.setdefault("tls_http2", 0)
         for name, number in numbers.items():
             row[name] += number
 
@@ -98,9 +96,8 @@ def test_what_is_not_bound_a_look_later_is_not_seen(table: Table, process: subpr
 
 def test_a_process_that_ends_is_told_whole_and_its_row_is_deleted(table: Table, process: subprocess.Popen[str]) -> None:
     watch = Watch()
-    table.count(process.pid, tls=5, http2=1)
-    (row,) = watch.turn()
-    assert (row["tls"], row["http2"]) == (0, 1)
+    table.count(process.pid, tls=5)
+    assert watch.turn() == []
     table.count(process.pid, tls=2)
     process.communicate("")
     row, gone = watch.turn()
@@ -131,36 +128,37 @@ def test_a_row_that_says_more_stays(table: Table) -> None:
 
 def test_numbers_that_fall_are_those_of_another_process(table: Table, process: subprocess.Popen[str]) -> None:
     watch = Watch()
-    table.count(process.pid, http2=5)
-    assert [row["http2"] for row in watch.turn()] == [5]
+    table.count(process.pid, tls=5)
+    assert watch.turn() == [] and [row["tls"] for row in watch.turn()] == [5]
     del table.rows[process.pid]
-    table.count(process.pid, http2=2)
-    gone, row = watch.turn()
-    assert gone == {"pid": process.pid, "gone": True} and row["http2"] == 2
+    table.count(process.pid, tls=2)
+    assert watch.turn() == [{"pid": process.pid, "gone": True}]
+    assert [row["tls"] for row in watch.turn()] == [2]
 
 
-def test_a_probed_library_is_named_as_the_one_that_is_seen(table: Table, process: subprocess.Popen[str]) -> None:
+def test_a_process_with_a_probed_library_says_so(table: Table, process: subprocess.Popen[str]) -> None:
     lines = Path(f"/proc/{process.pid}/maps").read_text().splitlines()
     path = next(line.split() for line in lines if "/libssl.so" in line)
     watch = Watch({f"{path[3]}:{path[4]}"})
-    table.count(process.pid, tls_http2=3)
+    table.count(process.pid, tls=3)
+    watch.turn()
     (row,) = watch.turn()
-    assert (row["probed"], row["seen"], row["tls_http2"]) == (True, "openssl", 3)
+    assert (row["probed"], row["tls"]) == (True, 3)
 
 
 def test_new_connections_are_looked_at_soon_but_not_settled(table: Table, process: subprocess.Popen[str]) -> None:
     watch = Watch()
     watch.turn()
-    table.count(process.pid, tls=1, http2=1)
+    table.count(process.pid, tls=1)
     assert watch.turn(SOON_SECONDS / 2, new=True) == []
-    (row,) = watch.turn(SOON_SECONDS / 2)
-    assert (row["http2"], row["tls"]) == (1, 0)
+    assert watch.turn(SOON_SECONDS / 2) == [] and watch.spots._known
     assert watch.turn(SOON_SECONDS) == []
 
 
 def test_without_the_nodes_process_ids_only_names_are_known(table: Table) -> None:
     watch = Watch(proc=False)
-    table.count(os.getpid(), http2=1)
+    table.count(os.getpid(), tls=1)
+    watch.turn()
     (row,) = watch.turn()
     assert (row["library"], row["process"]) == ("unknown", "thread")
     assert table.rows
@@ -184,7 +182,7 @@ def test_many_processes_come_in_several_messages(table: Table, monkeypatch: pyte
     monkeypatch.setattr(blindspots, "ROWS", 3)
     watch = Watch(proc=False)
     for pid in range(1, 9):
-        table.count(pid, http2=1)
-    told = watch.turn() + watch.turn() + watch.turn()
+        table.count(pid, tls=1)
+    told = watch.turn() + watch.turn() + watch.turn() + watch.turn()
     assert sorted(row["pid"] for row in told) == list(range(1, 9))
     assert all(len(message["rows"]) <= 3 for message in watch.messages)

@@ -20,7 +20,7 @@ Complexity: every byte is looked at once (a head that arrives in pieces: at most
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.string cimport memchr, memcmp
+from libc.string cimport memchr
 
 from collector.shards.http.exchanges cimport exchange_body
 from collector.shards.layers.http1.chunked cimport chunk_size
@@ -30,6 +30,7 @@ from collector.shards.layers.http1.pairing cimport *
 from collector.shards.layers.http1.startline cimport (
     looks_like_request, looks_like_response, may_be_request, tchar, usual_method)
 from collector.shards.layers.http1.state cimport *
+from collector.shards.layers.http2.frames cimport looks_like_frames, OF_NOBODY
 from collector.shards.memory cimport buf_append, buf_free, buf_t
 from collector.shards.receive cimport *
 from collector.shards.state cimport *
@@ -103,9 +104,9 @@ cdef size_t read_start(ctx_t* ctx, http1_t* c, half_t* h, uint32_t d, const uint
 
 
 cdef inline bint foreign(const uint8_t* p, size_t n) noexcept nogil:
-    """Behind a preamble, at which the kernel has stopped looking: TLS or another binary protocol, or HTTP/2. Nobody reads
-    it, and the kernel need not copy it. What is text may be a request that only some servers take for one."""
-    return n != 0 and (not tchar[p[0]] or (n >= 14 and memcmp(p, b"PRI * HTTP/2.0", 14) == 0))
+    """Behind a preamble, at which the kernel has stopped looking: TLS or another binary protocol. Nobody reads it, and the
+    kernel need not copy it. What is text may be a request that only some servers take for one."""
+    return n != 0 and not tchar[p[0]]
 
 
 cdef size_t read_rest_of_head(ctx_t* ctx, http1_t* c, half_t* h, side_t side, const uint8_t* p, size_t n,
@@ -497,6 +498,12 @@ cdef feed_t http1_data(ctx_t* ctx, flow_t* flow, uint32_t d, const uint8_t* p, s
     if c.left:
         used[0] = 0
         return over(ctx, c)
+    if (c.joined and c.requests == 0 and h.state == H_RESYNC and c.half[1 - d].state == H_RESYNC
+            and looks_like_frames(p, n, OF_NOBODY, 0, 0)):
+        used[0] = 0             # nothing was a message so far, and what it had begun with was in the midst of a frame
+        flow.conn.flags |= CONN_JOINED
+        ctx.handoff.protocol = b"http2"
+        return FEED_SWITCH
     if (c.conn.role == 0 or c.conn.dir_request == DIR_UNKNOWN) and not http1_guess(ctx, c, d, p, n):
         return FEED_ALL
     if d == c.conn.dir_request:

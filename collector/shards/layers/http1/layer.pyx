@@ -312,6 +312,7 @@ LAYER.name = b"http1"
 LAYER.reasons = <const char* const*>REASONS
 LAYER.joins = 1
 LAYER.detect = http1_detect
+LAYER.answers = NULL
 LAYER.open = http1_open
 LAYER.data = http1_data
 LAYER.hole = http1_hole

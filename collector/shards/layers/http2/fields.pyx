@@ -1,7 +1,7 @@
-"""The fields of a header block (RFC 9113 section 8) as the head of a request or an answer, as http/exchanges.pyx wants it."""
+"""The fields of a header block (RFC 9113 section 8) as the head of a request or an answer, for http/exchanges.pyx."""
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.string cimport memchr, memcmp, memcpy, memset
+from libc.string cimport memcmp, memcpy, memset
 
 from collector.shards.http.fields cimport *
 from collector.shards.layers.http2.hpack cimport hpack_field_t, HPACK_NAME, HPACK_VALUE

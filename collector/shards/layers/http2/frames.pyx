@@ -36,7 +36,9 @@ from collector.shards.state cimport *
 cdef enum:
     SETTING_HEADER_TABLE_SIZE = 1
     SETTING_MAX_FRAME_SIZE = 5
-    STREAMS_AHEAD = 4000     # a frame that is found by searching has a number not so far beyond the newest
+    # A frame that is found by searching has a number that is not so far beyond the newest, nor one that few ever get to.
+    STREAMS_AHEAD = 4000
+    MOST_STREAM = 1 << 28
 
 cdef const char* PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
@@ -95,35 +97,75 @@ cdef bint as_specified(const frame_t* f) noexcept nogil:
     return True
 
 
-cdef bint frames_begin(const http2_t* c, uint32_t d, const uint8_t* p, size_t n) noexcept nogil:
+cdef bint looks_like_frames(const uint8_t* p, size_t n, whose_t whose, uint32_t newest, uint32_t promised) noexcept nogil:
     """Do these bytes, the first of an event, look like frames and like nothing else? As many of them are looked at as there
-    are; the last may be longer than the event."""
+    are; the last may be longer than the event. `newest`, `promised`: numbers of the newest streams, 0 when none is known."""
     cdef size_t at = 0
     cdef uint32_t frames = 0
-    cdef uint32_t most = c.half[d].frame_most
-    cdef bint of_client = d == c.conn.dir_request
     cdef frame_t f
-    if most < FRAME_LEAST or most == FRAME_MOST:
-        most = FRAME_LEAST
     while n - at >= FRAME_HEADER_BYTES and frames < 8:
         f = frame_of(p + at)
-        if (f.type >= FRAMES or f.flags & ~FLAGS[f.type] or not as_specified(&f) or f.length > most or p[at + 5] & 0x80):
+        if (f.type >= FRAMES or f.flags & ~FLAGS[f.type] or f.length > FRAME_LEAST or p[at + 5] & 0x80
+                or not as_specified(&f)):
             return False
-        if f.type == FRAME_PUSH_PROMISE and (of_client or f.stream & 1 == 0):
+        if f.type == FRAME_PUSH_PROMISE and (whose == OF_CLIENT or f.stream & 1 == 0):
             return False
-        if f.stream & 1 == 0 and f.stream != 0 and (of_client or f.stream > c.promised) and f.type != FRAME_PRIORITY:
+        if (f.stream & 1 == 0 and f.stream != 0 and f.type != FRAME_PRIORITY
+                and (whose == OF_CLIENT or (promised and f.stream > promised))):
             return False
-        if c.newest and f.stream & 1 and f.stream > c.newest + STREAMS_AHEAD:
+        if f.stream > MOST_STREAM or (newest and f.stream & 1 and f.stream > newest + STREAMS_AHEAD):
             return False
         if f.type == FRAME_SETTINGS and f.length > SETTINGS_MOST:
             return False
         if f.type == FRAME_CONTINUATION and frames == 0:
             return False        # what it continues is not here
+        if f.type == FRAME_HEADERS and f.length == 0:
+            return False
         at += FRAME_HEADER_BYTES + f.length
         frames += 1
         if at >= n:
             break
     return frames != 0
+
+
+cdef whose_t who_sends(ctx_t* ctx, const uint8_t* p, size_t n) noexcept:
+    """Whose frames are these? What the first head that is whole among them has says so."""
+    cdef hpack_t table
+    cdef buf_t text
+    cdef frame_t f
+    cdef uint8_t overflow = 0
+    cdef size_t at = 0, begin, end
+    cdef int count
+    while n - at > FRAME_HEADER_BYTES:
+        f = frame_of(p + at)
+        begin = at + FRAME_HEADER_BYTES
+        at = end = begin + f.length
+        if at > n:
+            break
+        if f.type != FRAME_HEADERS or not f.flags & FLAG_END_HEADERS:
+            continue
+        if f.flags & FLAG_PADDED:
+            end -= p[begin]
+            begin += 1
+        if f.flags & FLAG_PRIORITY:
+            begin += 5
+        if begin >= end or end > n:
+            continue
+        hpack_init(&table)
+        hpack_allow(&table, HPACK_KEPT_BYTES)
+        hpack_miss(&table)
+        memset(&text, 0, sizeof(buf_t))
+        count = hpack_decode(&ctx.pool, &table, p + begin, end - begin, &text, FOUND, MAX_FIELDS, ctx.header_bytes,
+                             &overflow)
+        if count >= 0:
+            read_fields(&HEAD, FOUND, count, overflow, text.data + text.len)
+        buf_free(&ctx.pool, &text)
+        hpack_free(&ctx.pool, &table)
+        if count < 0 or HEAD.bad:
+            return OF_NOBODY
+        if HEAD.pseudo:
+            return OF_SERVER if HEAD.pseudo == PSEUDO_STATUS else OF_CLIENT
+    return OF_NOBODY
 
 
 # ---- losses
@@ -477,7 +519,7 @@ cdef feed_t read_frames(ctx_t* ctx, http2_t* c, uint32_t d, const uint8_t* p, si
     cdef size_t used
     if h.state == H_RESYNC:
         bytes_missing(c, side_of(c, d), True)
-        if not frames_begin(c, d, p, n):
+        if not looks_like_frames(p, n, OF_CLIENT if d == c.conn.dir_request else OF_SERVER, c.newest, c.promised):
             ctx.counters[C_SKIPPED_BYTES] += n
             return FEED_ALL
         ctx.counters[C_RESYNCS] += 1

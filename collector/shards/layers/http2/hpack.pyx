@@ -40,8 +40,8 @@ cdef const char* VALUES[62]
 cdef uint32_t NAME_BYTES[62]
 cdef uint32_t VALUE_BYTES[62]
 
-# Lengths of the codes of all symbols and EOS (appendix B). The codes follow: of one length they count up with the symbol, and
-# from one length to the next they go on where they were.
+# Lengths of the codes of all symbols and EOS (appendix B). The codes follow: of one length they count up with the symbol,
+# and from one length to the next they go on where they were.
 _LENGTHS = (
     13, 23, 28, 28, 28, 28, 28, 28, 28, 24, 30, 28, 28, 30, 28, 28, 28, 28, 28, 28, 28, 28, 30, 28, 28, 28, 28, 28,
     28, 28, 28, 28, 6, 10, 10, 12, 13, 6, 8, 11, 10, 10, 8, 11, 8, 6, 6, 6, 5, 5, 5, 6, 6, 6, 6, 6,
@@ -244,8 +244,8 @@ cdef int enter(pool_t* pool, hpack_t* table, const char* name, uint32_t name_len
 # ---- a block
 
 cdef inline const uint8_t* integer(const uint8_t* p, const uint8_t* end, uint8_t mask, uint32_t* out) noexcept nogil:
-    """An integer whose first bits are those of the byte at `p` in `mask` (section 5.1). Where it ends; NULL when it does not,
-    or is larger than anything that has a meaning."""
+    """An integer whose first bits are those of the byte at `p` in `mask` (section 5.1). Where it ends; NULL when it does
+    not, or is larger than anything that has a meaning."""
     cdef uint32_t value = p[0] & mask, shift = 0
     p += 1
     if value == mask:
@@ -339,9 +339,9 @@ cdef int looked_up(pool_t* pool, const hpack_t* table, uint32_t index, bint with
 
 cdef int hpack_decode(pool_t* pool, hpack_t* table, const uint8_t* p, size_t n, buf_t* text, hpack_field_t* fields,
                       uint32_t most, uint32_t most_bytes, uint8_t* overflow) noexcept nogil:
-    """The fields of a whole header block of `n` bytes, at most `most`, with texts of at most `most_bytes` in `text`, which is
-    emptied before; `overflow`: there were more, and they are in the table nevertheless. Their number, or a negative result:
-    then the table is as after hpack_miss."""
+    """The fields of a whole header block of `n` bytes, at most `most`, with texts of at most `most_bytes` in `text`, which
+    is emptied before; `overflow`: there were more, and they are in the table nevertheless. Their number, or a negative
+    result: then the table is as after hpack_miss."""
     cdef const uint8_t* end = p + n
     cdef hpack_field_t field
     cdef uint32_t count = 0, index = 0, at, i

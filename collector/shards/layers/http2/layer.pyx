@@ -14,16 +14,21 @@ from collector.shards.layers.http2.hpack cimport *
 from collector.shards.layers.http2.state cimport *
 from collector.shards.layers.http2.streams cimport *
 from collector.shards.marks cimport MARK_END_UNSEEN
-from collector.shards.memory cimport buf_free
-from collector.shards.receive cimport receive_clear
 from collector.shards.state cimport *
 
 cdef const char* PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 
 cdef bint http2_detect(const flow_t* flow, const uint8_t* p, size_t n) noexcept nogil:
-    """The client's preface (RFC 9113 section 3.4), or what may become it."""
+    """The client's preface (RFC 9113 section 3.4), or what may become it; from the middle on, what only frames look like."""
+    if flow.conn.flags & CONN_JOINED:
+        return looks_like_frames(p, n, OF_NOBODY, 0, 0)
     return memcmp(p, PREFACE, n if n < PREFACE_BYTES else PREFACE_BYTES) == 0
+
+
+cdef bint http2_answers(const uint8_t* p, size_t n) noexcept nogil:
+    """A server may send its SETTINGS before it has seen anything."""
+    return n >= FRAME_HEADER_BYTES and p[3] == FRAME_SETTINGS and p[4] == 0 and looks_like_frames(p, n, OF_SERVER, 0, 0)
 
 
 cdef int http2_open(ctx_t* ctx, flow_t* flow) noexcept:
@@ -66,18 +71,22 @@ cdef void begin_in_the_middle(ctx_t* ctx, http2_t* c) noexcept:
         hpack_miss(&c.half[i].table)
 
 
-cdef inline bint direction_known(http2_t* c, uint32_t d) noexcept nogil:
-    """Who asks: where nobody has told, the client is who has sent the preface."""
+cdef inline bint direction_known(ctx_t* ctx, http2_t* c, uint32_t d, const uint8_t* p, size_t n) noexcept:
+    """Who asks: where nobody has told, the client is who has sent the preface, or heads of requests."""
+    cdef whose_t whose
     if c.conn.dir_request == DIR_UNKNOWN:
         if c.conn.role == ROLE_SERVER:
             c.conn.dir_request = DIR_IN
         elif c.conn.role == ROLE_CLIENT:
             c.conn.dir_request = DIR_OUT
         elif not c.joined:
-            c.conn.dir_request = <uint8_t>d
-            c.half[d].state = H_PREFACE
+            c.conn.dir_request = <uint8_t>(1 - d if http2_answers(p, n) else d)
+            c.half[c.conn.dir_request].state = H_PREFACE
         else:
-            return False
+            whose = who_sends(ctx, p, n)
+            if whose == OF_NOBODY:
+                return False
+            c.conn.dir_request = <uint8_t>(d if whose == OF_CLIENT else 1 - d)
     return True
 
 
@@ -85,7 +94,7 @@ cdef feed_t http2_data(ctx_t* ctx, flow_t* flow, uint32_t d, const uint8_t* p, s
     cdef http2_t* c = <http2_t*>flow.state
     cdef feed_t said
     cdef size_t taken = 0
-    if not direction_known(c, d):
+    if not direction_known(ctx, c, d, p, n):
         ctx.counters[C_SKIPPED_BYTES] += n
         return FEED_ALL
     c.half[d].ended = 0
@@ -99,7 +108,7 @@ cdef feed_t http2_data(ctx_t* ctx, flow_t* flow, uint32_t d, const uint8_t* p, s
 
 cdef feed_t http2_hole(ctx_t* ctx, flow_t* flow, uint32_t d, uint64_t n, bint lost, uint64_t ts) noexcept:
     cdef http2_t* c = <http2_t*>flow.state
-    if not direction_known(c, d):
+    if c.conn.dir_request == DIR_UNKNOWN:
         return FEED_ALL
     c.half[d].ended = 0
     skip_bytes(ctx, c, d, n, lost, ts)
@@ -137,7 +146,7 @@ cdef uint64_t http2_idle(ctx_t* ctx, flow_t* flow, uint64_t now) noexcept:
 
 
 cdef uint64_t http2_unwanted(ctx_t* ctx, flow_t* flow, uint32_t d, uint64_t pos) noexcept nogil:
-    """The rest of a DATA frame of a body beyond its cap, or one that is not recorded: frames are short, so that is little."""
+    """The rest of a DATA frame of a body beyond its cap, or one that is not recorded. Frames are short: it is little."""
     cdef http2_t* c = <http2_t*>flow.state
     cdef half_t* h = &c.half[d]
     if h.state != H_BODY or c.conn.dir_request == DIR_UNKNOWN:
@@ -175,8 +184,9 @@ REASONS[7] = NULL
 cdef layer_t LAYER
 LAYER.name = b"http2"
 LAYER.reasons = <const char* const*>REASONS
-LAYER.joins = 0
+LAYER.joins = 1
 LAYER.detect = http2_detect
+LAYER.answers = http2_answers
 LAYER.open = http2_open
 LAYER.data = http2_data
 LAYER.hole = http2_hole

@@ -108,8 +108,7 @@ cdef inline void check_length(exchange_t* ex, side_t side) noexcept nogil:
     framing does not."""
     cdef message_t* m = message_of(ex, side)
     cdef uint16_t note = NOTE_REQUEST_LENGTH if side == REQUEST else NOTE_RESPONSE_LENGTH
-    if not ex.notes & note or ex.marks & mark_of(side, MARK_REQUEST_LOST | MARK_REQUEST_CUT,
-                                                  MARK_RESPONSE_LOST | MARK_RESPONSE_CUT):
+    if not ex.notes & note or m.body_stopped:
         return
     if side == RESPONSE and m.size == 0 and (ex.notes & NOTE_HEAD or ex.status == 304):
         return
@@ -378,7 +377,8 @@ cdef void head_lost(ctx_t* ctx, http2_t* c, uint32_t d, const frame_t* frame, bi
         side_ends(ctx, c, ex, side)
 
 
-cdef void promise_here(ctx_t* ctx, http2_t* c, uint32_t promised, const head_t* head, uint64_t first_ns, uint64_t ts) noexcept:
+cdef void promise_here(ctx_t* ctx, http2_t* c, uint32_t promised, const head_t* head, uint64_t first_ns,
+                       uint64_t ts) noexcept:
     """PUSH_PROMISE (section 8.4): the server says what it answers without being asked."""
     cdef exchange_t* ex
     if promised & 1 or promised <= c.promised:

@@ -161,6 +161,7 @@ LAYER.name = b"proxy"
 LAYER.reasons = NULL
 LAYER.joins = 0
 LAYER.detect = proxy_detect
+LAYER.answers = NULL
 LAYER.open = proxy_open
 LAYER.data = proxy_data
 LAYER.hole = proxy_hole

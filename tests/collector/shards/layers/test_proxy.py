@@ -226,9 +226,7 @@ def test_what_only_begins_like_one_is_what_it_would_be_without_the_wait(start: b
     assert kept[0] == kept[1]
 
 
-@pytest.mark.parametrize(
-    "behind", [b"\x16\x03\x01\x02\x00\x01", b"\x00\x00\x00\x08\x04\xd2\x16\x2f", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"]
-)
+@pytest.mark.parametrize("behind", [b"\x16\x03\x01\x02\x00\x01", b"\x00\x00\x00\x08\x04\xd2\x16\x2f"])
 def test_what_is_no_http_behind_it_is_left_out_and_not_copied(behind: bytes) -> None:
     words = array.array("Q", [0] * 4096)
     c = Conversation()

@@ -1,4 +1,4 @@
-"""HPACK: the stories of six encoders whole, cut at every block, and with each block missing: right fields or unknown ones."""
+"""HPACK: stories of six encoders whole, cut at every block, and with each block missing: right fields or unknown ones."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_trust_comes_back_when_the_table_was_filled_anew() -> None:
     for number in range(130):  # of 34 bytes or more each: more than the table holds
         table.decode(b"\x40\x01n\x03%03d" % number)
     assert table.decode(b"\xbe") == [(b"n", b"129")]
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="malformed"):
         table.decode(b"\xff\x7d")  # nobody can have this entry
 
 

@@ -1,0 +1,100 @@
+"""HTTP/2 of real servers and clients, in clear and inside TLS: as many records as they say, each as they logged it."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.bench.tls import certificate
+from tests.live.harness import Collector, Nginx, wait_for
+
+pytestmark = [pytest.mark.live, pytest.mark.timeout(180)]
+
+ANSWER = """
+    location /echo { add_header X-Echo $http_x_n; return 200 '{"of":"$request_uri"}'; }
+    location /large { alias %s/large.json; }
+    location /upload { client_max_body_size 1m; proxy_pass $scheme://127.0.0.1:$server_port/got; }
+    location /got { return 201 '{"got":"$content_length"}'; }
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    found = tmp_path_factory.mktemp("certificates")
+    certificate(found)
+    (found / "large.json").write_text(json.dumps(["large"] * 4000))
+    found.chmod(0o755)
+    return found
+
+
+@pytest.fixture(scope="module")
+def collector(live: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Collector]:
+    running = Collector(tmp_path_factory.mktemp("http2"))
+    yield running
+    assert running.stop() == 0, running.log()
+
+
+@pytest.fixture(scope="module", params=["clear", "tls"])
+def nginx(
+    request: pytest.FixtureRequest, folder: Path, collector: Collector, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Nginx]:
+    files = (folder / "cert.pem", folder / "key.pem") if request.param == "tls" else None
+    one = Nginx(tmp_path_factory.mktemp("nginx"), ANSWER % folder, tls=files, http2=True)
+    if files:
+        wait_for(lambda: re.search(r"attached: library '[^']*/libssl", collector.log()), 30)
+        wait_for(lambda: curl(one, "/echo/first") and len(collector.records("/echo/first")) > 1, 30)
+    yield one
+    one.close()
+
+
+def curl(nginx: Nginx, path: str, *arguments: str) -> str:
+    """One request on a connection of its own (curl 7.88 cannot go on with one in clear)."""
+    command = ["curl", "-sk", "--http2-prior-knowledge" if nginx.scheme == "http" else "--http2"]
+    url = f"{nginx.scheme}://127.0.0.1:{nginx.port}{path}"
+    return subprocess.run([*command, *arguments, url], capture_output=True, text=True, check=True, timeout=60).stdout
+
+
+def test_curl_and_nginx(collector: Collector, nginx: Nginx) -> None:
+    run = nginx.scheme
+    for n in range(5):
+        curl(nginx, f"/echo/{run}/{n}?q=1", "-H", "X-N: 7", "-H", "Cookie: a=1; b=2")
+    records = [r for r in collector.wait_records(f"/echo/{run}/", 10) if r["protocol"] == "http2"]
+    assert Counter(r["direction"] for r in records) == {"1": 5, "2": 5}
+    for record in records:
+        assert record["type"] == "HTTP/2.0" and record["method"] == "GET" and record["statusCode"] == "200"
+        assert json.loads(record["responsePayload"]) == {"of": record["path"]}
+        assert record["request"]["x-n"] == record["response"]["x-echo"] == "7"
+        assert record["request"]["cookie"] == "a=1; b=2" and record["request"]["host"] == f"127.0.0.1:{nginx.port}"
+        assert record["tls"] == ("true" if run == "https" else "false") and not record["mark"], record["mark"]
+    if run == "https":
+        assert {r["alpn"] for r in records} == {"h2"}
+
+
+def test_bodies(collector: Collector, nginx: Nginx, folder: Path) -> None:
+    body = "a" * 50_000
+    (folder / "body").write_text(body)
+    curl(nginx, f"/upload/{nginx.scheme}", "--data-binary", f"@{folder}/body")
+    curl(nginx, f"/large?{nginx.scheme}")
+    for record in collector.wait_records(f"/upload/{nginx.scheme}", 2):
+        assert record["method"] == "POST" and record["requestPayload"] == body and record["requestSize"] == "50000"
+        assert record["statusCode"] == "201" and not record["mark"]
+    for record in collector.wait_records(f"/large?{nginx.scheme}", 2):
+        assert record["responsePayload"] == (folder / "large.json").read_text() and not record["mark"]
+
+
+def test_many_streams_side_by_side(collector: Collector, nginx: Nginx) -> None:
+    """h2load: 10 connections of 100 streams at a time."""
+    url = f"{nginx.scheme}://127.0.0.1:{nginx.port}/echo/load/{nginx.scheme}"
+    command = ["h2load", "-n", "5000", "-c", "10", "-m", "100", "-t", "1", url]
+    said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+    assert "5000 succeeded" in said, said
+    records = collector.wait_records(f"/echo/load/{nginx.scheme}", 10_000, 60)
+    assert Counter(r["direction"] for r in records) == {"1": 5000, "2": 5000}
+    assert not [r for r in records if r["mark"] or r["statusCode"] != "200"]
+    assert len({(r["recordId"], r["direction"]) for r in records}) == 10_000
