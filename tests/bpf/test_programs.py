@@ -170,6 +170,8 @@ u32 native_judge(const u8 *p, u32 n)
 }}
 bool native_tchar(u8 c) {{ return is_tchar(c); }}
 bool native_usual(u32 w) {{ return usual_start(w); }}
+bool native_frame(const u8 *p) {{ return usual_frame(p); }}
+bool native_settings(const u8 *p) {{ return settings_first(p); }}
 """)
     library = folder / "native.so"
     subprocess.run(["gcc", "-shared", "-fPIC", "-Wall", "-O2", "-o", library, folder / "native.c"], check=True)
@@ -344,6 +346,46 @@ def test_unknown_descriptors_are_judged_by_usual_starts(native: ctypes.CDLL) -> 
         (b"\r\n\r\n", False),
     ):
         assert native.native_usual(int.from_bytes(text, "little")) is known
+
+
+@pytest.mark.parametrize(
+    ("header", "known", "first"),
+    [
+        ("000012 01 05 00000001", True, False),  # a whole head
+        ("000012 01 25 000000d3", True, False),
+        ("000012 01 01 00000001", False, False),  # one that goes on
+        ("000012 01 45 00000001", False, False),
+        ("000012 01 05 00000000", False, False),
+        ("000000 01 05 00000001", False, False),
+        ("004001 01 05 00000001", True, False),
+        ("004101 01 05 00000001", False, False),
+        ("010012 01 05 00000001", False, False),
+        ("000012 04 00 00000000", True, True),  # SETTINGS
+        ("000000 04 00 00000000", True, True),
+        ("000000 04 01 00000000", True, False),
+        ("000012 04 00 00000001", False, False),
+        ("000100 04 00 00000000", False, False),
+        ("000008 06 00 00000000", True, False),  # PING
+        ("000008 06 01 00000000", True, False),
+        ("000009 06 00 00000000", False, False),
+        ("000004 08 00 00000000", True, False),  # WINDOW_UPDATE
+        ("000004 08 00 00000007", True, False),
+        ("000004 08 01 00000007", False, False),
+        ("000012 00 00 00000001", False, False),  # DATA
+        ("474554 20 2f 20485454", False, False),
+        ("000000 00 00 00000000", False, False),
+    ],
+)
+def test_frames_of_http2_that_calls_begin_with(native: ctypes.CDLL, header: str, known: bool, first: bool) -> None:
+    native.native_frame.restype = native.native_settings.restype = ctypes.c_bool
+    data = bytes.fromhex(header.replace(" ", ""))
+    assert (native.native_frame(data), native.native_settings(data)) == (known, first)
+
+
+def test_few_random_bytes_look_like_frames(native: ctypes.CDLL) -> None:
+    native.native_frame.restype = ctypes.c_bool
+    rng = random.Random(2)
+    assert sum(native.native_frame(rng.randbytes(9)) for _ in range(200_000)) == 0
 
 
 def test_ring_choice_is_the_same_on_both_sides(native: ctypes.CDLL) -> None:
