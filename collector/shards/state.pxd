@@ -48,6 +48,7 @@ cdef struct handoff_t:
     buf_t kept           # bytes that were taken and not read, and their direction
     uint8_t kept_dir
     uint64_t kept_ns     # when the first of them came
+    exchange_t* exchange # a request that the layer behind is to see answered, or NULL: open() takes it over
 
 
 cdef enum:  # client_source: where the claimed client stands

@@ -249,7 +249,6 @@ def test_what_is_there_of_a_cut_head_is_judged_like_a_whole_one(rest: bytes, exp
 @pytest.mark.parametrize(
     "data",
     [
-        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00",
         b"GET /simple\r\n",  # HTTP/0.9: nothing says that this is HTTP, and its answer has no head
         b"HELLO\r\n\r\n",
         b"GET / RTSP/1.0\r\nCSeq: 1\r\n\r\n",

@@ -18,6 +18,7 @@ from collector.loader import streams
 from tests.corpus import cases
 from tests.events import ident
 from tests.fuzz.script import GROWS, LENGTHS, STEP
+from tests.http2 import random_talk
 
 MOST = 6000  # bytes of a seed
 SERVER, CLIENT, UNKNOWN = 8, 16, 0  # third byte: first connection's role
@@ -332,12 +333,26 @@ def of_streams(path: Path) -> bytes:
     return seed(*out)
 
 
+def http2() -> Iterator[bytes]:
+    """Conversations of another implementation: whole, with an event lost here and there, from the middle on."""
+    for number in range(12):
+        talk = random_talk(number, 16)
+        steps = [("IO"[side], 0, data) for side, data in talk.events]
+        yield seed(*steps)
+        yield seed(*steps, kind=b"U")
+        yield seed(*steps[len(steps) // 2 :], connection=UNKNOWN)
+        lossy = [(verb, 0x1B if n % 5 == 4 else side, data) for n, (verb, side, data) in enumerate(steps)]
+        yield seed(*lossy)
+
+
 def public(corpora: Path) -> Iterator[bytes]:
     """libhtp's conversations, gunicorn's and llhttp's requests, each also in cuts."""
     for path in sorted(corpora.glob("libhtp/files/*.streams.jsonl")):
         yield of_streams(path)
     if not corpora.is_dir():
         return
+    for path in sorted((corpora / "nghttp2-h2spec" / "seeds").iterdir()):
+        yield seed(("I", 0, path.read_bytes()[:MOST]))
     for case in (*cases.gunicorn(corpora), *cases.llhttp(corpora)):
         ((_, data),) = case.chunks
         steps = exchange(data[:MOST], OK)
@@ -349,7 +364,7 @@ def main(folder: Path) -> None:
     """Write them, each under its hash."""
     folder.mkdir(parents=True, exist_ok=True)
     where = os.environ.get("COLLECTOR_CORPORA") or Path(__file__).resolve().parents[3] / "shared" / "corpora"
-    inputs = {*own(), *public(Path(where))}
+    inputs = {*own(), *http2(), *public(Path(where))}
     for data in inputs:
         (folder / hashlib.sha256(data).hexdigest()[:16]).write_bytes(data)
     sys.stdout.write(f"{len(inputs)} seeds\n")

@@ -13,12 +13,13 @@ import re
 
 from collector import abi
 from collector.shards.layers.http1.head import head_fields
-from collector.shards.layers.http1.layer import reason_words as ambiguity_words
+from collector.shards.layers.http1.layer import reason_words
+from collector.shards.layers.http2.layer import http2_reason_words
 from collector.shards.records.marks import mark_words
 from collector.shards.records.text import close_json_text, escape_text
 from tests.fuzz.script import CUTS, HEADER, PLACE, RAW, STRUCTURED, TEXT, Runner, steps
 
-_WORDS = {word: number for number, word in enumerate(mark_words() + ambiguity_words())}
+_WORDS = {word: number for number, word in enumerate(mark_words() + reason_words() + http2_reason_words())}
 FEATURES = 4096  # harness.c: EXTRA
 _PAIRS = 1024
 _CONTROL = re.compile("[\x7f-\x9f]")  # what records escape, and JSON need not

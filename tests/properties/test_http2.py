@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 from hypothesis import given, settings
+from h2.config import H2Configuration
+from h2.connection import H2Connection
 from hypothesis import strategies as st
 
 from collector import abi
 from tests.events import Conversation
-from tests.http2 import REQUEST, RESPONSE, judge, play, random_talk, stream_of
+from tests.http2 import REQUEST, RESPONSE, judge, play, random_talk, response, stream_of
 
 TIMES = {"time", "startTimeMs", "firstByteMs", "durationMs"}
 
@@ -111,6 +113,29 @@ def test_behind_a_preamble_of_the_proxy_protocol() -> None:
     c = Conversation().request(b"PROXY TCP4 192.0.2.1 192.0.2.2 4000 443\r\n")
     records = play(talk, c).close().records()
     assert len(records) == len(talk.said) and {record["clientIp"] for record in records} == {"192.0.2.1:4000"}
+
+
+def test_the_upgrade_from_http1() -> None:
+    """RFC 7540 section 3.2: the request of HTTP/1 is answered on stream 1."""
+    client, server = (H2Connection(H2Configuration(client_side=side, header_encoding=None)) for side in (True, False))
+    settings = client.initiate_upgrade_connection()
+    server.initiate_upgrade_connection(settings)
+    c = Conversation()
+    c.request(
+        b"GET /upgraded HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n"
+        b"HTTP2-Settings: %s\r\n\r\n" % settings
+    )
+    c.response(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n")
+    server.receive_data(client.data_to_send())
+    c.response(server.data_to_send())
+    c.request(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0")
+    server.send_headers(1, response(200, ("content-type", "application/json")))
+    server.send_data(1, b'{"by":2}', end_stream=True)
+    c.response(server.data_to_send())
+    (record,) = c.records()
+    assert (record["path"], record["statusCode"], record["responsePayload"]) == ("/upgraded", "200", '{"by":2}')
+    assert record["protocol"] == "http2" and not record["mark"] and stream_of(record) == 1
+    assert not c.close().records()
 
 
 def test_joined_connections_are_found_again() -> None:

@@ -1,10 +1,12 @@
 """The life of an exchange, from its first byte to its record; see exchanges.pyx."""
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.string cimport memset
 
 from collector.shards.http.fields cimport fields_t, request_t, response_t, unlisted_t
 from collector.shards.http.message cimport exchange_t, message_t
 from collector.shards.marks cimport *
+from collector.shards.memory cimport buf_t
 from collector.shards.state cimport HOLD_PEER, PEER_AGAIN_NS, PEER_WAIT_NS, conn_t, ctx_t, flow_t
 
 
@@ -51,6 +53,14 @@ cdef inline void exchange_lost(exchange_t* ex, side_t side, uint64_t n, bint los
     else:
         m.uncaptured += n
         ex.marks |= mark_of(side, MARK_REQUEST_CUT, MARK_RESPONSE_CUT)
+
+
+cdef inline void exchange_unanswered(exchange_t* ex) noexcept nogil:
+    """Forget what was seen of its answer: there is another one."""
+    ex.status = 0
+    ex.resp.head.len = 0
+    ex.resp.body.len = 0
+    memset(&ex.resp.first_ns, 0, sizeof(message_t) - 2 * sizeof(buf_t))
 
 
 cdef inline bint exchange_waits(ctx_t* ctx, conn_t* conn, const exchange_t* ex) noexcept nogil:

@@ -9,6 +9,8 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memset, strcmp
 
 from collector.abi cimport DIR_IN, DIR_OUT, ROLE_SERVER
+from collector.shards.http.exchanges cimport exchange_free
+from collector.shards.http.message cimport exchange_t
 from collector.shards.layers.table cimport LAYER_COUNT, LAYERS
 from collector.shards.memory cimport buf_free, buf_t
 from collector.shards.state cimport *
@@ -51,6 +53,7 @@ cdef void hand_on(ctx_t* ctx, flow_t* flow, feed_t said, uint32_t d, size_t n) n
     cdef uint64_t kept_ns = ctx.handoff.kept_ns
     cdef stream_t* stream = &flow.conn.stream[kept_dir]
     cdef uint64_t end = stream.end
+    cdef exchange_t* exchange = ctx.handoff.exchange
     cdef uint32_t i
     memset(&ctx.handoff, 0, sizeof(handoff_t))
     flow.layer.close(ctx, flow, 0)
@@ -61,8 +64,12 @@ cdef void hand_on(ctx_t* ctx, flow_t* flow, feed_t said, uint32_t d, size_t n) n
         while i < LAYER_COUNT - 1 and strcmp(LAYERS[i].name, wanted) != 0:
             i += 1
         flow.passed = <uint8_t>i
+        ctx.handoff.exchange = exchange
         if LAYERS[i].open(ctx, flow) == 0:
             flow.layer = LAYERS[i]
+        if ctx.handoff.exchange != NULL:
+            exchange_free(ctx, exchange)
+            ctx.handoff.exchange = NULL
     if kept.len:
         if kept_dir == d:
             stream.end = end - n

@@ -51,6 +51,10 @@ cdef inline feed_t over(ctx_t* ctx, http1_t* c) noexcept nogil:
     if not c.left:
         return FEED_ALL
     ctx.handoff.protocol = b"tunnel"
+    if c.upgraded != NULL:
+        ctx.handoff.protocol = b"http2"
+        ctx.handoff.exchange = c.upgraded
+        c.upgraded = NULL
     ctx.handoff.kept = c.rest
     ctx.handoff.kept_dir = c.rest_dir
     ctx.handoff.kept_ns = c.rest_ns

@@ -196,6 +196,10 @@ cdef void record_what_waits(ctx_t* ctx, http1_t* c, uint32_t marks) noexcept:
 cdef void http1_close(ctx_t* ctx, flow_t* flow, uint32_t marks) noexcept:
     cdef http1_t* c = <http1_t*>flow.state
     record_what_waits(ctx, c, marks)
+    if c.upgraded != NULL:
+        c.upgraded.marks |= marks
+        exchange_emit(ctx, flow, c.upgraded)
+        exchange_free(ctx, c.upgraded)
     receive_clear(&ctx.pool, &c.half[0].part)
     receive_clear(&ctx.pool, &c.half[1].part)
     buf_free(&ctx.pool, &c.rest)

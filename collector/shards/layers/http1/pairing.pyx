@@ -14,7 +14,7 @@ from libc.string cimport memcmp
 
 from collector.abi cimport DIR_IN
 from collector.shards.http.exchanges cimport *
-from collector.shards.http.fields cimport field_t, fields_t, MAX_FIELDS
+from collector.shards.http.fields cimport field_t, fields_t, same_name, F_UPGRADE, MAX_FIELDS
 from collector.shards.http.message cimport *
 from collector.shards.receive cimport receive_clear
 from collector.shards.state cimport *
@@ -305,6 +305,15 @@ cdef void leave_http(ctx_t* ctx, http1_t* c, bint doubt) noexcept:
         c.left = 1
 
 
+cdef inline bint to_http2(const head_t* head) noexcept nogil:
+    """Does the server go on with HTTP/2 in clear?"""
+    cdef uint32_t i
+    for i in range(head.fields.count):
+        if head.fields.items[i].id == F_UPGRADE:
+            return head.fields.items[i].value_len == 3 and same_name(head.fields.items[i].value, b"h2c", 3)
+    return False
+
+
 cdef void http1_response(ctx_t* ctx, http1_t* c, half_t* h, head_t* head, uint64_t first_ns, uint64_t ts,
                          bint cut) noexcept:
     """An answer begins: its head. `cut`: its fields are not all here."""
@@ -374,6 +383,17 @@ cdef void http1_response(ctx_t* ctx, http1_t* c, half_t* h, head_t* head, uint64
             if status == 101 and not ex.notes & NOTE_UPGRADE:
                 ex.marks |= MARK_PAIRING        # nobody has asked for it (RFC 9110 section 15.2.2)
                 ex.notes |= NOTE_DOUBT
+            if status == 101 and not cut and ex == c.first and not ex.notes & NOTE_DOUBT and ex.marks == 0 and to_http2(head):
+                # RFC 7540 section 3.2: the answer comes on stream 1
+                c.first = ex.next
+                if c.first == NULL:
+                    c.last = NULL
+                c.queued -= 1
+                ex.next = NULL
+                exchange_unanswered(ex)
+                c.upgraded = ex
+                leave_http(ctx, c, False)
+                return
             ex.resp.done = 1
             if ex.notes & NOTE_DOUBT:
                 ex.marks |= MARK_RESPONSE_FRAMING

@@ -48,6 +48,9 @@ cdef int http2_open(ctx_t* ctx, flow_t* flow) noexcept:
         c.half[i].state = H_FRAME
     if flow.conn.dir_request != DIR_UNKNOWN:
         c.half[flow.conn.dir_request].state = H_PREFACE
+    if ctx.handoff.exchange != NULL:
+        adopt(c, ctx.handoff.exchange)
+        ctx.handoff.exchange = NULL
     if flow.conn.flags & CONN_JOINED:
         flow.conn.flags &= ~CONN_JOINED & 0xFF
         begin_in_the_middle(ctx, c)

@@ -66,6 +66,16 @@ cdef exchange_t* new_stream(ctx_t* ctx, http2_t* c, uint32_t stream) noexcept:
     return ex
 
 
+cdef void adopt(http2_t* c, exchange_t* ex) noexcept:
+    """A request of HTTP/1, which is answered on stream 1 (RFC 7540 section 3.2)."""
+    ex.pos = 1
+    ex.notes = NOTE_REQUEST
+    ex.next = NULL
+    c.open[bucket_of(1)] = ex
+    c.count = 1
+    c.newest = 1
+
+
 # ---- records
 
 cdef void emit(ctx_t* ctx, http2_t* c, exchange_t* ex) noexcept:
