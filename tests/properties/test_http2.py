@@ -6,9 +6,9 @@ import random
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
 from h2.config import H2Configuration
 from h2.connection import H2Connection
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from collector import abi
