@@ -383,7 +383,8 @@ cdef void http1_response(ctx_t* ctx, http1_t* c, half_t* h, head_t* head, uint64
             if status == 101 and not ex.notes & NOTE_UPGRADE:
                 ex.marks |= MARK_PAIRING        # nobody has asked for it (RFC 9110 section 15.2.2)
                 ex.notes |= NOTE_DOUBT
-            if status == 101 and not cut and ex == c.first and not ex.notes & NOTE_DOUBT and ex.marks == 0 and to_http2(head):
+            if (status == 101 and not cut and ex == c.first and not ex.notes & NOTE_DOUBT and ex.marks == 0
+                    and to_http2(head)):
                 # RFC 7540 section 3.2: the answer comes on stream 1
                 c.first = ex.next
                 if c.first == NULL:
