@@ -16,10 +16,10 @@ from tests.live.harness import Collector, Nginx, Program, wait_for
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(180)]
 
+LARGE = json.dumps(["large"] * 4000)
 ANSWER = """
     location /echo { add_header X-Echo $http_x_n; return 200 '{"of":"$request_uri"}'; }
-    location /large { alias %s/large.json; }
-    location /upload { client_max_body_size 1m; proxy_pass http://127.0.0.1:%d/got; }
+    location /upload { client_max_body_size 1m; client_body_buffer_size 1m; proxy_pass http://127.0.0.1:%d/got; }
 """
 
 
@@ -27,8 +27,6 @@ ANSWER = """
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     found = tmp_path_factory.mktemp("certificates")
     certificate(found)
-    (found / "large.json").write_text(json.dumps(["large"] * 4000))
-    found.chmod(0o755)
     return found
 
 
@@ -55,7 +53,8 @@ def nginx(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Nginx]:
     files = (folder / "cert.pem", folder / "key.pem") if request.param == "tls" else None
-    one = Nginx(tmp_path_factory.mktemp("nginx"), ANSWER % (folder, echo.port), tls=files, http2=True)
+    one = Nginx(tmp_path_factory.mktemp("nginx"), ANSWER % echo.port, tls=files, http2=True)
+    (one.root / "large.json").write_text(LARGE)
     if files:
         wait_for(lambda: re.search(r"attached: library '[^']*/libssl", collector.log()), 30)
         wait_for(lambda: curl(one, "/echo/first") and len(collector.records("/echo/first")) > 1, 30)
@@ -90,13 +89,13 @@ def test_bodies(collector: Collector, nginx: Nginx, folder: Path) -> None:
     body = "a" * 50_000
     (folder / "body").write_text(body)
     curl(nginx, f"/upload/{nginx.scheme}", "--data-binary", f"@{folder}/body")
-    curl(nginx, f"/large?{nginx.scheme}")
+    curl(nginx, f"/large.json?{nginx.scheme}")
     for record in collector.wait_records(f"/upload/{nginx.scheme}", 2):
         assert record["method"] == "POST" and record["requestSize"] == "50000" and not record["mark"]
         assert record["requestPayload"] == body, (len(record["requestPayload"]), record["direction"])
         assert record["statusCode"] == "200" and not record["mark"]
-    for record in collector.wait_records(f"/large?{nginx.scheme}", 2):
-        assert record["responsePayload"] == (folder / "large.json").read_text() and not record["mark"]
+    for record in collector.wait_records(f"/large.json?{nginx.scheme}", 2):
+        assert record["responsePayload"] == LARGE and not record["mark"]
 
 
 def test_many_streams_side_by_side(collector: Collector, nginx: Nginx) -> None:

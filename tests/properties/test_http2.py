@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from collector import abi
 from tests.events import Conversation
-from tests.http2 import REQUEST, RESPONSE, judge, play, random_talk, response, stream_of
+from tests.http2 import REQUEST, RESPONSE, Talk, judge, play, random_talk, request, response, stream_of
 
 TIMES = {"time", "startTimeMs", "firstByteMs", "durationMs"}
 
@@ -136,6 +136,16 @@ def test_the_upgrade_from_http1() -> None:
     assert (record["path"], record["statusCode"], record["responsePayload"]) == ("/upgraded", "200", '{"by":2}')
     assert record["protocol"] == "http2" and not record["mark"] and stream_of(record) == 1
     assert not c.close().records()
+
+
+def test_a_client_that_closes_when_it_has_all_that_was_announced() -> None:
+    talk = Talk()
+    stream = talk.ask(request("/whole"), end=True)
+    talk.answer(stream, response(200, ("content-length", "3")))
+    talk.body(stream, RESPONSE, b"abc")
+    talk.flush()
+    (record,) = play(talk).close().records()
+    assert record["responsePayload"] == "abc" and not record["words"] & {"response_incomplete", "ambiguous_framing"}
 
 
 def test_joined_connections_are_found_again() -> None:

@@ -127,6 +127,22 @@ cdef inline void check_length(exchange_t* ex, side_t side) noexcept nogil:
         ex.reasons |= BAD_LENGTH
 
 
+cdef inline bint has_its_length(exchange_t* ex, side_t side) noexcept nogil:
+    """The body is there that its head has announced: who closes then does not read END_STREAM."""
+    cdef message_t* m = message_of(ex, side)
+    return (ex.notes & (NOTE_REQUEST_LENGTH if side == REQUEST else NOTE_RESPONSE_LENGTH) != 0
+            and m.size == m.announced and not m.body_stopped)
+
+
+cdef void stands(exchange_t* ex) noexcept nogil:
+    """It is recorded as it stands."""
+    if has_its_length(ex, REQUEST):
+        ex.req.done = 1
+    if has_its_length(ex, RESPONSE):
+        ex.resp.done = 1
+    mark_incomplete(ex)
+
+
 cdef void side_ends(ctx_t* ctx, http2_t* c, exchange_t* ex, side_t side) noexcept:
     """END_STREAM."""
     check_length(ex, side)
@@ -137,7 +153,7 @@ cdef void side_ends(ctx_t* ctx, http2_t* c, exchange_t* ex, side_t side) noexcep
 
 cdef void stream_reset(ctx_t* ctx, http2_t* c, exchange_t* ex) noexcept:
     """RST_STREAM: recorded as it stands."""
-    mark_incomplete(ex)
+    stands(ex)
     complete(ctx, c, ex)
 
 
@@ -145,7 +161,7 @@ cdef void time_out(ctx_t* ctx, http2_t* c, exchange_t* ex) noexcept:
     """Neither side has sent a byte of it for `unanswered_ns`: recorded as it stands."""
     if not c.conn.holds & HOLD_SOCKET:      # else it is counted as what was held
         ctx.counters[C_UNANSWERED if ex.req.done and not ex.resp.started else C_TIMED_OUT] += 1
-    mark_incomplete(ex)
+    stands(ex)
     unlink(c, ex)
     emit(ctx, c, ex)
 
@@ -179,7 +195,7 @@ cdef void record_open(ctx_t* ctx, http2_t* c, uint32_t marks) noexcept:
         while c.open[i] != NULL:
             ex = c.open[i]
             ex.marks |= marks
-            mark_incomplete(ex)
+            stands(ex)
             unlink(c, ex)
             emit(ctx, c, ex)
 
@@ -222,7 +238,7 @@ cdef void direction_ends(ctx_t* ctx, http2_t* c, side_t side) noexcept:
             following = ex.next
             m = message_of(ex, side)
             if not m.done:
-                if side == REQUEST or m.started:
+                if (side == REQUEST or m.started) and not has_its_length(ex, side):
                     ex.marks |= mark_of(side, MARK_REQUEST_INCOMPLETE, MARK_RESPONSE_INCOMPLETE)
                 m.done = 1
                 if ex.req.done and ex.resp.done:
