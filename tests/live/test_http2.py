@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,16 +51,18 @@ def nginx(
     folder: Path,
     collector: Collector,
     echo: Program,
-    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Nginx]:
     files = (folder / "cert.pem", folder / "key.pem") if request.param == "tls" else None
-    one = Nginx(tmp_path_factory.mktemp("nginx"), ANSWER % echo.port, tls=files, http2=True)
-    (one.root / "large.json").write_text(LARGE)
-    if files:
-        wait_for(lambda: re.search(r"attached: library '[^']*/libssl", collector.log()), 30)
-        wait_for(lambda: curl(one, "/echo/first") and len(collector.records("/echo/first")) > 1, 30)
-    yield one
-    one.close()
+    with tempfile.TemporaryDirectory() as name:  # one that nginx's user reaches
+        one = Nginx(Path(name), ANSWER % echo.port, tls=files, http2=True)
+        (one.root / "large.json").write_text(LARGE)
+        try:
+            if files:
+                wait_for(lambda: re.search(r"attached: library '[^']*/libssl", collector.log()), 30)
+                wait_for(lambda: curl(one, "/echo/first") and len(collector.records("/echo/first")) > 1, 30)
+            yield one
+        finally:
+            one.close()
 
 
 def curl(nginx: Nginx, path: str, *arguments: str) -> str:

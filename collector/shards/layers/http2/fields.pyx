@@ -188,6 +188,7 @@ cdef void read_fields(head_t* head, const hpack_field_t* found, int count, bint 
     head.fields.end = <const uint8_t*>end
     head.overflow = overflow
     head.fields.overflow = overflow
+    head.request.method = head.request.target = head.response.reason = <const uint8_t*>HOST_NAME + 4     # empty
     head.request.version = <const uint8_t*>b"HTTP/2.0"
     head.request.version_len = 8
     for i in range(count):

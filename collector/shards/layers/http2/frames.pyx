@@ -29,7 +29,7 @@ from collector.shards.layers.http2.hpack cimport *
 from collector.shards.layers.http2.state cimport *
 from collector.shards.layers.http2.streams cimport *
 from collector.shards.marks cimport MARK_AMBIGUOUS
-from collector.shards.memory cimport buf_append, buf_free, buf_t
+from collector.shards.memory cimport buf_append, buf_free, buf_reserve, buf_t
 from collector.shards.receive cimport receive_clear
 from collector.shards.state cimport *
 
@@ -299,7 +299,7 @@ cdef void begin_frame(ctx_t* ctx, http2_t* c, uint32_t d, uint64_t ts) noexcept:
             settings_unknown(c, d)
     if h.remaining == 0:
         if h.state == H_KEEP:
-            read_payload(ctx, c, d, NULL, ts)
+            read_payload(ctx, c, d, <const uint8_t*>PREFACE, ts)    # no byte of it is read
         frame_ends(ctx, c, d, ts)
 
 
@@ -357,7 +357,7 @@ cdef void read_payload(ctx_t* ctx, http2_t* c, uint32_t d, const uint8_t* p, uin
         block_here(ctx, c, d, p, n, ts)
         return
     h.in_block = BLOCK_MORE
-    if buf_append(&ctx.pool, &h.block, p, n) < 0:
+    if buf_reserve(&ctx.pool, &h.block, n + 1) < 0 or buf_append(&ctx.pool, &h.block, p, n) < 0:
         block_lost(ctx, c, d, &f, True, ts)
         h.in_block = BLOCK_LOST
 

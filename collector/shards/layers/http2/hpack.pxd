@@ -22,6 +22,7 @@ cdef struct hpack_field_t:
     const uint8_t* value
     uint32_t name_len
     uint32_t value_len
+    uint32_t at            # of its name in the text
     uint8_t unknown        # enum hpack_unknown
     uint8_t sensitive      # never indexed (RFC 7541 section 7.1.3)
 

@@ -226,7 +226,7 @@ cdef int enter(pool_t* pool, hpack_t* table, const char* name, uint32_t name_len
         for i in range(table.count):
             table.entries[(table.oldest + i) & (table.slots - 1)].at -= table.text_from
         table.text_from = 0
-    if buf_reserve(pool, &table.text, name_len + value_len) < 0:
+    if buf_reserve(pool, &table.text, name_len + value_len + 1) < 0:
         return -1
     table.count += 1
     entry = newest(table, 0)
@@ -349,6 +349,9 @@ cdef int hpack_decode(pool_t* pool, hpack_t* table, const uint8_t* p, size_t n, 
     cdef int why = 0
     text.len = 0
     overflow[0] = 0
+    if buf_reserve(pool, text, n + 1) < 0:
+        hpack_miss(table)
+        return HPACK_NO_MEMORY
     while p < end:
         memset(&field, 0, sizeof(hpack_field_t))
         at = text.len
@@ -392,14 +395,14 @@ cdef int hpack_decode(pool_t* pool, hpack_t* table, const uint8_t* p, size_t n, 
             overflow[0] = 1
             text.len = at
             continue
-        field.name = <const uint8_t*>NULL + at                      # `text` may move yet
+        field.at = at                                               # `text` may move yet
         fields[count] = field
         count += 1
     if why < 0:
         hpack_miss(table)
         return why
     for i in range(count):
-        fields[i].name = <const uint8_t*>text.data + (fields[i].name - <const uint8_t*>NULL)
+        fields[i].name = <const uint8_t*>text.data + fields[i].at
         fields[i].value = fields[i].name + fields[i].name_len
     return <int>count
 
