@@ -49,11 +49,16 @@ def pipeline(**changes: Any) -> Pipeline:
     return pipe
 
 
-def spans(body: int, rounds: int, *, zipped: bool = False) -> list[bytes]:
+def pieces_of(number: int, body: int, *, zipped: bool, http2: bool) -> list[bytes]:
+    """One round of traffic."""
+    return traffic.http2_round_of(number, body) if http2 else traffic.round_of(number, body, zipped=zipped)
+
+
+def spans(body: int, rounds: int, *, zipped: bool = False, http2: bool = False) -> list[bytes]:
     """Spans of about 128 KiB, as the loader sends them."""
     out, current = [], bytearray()
     for number in range(rounds):
-        for piece in traffic.round_of(number, body, zipped=zipped):
+        for piece in pieces_of(number, body, zipped=zipped, http2=http2):
             current += piece
             if len(current) > 128 * 1024:
                 out.append(bytes(current))
@@ -108,11 +113,11 @@ def open_idle(pipe: Pipeline, count: int) -> None:
 ROUNDS = (1, 3)
 
 
-def instructions(body: int, zipped: bool, idle: int) -> float:
+def instructions(body: int, zipped: bool, idle: int, http2: bool = False) -> float:
     """Instructions per exchange by callgrind, as the difference of a long and a short run over the same file."""
     with tempfile.TemporaryDirectory() as folder:
         events = Path(folder) / "events"
-        pieces = [b"".join(traffic.round_of(number, body, zipped=zipped)) for number in range(ROUNDS[1])]
+        pieces = [b"".join(pieces_of(number, body, zipped=zipped, http2=http2)) for number in range(ROUNDS[1])]
         idles = [idle_span(first, min(1000, idle - first)) for first in range(0, idle, 1000)]
         with events.open("wb") as file:
             for piece in (*idles, *pieces):
@@ -160,6 +165,7 @@ def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="scripts/bench core", description=__doc__)
     parser.add_argument("--body", type=int, default=1024)
     parser.add_argument("--gzip", action="store_true")
+    parser.add_argument("--http2", action="store_true", help="the same exchanges as streams, ten of each connection")
     parser.add_argument("--runs", type=int, default=7)
     parser.add_argument("--idle", type=int, default=0, help="further open connections")
     parser.add_argument("--once", type=int, metavar="PIECES", help="feed so many pieces of --events once, and end")
@@ -172,8 +178,11 @@ def main(arguments: list[str]) -> None:
                 {
                     "body": options.body,
                     "gzip": options.gzip,
+                    "http2": options.http2,
                     "idle": options.idle,
-                    "instructions_per_exchange": round(instructions(options.body, options.gzip, options.idle)),
+                    "instructions_per_exchange": round(
+                        instructions(options.body, options.gzip, options.idle, options.http2)
+                    ),
                 }
             )
         )
@@ -182,7 +191,7 @@ def main(arguments: list[str]) -> None:
         feed_file(options.events, options.once)
         return
     rounds = 8
-    pieces = spans(options.body, rounds, zipped=options.gzip)
+    pieces = spans(options.body, rounds, zipped=options.gzip, http2=options.http2)
     n = rounds * traffic.CONNECTIONS * traffic.EXCHANGES_EACH
     best = []
     for _ in range(options.runs):
@@ -199,6 +208,7 @@ def main(arguments: list[str]) -> None:
             {
                 "body": options.body,
                 "gzip": options.gzip,
+                "http2": options.http2,
                 "us_per_exchange": round(min(best), 3),
                 "all": [round(b, 3) for b in sorted(best)],
             }

@@ -123,3 +123,62 @@ def round_of(
         for i, conn in enumerate(conns):
             pieces.append(abi.pack_close(conn, ts_ns=ts, final_in=positions[i][0], final_out=positions[i][1]))
     return pieces
+
+
+def http2_round_of(
+    number: int, size: int, *, connections: int = CONNECTIONS, exchanges: int = EXCHANGES_EACH
+) -> list[bytes]:
+    """As round_of, the same exchanges as streams of HTTP/2, by another implementation (h2). Each message is one event."""
+    from h2.config import H2Configuration
+    from h2.connection import H2Connection
+
+    rng = random.Random(number)
+    conns = [((number + 1) * connections + i << 12, 1000 + i % 8, 10 + i // 8) for i in range(connections)]
+    positions = [[0, 0] for _ in conns]
+    ts = 1_000_000_000 + number * 1_000_000_000
+    pieces = [
+        abi.pack_open(c, ts_ns=ts, local=("10.0.0.1", 8080), remote=("10.0.0.2", 20000 + i)) for i, c in enumerate(conns)
+    ]
+    ends = [[H2Connection(H2Configuration(client_side=side, header_encoding=None)) for side in (True, False)] for _ in conns]
+
+    def say(i: int, direction: int) -> None:
+        nonlocal ts
+        ts += 1000
+        data = ends[i][direction].data_to_send()
+        if data:
+            ends[i][1 - direction].receive_data(data)
+            pieces.append(_data(conns[i], direction, positions[i][direction], data, ts))
+            positions[i][direction] += len(data)
+
+    for i, both in enumerate(ends):
+        for end in both:
+            end.initiate_connection()
+        for direction in (abi.IN, abi.OUT, abi.IN, abi.OUT):
+            say(i, direction)
+    for _ in range(exchanges):
+        streams = []
+        for i, (client, _server) in enumerate(ends):
+            streams.append(client.get_next_available_stream_id())
+            body = json_body(size, rng) if size else b""
+            path = f"/v1/orders/{rng.randrange(10**6)}/items?expand=customer&page={rng.randrange(50)}"
+            pseudo = [(":method", "POST"), (":scheme", "https"), (":path", path)]
+            client.send_headers(streams[i], [*pseudo, *_fields(_REQUEST_HEADERS, len(body))])
+            client.send_data(streams[i], body, end_stream=True)
+            say(i, abi.IN)
+        for i, (client, server) in enumerate(ends):
+            body = json_body(size, rng) if size else b""
+            server.send_headers(streams[i], [(":status", "200"), *_fields(_RESPONSE_HEADERS, len(body))])
+            server.send_data(streams[i], body, end_stream=True)
+            say(i, abi.OUT)
+            for end in (client, server):  # the windows, which go out with what comes next
+                end.increment_flow_control_window(max(size, 1))
+    for i, conn in enumerate(conns):
+        pieces.append(abi.pack_close(conn, ts_ns=ts, final_in=positions[i][0], final_out=positions[i][1]))
+    return pieces
+
+
+def _fields(lines: tuple[str, ...], length: int) -> list[tuple[str, str]]:
+    """Header lines as HTTP/2 has them."""
+    pairs = [line.partition(": ")[::2] for line in lines]
+    named = [(":authority" if name == "Host" else name.lower(), value) for name, value in pairs]
+    return sorted(named, key=lambda pair: pair[0] != ":authority") + [("content-length", str(length))]
