@@ -34,15 +34,16 @@ static __always_inline bool usual_start(u32 w)
  * section 6): a whole head, SETTINGS, PING, WINDOW_UPDATE of less than 2^24, on a stream below 2^24. */
 static __always_inline bool usual_frame(const u8 *b)
 {
+    /* sums of what must be zero: each comparison would double what the verifier looks at */
     u32 length = (u32)b[1] << 8 | b[2];
-    bool stream = b[6] | b[7] | b[8];
-    if (b[0] || b[5] || b[1] > 0x40)
-        return false;
-    if (b[3] == 1) /* HEADERS */
-        return length && stream && (b[4] & ~0x29) == 4;
-    if (b[3] == 4 || b[3] == 6) /* SETTINGS, PING */
-        return !stream && !(b[4] & ~1) && (b[3] == 4 ? length < 128 : length == 8);
-    return b[3] == 8 && !b[4] && length == 4; /* WINDOW_UPDATE */
+    u32 stream = b[6] | b[7] | b[8];
+    u32 wrong = b[0] | b[5];
+    u32 headers =
+        wrong | (b[3] ^ 1) | ((b[4] & ~0x29) ^ 4) | (0x4000 - length) >> 31 | (length - 1) >> 31 | (stream - 1) >> 31;
+    u32 settings = wrong | (b[3] ^ 4) | (b[4] & ~1) | length >> 7 | stream;
+    u32 ping = wrong | (b[3] ^ 6) | (b[4] & ~1) | (length ^ 8) | stream;
+    u32 window = wrong | (b[3] ^ 8) | b[4] | (length ^ 4);
+    return !headers || !settings || !ping || !window;
 }
 
 /* What a server of HTTP/2 may begin with before it has seen anything of its client. */

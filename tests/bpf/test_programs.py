@@ -97,7 +97,7 @@ def test_every_program_of_a_library_loads(live: None, variant: str, identity: st
     defines = {**compiler.DEFAULTS, "RINGS": 4, "CPUS": kernel.possible_cpus()}
     loaded = compile_programs(defines, [variant], identity, ["tests.demo.source"])
     programs = [program.name for program in demo.SOURCE.programs(loaded.build)]
-    assert 0 < max(loaded.verified[name] for name in programs) < 250_000, loaded.verified
+    assert 0 < max(loaded.verified[name] for name in programs) < 300_000, loaded.verified
     close(loaded)
 
 
@@ -357,7 +357,7 @@ def test_unknown_descriptors_are_judged_by_usual_starts(native: ctypes.CDLL) -> 
         ("000012 01 45 00000001", False, False),
         ("000012 01 05 00000000", False, False),
         ("000000 01 05 00000001", False, False),
-        ("004001 01 05 00000001", True, False),
+        ("004000 01 05 00000001", True, False),
         ("004101 01 05 00000001", False, False),
         ("010012 01 05 00000001", False, False),
         ("000012 04 00 00000000", True, True),  # SETTINGS
@@ -444,7 +444,7 @@ def test_layout_checks_name_every_struct() -> None:
         "object",
     ):
         assert f"struct {struct}" in text
-    assert "_Static_assert(STAT_UNPLACED_BYTES == 17," in text and "_Static_assert(STATS_IN_USE == 20," in text
+    assert "_Static_assert(STAT_UNPLACED_BYTES == 16," in text and "_Static_assert(STATS_IN_USE == 19," in text
 
 
 def test_one_source_text() -> None:
