@@ -400,9 +400,9 @@ def run(
 
 def _announcement(settings: config.Config, output: destinations.Output, ports: Sequence[int], pids: Sequence[int]) -> str:
     """The one line of every start: what is captured, where it goes, what is in it."""
-    what = "HTTP/1 of all processes"
+    what = "HTTP of all processes"
     if pids:
-        what = "HTTP/1 of process " + ", ".join(map(str, pids))
+        what = "HTTP of process " + ", ".join(map(str, pids))
     if ports:
         what += " on port " + ", ".join(map(str, ports))
     text = (

@@ -135,7 +135,7 @@ def test_pid_of_a_thread_means_its_process(live: None, tmp_path: Path) -> None:
     stop.set()
     thread.join()
     assert done.returncode == 0 and f"is a thread of process {os.getpid()}" in done.stderr
-    assert f"HTTP/1 of process {os.getpid()}" in done.stderr
+    assert f"HTTP of process {os.getpid()}" in done.stderr
 
 
 def run_briefly(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
