@@ -201,7 +201,7 @@ cdef struct conn_t:
     uint16_t client_port
     uint32_t constant_tgid # what `constant` was made for
     uint32_t constant_names
-    const layer_t* constant_layer
+    const char* constant_protocol
     char comm[16]        # the name of process constant_tgid
     size_t held          # bytes of the pool that are this connection's, itself aside
     budget_t decoding

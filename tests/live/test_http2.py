@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import subprocess
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
@@ -99,6 +101,54 @@ def test_bodies(collector: Collector, nginx: Nginx, folder: Path) -> None:
         assert record["statusCode"] == "200" and not record["mark"]
     for record in collector.wait_records(f"/large.json?{nginx.scheme}", 2):
         assert record["responsePayload"] == LARGE and not record["mark"]
+
+
+GRPC = """
+import sys, time
+from concurrent.futures import ThreadPoolExecutor
+import grpc
+
+class Echo(grpc.GenericRpcHandler):
+    def service(self, details):
+        if details.method.endswith("/One"):
+            return grpc.unary_unary_rpc_method_handler(lambda asked, _context: asked[::-1])
+        def many(asked, context):
+            for message in asked:
+                yield message * 2
+            context.set_trailing_metadata((("x-last", "1"),))
+        return grpc.stream_stream_rpc_method_handler(many)
+
+server = grpc.server(ThreadPoolExecutor(4), handlers=(Echo(),), compression=grpc.Compression.Gzip)
+port = server.add_insecure_port("127.0.0.1:0")
+server.start()
+with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+    one, many = channel.unary_unary("/live.Echo/One"), channel.stream_stream("/live.Echo/Many")
+    for n in range(50):
+        assert one(b"message %d" % n) == (b"message %d" % n)[::-1]
+    assert list(many(iter([b"%d" % n for n in range(100)]))) == [b"%d" % n * 2 for n in range(100)]
+    try:
+        channel.unary_unary("/live.Other/None", request_serializer=None)(b"", timeout=5)
+    except grpc.RpcError as error:
+        print(error.code())
+server.stop(1).wait()
+"""
+
+
+def test_grpc(collector: Collector) -> None:
+    """grpcio at both ends, in clear: unary calls, a stream in both directions, messages that the server compresses."""
+    subprocess.run([sys.executable, "-c", GRPC], check=True, timeout=60, stdout=subprocess.DEVNULL)
+    calls = collector.wait_records("/live.Echo/One", 100)
+    for record in calls:
+        asked = base64.b64decode(record["requestPayload"])
+        assert base64.b64decode(record["responsePayload"]) == asked[::-1] and asked.startswith(b"message ")
+        assert record["protocol"] == "grpc" and record["response"]["grpc-status"] == "0" and not record["mark"]
+    assert Counter(record["requestPayload"] for record in calls).most_common(1)[0][1] == 2
+    for record in collector.wait_records("/live.Echo/Many", 2):
+        assert [base64.b64decode(each) for each in json.loads(record["requestPayload"])] == [b"%d" % n for n in range(100)]
+        assert [base64.b64decode(each) for each in json.loads(record["responsePayload"])] == [
+            b"%d" % n * 2 for n in range(100)
+        ]
+        assert record["requestMessages"] == record["responseMessages"] == "100" and record["response"]["x-last"] == "1"
 
 
 def test_many_streams_side_by_side(collector: Collector, nginx: Nginx) -> None:

@@ -29,6 +29,51 @@ cdef bint binary_type(const uint8_t* p, uint32_t n) noexcept nogil:
             or starts(p, n, b"wasm", 4))
 
 
+cdef uint8_t messages_type(const uint8_t* p, uint32_t n) noexcept nogil:
+    """enum media of a type whose bodies are messages one behind the other, else 0 (MEDIA_ABSENT)."""
+    if n < 16 or not starts(p, n, b"application/", 12):
+        return MEDIA_ABSENT
+    p += 12
+    n -= 12
+    if starts(p, n, b"connect+", 8):
+        return MEDIA_CONNECT
+    if not starts(p, n, b"grpc", 4):
+        return MEDIA_ABSENT
+    if n == 4 or p[4] == c'+' or p[4] == c';' or p[4] == c' ':
+        return MEDIA_GRPC
+    if starts(p, n, b"grpc-web-text", 13) and (n == 13 or p[13] == c'+' or p[13] == c';' or p[13] == c' '):
+        return MEDIA_GRPC_WEB_TEXT
+    if starts(p, n, b"grpc-web", 8) and (n == 8 or p[8] == c'+' or p[8] == c';' or p[8] == c' '):
+        return MEDIA_GRPC_WEB
+    return MEDIA_ABSENT
+
+
+cdef uint8_t coding_of(const uint8_t* p, uint32_t n) noexcept nogil:
+    if (n == 4 and same_name(p, b"gzip", 4)) or (n == 6 and same_name(p, b"x-gzip", 6)):
+        return CODING_GZIP
+    if n == 7 and same_name(p, b"deflate", 7):
+        return CODING_DEFLATE
+    if n == 2 and same_name(p, b"br", 2):
+        return CODING_BR
+    if n == 4 and same_name(p, b"zstd", 4):
+        return CODING_ZSTD
+    if n == 8 and same_name(p, b"identity", 8):
+        return CODING_NONE
+    return CODING_UNKNOWN
+
+
+cdef uint8_t inner_coding(const fields_t* fields) noexcept nogil:
+    """How messages are compressed whose flag says that they are."""
+    cdef const field_t* f
+    cdef uint32_t i
+    for i in range(fields.count):
+        f = &fields.items[i]
+        if ((f.name_len == 13 and same_name(f.name, b"grpc-encoding", 13))
+                or (f.name_len == 24 and same_name(f.name, b"connect-content-encoding", 24))):
+            return coding_of(f.value, f.value_len)
+    return CODING_UNKNOWN
+
+
 cdef inline const uint8_t* next_parameter(const uint8_t* p, const uint8_t* end) noexcept nogil:
     """Behind the next `;` that is in no quoted string (RFC 9110 section 5.6.6), or NULL."""
     cdef bint quoted = False
@@ -49,6 +94,7 @@ cdef void content_facts(ctx_t* ctx, const fields_t* fields, message_t* m) noexce
     cdef const uint8_t* q
     cdef const uint8_t* end
     cdef uint32_t i, n, k = 0
+    cdef uint8_t coding
     cdef const field_t* f
     m.media = MEDIA_ABSENT
     m.charset = 0
@@ -61,6 +107,9 @@ cdef void content_facts(ctx_t* ctx, const fields_t* fields, message_t* m) noexce
             m.media = MEDIA_JSON
         elif binary_type(p, n):
             m.media = MEDIA_BINARY
+        elif messages_type(p, n):
+            m.media = messages_type(p, n)
+            m.inner_coding = inner_coding(fields)
         else:
             m.media = MEDIA_OTHER
             end = p + n
@@ -88,21 +137,13 @@ cdef void content_facts(ctx_t* ctx, const fields_t* fields, message_t* m) noexce
             n = <uint32_t>(q - p)
             if n == 0:
                 break
-            if n == 8 and same_name(p, b"identity", 8):
+            coding = coding_of(p, n)
+            if coding == CODING_NONE:
                 pass
             elif k == 4:
                 m.codings[3] = CODING_UNKNOWN
             else:
-                if (n == 4 and same_name(p, b"gzip", 4)) or (n == 6 and same_name(p, b"x-gzip", 6)):
-                    m.codings[k] = CODING_GZIP
-                elif n == 7 and same_name(p, b"deflate", 7):
-                    m.codings[k] = CODING_DEFLATE
-                elif n == 2 and same_name(p, b"br", 2):
-                    m.codings[k] = CODING_BR
-                elif n == 4 and same_name(p, b"zstd", 4):
-                    m.codings[k] = CODING_ZSTD
-                else:
-                    m.codings[k] = CODING_UNKNOWN
+                m.codings[k] = coding
                 k += 1
                 if k < 4:
                     m.codings[k] = 0

@@ -21,6 +21,10 @@ cdef enum:  # media
     MEDIA_JSON = 1       # exactly application/json
     MEDIA_OTHER = 2
     MEDIA_BINARY = 3     # listed: left out of the record
+    MEDIA_GRPC = 4       # from here on: messages, each with its length (records/messages.py)
+    MEDIA_GRPC_WEB = 5
+    MEDIA_GRPC_WEB_TEXT = 6
+    MEDIA_CONNECT = 7
 
 
 # exchange_open relies on the order: buffers first, then what is cleared.
@@ -35,6 +39,7 @@ cdef struct message_t:
     uint64_t announced   # its layer's: the length that the head gives
     uint8_t codings[4]   # enum coding, in the order they were applied; 0 ends
     uint8_t media        # enum media
+    uint8_t inner_coding # enum coding: of the messages in it
     uint8_t charset      # index into the shard's charset table; 0 = none or UTF-8
     uint8_t started
     uint8_t done

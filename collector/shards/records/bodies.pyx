@@ -14,7 +14,7 @@ from collector.shards.http.message cimport *
 from collector.shards.marks cimport *
 from collector.shards.packing cimport batch_reserve, batch_t
 from collector.shards.records.marks cimport shown_t
-from collector.shards.records.text cimport close_json, escape_json, escaped_prefix, put_text, utf8_length, TEXT_STRICT
+from collector.shards.records.text cimport close_json, escape_json, escaped_prefix, put_text, put_u64, utf8_length, TEXT_STRICT
 from collector.shards.state cimport *
 
 cdef enum:  # what content.Decoder says
@@ -54,6 +54,7 @@ cdef int put_body(ctx_t* ctx, conn_t* conn, message_t* m, bint is_request, uint3
     cdef bint decoded = False
     cdef bytes plain = None
     cdef bytes text
+    cdef int64_t messages = -1
     cdef const uint8_t* back
     cdef batch_t* batch = ctx.batch
     shown.behind = 0
@@ -65,6 +66,21 @@ cdef int put_body(ctx_t* ctx, conn_t* conn, message_t* m, bint is_request, uint3
     if n and m.media == MEDIA_BINARY:
         marks[0] |= MARK_REQUEST_OMITTED if is_request else MARK_RESPONSE_OMITTED
         n = 0
+    elif n and m.media >= MEDIA_GRPC:
+        plain, number, state, shorter = messages_of(ctx, conn, p, n, m, cut, limit, now)
+        if state != BODY_DECODED:
+            marks[0] |= MARK_REQUEST_UNDECODED if is_request else MARK_RESPONSE_UNDECODED
+            if state == BODY_REFUSED:
+                marks[0] |= MARK_REQUEST_REFUSED if is_request else MARK_RESPONSE_REFUSED
+            binary = True
+        else:
+            decoded = True
+            messages = <int64_t>number
+            p = <const uint8_t*><const char*>plain
+            n = <size_t>len(plain)
+        if shorter:
+            cut = True
+            marks[0] |= MARK_REQUEST_CUT if is_request else MARK_RESPONSE_CUT
     elif n and (m.codings[0] or m.charset):
         plain, state, shorter, behind, outer = decode_body(ctx, conn, p, n, m, cut, limit, now)
         decoded = state == BODY_DECODED
@@ -98,11 +114,12 @@ cdef int put_body(ctx_t* ctx, conn_t* conn, message_t* m, bint is_request, uint3
                 q = <const uint8_t*><const char*>text
                 if k == 0:
                     shown.wire = 0
-        if batch_reserve(batch, k * 6 + 96) < 0:
+        if batch_reserve(batch, k * 6 + 192) < 0:
             return -1
         out = batch.records.data + batch.records.len
         out = put_text(out, b',"requestPayload":"' if is_request else b',"responsePayload":"')
         if k == 0:
+            out = put_messages(out, messages, is_request)
             out[0] = c'"'
             batch.records.len = <uint32_t>(out + 1 - batch.records.data)
             return 0
@@ -119,6 +136,7 @@ cdef int put_body(ctx_t* ctx, conn_t* conn, message_t* m, bint is_request, uint3
         if decoded and <size_t>(done - out) > n:
             # beyond what the decoder has counted already
             spend(ctx, conn, (<int64_t>(done - out) - <int64_t>n) * WORK_ESCAPED)
+        done = put_messages(done, messages, is_request)
         done[0] = c'"'
         batch.records.len = <uint32_t>(done + 1 - batch.records.data)
         return 0
@@ -129,6 +147,36 @@ cdef int put_body(ctx_t* ctx, conn_t* conn, message_t* m, bint is_request, uint3
                    b'","responsePayloadEncoding":"base64"')
     batch.records.len = <uint32_t>(out - batch.records.data)
     return 0
+
+
+cdef inline char* put_messages(char* out, int64_t messages, bint is_request) noexcept nogil:
+    """Behind the payload, whose text is left open: what it is, where it is messages; -1: it is none."""
+    if messages < 0:
+        return out
+    out = put_text(out, b'","requestPayloadEncoding":"base64","requestMessages":"' if is_request else
+                   b'","responsePayloadEncoding":"base64","responseMessages":"')
+    return put_u64(out, <uint64_t>messages)
+
+
+cdef tuple messages_of(ctx_t* ctx, conn_t* conn, const uint8_t* p, size_t n, message_t* m, bint cut, size_t limit,
+                       uint64_t now):
+    """(payload, number of messages, what became of it, is it shorter than the body?)"""
+    cdef int64_t most = WORK_BODY_BYTE * <int64_t>(ctx.body_bytes if ctx.body_bytes > WORK_BODY_LEAST else WORK_BODY_LEAST)
+    if ctx.content == NULL:
+        return b"", 0, BODY_UNDECODED, False
+    come_back(&ctx.decoding, now, WORK_SHIFT_SHARD)
+    come_back(&conn.decoding, now, WORK_SHIFT_CONNECTION)
+    if ctx.decoding.left <= 0 or conn.decoding.left <= 0:
+        return b"", 0, BODY_REFUSED, False
+    raw = PyBytes_FromStringAndSize(<const char*>p, <Py_ssize_t>n)
+    try:
+        payload, number, state, shorter, work = (<object>ctx.content).messages(
+            raw, m.media, m.inner_coding, bytes(m.codings[:4]), cut, ctx.body_bytes if ctx.body_bytes < limit else limit, most)
+    except Exception:
+        ctx.counters[C_CALLBACK_ERRORS] += 1
+        return b"", 0, BODY_UNDECODED, False
+    spend(ctx, conn, work)
+    return payload, number, state, shorter
 
 
 cdef inline void come_back(budget_t* budget, uint64_t now, int shift) noexcept nogil:

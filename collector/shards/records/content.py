@@ -17,6 +17,7 @@ from collections.abc import Callable
 import brotli
 import zstandard
 
+from collector.shards.records import messages
 from collector.shards.records.codings import BROKEN, CUT, ENDED, LONGER, OVER, Inflater, zstd_frames
 
 GZIP, DEFLATE, BR, ZSTD, UNKNOWN = 1, 2, 3, 4, 5  # enum coding of shards/state.pxd
@@ -248,6 +249,36 @@ class Decoder:
         if len(out) > limit:
             return out[:limit], DECODED, True, behind, outer, work
         return out, DECODED, shorter, behind, outer, work
+
+    def messages(
+        self, data: bytes, media: int, inner: int, codings: bytes, cut: bool, limit: int, allowance: int
+    ) -> tuple[bytes, int, int, bool, int]:
+        """(payload, number of messages, UNDECODED or DECODED or REFUSED, shorter than the whole?, work) of such a body.
+
+        inner: the coding of those whose flag says that they are compressed. The rest as `decode`.
+        """
+        spent = state = 0
+        if codings[0]:
+            data, state, shorter, _behind, _outer, spent = self.decode(data, codings, 0, cut, limit, allowance)
+            if state != DECODED:
+                return b"", 0, state, False, spent
+            cut = cut or shorter
+        state, room = UNDECODED, limit
+
+        def undo(message: bytes, prefix: bool) -> tuple[bytes, bool] | None:
+            nonlocal spent, state, room
+            out, state, shorter, _behind, _outer, work = self.decode(
+                message, bytes((inner,)), 0, prefix, max(room, 1), allowance - spent
+            )
+            spent += work
+            room -= len(out)
+            return (out, shorter) if state == DECODED else None
+
+        found = messages.of_body(data, media, cut, undo)
+        if found is None:
+            return b"", 0, REFUSED if state == REFUSED else UNDECODED, False, spent
+        payload, number, shorter = found
+        return payload, number, DECODED, shorter, spent + WORK_LAYER + number * messages.WORK_MESSAGE
 
 
 # Here and not in the decoder, which would then refer to itself: its buffers are to go with its last user.

@@ -15,7 +15,7 @@ from collector.shards.records.bodies cimport put_body
 from collector.shards.records.marks cimport put_marks, shown_t
 from collector.shards.records.text cimport (
     address_known, escape_json, put_address, put_hex, put_millis, put_text, put_u64, TEXT_LATIN1)
-from collector.shards.http.message cimport exchange_t
+from collector.shards.http.message cimport exchange_t, MEDIA_CONNECT, MEDIA_GRPC
 from collector.shards.marks cimport *
 from collector.shards.state cimport *
 
@@ -68,7 +68,15 @@ cdef char* put_tls(char* out, ctx_t* ctx, const conn_t* conn) noexcept nogil:
     return out
 
 
-cdef int build_constant(ctx_t* ctx, flow_t* flow, uint32_t tgid) noexcept:
+cdef inline const char* protocol_of(const flow_t* flow, const exchange_t* ex) noexcept nogil:
+    """What `protocol` is: that of the messages in the bodies, else that of the connection."""
+    cdef uint8_t media = ex.req.media if ex.req.media >= MEDIA_GRPC else ex.resp.media
+    if media < MEDIA_GRPC:
+        return flow.layer.name
+    return b"grpc" if media == MEDIA_GRPC else b"connect" if media == MEDIA_CONNECT else b"grpc-web"
+
+
+cdef int build_constant(ctx_t* ctx, flow_t* flow, uint32_t tgid, const char* protocol) noexcept:
     """The fields that are the same for the records of a connection and process, once. 0, or -1 when memory is out."""
     cdef char* out
     cdef conn_t* conn = flow.conn
@@ -113,14 +121,14 @@ cdef int build_constant(ctx_t* ctx, flow_t* flow, uint32_t tgid) noexcept:
     out += ctx.daemonset_len
     out = put_text(out, b'","akto_account_id":"1000000","akto_vxlan_id":"0","is_pending":"false","source":"MIRRORING"')
     out = put_text(out, b',"enable_graph":"true","protocol":"')
-    out = put_text(out, flow.layer.name)
+    out = put_text(out, protocol)
     out = put_tls(out, ctx, conn)
     out = put_text(out, b'"')
     if buf_copy(&ctx.pool, &conn.constant, ctx.scratch.data, <size_t>(out - ctx.scratch.data)) < 0:
         return -1       # there is one for each connection
     conn.constant_tgid = tgid
     conn.constant_names = ctx.names_version
-    conn.constant_layer = flow.layer
+    conn.constant_protocol = protocol
     return 0
 
 
@@ -213,6 +221,7 @@ cdef void emit_record(ctx_t* ctx, flow_t* flow, exchange_t* ex, uint64_t end_ns)
     cdef uint32_t start = batch.records.len
     cdef size_t limit = 0xFFFFFFFF
     cdef uint32_t before
+    cdef const char* protocol = protocol_of(flow, ex)
     if ctx.output_limit and ctx.output_used >= ctx.output_limit:
         ctx.counters[C_BANDWIDTH] += 1
         return
@@ -220,8 +229,8 @@ cdef void emit_record(ctx_t* ctx, flow_t* flow, exchange_t* ex, uint64_t end_ns)
         # much at once - a timer, an exit, a close - whose bodies, decoded, could be a thousand times what was held
         limit = 0
     if ((conn.constant.len == 0 or conn.constant_tgid != ex.tgid or conn.constant_names != ctx.names_version
-            or conn.constant_layer != flow.layer)
-            and build_constant(ctx, flow, ex.tgid) < 0):
+            or conn.constant_protocol != protocol)
+            and build_constant(ctx, flow, ex.tgid, protocol) < 0):
         ctx.counters[C_RECORDS_DROPPED_SIZE] += 1
         return
     if not (address_known(conn.local) and address_known(conn.remote)):
