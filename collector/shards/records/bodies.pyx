@@ -14,7 +14,8 @@ from collector.shards.http.message cimport *
 from collector.shards.marks cimport *
 from collector.shards.packing cimport batch_reserve, batch_t
 from collector.shards.records.marks cimport shown_t
-from collector.shards.records.text cimport close_json, escape_json, escaped_prefix, put_text, put_u64, utf8_length, TEXT_STRICT
+from collector.shards.records.text cimport (
+    close_json, escape_json, escaped_prefix, put_text, put_u64, utf8_length, TEXT_STRICT)
 from collector.shards.state cimport *
 
 cdef enum:  # what content.Decoder says
@@ -171,7 +172,8 @@ cdef tuple messages_of(ctx_t* ctx, conn_t* conn, const uint8_t* p, size_t n, mes
     raw = PyBytes_FromStringAndSize(<const char*>p, <Py_ssize_t>n)
     try:
         payload, number, state, shorter, work = (<object>ctx.content).messages(
-            raw, m.media, m.inner_coding, bytes(m.codings[:4]), cut, ctx.body_bytes if ctx.body_bytes < limit else limit, most)
+            raw, m.media, m.inner_coding, bytes(m.codings[:4]), cut, ctx.body_bytes if ctx.body_bytes < limit else limit,
+            most)
     except Exception:
         ctx.counters[C_CALLBACK_ERRORS] += 1
         return b"", 0, BODY_UNDECODED, False
