@@ -3,6 +3,7 @@ there) and a few of our own that enter each state once."""
 
 from __future__ import annotations
 
+import base64
 import gzip
 import hashlib
 import os
@@ -343,6 +344,14 @@ def http2() -> Iterator[bytes]:
         yield seed(*steps[len(steps) // 2 :], connection=UNKNOWN)
         lossy = [(verb, 0x1B if n % 5 == 4 else side, data) for n, (verb, side, data) in enumerate(steps)]
         yield seed(*lossy)
+    for media in (b"grpc", b"grpc-web", b"grpc-web-text", b"connect+proto"):
+        body = b"\0\0\0\0\3abc\0\0\0\0\0" + b"\1\0\0\0\x17" + gzip.compress(b"abc", mtime=0)
+        if media.endswith(b"text"):
+            body = base64.b64encode(body) + base64.b64encode(b"\x80\0\0\0\1x")
+        head = b"Content-Type: application/%s\r\ngrpc-encoding: gzip\r\nContent-Length: %d\r\n\r\n" % (media, len(body))
+        steps = exchange(POST + head + body, b"HTTP/1.1 200 OK\r\n" + head + body)
+        yield seed(*steps)
+        yield seed(*steps, kind=b"U")
 
 
 def public(corpora: Path) -> Iterator[bytes]:
