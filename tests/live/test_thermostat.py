@@ -52,5 +52,12 @@ def test_whole_connections_give_way_and_come_back(live: None, tmp_path: Path) ->
         nginx.close()
     busy = lines(collector, "/busy", 100)
     assert busy
-    wrong = [record["words"] for record in busy if record["words"] - DOUBT or record["responsePayload"] != '{"answer": 42}']
+    # when its time is over, the client leaves without the answers that are on their way
+    left = [record for record in busy if record["direction"] == "2" and record["words"] == {"no_response"}]
+    assert len(left) <= 2
+    wrong = [
+        record["words"]
+        for record in busy
+        if record not in left and (record["words"] - DOUBT or record["responsePayload"] != '{"answer": 42}')
+    ]
     assert not wrong, wrong[:5]
