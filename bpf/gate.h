@@ -64,16 +64,18 @@ static __always_inline bool judge(struct conn *c, struct sniff *s, u64 m, u64 n,
         count(STAT_FAULTS, 1); /* a hole that the shard sees at the next event */
         return false;
     }
-    bool answers =
-        (m >= 4 && b[0] == 'H' && b[1] == 'T' && b[2] == 'T' && b[3] == 'P') || (m >= 9 && settings_first(b));
-    if (dir != first || (c->role == ROLE_UNKNOWN && answers)) {
+    if (dir != first || c->role == ROLE_UNKNOWN) {
         /* the answering side speaks first: only an early HTTP answer and the settings of HTTP/2 are ours */
-        if (answers) {
+        u32 first4 = (u32)b[0] | (u32)b[1] << 8 | (u32)b[2] << 16 | (u32)b[3] << 24;
+        /* of 32 and 10 bits: zero if either is; and asked once, for the verifier's sake */
+        if (m >= 4 && !((u64)(first4 ^ FOUR('H', 'T', 'T', 'P')) * (no_settings(b, 0) | (u32)((m - 9) >> 63)))) {
             c->state = CONN_HTTP;
             return true;
         }
-        reject(c, STAT_NOT_HTTP);
-        return false;
+        if (dir != first) {
+            reject(c, STAT_NOT_HTTP);
+            return false;
+        }
     }
     /* the state stays in the entry: in registers it would multiply the verifier's states by the loop's turns */
     s->count = m;

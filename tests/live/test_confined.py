@@ -109,7 +109,7 @@ def test_a_run_with_everything_is_refused_nothing(
             for number in (signal.SIGKILL, signal.SIGSTOP):
                 victim = c.child(module)
                 os.kill(victim, number)
-                wait_for(functools.partial(replaced, c, module, victim), 60)
+                wait_for(functools.partial(replaced, c, module, victim), 30)
         assert delivers()
         for module in CONFINED:
             for thread in Path(f"/proc/{c.child(module)}/task").iterdir():

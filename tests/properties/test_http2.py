@@ -171,3 +171,34 @@ def test_any_bytes_behind_the_preface(events: list[tuple[bool, bytes]]) -> None:
         (c.request if client else c.response)(data)
     c.close().records()
     assert c.pipe.statistics()["connections"] == 0 and c.pipe.statistics()["buffer_bytes"] == 0
+
+
+@pytest.mark.parametrize("where", ["rule", "host", "metadata", "claim"])
+def test_a_filter_does_not_pass_what_it_cannot_judge(where: str) -> None:
+    """After a join the field may be among those that are not known: then it may say anything."""
+    talk = Talk()
+    for n in range(3):
+        fields = [("x-ns", "secret"), ("x-real-ip", "192.0.2.9")]
+        stream = talk.ask(request(f"/{n}", "GET", *fields), end=True)
+        talk.flush()
+        talk.answer(stream, response(200), end=True)
+        talk.flush()
+    begin = next(n for n, (side, data) in enumerate(talk.events) if side == REQUEST and data[3:4] == b"\1" and n > 4)
+    rule = '[{"key":{"eq":"x-ns","ifAbsent":"accept"},"value":{"regex":"public"}}]'
+    changes: dict[str, dict[str, Any]] = {
+        "rule": {"rules": rule},
+        "host": {"ignore_ip_hosts": True},
+        "metadata": {"ignore_metadata": True},
+        "claim": {"trusted_networks": "0.0.0.0/0"},
+    }
+    c = Conversation(start=abi.MID, **changes[where])
+    for side, data in talk.events[begin:]:
+        (c.request if side == REQUEST else c.response)(data)
+    records = c.close().records()
+    if where == "claim":
+        assert records and not any("clientIp" in record for record in records)
+    else:
+        assert (
+            records == []
+            and sum(c.counters()[name] for name in ("filtered_rule", "filtered_ip_host", "filtered_metadata")) > 0
+        )

@@ -125,7 +125,7 @@ cdef void claimed_client(ctx_t* ctx, conn_t* conn, exchange_t* ex, const fields_
         f = &fields.items[i]
         if f.name_len == ctx.real_ip_len and same_name(f.name, ctx.real_ip_name, f.name_len):
             read_claim(&claim, ctx.real_ip_kind, f.value, f.value_len, ctx.trusted, ctx.trusted_count)
-    if claim.found and not fields.overflow:     # one that is not listed may say otherwise
+    if claim.found and not fields.overflow and not fields.unknown:      # one that is not listed may say otherwise
         ex.client_source = CLIENT_HEADER
         memcpy(ex.client, claim.address, 16)
         ex.client_port = claim.port

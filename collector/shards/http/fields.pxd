@@ -40,6 +40,7 @@ cdef struct fields_t:
     uint32_t count
     uint8_t overflow           # there were more than MAX_FIELDS
     uint8_t content_encoding   # one of them is Content-Encoding
+    uint8_t unknown            # of some the name or the value is not known: they are not listed
     const uint8_t* end         # of the bytes that they lie in
     field_t* host
     field_t* content_type

@@ -21,6 +21,9 @@ cdef bint rejected_by_host(ctx_t* ctx, conn_t* conn, const fields_t* fields) exc
     cdef int verdict
     if not ctx.ignore_ip_hosts and not ctx.ignore_metadata:
         return False
+    if fields.host == NULL and fields.unknown:
+        ctx.counters[C_FILTERED_IP if ctx.ignore_ip_hosts else C_FILTERED_METADATA] += 1
+        return True         # it may be one
     verdict = (<object>ctx.filters).host_verdict(
         (<const char*>fields.host.value)[:fields.host.value_len] if fields.host != NULL else b"",
         ctx.ignore_ip_hosts, ctx.ignore_metadata, bytes(conn.remote[:16]) if conn.dir_request != DIR_IN else b"")
@@ -47,7 +50,7 @@ cdef bint rejected_by_rule(ctx_t* ctx, const fields_t* fields, unlisted_t unlist
                 found = True
                 break
         if not found:
-            if rule.reject_absent:
+            if rule.reject_absent or fields.unknown:    # it may be there, and say anything
                 ctx.counters[C_FILTERED_RULE] += 1
                 return True
             continue

@@ -10,9 +10,6 @@ from collector.shards.layers.http2.state cimport *
 cdef extern from "simd.h" nogil:
     int special8(uint64_t w)
 
-cdef enum:
-    MOST_STATUS = 999
-
 # Where texts of 16 bytes are read at once, some are read behind it.
 cdef char[16] HOST_NAME
 memcpy(HOST_NAME, b"host\0\0\0\0\0\0\0\0\0\0\0\0", 16)
@@ -186,7 +183,6 @@ cdef void read_fields(head_t* head, const hpack_field_t* found, int count, bint 
     memset(head, 0, sizeof(head_t) - sizeof(fields_t))
     memset(&head.fields, 0, sizeof(fields_t) - sizeof(head.fields.items))
     head.fields.end = <const uint8_t*>end
-    head.overflow = overflow
     head.fields.overflow = overflow
     head.request.method = head.request.target = head.response.reason = <const uint8_t*>HOST_NAME + 4     # empty
     head.request.version = <const uint8_t*>b"HTTP/2.0"
@@ -213,6 +209,7 @@ cdef void read_fields(head_t* head, const hpack_field_t* found, int count, bint 
         listed = new_field(head, f.name, f.name_len, <size_t>(head.fields.end - f.name), f.value, f.value_len, seen)
         if listed != NULL and listed.id == F_CONTENT_LENGTH:
             read_length(head, f)
+    head.fields.unknown = head.unknown != 0 or head.pseudo_unknown & PSEUDO_AUTHORITY != 0
     for i in range(<int>head.fields.count):
         listed = &head.fields.items[i]
         if listed.id == F_HOST:

@@ -10,6 +10,8 @@ cdef enum whose_t:
     OF_CLIENT
     OF_SERVER
 
+cdef const char* PREFACE     # of the client (RFC 9113 section 3.4)
+
 cdef void lose_framing(ctx_t* ctx, http2_t* c, uint32_t d, bint lost) noexcept
 cdef void drop_frame(ctx_t* ctx, half_t* h) noexcept
 cdef bint looks_like_frames(const uint8_t* p, size_t n, whose_t whose, uint32_t newest, uint32_t promised) noexcept nogil

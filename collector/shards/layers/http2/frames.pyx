@@ -40,7 +40,7 @@ cdef enum:
     STREAMS_AHEAD = 4000
     MOST_STREAM = 1 << 28
 
-cdef const char* PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 # The shard is one thread, and a head is used up before the next is decoded.
 cdef head_t HEAD

@@ -16,8 +16,6 @@ from collector.shards.layers.http2.streams cimport *
 from collector.shards.marks cimport MARK_END_UNSEEN
 from collector.shards.state cimport *
 
-cdef const char* PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-
 
 cdef bint http2_detect(const flow_t* flow, const uint8_t* p, size_t n) noexcept nogil:
     """The client's preface (RFC 9113 section 3.4), or what may become it; from the middle on, what only frames look like."""

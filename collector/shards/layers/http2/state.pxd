@@ -73,7 +73,6 @@ cdef struct head_t:
     uint32_t unknown           # fields of which the name or the value is not known
     uint8_t pseudo             # those that are here
     uint8_t pseudo_unknown     # of these, those without a known value
-    uint8_t overflow           # there were more fields than are listed
     uint8_t has_length         # Content-Length
     uint8_t named              # :authority says which host
     uint64_t content_length

@@ -57,6 +57,7 @@ cdef exchange_t* new_stream(ctx_t* ctx, http2_t* c, uint32_t stream) noexcept:
         record_open(ctx, c, MARK_EVICTED)
     ex = exchange_open(ctx, c.flow)
     if ex == NULL:
+        ctx.counters[C_RECORDS_DROPPED_SIZE] += 1
         return NULL
     ex.pos = stream
     ex.tgid = c.conn.stream[c.conn.dir_request].tgid
@@ -259,6 +260,14 @@ cdef void note_bad(exchange_t* ex, const head_t* head) noexcept nogil:
         ex.unknown = <uint16_t>(ex.unknown + head.unknown if ex.unknown + head.unknown < 0xFFFF else 0xFFFF)
 
 
+cdef void note_trailers(exchange_t* ex, const head_t* head, bint missed) noexcept nogil:
+    """Section 8.1: no pseudo-header fields in trailers. Unless heads were `missed`: then these may be none."""
+    note_bad(ex, head)
+    if head.pseudo and not missed:
+        ex.marks |= MARK_AMBIGUOUS
+        ex.reasons |= BAD_PSEUDO
+
+
 cdef void request_here(ctx_t* ctx, http2_t* c, exchange_t* ex, const head_t* head, uint64_t first_ns, uint64_t ts) noexcept:
     cdef uint8_t seen = head.pseudo
     cdef bint connect = head.request.method_len == 7 and memcmp(head.request.method, b"CONNECT", 7) == 0
@@ -367,9 +376,11 @@ cdef void head_here(ctx_t* ctx, http2_t* c, uint32_t d, const frame_t* frame, co
             if c.unasked:
                 forget_unasked(ctx, c, stream)
         else:
-            m.last_ns = ts              # trailers
-            note_bad(ex, head)
-    elif not ex.resp.started:
+            m.last_ns = ts
+            note_trailers(ex, head, c.half[d].missed)
+    elif not ex.resp.started or (ex.marks & MARK_STATUS_UNKNOWN and head.pseudo & PSEUDO_STATUS and m.size == 0):
+        ex.marks &= ~<uint32_t>MARK_STATUS_UNKNOWN      # what was taken for the answer was an interim one
+        ex.resp.started = 0
         if head.response.status >= 100 and head.response.status < 200 and not frame.flags & FLAG_END_STREAM:
             ctx.counters[C_INTERIM] += 1
             ex.resp.last_ns = ts
@@ -381,7 +392,7 @@ cdef void head_here(ctx_t* ctx, http2_t* c, uint32_t d, const frame_t* frame, co
             response_here(ctx, c, ex, head, first_ns, ts)
     else:
         m.last_ns = ts
-        note_bad(ex, head)
+        note_trailers(ex, head, c.half[d].missed)
         exchange_trailers(ctx, ex, &head.fields)
     if frame.flags & FLAG_END_STREAM and not m.done:
         side_ends(ctx, c, ex, side)
