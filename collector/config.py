@@ -135,6 +135,9 @@ class Config(KafkaConfig):
         parse_int, 65536, CAPTURE, "Body bytes kept per message; the rest is counted and marked.", "bytes", 0, 262144
     )
     COLLECTOR_RESPONSE_BODIES = Setting(parse_bool, True, CAPTURE, "Whether response bodies are kept at all.")
+    COLLECTOR_WEBSOCKET_CONTROL = Setting(
+        parse_bool, False, CAPTURE, "Whether Close, Ping and Pong frames are among the events of a WebSocket."
+    )
     COLLECTOR_HEADER_BYTES = Setting(
         parse_int, 65536, CAPTURE, "Head bytes (start line and fields) kept per message.", "bytes", 1024, 262144
     )

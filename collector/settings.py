@@ -138,6 +138,7 @@ class ShardSettings(Message):
     inactive_seconds: float
     unanswered_seconds: float
     response_bodies: bool
+    websocket_control: bool
     disable_egress: bool
     ignore_ip_hosts: bool
     ignore_metadata: bool
@@ -178,6 +179,7 @@ class ShardSettings(Message):
             inactive_seconds=config.TRAFFIC_INACTIVITY_THRESHOLD,
             unanswered_seconds=config.COLLECTOR_UNANSWERED_SECS,
             response_bodies=config.COLLECTOR_RESPONSE_BODIES,
+            websocket_control=config.COLLECTOR_WEBSOCKET_CONTROL,
             disable_egress=config.TRAFFIC_DISABLE_EGRESS,
             ignore_ip_hosts=config.AKTO_IGNORE_IP_TRAFFIC,
             ignore_metadata=config.AKTO_IGNORE_CLOUD_METADATA_CALLS,

@@ -312,6 +312,7 @@ cdef class Pipeline:
         """There is not the CPU for all connections, and this one is beyond the share: it is left out from its beginning, or
         from the next message on that nothing waits for, or, when none comes for long, as it stands."""
         cdef ctx_t* ctx = &self.ctx
+        cdef const layer_t* layer
         cdef uint32_t marks = 0
         cdef size_t before = ctx.pool.bytes - ctx.free_bytes
         if conn.flow.layer != NULL and (conn.holds or conn.flow.layer.rest(&conn.flow) != 0):
@@ -322,9 +323,12 @@ cdef class Pipeline:
             marks = MARK_EVICTED
         if conn.holds & HOLD_PEER:
             table_wait_no_more(ctx, conn)
-        if conn.flow.layer != tunnel_layer():
-            flow_close(ctx, &conn.flow, marks)      # a tunnel stays one, whatever goes by that looks like a message
+        if conn.flow.layer != tunnel_layer():       # a tunnel stays one, whatever goes by that looks like a message
+            layer = when_back(conn.flow.layer)
+            flow_close(ctx, &conn.flow, marks)
             conn.flow.passed = 0
+            if layer == tunnel_layer():
+                conn.flow.layer = layer
         conn.flags |= CONN_IGNORED
         conn.left_out = 1
         conn.held += ctx.pool.bytes - ctx.free_bytes - before

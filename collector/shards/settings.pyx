@@ -31,6 +31,7 @@ cdef int use_settings(ctx_t* ctx, settings, filters) except -1:
     ctx.input_limit = settings.input_bytes_per_minute
     ctx.output_limit = settings.output_bytes_per_minute
     ctx.response_bodies = settings.response_bodies
+    ctx.websocket_control = settings.websocket_control
     ctx.disable_egress = settings.disable_egress
     ctx.ignore_ip_hosts = settings.ignore_ip_hosts
     ctx.ignore_metadata = settings.ignore_metadata

@@ -42,6 +42,8 @@ cdef enum feed_t:
     FEED_NOT_MINE        # the layer was opened in vain: all bytes that it kept are in ctx.handoff.kept
 
 
+cdef struct layer_t
+
 # What a layer knows that hands a flow on.
 cdef struct handoff_t:
     const char* protocol # name of the layer that it is for; NULL: whichever finds its beginning in what follows
@@ -49,6 +51,7 @@ cdef struct handoff_t:
     uint8_t kept_dir
     uint64_t kept_ns     # when the first of them came
     exchange_t* exchange # a request that the layer behind is to see answered, or NULL: open() takes it over
+    const layer_t* asked # the layer that has read it
 
 
 cdef enum:  # client_source: where the claimed client stands
@@ -66,7 +69,6 @@ cdef enum fact_t:        # what may become known of a connection that is no byte
 
 
 cdef struct flow_t
-cdef struct layer_t
 cdef struct conn_t
 cdef struct ctx_t
 
@@ -75,7 +77,6 @@ cdef struct flow_t:
     conn_t* conn
     const layer_t* layer # NULL: nothing was read yet
     void* state          # the layer's
-    uint32_t stream_id   # of a stream inside a connection; 0 for the connection itself
     uint8_t passed       # entries of the table of layers that need not be asked any more
 
 
@@ -209,6 +210,7 @@ cdef struct conn_t:
     uint64_t seen_ns     # of its newest event
     uint64_t due_ns      # timer
     uint64_t peer_due_ns # HOLD_PEER: when what waits goes out without ends; 0: nothing waits
+    uint64_t soon_ns     # when its layer wants to look earlier than it has said; 0: not
     conn_t* hash_next
     conn_t* socket_next  # of those with two names, in the table of second names
     conn_t* group_prev   # connections whose process ids share a bucket
@@ -348,6 +350,7 @@ cdef struct ctx_t:
     uint8_t ignore_ip_hosts
     uint8_t ignore_metadata
     uint8_t want_details
+    uint8_t websocket_control     # control frames are events too
     uint32_t tgid                 # of the event that is being read
     handoff_t handoff             # from the layer that has just said so
     uint8_t silent                # the end: nothing is recorded any more

@@ -569,8 +569,9 @@ def test_an_upgrade_is_recorded_up_to_its_101() -> None:
     c = Conversation().request(b"GET /ws HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
     c.response(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n\x81\x02hi")
     c.request(b"\x81\x82....GET /frame HTTP/1.1\r\n\r\n").response(OK).close()
-    r = one(c)
-    assert (r["statusCode"], r["responseSize"], r["mark"]) == ("101", "0", [])
+    r, messages = c.records()
+    assert (r["statusCode"], r["responseSize"], r["mark"], r["protocol"]) == ("101", "0", [], "http1")
+    assert messages["protocol"] == "websocket" and "/frame" not in messages["events"]
 
 
 def test_an_upgrade_that_is_not_taken_leaves_http() -> None:

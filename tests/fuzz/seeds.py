@@ -20,6 +20,7 @@ from tests.corpus import cases
 from tests.events import ident
 from tests.fuzz.script import GROWS, LENGTHS, STEP
 from tests.http2 import random_talk
+from tests.websocket import random_chat
 
 MOST = 6000  # bytes of a seed
 SERVER, CLIENT, UNKNOWN = 8, 16, 0  # third byte: first connection's role
@@ -334,6 +335,37 @@ def of_streams(path: Path) -> bytes:
     return seed(*out)
 
 
+def websocket() -> Iterator[bytes]:
+    """Chats of another implementation: whole, in two cuts, with a call lost here and there; handshakes of all extensions."""
+    for number in range(12):
+        steps = [("IO"[side], 0, data) for side, data in random_chat(number, 6).calls]
+        yield seed(*steps)
+        yield seed(*steps, kind=b"U")
+        yield seed(*[(verb, 0x1B if n % 5 == 4 else 0, data) for n, (verb, _, data) in enumerate(steps)])
+    up = b"Upgrade: websocket\r\nConnection: upgrade\r\n"
+    for extension in (b"", b"permessage-deflate", b"permessage-deflate;server_no_context_takeover", b"x-other"):
+        head = b"HTTP/1.1 101 Up\r\n" + up + b"Sec-WebSocket-Extensions: " + extension + b"\r\n\r\n"
+        steps = [("I", 0, b"GET /w HTTP/1.1\r\nHost: a\r\n" + up + b"\r\n"), ("O", 0, head)]
+        packed = zlib.compress(b"hi", wbits=-15) + b"\0"
+        frames = b"\x81\x02hi" + bytes((0xC1, len(packed))) + packed + b"\x82\x7e\x00\x80" + bytes(128) + b"\x88\x00"
+        yield seed(*steps, ("O", 0, frames), ("T", 3, b""), ("I", 3, frames))
+
+
+def parts() -> Iterator[bytes]:
+    """Streams that are recorded in parts."""
+    for media, body in (
+        (b"text/event-stream", b"data: a\n\ndata: b\r\n\r\nda"),
+        (b"application/x-ndjson", b'{"a":1}\n{"b":'),
+        (b"application/grpc", b"\0\0\0\0\3abc\0\0\0\0\0\0\0\0\1\0xy"),
+    ):
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: " + media + b"\r\n\r\n"
+        steps: list[tuple[str, int, bytes]] = [("I", 0, GET), ("O", 0, head)]
+        for n in range(3):
+            steps += [("O", n, body), ("T", 3, b""), ("O", 0x1B if n == 1 else 0, body * 3)]
+        yield seed(*steps)
+        yield seed(*steps, settings=3)
+
+
 def http2() -> Iterator[bytes]:
     """Conversations of another implementation: whole, with an event lost here and there, from the middle on."""
     for number in range(12):
@@ -373,7 +405,7 @@ def main(folder: Path) -> None:
     """Write them, each under its hash."""
     folder.mkdir(parents=True, exist_ok=True)
     where = os.environ.get("COLLECTOR_CORPORA") or Path(__file__).resolve().parents[3] / "shared" / "corpora"
-    inputs = {*own(), *http2(), *public(Path(where))}
+    inputs = {*own(), *http2(), *websocket(), *parts(), *public(Path(where))}
     for data in inputs:
         (folder / hashlib.sha256(data).hexdigest()[:16]).write_bytes(data)
     sys.stdout.write(f"{len(inputs)} seeds\n")

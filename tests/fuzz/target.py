@@ -15,11 +15,13 @@ from collector import abi
 from collector.shards.layers.http1.head import head_fields
 from collector.shards.layers.http1.layer import reason_words
 from collector.shards.layers.http2.layer import http2_reason_words
+from collector.shards.layers.websocket.layer import websocket_reason_words
 from collector.shards.records.marks import mark_words
 from collector.shards.records.text import close_json_text, escape_text
 from tests.fuzz.script import CUTS, HEADER, PLACE, RAW, STRUCTURED, TEXT, Runner, steps
 
-_WORDS = {word: number for number, word in enumerate(mark_words() + reason_words() + http2_reason_words())}
+_REASONS = reason_words() + http2_reason_words() + websocket_reason_words()
+_WORDS = {word: number for number, word in enumerate(mark_words() + _REASONS)}
 FEATURES = 4096  # harness.c: EXTRA
 _PAIRS = 1024
 _CONTROL = re.compile("[\x7f-\x9f]")  # what records escape, and JSON need not
@@ -39,7 +41,7 @@ def features(runner: Runner) -> set[int]:
     for marks in {record["marks"] for record in runner.records}:
         words = sorted({_WORDS[word] for mark in json.loads(marks) for word in mark.split(":") if word in _WORDS})
         for i, a in enumerate(words):
-            found.update(_PAIRS + a * 48 + b for b in words[i:])
+            found.update(_PAIRS + a * 54 + b for b in words[i:])
     return found
 
 

@@ -112,8 +112,8 @@ def test_what_goes_through_a_tunnel_stays_unread_when_the_share_changes(upgrade:
     pipe = small()
     c = Conversation(pipe, conn=ident(1, 1, 1))
     if upgrade:
-        c.request(b"GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
-        c.response(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+        c.request(b"GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: other\r\n\r\n")
+        c.response(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: other\r\n\r\n")
     else:
         c.request(b"CONNECT b.example:80 HTTP/1.1\r\nHost: b.example:80\r\n\r\n")
         c.response(b"HTTP/1.1 200 OK\r\n\r\n")
@@ -123,6 +123,20 @@ def test_what_goes_through_a_tunnel_stays_unread_when_the_share_changes(upgrade:
         c.response(OK)
     (record,) = take(pipe)
     assert record["path"] in ("/ws", "b.example:80") and pipe.statistics()["left_out_connections"] == 2
+
+
+def test_a_websocket_that_was_left_out_is_a_tunnel() -> None:
+    pipe = small()
+    c = Conversation(pipe, conn=ident(1, 1, 1))
+    c.request(b"GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+    c.response(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+    c.response(b"\x81\x02hi")
+    pipe.set_share(0)
+    c.response(b"\x81\x02hi").response(b"\x81\x02hi", step_ms=4000)
+    assert pipe.statistics()["left_out_connections"] == 1
+    pipe.set_share(ALL)
+    c.request(GET).response(OK).request(GET).response(OK)
+    assert [record["statusCode"] for record in take(pipe)] == ["101", "101"]
 
 
 def test_the_kernel_is_told_at_once_what_is_read_again() -> None:

@@ -2,7 +2,7 @@
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
-from collector.shards.state cimport conn_t, ctx_t
+from collector.shards.state cimport conn_t, ctx_t, layer_t
 
 cdef enum:
     GROUPS = 1024
@@ -30,6 +30,7 @@ cdef void table_bind(table_t* t, conn_t* conn, uint64_t socket) noexcept
 cdef bint table_recall(ctx_t* ctx, table_t* t, conn_t* conn) noexcept
 cdef void table_released(ctx_t* ctx, uint64_t conn_id) noexcept nogil
 cdef void table_forget_ghosts(ctx_t* ctx) noexcept nogil
+cdef const layer_t* when_back(const layer_t* layer) noexcept nogil
 cdef void table_release(ctx_t* ctx, conn_t* conn, uint8_t hold) noexcept
 cdef void table_wait_no_more(ctx_t* ctx, conn_t* conn) noexcept
 cdef void table_peer_is_late(ctx_t* ctx, conn_t* conn) noexcept

@@ -17,6 +17,8 @@ from libc.string cimport memcpy, memset
 
 from collector.shards.http.exchanges cimport exchange_trim
 from collector.shards.layers.stack cimport flow_close, flow_idle, flow_told
+from collector.shards.layers.tunnel cimport tunnel_layer
+from collector.shards.layers.websocket.layer cimport websocket_layer
 from collector.shards.marks cimport MARK_END_UNSEEN, MARK_EVICTED
 from collector.shards.memory cimport buf_free
 from collector.shards.numbers cimport turn_of
@@ -255,7 +257,10 @@ cdef inline uint64_t look(ctx_t* ctx, conn_t* conn, uint64_t now) noexcept:
     cdef uint64_t due
     if conn.peer_due_ns and conn.peer_due_ns <= now:
         table_peer_is_late(ctx, conn)
+    conn.soon_ns = 0
     due = flow_idle(ctx, &conn.flow, now)
+    if conn.soon_ns and (due == 0 or conn.soon_ns < due):
+        due = conn.soon_ns
     return conn.peer_due_ns if conn.peer_due_ns and (due == 0 or conn.peer_due_ns < due) else due
 
 
@@ -267,9 +272,13 @@ cdef void table_arm(ctx_t* ctx, table_t* t, conn_t* conn, uint64_t now) noexcept
         due = look(ctx, conn, now)
         if due:
             timer_link(t, conn, due)
-    elif conn.peer_due_ns and conn.peer_due_ns < conn.due_ns:
+        return
+    due = conn.peer_due_ns
+    if conn.soon_ns and (due == 0 or conn.soon_ns < due):
+        due = conn.soon_ns
+    if due and due < conn.due_ns:
         timer_unlink(t, conn)
-        timer_link(t, conn, conn.peer_due_ns)
+        timer_link(t, conn, due)
 
 
 cdef uint64_t table_granularity_ns() noexcept nogil:
@@ -303,6 +312,12 @@ cdef void table_tick(ctx_t* ctx, table_t* t, uint64_t now) noexcept:
                     timer_link(t, c, again)
             c = following
         at += 1
+
+
+cdef const layer_t* when_back(const layer_t* layer) noexcept nogil:
+    """Which layer reads a connection that gave way, when it goes on. Of a WebSocket nobody knows what was agreed on any more:
+    what it carries is no message of the connection, whatever it looks like."""
+    return tunnel_layer() if layer == websocket_layer() else layer
 
 
 cdef void keep_ghost(ctx_t* ctx, conn_t* conn) noexcept nogil:
@@ -345,7 +360,7 @@ cdef void keep_ghost(ctx_t* ctx, conn_t* conn) noexcept nogil:
             ctx.ghosts_told += 1
     place.socket = conn.socket
     place.dir_request = conn.dir_request
-    place.layer = conn.flow.layer
+    place.layer = when_back(conn.flow.layer)
     place.word = <uint64_t>NOT_AT_REST
     if conn.stream[0].known and conn.stream[1].known and place.layer != NULL:
         place.word = place.layer.rest(&conn.flow)

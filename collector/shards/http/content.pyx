@@ -29,14 +29,24 @@ cdef bint binary_type(const uint8_t* p, uint32_t n) noexcept nogil:
             or starts(p, n, b"wasm", 4))
 
 
+cdef inline bint is_type(const uint8_t* p, uint32_t n, const char* lower, uint32_t m) noexcept nogil:
+    """Is this it, whatever its parameters?"""
+    return starts(p, n, lower, m) and (n == m or p[m] == c';' or p[m] == c' ' or p[m] == c'\t')
+
+
 cdef uint8_t messages_type(const uint8_t* p, uint32_t n) noexcept nogil:
     """enum media of a type whose bodies are messages one behind the other, else 0 (MEDIA_ABSENT)."""
+    if is_type(p, n, b"text/event-stream", 17):
+        return MEDIA_EVENTS
     if n < 16 or not starts(p, n, b"application/", 12):
         return MEDIA_ABSENT
     p += 12
     n -= 12
     if starts(p, n, b"connect+", 8):
         return MEDIA_CONNECT
+    if (is_type(p, n, b"x-ndjson", 8) or is_type(p, n, b"jsonl", 5) or is_type(p, n, b"json-lines", 10)
+            or is_type(p, n, b"stream+json", 11) or is_type(p, n, b"json-seq", 8)):
+        return MEDIA_LINES
     if not starts(p, n, b"grpc", 4):
         return MEDIA_ABSENT
     if n == 4 or p[4] == c'+' or p[4] == c';' or p[4] == c' ':
@@ -107,11 +117,13 @@ cdef void content_facts(ctx_t* ctx, const fields_t* fields, message_t* m) noexce
             m.media = MEDIA_JSON
         elif binary_type(p, n):
             m.media = MEDIA_BINARY
-        elif messages_type(p, n):
+        elif messages_type(p, n) >= MEDIA_GRPC:
             m.media = messages_type(p, n)
             m.inner_coding = inner_coding(fields)
         else:
-            m.media = MEDIA_OTHER
+            m.media = messages_type(p, n)
+            if m.media == MEDIA_ABSENT:
+                m.media = MEDIA_OTHER
             end = p + n
             q = next_parameter(p, end)
             while q != NULL and end - q > 8:

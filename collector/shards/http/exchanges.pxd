@@ -4,7 +4,8 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from collector.shards.http.fields cimport fields_t, request_t, response_t, unlisted_t
-from collector.shards.http.message cimport exchange_t, message_t
+from collector.shards.http.message cimport EX_PARTS, exchange_t, message_t
+from collector.shards.http.parts cimport part_lost
 from collector.shards.marks cimport *
 from collector.shards.memory cimport buf_t
 from collector.shards.state cimport HOLD_PEER, PEER_AGAIN_NS, PEER_WAIT_NS, conn_t, ctx_t, flow_t
@@ -21,8 +22,10 @@ cdef void exchange_response(ctx_t* ctx, flow_t* flow, exchange_t* ex, const resp
                             const fields_t* fields) noexcept
 cdef void exchange_trailers(ctx_t* ctx, exchange_t* ex, const fields_t* fields) noexcept
 cdef void exchange_expect(ctx_t* ctx, exchange_t* ex, side_t side, uint64_t length) noexcept
-cdef void exchange_body(ctx_t* ctx, exchange_t* ex, side_t side, const uint8_t* p, size_t n, uint64_t ts) noexcept
+cdef void exchange_body(ctx_t* ctx, flow_t* flow, exchange_t* ex, side_t side, const uint8_t* p, size_t n,
+                        uint64_t ts) noexcept
 cdef void exchange_emit(ctx_t* ctx, flow_t* flow, exchange_t* ex) noexcept
+cdef void exchange_tell(ctx_t* ctx, flow_t* flow, exchange_t* ex, uint64_t end) noexcept
 cdef void exchange_recorded(ctx_t* ctx, exchange_t* ex) noexcept
 cdef void exchange_free(ctx_t* ctx, exchange_t* ex) noexcept
 cdef void exchange_trim(ctx_t* ctx) noexcept
@@ -42,9 +45,13 @@ cdef inline size_t exchange_bytes(const exchange_t* ex) noexcept nogil:
             + ex.details.cap)
 
 
-cdef inline void exchange_lost(exchange_t* ex, side_t side, uint64_t n, bint lost) noexcept nogil:
+cdef inline void exchange_lost(ctx_t* ctx, flow_t* flow, exchange_t* ex, side_t side, uint64_t n, bint lost,
+                               uint64_t ts) noexcept:
     """`n` bytes of a body are missing: lost on the way, or never copied."""
     cdef message_t* m = message_of(ex, side)
+    if ex.flags & EX_PARTS:
+        part_lost(ctx, flow, ex, side == REQUEST, n, lost, ts)
+        return
     m.size += n
     m.body_stopped = 1
     if lost:

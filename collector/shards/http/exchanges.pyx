@@ -15,6 +15,7 @@ from collector.shards.http.content cimport content_facts
 from collector.shards.http.fields cimport field_t, same_name
 from collector.shards.http.filtering cimport filtered
 from collector.shards.http.message cimport *
+from collector.shards.http.parts cimport in_parts, part_begins, part_body, part_last
 from collector.shards.http.text cimport add_fields, write_request, write_response
 from collector.shards.memory cimport buf_append, buf_free, buf_reserve, buf_t
 from collector.shards.records.encode cimport emit_record
@@ -146,6 +147,8 @@ cdef void exchange_request(ctx_t* ctx, flow_t* flow, exchange_t* ex, const reque
     if ctx.trusted_count and flow.conn.client_source not in (CLIENT_PROXY_V1, CLIENT_PROXY_V2):
         claimed_client(ctx, flow.conn, ex, fields)
     content_facts(ctx, fields, &ex.req)
+    if in_parts(&ex.req) and ex.req.media >= MEDIA_GRPC:
+        ex.flags |= EX_PARTS
     if write_request(ctx, request, fields, &ex.req) < 0:
         ex.flags |= EX_DROP
         ctx.counters[C_RECORDS_DROPPED_SIZE] += 1
@@ -159,6 +162,10 @@ cdef void exchange_response(ctx_t* ctx, flow_t* flow, exchange_t* ex, const resp
     if ex.flags & (EX_DROP | EX_EMITTED):
         return
     content_facts(ctx, fields, &ex.resp)
+    if in_parts(&ex.resp):
+        ex.flags |= EX_PARTS
+        if ex.part_ns == 0:
+            part_begins(flow, ex, ex.resp.last_ns)
     if write_response(ctx, response, fields, &ex.resp) < 0:
         ex.flags |= EX_DROP
         ctx.counters[C_RECORDS_DROPPED_SIZE] += 1
@@ -179,10 +186,14 @@ cdef void exchange_expect(ctx_t* ctx, exchange_t* ex, side_t side, uint64_t leng
         buf_reserve(&ctx.pool, &message_of(ex, side).body, <size_t>length if length < RESERVE_BYTES else RESERVE_BYTES)
 
 
-cdef void exchange_body(ctx_t* ctx, exchange_t* ex, side_t side, const uint8_t* p, size_t n, uint64_t ts) noexcept:
+cdef void exchange_body(ctx_t* ctx, flow_t* flow, exchange_t* ex, side_t side, const uint8_t* p, size_t n,
+                        uint64_t ts) noexcept:
     """Bytes of a body: counted, and kept up to the cap."""
     cdef message_t* m = message_of(ex, side)
     cdef size_t room
+    if ex.flags & EX_PARTS and not ex.flags & (EX_DROP | EX_EMITTED):
+        part_body(ctx, flow, ex, side == REQUEST, p, n, ts)
+        return
     m.size += n
     m.last_ns = ts
     if ex.flags & (EX_DROP | EX_EMITTED) or m.body_stopped or (side == RESPONSE and not ctx.response_bodies):
@@ -208,9 +219,18 @@ cdef inline void settle_claim(ctx_t* ctx, conn_t* conn, exchange_t* ex) noexcept
 
 
 cdef void exchange_emit(ctx_t* ctx, flow_t* flow, exchange_t* ex) noexcept:
-    """Record it, unless it was recorded, filtered or held back."""
+    """Record it, or the last part of it, unless it was recorded, filtered or held back."""
+    cdef uint64_t end = ex.resp.last_ns if ex.resp.last_ns > ex.req.last_ns else ex.req.last_ns
+    if ex.flags & EX_PARTS:
+        part_last(ctx, flow, ex, end)
+    if not ex.resp.started:
+        ex.marks |= MARK_NO_RESPONSE
+    exchange_tell(ctx, flow, ex, end)
+
+
+cdef void exchange_tell(ctx_t* ctx, flow_t* flow, exchange_t* ex, uint64_t end) noexcept:
+    """As exchange_emit, of what is here at `end`."""
     cdef conn_t* conn = flow.conn
-    cdef uint64_t end = ex.req.last_ns
     if ex.flags & (EX_EMITTED | EX_DROP) or conn.flags & (CONN_DROP | CONN_IGNORED) or ctx.silent:
         return
     if ctx.any_chosen and conn.holds & HOLD_PEER:   # no port, so none that was chosen
@@ -218,10 +238,6 @@ cdef void exchange_emit(ctx_t* ctx, flow_t* flow, exchange_t* ex) noexcept:
     if conn.holds & HOLD_SOCKET:            # nobody could say that this is a socket: no record
         ctx.counters[C_UNCONFIRMED] += 1
         return
-    if ex.resp.last_ns > end:
-        end = ex.resp.last_ns
-    if not ex.resp.started:
-        ex.marks |= MARK_NO_RESPONSE
     if conn.client_source or ex.client_source:
         settle_claim(ctx, conn, ex)
     emit_record(ctx, flow, ex, end)

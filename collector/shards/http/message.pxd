@@ -21,10 +21,12 @@ cdef enum:  # media
     MEDIA_JSON = 1       # exactly application/json
     MEDIA_OTHER = 2
     MEDIA_BINARY = 3     # listed: left out of the record
-    MEDIA_GRPC = 4       # from here on: messages, each with its length (records/messages.py)
-    MEDIA_GRPC_WEB = 5
-    MEDIA_GRPC_WEB_TEXT = 6
-    MEDIA_CONNECT = 7
+    MEDIA_EVENTS = 4     # text/event-stream
+    MEDIA_LINES = 5      # JSON texts, one a line
+    MEDIA_GRPC = 6       # from here on: messages, each with its length (records/messages.py)
+    MEDIA_GRPC_WEB = 7
+    MEDIA_GRPC_WEB_TEXT = 8
+    MEDIA_CONNECT = 9
 
 
 # exchange_open relies on the order: buffers first, then what is cleared.
@@ -37,6 +39,8 @@ cdef struct message_t:
     uint64_t lost        # bytes in holes
     uint64_t uncaptured  # bytes that the kernel counted without copying
     uint64_t announced   # its layer's: the length that the head gives
+    uint64_t told        # of its size, what earlier parts have had
+    uint64_t skip        # parts.pyx: so many bytes still belong to what was cut; SKIP_TO_NEXT: up to the next boundary
     uint8_t codings[4]   # enum coding, in the order they were applied; 0 ends
     uint8_t media        # enum media
     uint8_t inner_coding # enum coding: of the messages in it
@@ -44,11 +48,16 @@ cdef struct message_t:
     uint8_t started
     uint8_t done
     uint8_t body_stopped # a hole: later bytes are counted, not collected
+    uint8_t cut          # parts.pyx: the last message in `body` is the beginning of one, and stays so
 
 
 cdef enum:  # exchange_flag
     EX_DROP = 1          # filtered: followed, never recorded
     EX_EMITTED = 2       # already recorded; kept to swallow its late answer
+    EX_NUMBERED = 4      # `pos` is the number of a stream
+    EX_PARTS = 8         # its bodies are messages one behind the other, and recorded in parts (parts.pyx)
+    EX_LAST = 16         # the last of its parts
+    EX_WEBSOCKET = 32    # it opens a WebSocket, or has messages of one
 
 
 cdef struct exchange_t:
@@ -56,7 +65,12 @@ cdef struct exchange_t:
     message_t req
     message_t resp
     buf_t details        # "host|method|path", where the destination wants it
-    uint64_t pos         # stream position of the request's first byte; number of its stream, where the flow is one
+    uint64_t pos         # stream position of the request's first byte; number of its stream (EX_NUMBERED)
+    uint64_t body_ns     # of what is recorded in parts: when its newest byte came
+    uint64_t part_ns     # when its next part is due; 0: nothing has come since the last one
+    void* inner          # its layer's: the flow of another protocol that its bodies are, or NULL
+    const buf_t* events  # of a WebSocket: its messages, a JSON array without the end; NULL: none
+    uint32_t part        # number of the newest part; 0: it is whole, so far
     uint32_t tgid        # the process that served it, or that called
     uint32_t marks       # enum mark (marks.pxd)
     uint32_t reasons     # why MARK_AMBIGUOUS: bits that its layer names (layer_t.reasons)

@@ -54,6 +54,7 @@ cdef void hand_on(ctx_t* ctx, flow_t* flow, feed_t said, uint32_t d, size_t n) n
     cdef stream_t* stream = &flow.conn.stream[kept_dir]
     cdef uint64_t end = stream.end
     cdef exchange_t* exchange = ctx.handoff.exchange
+    cdef const layer_t* asked = flow.layer
     cdef uint32_t i
     memset(&ctx.handoff, 0, sizeof(handoff_t))
     flow.layer.close(ctx, flow, 0)
@@ -65,6 +66,7 @@ cdef void hand_on(ctx_t* ctx, flow_t* flow, feed_t said, uint32_t d, size_t n) n
             i += 1
         flow.passed = <uint8_t>i
         ctx.handoff.exchange = exchange
+        ctx.handoff.asked = asked
         if LAYERS[i].open(ctx, flow) == 0:
             flow.layer = LAYERS[i]
         if ctx.handoff.exchange != NULL:

@@ -8,14 +8,14 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, strlen
 
 from collector.abi cimport DIR_IN, SOURCE_GNUTLS, SOURCE_GO, SOURCE_NSS, SOURCE_OPENSSL, SOURCE_SYSCALL
-from collector.shards.memory cimport buf_copy, buf_free, buf_reserve
+from collector.shards.memory cimport buf_copy, buf_free, buf_reserve, buf_t
 from collector.shards.names cimport library_name, process_name
 from collector.shards.packing cimport batch_add, batch_reserve, batch_t
 from collector.shards.records.bodies cimport put_body
 from collector.shards.records.marks cimport put_marks, shown_t
 from collector.shards.records.text cimport (
     address_known, escape_json, put_address, put_hex, put_millis, put_text, put_u64, TEXT_LATIN1)
-from collector.shards.http.message cimport exchange_t, MEDIA_CONNECT, MEDIA_GRPC
+from collector.shards.http.message cimport exchange_t, EX_LAST, EX_NUMBERED, EX_WEBSOCKET, MEDIA_CONNECT, MEDIA_GRPC
 from collector.shards.marks cimport *
 from collector.shards.state cimport *
 
@@ -132,6 +132,18 @@ cdef int build_constant(ctx_t* ctx, flow_t* flow, uint32_t tgid, const char* pro
     return 0
 
 
+cdef int put_events(batch_t* batch, const buf_t* events) noexcept:
+    """The messages of a WebSocket, a JSON array without its end, as text. 0, or -1 when memory is out."""
+    cdef char* out
+    if batch_reserve(batch, <size_t>events.len * 6 + 64) < 0:
+        return -1
+    out = put_text(batch.records.data + batch.records.len, b',"events":"')
+    out = escape_json(out, <const uint8_t*>events.data, <const uint8_t*>events.data + events.len, TEXT_LATIN1)
+    out = put_text(out, b']"')
+    batch.records.len = <uint32_t>(out - batch.records.data)
+    return 0
+
+
 cdef int encode_once(ctx_t* ctx, flow_t* flow, exchange_t* ex, uint64_t end_ns, size_t limit) noexcept:
     """Append the record without its newline, and add to ex.marks what was found. 0, or -1 when memory is out."""
     cdef uint32_t marks = ex.marks
@@ -158,7 +170,9 @@ cdef int encode_once(ctx_t* ctx, flow_t* flow, exchange_t* ex, uint64_t end_ns, 
     batch.records.len = <uint32_t>(out - batch.records.data)
     if put_body(ctx, conn, &ex.resp, False, &marks, &resp_shown, limit, end_ns) < 0:
         return -1
-    if batch_reserve(batch, <size_t>conn.constant.len + 3072) < 0:
+    if ex.events != NULL and put_events(batch, ex.events) < 0:
+        return -1
+    if batch_reserve(batch, <size_t>conn.constant.len + 3200) < 0:
         return -1
     out = batch.records.data + batch.records.len
     memcpy(out, conn.constant.data, conn.constant.len)
@@ -174,9 +188,9 @@ cdef int encode_once(ctx_t* ctx, flow_t* flow, exchange_t* ex, uint64_t end_ns, 
     out = put_text(out, b'","durationMs":"')
     out = put_millis(out, end_ns - ex.req.first_ns if end_ns > ex.req.first_ns else 0)
     out = put_text(out, b'","requestSize":"')
-    out = put_u64(out, ex.req.size)
+    out = put_u64(out, ex.req.size - ex.req.told)
     out = put_text(out, b'","responseSize":"')
-    out = put_u64(out, ex.resp.size)
+    out = put_u64(out, ex.resp.size - ex.resp.told)
     if ex.client_source == CLIENT_HEADER:
         out = put_text(out, b'","clientIp":"')
         out = put_address(out, ex.client, ex.client_port)
@@ -192,10 +206,16 @@ cdef int encode_once(ctx_t* ctx, flow_t* flow, exchange_t* ex, uint64_t end_ns, 
         out[1] = c's'
         out = put_hex(out + 2, conn.source)
     out[0] = c'-'
-    if flow.stream_id:      # the number of a stream, not a position
+    if ex.flags & EX_NUMBERED:
         out[1] = c'h'
         out += 1
     out = put_hex(out + 1, ex.pos)
+    if ex.part:
+        out = put_u64(put_text(out, b'-p'), ex.part)
+        out = put_u64(put_text(out, b'","part":"'), ex.part)
+        out = put_text(out, b'","lastPart":"true' if ex.flags & EX_LAST else b'","lastPart":"false')
+    if ex.flags & EX_WEBSOCKET:
+        out = put_text(out, b'","connection_type":"WEBSOCKET')
     if marks == 0:
         out = put_text(out, b'","marks":"[]"}')
     else:

@@ -75,7 +75,8 @@ cdef char* put_marks(char* out, exchange_t* ex, const char* const* reasons, show
         out = put_text(out, MARK_NAMES[i].name)
         if bit == MARK_REQUEST_CUT or bit == MARK_RESPONSE_CUT:
             # how many body bytes of the true size the record does not show; of a decoded body nobody knows
-            n = ex.req.size - req.wire if bit == MARK_REQUEST_CUT else ex.resp.size - resp.wire
+            n = (ex.req.size - ex.req.told - req.wire if bit == MARK_REQUEST_CUT else
+                 ex.resp.size - ex.resp.told - resp.wire)
             if <int64_t>n > 0:
                 out[0] = c':'
                 out = put_u64(out + 1, n)

@@ -10,7 +10,7 @@ import binascii
 import json
 from collections.abc import Callable, Iterator
 
-GRPC, GRPC_WEB, GRPC_WEB_TEXT, CONNECT = 4, 5, 6, 7  # enum media of http/message.pxd
+GRPC, GRPC_WEB, GRPC_WEB_TEXT, CONNECT = 6, 7, 8, 9  # enum media of http/message.pxd
 COMPRESSED, CONNECT_END, WEB_TRAILERS = 0x01, 0x02, 0x80
 PREFIX_BYTES = 5
 WORK_MESSAGE = 300  # units of WORK (codings.pyx)

@@ -52,7 +52,7 @@ cdef inline feed_t over(ctx_t* ctx, http1_t* c) noexcept nogil:
         return FEED_ALL
     ctx.handoff.protocol = b"tunnel"
     if c.upgraded != NULL:
-        ctx.handoff.protocol = b"http2"
+        ctx.handoff.protocol = c.upgraded_to
         ctx.handoff.exchange = c.upgraded
         c.upgraded = NULL
     ctx.handoff.kept = c.rest

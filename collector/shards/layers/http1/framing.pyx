@@ -235,9 +235,9 @@ cdef size_t read_head_skip(ctx_t* ctx, http1_t* c, half_t* h, uint32_t d, const 
 
 # ---- bodies ------------------------------------------------------------------------------------------------------
 
-cdef inline void add_body(ctx_t* ctx, half_t* h, side_t side, const uint8_t* p, size_t n, uint64_t ts) noexcept:
+cdef inline void add_body(ctx_t* ctx, http1_t* c, half_t* h, side_t side, const uint8_t* p, size_t n, uint64_t ts) noexcept:
     if h.current != NULL:
-        exchange_body(ctx, h.current, side, p, n, ts)
+        exchange_body(ctx, c.flow, h.current, side, p, n, ts)
     else:
         ctx.counters[C_SKIPPED_BYTES] += n
 
@@ -245,14 +245,14 @@ cdef inline void add_body(ctx_t* ctx, half_t* h, side_t side, const uint8_t* p, 
 cdef size_t read_body(ctx_t* ctx, http1_t* c, half_t* h, uint32_t d, const uint8_t* p, size_t n, uint64_t ts) noexcept:
     cdef side_t side = side_of(c, d)
     cdef size_t take = n if n < h.remaining else <size_t>h.remaining
-    add_body(ctx, h, side, p, take, ts)
+    add_body(ctx, c, h, side, p, take, ts)
     advance_body(ctx, c, h, side, take)
     return take
 
 
 cdef size_t read_until_close(ctx_t* ctx, http1_t* c, half_t* h, uint32_t d, const uint8_t* p, size_t n,
                              uint64_t ts) noexcept:
-    add_body(ctx, h, side_of(c, d), p, n, ts)
+    add_body(ctx, c, h, side_of(c, d), p, n, ts)
     return n
 
 

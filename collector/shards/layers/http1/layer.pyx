@@ -9,6 +9,7 @@ from libc.string cimport memchr, memcmp, memset
 from collector.abi cimport DIR_IN, DIR_OUT, ROLE_CLIENT, ROLE_SERVER
 from collector.shards.http.exchanges cimport *
 from collector.shards.http.message cimport EX_DROP, EX_EMITTED
+from collector.shards.http.parts cimport part_due
 from collector.shards.layers.http1.framing cimport *
 from collector.shards.layers.http1.pairing cimport *
 from collector.shards.layers.http1.startline cimport looks_like_request
@@ -108,12 +109,12 @@ cdef feed_t http1_hole(ctx_t* ctx, flow_t* flow, uint32_t d, uint64_t n, bint lo
     while n and h.state != H_RESYNC:
         if h.state == H_UNTIL_CLOSE:
             if h.current != NULL:
-                exchange_lost(h.current, side, n, lost)
+                exchange_lost(ctx, flow, h.current, side, n, lost, ts)
             break
         if (h.state == H_BODY or h.state == H_CHUNK_DATA) and not (side == REQUEST and body_not_owed(h)):
             skip = n if n < h.remaining else h.remaining
             if h.current != NULL:
-                exchange_lost(h.current, side, skip, lost)
+                exchange_lost(ctx, flow, h.current, side, skip, lost, ts)
             n -= skip
             advance_body(ctx, c, h, side, skip)
             continue
@@ -245,17 +246,23 @@ cdef inline void stand_as_is(ctx_t* ctx, http1_t* c, uint32_t d) noexcept:
 
 
 cdef uint64_t http1_idle(ctx_t* ctx, flow_t* flow, uint64_t now) noexcept:
-    """Record as it stands what neither side has sent a byte of for `unanswered_ns`."""
+    """Record as it stands what neither side has sent a byte of for `unanswered_ns`. What is recorded in parts only waits
+    for the next one."""
     cdef http1_t* c = <http1_t*>flow.state
     cdef exchange_t* ex = c.first
+    cdef uint64_t due = 0
     cdef bint waiting = c.half[0].part.bytes.len != 0 or c.half[1].part.bytes.len != 0
     cdef uint64_t quiet = now - c.conn.seen_ns if now > c.conn.seen_ns else 0
     cdef uint32_t i
-    while ex != NULL and not waiting:
-        waiting = not ex.flags & EX_EMITTED
+    while ex != NULL:
+        if ex.part_ns:
+            part_due(ctx, flow, ex, now)
+            if ex.part_ns and (due == 0 or ex.part_ns < due):
+                due = ex.part_ns
+        waiting = waiting or not (ex.flags & EX_EMITTED or ex.part)
         ex = ex.next
-    if not waiting:
-        return 0
+    if not waiting or due:
+        return due
     if quiet < ctx.unanswered_ns:
         return c.conn.seen_ns + ctx.unanswered_ns
     for i in range(2):
@@ -266,7 +273,7 @@ cdef uint64_t http1_idle(ctx_t* ctx, flow_t* flow, uint64_t now) noexcept:
         stand_as_is(ctx, c, 1 - c.conn.dir_request)
     ex = c.first
     while ex != NULL:
-        if not ex.flags & EX_EMITTED:
+        if not (ex.flags & EX_EMITTED or ex.part):
             if not c.conn.holds & HOLD_SOCKET:      # else it is counted as what was held
                 ctx.counters[C_UNANSWERED if ex.req.done and not ex.resp.started else C_TIMED_OUT] += 1
             mark_incomplete(ex)

@@ -16,6 +16,7 @@ from collector.abi cimport DIR_IN
 from collector.shards.http.exchanges cimport *
 from collector.shards.http.fields cimport field_t, fields_t, same_name, F_UPGRADE, MAX_FIELDS
 from collector.shards.http.message cimport *
+from collector.shards.layers.websocket.handshake cimport agreed_extensions, upgrades_to_websocket
 from collector.shards.receive cimport receive_clear
 from collector.shards.state cimport *
 
@@ -305,6 +306,19 @@ cdef void leave_http(ctx_t* ctx, http1_t* c, bint doubt) noexcept:
         c.left = 1
 
 
+cdef void hand_over(ctx_t* ctx, http1_t* c, const char* protocol) noexcept:
+    """The oldest request is another layer's from here on, and what follows."""
+    cdef exchange_t* ex = c.first
+    c.first = ex.next
+    if c.first == NULL:
+        c.last = NULL
+    c.queued -= 1
+    ex.next = NULL
+    c.upgraded = ex
+    c.upgraded_to = protocol
+    leave_http(ctx, c, False)
+
+
 cdef inline bint to_http2(const head_t* head) noexcept nogil:
     """Does the server go on with HTTP/2 in clear?"""
     cdef uint32_t i
@@ -383,18 +397,16 @@ cdef void http1_response(ctx_t* ctx, http1_t* c, half_t* h, head_t* head, uint64
             if status == 101 and not ex.notes & NOTE_UPGRADE:
                 ex.marks |= MARK_PAIRING        # nobody has asked for it (RFC 9110 section 15.2.2)
                 ex.notes |= NOTE_DOUBT
-            if (status == 101 and not cut and ex == c.first and not ex.notes & NOTE_DOUBT and ex.marks == 0
-                    and to_http2(head)):
-                # RFC 7540 section 3.2: the answer comes on stream 1
-                c.first = ex.next
-                if c.first == NULL:
-                    c.last = NULL
-                c.queued -= 1
-                ex.next = NULL
-                exchange_unanswered(ex)
-                c.upgraded = ex
-                leave_http(ctx, c, False)
-                return
+            if status == 101 and not cut and ex == c.first and not ex.notes & NOTE_DOUBT:
+                if ex.marks == 0 and to_http2(head):
+                    exchange_unanswered(ex)     # RFC 7540 section 3.2: the answer comes on stream 1
+                    hand_over(ctx, c, b"http2")
+                    return
+                if not ex.flags & EX_DROP and upgrades_to_websocket(&head.fields):
+                    ex.resp.done = 1
+                    ex.notes = agreed_extensions(&head.fields)
+                    hand_over(ctx, c, b"websocket")
+                    return
             ex.resp.done = 1
             if ex.notes & NOTE_DOUBT:
                 ex.marks |= MARK_RESPONSE_FRAMING

@@ -132,7 +132,8 @@ cdef struct http1_t:
     uint8_t not_http     # counted as such
     uint8_t left         # HTTP is over: what follows is another protocol
     uint8_t unparked     # the other direction may go on with what it parked
-    exchange_t* upgraded # the request that HTTP/2 answers, on its way there
+    exchange_t* upgraded # the request that another layer takes over, on its way there
+    const char* upgraded_to
     uint8_t rest_dir
     uint64_t rest_ns
     buf_t rest           # bytes that waited and are not HTTP's any more: for who comes behind

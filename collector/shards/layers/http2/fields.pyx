@@ -167,6 +167,8 @@ cdef void read_pseudo(head_t* head, const hpack_field_t* f, uint64_t* seen) noex
         head.response.status = status_of(f.value, f.value_len)
         if head.response.status == 0:
             head.bad |= BAD_PSEUDO
+    elif which == PSEUDO_PROTOCOL:
+        head.websocket = f.value_len == 9 and same_name(f.value, b"websocket", 9)
     elif which == PSEUDO_AUTHORITY:
         # as the field that HTTP/1 has for it (section 8.3.1)
         if new_field(head, <const uint8_t*>HOST_NAME, 4, 16, f.value, f.value_len, seen) != NULL:

@@ -12,7 +12,7 @@ cdef enum whose_t:
 
 cdef const char* PREFACE     # of the client (RFC 9113 section 3.4)
 
-cdef void lose_framing(ctx_t* ctx, http2_t* c, uint32_t d, bint lost) noexcept
+cdef void lose_framing(ctx_t* ctx, http2_t* c, uint32_t d, bint lost, uint64_t ts) noexcept
 cdef void drop_frame(ctx_t* ctx, half_t* h) noexcept
 cdef bint looks_like_frames(const uint8_t* p, size_t n, whose_t whose, uint32_t newest, uint32_t promised) noexcept nogil
 cdef whose_t who_sends(ctx_t* ctx, const uint8_t* p, size_t n) noexcept

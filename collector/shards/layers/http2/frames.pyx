@@ -28,6 +28,7 @@ from collector.shards.layers.http2.fields cimport read_fields
 from collector.shards.layers.http2.hpack cimport *
 from collector.shards.layers.http2.state cimport *
 from collector.shards.layers.http2.streams cimport *
+from collector.shards.layers.stack cimport flow_data, flow_hole
 from collector.shards.marks cimport MARK_AMBIGUOUS
 from collector.shards.memory cimport buf_append, buf_free, buf_reserve, buf_t
 from collector.shards.receive cimport receive_clear
@@ -178,7 +179,7 @@ cdef void drop_frame(ctx_t* ctx, half_t* h) noexcept:
     h.current = NULL
 
 
-cdef void lose_framing(ctx_t* ctx, http2_t* c, uint32_t d, bint lost) noexcept:
+cdef void lose_framing(ctx_t* ctx, http2_t* c, uint32_t d, bint lost, uint64_t ts) noexcept:
     """What comes next in this direction is not known: skip to something that looks like frames. `lost`: on the way, else it
     was not copied."""
     cdef half_t* h = &c.half[d]
@@ -188,7 +189,7 @@ cdef void lose_framing(ctx_t* ctx, http2_t* c, uint32_t d, bint lost) noexcept:
     h.missed = 1
     hpack_miss(&h.table)
     settings_unknown(c, d)
-    bytes_missing(c, side_of(c, d), lost)
+    bytes_missing(ctx, c, side_of(c, d), lost, ts)
 
 
 cdef void settings_unknown(http2_t* c, uint32_t d) noexcept nogil:
@@ -231,18 +232,20 @@ cdef void skip_bytes(ctx_t* ctx, http2_t* c, uint32_t d, uint64_t n, bint lost, 
     cdef half_t* h = &c.half[d]
     cdef uint32_t body
     if h.state == H_RESYNC:
-        bytes_missing(c, side_of(c, d), lost)       # of streams that began since, too
+        bytes_missing(ctx, c, side_of(c, d), lost, ts)       # of streams that began since, too
         return
     if h.state == H_PREFACE or h.state == H_FRAME or n > h.remaining:
-        lose_framing(ctx, c, d, lost)
+        lose_framing(ctx, c, d, lost, ts)
         return
     if h.state == H_PAD_LENGTH:         # how much of it is padding is not known
         h.state = H_BODY
         h.padding = 0
     if h.state == H_BODY:
         body = h.remaining - h.padding if h.remaining > h.padding else 0
-        if h.current != NULL:
-            exchange_lost(h.current, side_of(c, d), n if n < body else body, lost)
+        if h.current != NULL and h.current.inner != NULL:
+            flow_hole(ctx, <flow_t*>h.current.inner, d, n if n < body else body, lost, ts)
+        elif h.current != NULL:
+            exchange_lost(ctx, c.flow, h.current, side_of(c, d), n if n < body else body, lost, ts)
     elif h.state == H_KEEP:
         payload_lost(ctx, c, d, lost, ts)
         h.state = H_SKIP
@@ -272,7 +275,7 @@ cdef void begin_frame(ctx_t* ctx, http2_t* c, uint32_t d, uint64_t ts) noexcept:
     h.padding = 0
     h.state = H_SKIP
     if f.length > h.frame_most and f.length > FRAME_LEAST:
-        lose_framing(ctx, c, d, True)       # no end of a connection would read it
+        lose_framing(ctx, c, d, True, ts)       # no end of a connection would read it
         return
     if h.in_block != BLOCK_NONE and (f.type != FRAME_CONTINUATION or f.stream != h.begun.stream):
         if h.in_block == BLOCK_MORE:
@@ -440,7 +443,7 @@ cdef size_t read_header(ctx_t* ctx, http2_t* c, uint32_t d, const uint8_t* p, si
     if before == 0:
         h.part.first_ns = ts
     if buf_append(&ctx.pool, &h.part.bytes, p, take) < 0:
-        lose_framing(ctx, c, d, True)
+        lose_framing(ctx, c, d, True, ts)
         return n
     if h.part.bytes.len == FRAME_HEADER_BYTES:
         h.frame = frame_of(<const uint8_t*>h.part.bytes.data)
@@ -458,8 +461,11 @@ cdef size_t read_body(ctx_t* ctx, http2_t* c, uint32_t d, const uint8_t* p, size
         body = take
     if h.current == NULL:
         ctx.counters[C_SKIPPED_BYTES] += body
+    elif body and h.current.inner != NULL:
+        message_of(h.current, side_of(c, d)).last_ns = ts
+        flow_data(ctx, <flow_t*>h.current.inner, d, p, body, ts)
     elif body:
-        exchange_body(ctx, h.current, side_of(c, d), p, body, ts)
+        exchange_body(ctx, c.flow, h.current, side_of(c, d), p, body, ts)
     h.remaining -= take
     if h.remaining == 0:
         frame_ends(ctx, c, d, ts)
@@ -509,7 +515,7 @@ cdef feed_t read_preface(ctx_t* ctx, http2_t* c, uint32_t d, const uint8_t* p, s
     if before == 0:
         h.part.first_ns = ts
     if buf_append(&ctx.pool, &h.part.bytes, p, take) < 0:
-        lose_framing(ctx, c, d, True)
+        lose_framing(ctx, c, d, True, ts)
     return FEED_ALL
 
 
@@ -518,7 +524,7 @@ cdef feed_t read_frames(ctx_t* ctx, http2_t* c, uint32_t d, const uint8_t* p, si
     cdef half_t* h = &c.half[d]
     cdef size_t used
     if h.state == H_RESYNC:
-        bytes_missing(c, side_of(c, d), True)
+        bytes_missing(ctx, c, side_of(c, d), True, ts)
         if not looks_like_frames(p, n, OF_CLIENT if d == c.conn.dir_request else OF_SERVER, c.newest, c.promised):
             ctx.counters[C_SKIPPED_BYTES] += n
             return FEED_ALL

@@ -152,6 +152,8 @@ cdef uint64_t http2_unwanted(ctx_t* ctx, flow_t* flow, uint32_t d, uint64_t pos)
     cdef half_t* h = &c.half[d]
     if h.state != H_BODY or c.conn.dir_request == DIR_UNKNOWN:
         return 0
+    if h.current != NULL and h.current.inner != NULL:
+        return 0
     if h.current != NULL and not message_of(h.current, side_of(c, d)).body_stopped and not h.current.flags & EX_DROP:
         return 0
     return pos + h.remaining

@@ -75,6 +75,7 @@ cdef struct head_t:
     uint8_t pseudo_unknown     # of these, those without a known value
     uint8_t has_length         # Content-Length
     uint8_t named              # :authority says which host
+    uint8_t websocket          # :protocol says so
     uint64_t content_length
     fields_t fields
 
@@ -84,6 +85,8 @@ cdef enum:  # exchange_t.notes
     NOTE_REQUEST_LENGTH = 2    # a Content-Length is checked against the body
     NOTE_RESPONSE_LENGTH = 4
     NOTE_HEAD = 8              # the method was HEAD
+    NOTE_WEBSOCKET = 32        # an extended CONNECT that asks for a WebSocket (RFC 8441)
+    NOTE_END_IN_DOUBT = 16     # bytes are missing that may have ended it
 
 
 cdef enum:  # half_state
@@ -128,7 +131,6 @@ cdef enum:
 cdef struct http2_t:
     conn_t* conn
     flow_t* flow
-    flow_t stream            # what the records of a stream are made for
     half_t half[2]           # by enum event_dir
     exchange_t* open[32]     # streams, by number (exchange_t.pos); chains through exchange_t.next
     exchange_t* first        # those that are complete, and wait for FACT_RELEASED; oldest first

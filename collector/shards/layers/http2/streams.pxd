@@ -17,7 +17,7 @@ cdef void promise_here(ctx_t* ctx, http2_t* c, uint32_t promised, const head_t* 
 cdef void adopt(http2_t* c, exchange_t* ex) noexcept
 cdef void side_ends(ctx_t* ctx, http2_t* c, exchange_t* ex, side_t side) noexcept
 cdef void stream_reset(ctx_t* ctx, http2_t* c, exchange_t* ex) noexcept
-cdef void bytes_missing(http2_t* c, side_t side, bint lost) noexcept
+cdef void bytes_missing(ctx_t* ctx, http2_t* c, side_t side, bint lost, uint64_t ts) noexcept
 cdef void direction_ends(ctx_t* ctx, http2_t* c, side_t side) noexcept
 cdef void record_all(ctx_t* ctx, http2_t* c, uint32_t marks) noexcept
 cdef void released(ctx_t* ctx, http2_t* c) noexcept

@@ -6,12 +6,18 @@ that is not tracked and not larger than the newest is over, and what still comes
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcmp
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcmp, memset
 
 from collector.abi cimport DIR_IN
 from collector.shards.http.exchanges cimport *
+from collector.shards.http.fields cimport fields_t
 from collector.shards.http.message cimport *
+from collector.shards.http.parts cimport part_due
 from collector.shards.layers.http2.state cimport *
+from collector.shards.layers.stack cimport flow_close, flow_hole, flow_idle
+from collector.shards.layers.websocket.handshake cimport agreed_extensions
+from collector.shards.layers.websocket.layer cimport websocket_layer
 from collector.shards.state cimport *
 
 
@@ -23,6 +29,12 @@ cdef inline uint32_t bucket_of(uint64_t stream) noexcept nogil:
 
 cdef inline uint64_t last_ns(const exchange_t* ex) noexcept nogil:
     return ex.resp.last_ns if ex.resp.last_ns > ex.req.last_ns else ex.req.last_ns
+
+
+cdef inline bint goes_on(const exchange_t* ex) noexcept nogil:
+    """It is recorded in parts, or holds another protocol, and may be silent for long; unless its end may have gone by that
+    nobody saw."""
+    return (ex.part != 0 or ex.inner != NULL) and not ex.notes & NOTE_END_IN_DOUBT
 
 
 cdef void unlink(http2_t* c, exchange_t* ex) noexcept nogil:
@@ -43,7 +55,7 @@ cdef exchange_t* find_stream(ctx_t* ctx, http2_t* c, uint32_t stream, uint64_t t
     cdef exchange_t* ex = c.open[bucket_of(stream)]
     while ex != NULL and ex.pos != stream:
         ex = ex.next
-    if ex != NULL and ts > last_ns(ex) and ts - last_ns(ex) >= ctx.unanswered_ns:
+    if ex != NULL and ts > last_ns(ex) and ts - last_ns(ex) >= ctx.unanswered_ns and not goes_on(ex):
         time_out(ctx, c, ex)
         return NULL
     return ex
@@ -60,6 +72,7 @@ cdef exchange_t* new_stream(ctx_t* ctx, http2_t* c, uint32_t stream) noexcept:
         ctx.counters[C_RECORDS_DROPPED_SIZE] += 1
         return NULL
     ex.pos = stream
+    ex.flags = EX_NUMBERED
     ex.tgid = c.conn.stream[c.conn.dir_request].tgid
     ex.next = c.open[bucket_of(stream)]
     c.open[bucket_of(stream)] = ex
@@ -70,6 +83,7 @@ cdef exchange_t* new_stream(ctx_t* ctx, http2_t* c, uint32_t stream) noexcept:
 cdef void adopt(http2_t* c, exchange_t* ex) noexcept:
     """A request of HTTP/1, which is answered on stream 1 (RFC 7540 section 3.2)."""
     ex.pos = 1
+    ex.flags |= EX_NUMBERED
     ex.notes = NOTE_REQUEST
     ex.next = NULL
     c.open[bucket_of(1)] = ex
@@ -81,12 +95,15 @@ cdef void adopt(http2_t* c, exchange_t* ex) noexcept:
 
 cdef void emit(ctx_t* ctx, http2_t* c, exchange_t* ex) noexcept:
     """Record it, unless nobody knows what was asked, and forget it. It is in no list any more."""
+    cdef flow_t* inner = <flow_t*>ex.inner
+    if inner != NULL:
+        flow_close(ctx, inner, ex.marks & (MARK_EVICTED | MARK_END_UNSEEN))
+        ctx.pool.bytes -= sizeof(flow_t)
+        free(inner)
     if not ex.notes & NOTE_REQUEST:
         ctx.counters[C_ORPHAN_RESPONSES] += 1
     else:
-        c.stream = c.flow[0]
-        c.stream.stream_id = <uint32_t>ex.pos
-        exchange_emit(ctx, &c.stream, ex)
+        exchange_emit(ctx, c.flow, ex)
     exchange_free(ctx, ex)
 
 
@@ -179,8 +196,16 @@ cdef uint64_t give_up_silent(ctx_t* ctx, http2_t* c, uint64_t now) noexcept:
         ex = c.open[i]
         while ex != NULL:
             following = ex.next
-            then = last_ns(ex) + ctx.unanswered_ns
-            if then <= now:
+            if ex.part_ns:
+                part_due(ctx, c.flow, ex, now)
+            then = ex.part_ns
+            if ex.inner != NULL:
+                then = flow_idle(ctx, <flow_t*>ex.inner, now)
+            if then == 0 and not goes_on(ex):
+                then = last_ns(ex) + ctx.unanswered_ns
+            if then == 0:
+                pass
+            elif then <= now:
                 time_out(ctx, c, ex)
             elif due == 0 or then < due:
                 due = then
@@ -215,15 +240,20 @@ cdef void record_all(ctx_t* ctx, http2_t* c, uint32_t marks) noexcept:
     record_open(ctx, c, marks)
 
 
-cdef void bytes_missing(http2_t* c, side_t side, bint lost) noexcept:
+cdef void bytes_missing(ctx_t* ctx, http2_t* c, side_t side, bint lost, uint64_t ts) noexcept:
     """Bytes of this direction are missing, and nobody knows of which streams."""
     cdef exchange_t* ex
     cdef uint32_t i
     for i in range(<uint32_t>BUCKETS):
         ex = c.open[i]
         while ex != NULL:
-            if not message_of(ex, side).done:
-                exchange_lost(ex, side, 0, lost)
+            if ex.inner != NULL:
+                flow_hole(ctx, <flow_t*>ex.inner, c.conn.dir_request if side == REQUEST else 1 - c.conn.dir_request, 0, lost,
+                          ts)
+                ex.notes |= NOTE_END_IN_DOUBT
+            elif not message_of(ex, side).done:
+                exchange_lost(ctx, c.flow, ex, side, 0, lost, ts)
+                ex.notes |= NOTE_END_IN_DOUBT
             ex = ex.next
 
 
@@ -294,14 +324,17 @@ cdef void request_here(ctx_t* ctx, http2_t* c, exchange_t* ex, const head_t* hea
         ex.reasons |= BAD_PSEUDO
     if head.request.method_len == 4 and memcmp(head.request.method, b"HEAD", 4) == 0:
         ex.notes |= NOTE_HEAD
-    exchange_request(ctx, &c.stream, ex, &head.request, &head.fields, NULL)
+    elif connect and head.websocket:
+        ex.notes |= NOTE_WEBSOCKET
+    exchange_request(ctx, c.flow, ex, &head.request, &head.fields, NULL)
     if head.has_length:
         ex.notes |= NOTE_REQUEST_LENGTH
         ex.req.announced = head.content_length
         exchange_expect(ctx, ex, REQUEST, head.content_length)
 
 
-cdef void response_here(ctx_t* ctx, http2_t* c, exchange_t* ex, const head_t* head, uint64_t first_ns, uint64_t ts) noexcept:
+cdef void response_here(ctx_t* ctx, http2_t* c, exchange_t* ex, const head_t* head, bint ends_stream, uint64_t first_ns,
+                        uint64_t ts) noexcept:
     ex.resp.started = 1
     ex.resp.first_ns = first_ns
     ex.resp.last_ns = ts
@@ -314,11 +347,48 @@ cdef void response_here(ctx_t* ctx, http2_t* c, exchange_t* ex, const head_t* he
     elif head.pseudo != PSEUDO_STATUS:
         ex.marks |= MARK_AMBIGUOUS
         ex.reasons |= BAD_PSEUDO
-    exchange_response(ctx, &c.stream, ex, &head.response, &head.fields)
+    exchange_response(ctx, c.flow, ex, &head.response, &head.fields)
+    if (ex.notes & NOTE_WEBSOCKET and head.response.status >= 200 and head.response.status < 300
+            and not ex.flags & (EX_DROP | EX_EMITTED) and not ends_stream):
+        open_websocket(ctx, c, ex, &head.fields)
+        return
     if head.has_length:
         ex.notes |= NOTE_RESPONSE_LENGTH
         ex.resp.announced = head.content_length
         exchange_expect(ctx, ex, RESPONSE, head.content_length)
+
+
+cdef void open_websocket(ctx_t* ctx, http2_t* c, exchange_t* ex, const fields_t* fields) noexcept:
+    """RFC 8441: from here on the DATA of this stream is a WebSocket's. The exchange is its handshake; another one stands for
+    the stream."""
+    cdef flow_t* inner
+    cdef exchange_t* place
+    unlink(c, ex)
+    place = new_stream(ctx, c, <uint32_t>ex.pos)
+    inner = <flow_t*>malloc(sizeof(flow_t))
+    if inner == NULL or place == NULL:
+        free(inner)             # there is no memory: the handshake, and nothing behind it
+        emit(ctx, c, ex)
+        return
+    ctx.pool.bytes += sizeof(flow_t)
+    memset(inner, 0, sizeof(flow_t))
+    inner.conn = c.conn
+    place.flags |= EX_EMITTED
+    place.notes = NOTE_REQUEST
+    place.inner = inner
+    place.tgid = ex.tgid
+    place.req.started = place.resp.started = 1
+    place.req.last_ns = ex.req.last_ns
+    place.resp.last_ns = ex.resp.last_ns
+    ex.req.done = ex.resp.done = 1
+    ex.notes = agreed_extensions(fields)
+    ctx.handoff.exchange = ex
+    ctx.handoff.asked = c.flow.layer
+    if websocket_layer().open(ctx, inner) == 0:
+        inner.layer = websocket_layer()
+    elif ctx.handoff.exchange != NULL:
+        ctx.handoff.exchange = NULL
+        exchange_free(ctx, ex)
 
 
 cdef void forget_unasked(ctx_t* ctx, http2_t* c, uint32_t stream) noexcept:
@@ -347,8 +417,6 @@ cdef void head_here(ctx_t* ctx, http2_t* c, uint32_t d, const frame_t* frame, co
     cdef uint32_t stream = frame.stream
     cdef exchange_t* ex = find_stream(ctx, c, stream, ts)
     cdef message_t* m
-    c.stream = c.flow[0]
-    c.stream.stream_id = stream
     if ex == NULL:
         if stream & 1 == 0 or stream <= c.newest:
             if side == RESPONSE and head.pseudo & PSEUDO_STATUS:
@@ -389,7 +457,7 @@ cdef void head_here(ctx_t* ctx, http2_t* c, uint32_t d, const frame_t* frame, co
             head_unseen(ex, first_ns)   # trailers
             m.last_ns = ts
         else:
-            response_here(ctx, c, ex, head, first_ns, ts)
+            response_here(ctx, c, ex, head, frame.flags & FLAG_END_STREAM != 0, first_ns, ts)
     else:
         m.last_ns = ts
         note_trailers(ex, head, c.half[d].missed)
@@ -406,7 +474,7 @@ cdef void head_lost(ctx_t* ctx, http2_t* c, uint32_t d, const frame_t* frame, bi
         c.newest = frame.stream
     if ex == NULL:
         return                          # a request that is not known, or nobody's
-    exchange_lost(ex, side, 0, lost)
+    exchange_lost(ctx, c.flow, ex, side, 0, lost, ts)
     message_of(ex, side).last_ns = ts
     if side == RESPONSE and not ex.resp.started:
         head_unseen(ex, ts)
@@ -421,8 +489,6 @@ cdef void promise_here(ctx_t* ctx, http2_t* c, uint32_t promised, const head_t* 
     if promised & 1 or promised <= c.promised:
         return
     c.promised = promised
-    c.stream = c.flow[0]
-    c.stream.stream_id = promised
     ex = new_stream(ctx, c, promised)
     if ex == NULL:
         return

@@ -95,7 +95,7 @@ cdef void answered(ctx_t* ctx, flow_t* flow, toy_t* toy, const uint8_t* text, si
     ex.resp.started = ex.resp.done = 1
     ex.resp.first_ns = ts
     exchange_response(ctx, flow, ex, &response, &fields)
-    exchange_body(ctx, ex, RESPONSE, text, n, ts)
+    exchange_body(ctx, flow, ex, RESPONSE, text, n, ts)
     finish(ctx, flow, toy, 0)
 
 

@@ -1,0 +1,1 @@
+"""parts.pyx is for Cython only."""

@@ -1,0 +1,1 @@
+"""events.pyx is for Cython only."""

@@ -1,0 +1,1 @@
+"""handshake.pyx is for Cython only."""

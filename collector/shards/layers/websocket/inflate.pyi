@@ -1,0 +1,1 @@
+"""inflate.pyx is for Cython only."""

@@ -1,0 +1,3 @@
+"""Types of layer.pyx."""
+
+def websocket_reason_words() -> list[str]: ...
