@@ -315,8 +315,8 @@ cdef void table_tick(ctx_t* ctx, table_t* t, uint64_t now) noexcept:
 
 
 cdef const layer_t* when_back(const layer_t* layer) noexcept nogil:
-    """Which layer reads a connection that gave way, when it goes on. Of a WebSocket nobody knows what was agreed on any more:
-    what it carries is no message of the connection, whatever it looks like."""
+    """Which layer reads a connection that gave way, when it goes on. Of a WebSocket nobody knows any more what was agreed
+    on: what it carries is no message of the connection, whatever it looks like."""
     return tunnel_layer() if layer == websocket_layer() else layer
 
 
