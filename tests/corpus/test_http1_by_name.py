@@ -38,7 +38,7 @@ def of_request(data: bytes, *, step: int = 1 << 20) -> set[str]:
 @pytest.mark.parametrize(
     ("fields", "expected"),
     [
-        ("Transfer-Encoding: gzip, chunked", {"transfer_encoding_obfuscated"}),
+        ("Transfer-Encoding: br, chunked", {"transfer_encoding_obfuscated"}),
         ("Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked", {"transfer_encoding_obfuscated"}),
         ("Transfer-Encoding: chunked, identity", {"transfer_encoding_obfuscated"}),
         ("Transfer-Encoding: chunked,", {"transfer_encoding_obfuscated"}),

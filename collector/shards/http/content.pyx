@@ -160,6 +160,10 @@ cdef void content_facts(ctx_t* ctx, const fields_t* fields, message_t* m) noexce
                 if k < 4:
                     m.codings[k] = 0
             p = q
+    if m.passed_on and k < 4:       # it was applied last (RFC 9112 section 6.1)
+        m.codings[k] = m.passed_on
+        if k < 3:
+            m.codings[k + 1] = 0
 
 
 cdef uint8_t charset_index(ctx_t* ctx, const uint8_t* p, const uint8_t* end) noexcept:

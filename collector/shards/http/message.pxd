@@ -42,6 +42,7 @@ cdef struct message_t:
     uint64_t told        # of its size, what earlier parts have had
     uint64_t skip        # parts.pyx: so many bytes still belong to what was cut; SKIP_TO_NEXT: up to the next boundary
     uint8_t codings[4]   # enum coding, in the order they were applied; 0 ends
+    uint8_t passed_on    # enum coding, set by its layer before the head: a transfer coding that is still on the body
     uint8_t media        # enum media
     uint8_t inner_coding # enum coding: of the messages in it
     uint8_t charset      # index into the shard's charset table; 0 = none or UTF-8

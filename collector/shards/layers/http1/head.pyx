@@ -8,7 +8,9 @@ ambiguity bit, for it is what request smuggling is made of. It refuses only what
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memchr, memcmp
 
+from collector.shards.http.content cimport coding_of
 from collector.shards.http.fields cimport *
+from collector.shards.http.message cimport CODING_DEFLATE, CODING_GZIP, CODING_NONE
 from collector.shards.layers.http1.startline cimport *
 from collector.shards.layers.http1.state cimport *
 
@@ -78,6 +80,21 @@ cdef bint trailer_line(const uint8_t* p, const uint8_t* end, uint32_t* ambiguity
     return False
 
 
+cdef uint8_t coding_below(const uint8_t* p, const uint8_t* last) noexcept nogil:
+    """The coding in front of the last one of a list of two, as RFC 9112 section 7 has it, when it is one that can be undone."""
+    cdef const uint8_t* end = last
+    cdef uint8_t coding
+    while end > p and ((end - 1)[0] == c' ' or (end - 1)[0] == c'\t'):
+        end -= 1
+    if end == p or (end - 1)[0] != c',':
+        return CODING_NONE
+    end -= 1
+    while end > p and ((end - 1)[0] == c' ' or (end - 1)[0] == c'\t'):
+        end -= 1
+    coding = coding_of(p, <uint32_t>(end - p))
+    return coding if coding == CODING_GZIP or coding == CODING_DEFLATE else CODING_NONE
+
+
 cdef inline void framing_facts(head_t* h, field_t* f) noexcept nogil:
     """Content-Length and Transfer-Encoding (RFC 9112 section 6)."""
     cdef uint64_t v = 0
@@ -85,6 +102,7 @@ cdef inline void framing_facts(head_t* h, field_t* f) noexcept nogil:
     cdef const uint8_t* end = f.value + f.value_len
     cdef const uint8_t* q
     cdef bint any_digit = False
+    cdef bint repeated
     if f.id == F_CONTENT_LENGTH:
         while True:
             while p < end and p[0] >= c'0' and p[0] <= c'9' and v < 100000000000000000ULL:
@@ -114,7 +132,8 @@ cdef inline void framing_facts(head_t* h, field_t* f) noexcept nogil:
     else:
         # several fields are one list (RFC 9110 section 5.3): the last coding of the last field decides, and "chunked"
         # must be it. Empty elements say nothing; `identity` was dropped in RFC 7230, servers take it for "no coding".
-        if h.te_seen:
+        repeated = h.te_seen
+        if repeated:
             h.ambiguity |= AMB_TE_OBFUSCATED
         h.te_seen = 1
         while True:
@@ -135,6 +154,9 @@ cdef inline void framing_facts(head_t* h, field_t* f) noexcept nogil:
                 end -= 1
         h.has_te = 1
         h.chunked = end - q == 7 and same_name(q, b"chunked", 7)
+        h.te_coding = CODING_NONE
+        if h.chunked and not repeated and end == f.value + f.value_len:
+            h.te_coding = coding_below(p, q)
 
 
 cdef int64_t parse_head(head_t* h, const uint8_t* p, const uint8_t* end, bint response, int whole) noexcept nogil:
@@ -168,6 +190,7 @@ cdef int64_t parse_head(head_t* h, const uint8_t* p, const uint8_t* end, bint re
     h.fields.overflow = 0
     h.chunked = 0
     h.te_seen = 0
+    h.te_coding = CODING_NONE
     h.has_te = 0
     h.has_cl = 0
     h.cl_valid = 0

@@ -253,6 +253,7 @@ cdef void http1_request(ctx_t* ctx, http1_t* c, half_t* h, head_t* head, uint64_
         ex.notes |= NOTE_UPGRADE
     if ex.notes & NOTE_DOUBT and ex.notes & (NOTE_CONNECT | NOTE_UPGRADE):
         raise_doubt(c, DOUBT_ALL)        # its answer may go unknown: what follows may be another protocol
+    ex.req.passed_on = head.te_coding
     exchange_request(ctx, c.flow, ex, &head.request, &head.fields, unlisted_fields)
     if ex.notes & NOTE_CONNECT and (head.has_te or (head.has_cl and head.content_length)):
         ambiguous(c, ex, AMB_NO_BODY_ALLOWED, REQUEST)      # RFC 9110 section 9.3.6; some servers read one
@@ -334,6 +335,8 @@ cdef void http1_response(ctx_t* ctx, http1_t* c, half_t* h, head_t* head, uint64
     cdef uint32_t status = head.response.status
     cdef exchange_t* ex
     cdef bint empty
+    if head.te_coding:      # of an answer that nobody needs to guess; a request may be meant for one who does not undo it
+        head.ambiguity &= ~<uint32_t>AMB_TE_OBFUSCATED
     ex = awaiting(c)
     empty = status == 204 or status == 304 or (status >= 100 and status < 200)
     if head.odd_status:     # RFC 9112 section 4: three digits; some read 0199 as interim, some as final
@@ -376,6 +379,7 @@ cdef void http1_response(ctx_t* ctx, http1_t* c, half_t* h, head_t* head, uint64
                     not ex.notes & NOTE_CONNECT or status >= 300):
                 no_tunnel(ex)
             ex.notes &= ~NOTE_BODY & 0xFFFF       # it came behind the body: no refusal was there before
+        ex.resp.passed_on = head.te_coding
         exchange_response(ctx, c.flow, ex, &head.response, &head.fields)
         if ex.notes & NOTE_HEAD:
             if ex.notes & NOTE_DOUBT and not empty and (head.has_te or not head.has_cl or head.content_length):

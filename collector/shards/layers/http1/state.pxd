@@ -53,6 +53,7 @@ cdef struct head_t:
     uint8_t chunked
     uint8_t te_seen            # a Transfer-Encoding field, be it only `identity`
     uint8_t has_te
+    uint8_t te_coding          # enum coding: the one below chunked, where the field says `gzip, chunked` and no more
     uint8_t has_cl
     uint8_t cl_valid
     uint8_t expect
