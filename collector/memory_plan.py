@@ -103,7 +103,7 @@ def _table(limit: int | None) -> int:
     return entries
 
 
-def of(config: Config, *, limit: int | None = None, cpus: int | None = None) -> MemoryPlan:
+def of(config: Config, *, limit: int | None = None, cpus: int | None = None, descriptors: int = 0) -> MemoryPlan:
     """The plan for these settings in a cgroup with this limit (bytes). Raises ConfigError where they contradict each other,
     or do not fit.
     """

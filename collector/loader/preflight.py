@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
-from collector import cgroups, config, confine, errors, memory_plan
+from collector import cgroups, config, confine, descriptor_sets, errors, memory_plan
 from collector.config_values import SECCOMP_OFF, SECCOMP_ON
 from collector.loader import kernel, offsets
 
@@ -218,6 +218,16 @@ def _memory() -> Row:
     return Row(need, FOUND, str(plan))
 
 
+def _descriptor_sets() -> Row:
+    """Read as at the start, which refuses what is refused here."""
+    need = "descriptor sets"
+    try:
+        sets = descriptor_sets.read(config.load().COLLECTOR_GRPC_DESCRIPTORS)
+    except errors.ConfigError as error:
+        return Row(need, MISSING, str(error), "make the file again, or unset it", True)
+    return Row(need, FOUND, descriptor_sets.summary(sets) or f"none ({descriptor_sets.VARIABLE})")
+
+
 def _cpuid() -> Row:
     """Under some hypervisors reading the clock traps; then every event is dear."""
     started = time.perf_counter_ns()
@@ -265,6 +275,7 @@ CHECKS: tuple[Callable[[], Row], ...] = (
     _pid_namespace,
     _memory,
     _confinement,
+    _descriptor_sets,
     _cpuid,
 )
 

@@ -13,9 +13,11 @@ from libc.string cimport memcpy
 from collector.shards.http.message cimport *
 from collector.shards.marks cimport *
 from collector.shards.packing cimport batch_reserve, batch_t
+from collector.shards.records.budget cimport body_work, come_back, WORK_SHIFT_CONNECTION, WORK_SHIFT_SHARD
 from collector.shards.records.marks cimport shown_t
 from collector.shards.records.text cimport (
     close_json, escape_json, escaped_prefix, put_text, put_u64, utf8_length, TEXT_STRICT)
+from collector.shards.records.transcode cimport keep_body
 from collector.shards.state cimport *
 
 cdef enum:  # what content.Decoder says
@@ -24,15 +26,7 @@ cdef enum:  # what content.Decoder says
     BODY_REFUSED = 2
 
 cdef enum:
-    # Units of WORK (records/codings.pyx), at worst about a nanosecond each: what decoding may take. A body is begun while
-    # the budgets of its shard and connection are above zero, and takes what it takes, up to its own bound.
-    WORK_BODY_BYTE = 300        # for each byte of COLLECTOR_BODY_BYTES
-    WORK_BODY_LEAST = 65536     # of them
     WORK_ESCAPED = 10           # a byte of a decoded body that escaping adds (content.WORK_EXPANDED)
-    WORK_SHIFT_SHARD = 1        # the half of a core
-    WORK_SHIFT_CONNECTION = 2   # a quarter
-    SECOND_NS = 1000000000
-    FAR_BACK_NS = 3600000000000
     MAX_CODINGS = 2
 
 
@@ -99,6 +93,8 @@ cdef int put_body(ctx_t* ctx, conn_t* conn, message_t* m, bint is_request, uint3
         if plain is not None:
             p = <const uint8_t*><const char*>plain
             n = <size_t>len(plain)
+    if ctx.transcodes and m.protobuf and m.media == MEDIA_OTHER:
+        keep_body(ctx, m, p, n, cut or binary)
     while True:
         q = p
         k = n
@@ -162,7 +158,7 @@ cdef inline char* put_messages(char* out, int64_t messages, bint is_request) noe
 cdef tuple messages_of(ctx_t* ctx, conn_t* conn, const uint8_t* p, size_t n, message_t* m, bint cut, size_t limit,
                        uint64_t now):
     """(payload, number of messages, what became of it, is it shorter than the body?)"""
-    cdef int64_t most = WORK_BODY_BYTE * <int64_t>(ctx.body_bytes if ctx.body_bytes > WORK_BODY_LEAST else WORK_BODY_LEAST)
+    cdef int64_t most = body_work(ctx)
     if ctx.content == NULL:
         return b"", 0, BODY_UNDECODED, False
     come_back(&ctx.decoding, now, WORK_SHIFT_SHARD)
@@ -181,26 +177,6 @@ cdef tuple messages_of(ctx_t* ctx, conn_t* conn, const uint8_t* p, size_t n, mes
     return payload, number, state, shorter
 
 
-cdef inline void come_back(budget_t* budget, uint64_t now, int shift) noexcept nogil:
-    """What time has brought back of a budget: a half, a quarter... of a unit for each nanosecond; at most that of half a
-    second, because so long nobody else may be served.
-
-    `now` is when an exchange ended. Those that were waited for in vain are recorded long after others, and bring nothing:
-    otherwise everyone could have a full budget by leaving requests unanswered.
-    """
-    cdef int64_t whole = <int64_t>SECOND_NS >> shift + 1
-    cdef uint64_t passed = now - budget.seen_ns
-    if budget.seen_ns == 0:
-        budget.left = whole
-    elif now > budget.seen_ns:
-        budget.left += <int64_t>((passed if passed < SECOND_NS else SECOND_NS) >> shift)
-        if budget.left > whole:
-            budget.left = whole
-    elif now + FAR_BACK_NS > budget.seen_ns:
-        return
-    budget.seen_ns = now | 1    # (far back: the time of an event was wrong)
-
-
 cdef inline void spend(ctx_t* ctx, conn_t* conn, int64_t work) noexcept nogil:
     ctx.decoding.left -= work
     conn.decoding.left -= work
@@ -211,7 +187,7 @@ cdef tuple decode_body(ctx_t* ctx, conn_t* conn, const uint8_t* p, size_t n, mes
     """As Decoder.decode, without the work, and with None for bytes that stay what they are."""
     cdef bytes raw
     cdef int i
-    cdef int64_t most = WORK_BODY_BYTE * <int64_t>(ctx.body_bytes if ctx.body_bytes > WORK_BODY_LEAST else WORK_BODY_LEAST)
+    cdef int64_t most = body_work(ctx)
     if ctx.content == NULL:
         return None, BODY_UNDECODED, False, 0, False
     for i in range(4):
