@@ -337,7 +337,7 @@ def run(
 
     pids = tuple(_process(pid) for pid in options.pid)
     sets = _descriptor_sets(settings)
-    plan = memory_plan.of(settings, limit=cgroups.memory_limit(), descriptors=sum(len(one.data) for one in sets))
+    plan = memory_plan.of(settings, limit=cgroups.memory_limit(), descriptors=descriptor_sets.size(sets))
     settings.override(config.Config.COLLECTOR_SHARDS, plan.shards, "memory plan")
     settings.override(config.Config.COLLECTOR_RING_BYTES, plan.ring_bytes, "memory plan")
     logging.getLogger("memory").log(logging.WARNING if plan.smaller else logging.INFO, "%s", plan)

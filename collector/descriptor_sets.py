@@ -70,13 +70,20 @@ def _error(path: str, why: str) -> ConfigError:
     return ConfigError(f"{VARIABLE}: {path}: {why}")
 
 
+def size(sets: list[DescriptorSet]) -> int:
+    """Bytes of all of them."""
+    return sum(len(one.data) for one in sets)
+
+
 def summary(sets: list[DescriptorSet]) -> str:
     """How many services each has, in one line."""
     return ", ".join(f"{one.path}: {one.services} service{'s' * (one.services != 1)}" for one in sets)
 
 
 def share(sets: list[DescriptorSet]) -> int | None:
-    """A descriptor of sealed memory with all of them, closed on exec; None for none. The caller closes it. Raises OSError."""
+    """A descriptor of sealed memory with all of them, closed on exec, None for none. The caller closes it. Raises
+    OSError.
+    """
     if not sets:
         return None
     return memfd.holding("collector-descriptors", b"".join(_LENGTH.pack(len(one.data)) + one.data for one in sets))

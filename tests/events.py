@@ -64,7 +64,7 @@ def settings(**changes: Any) -> ShardSettings:
     return dataclasses.replace(DEFAULTS, **changes)
 
 
-def pipeline(rules: str | None = "[]", methods: Methods | None = None, **changes: Any) -> Pipeline:
+def pipeline(rules: str | None = "[]", methods: Any = None, **changes: Any) -> Pipeline:
     """A pipeline with ordinary memory for its counters."""
     memory = memoryview(array.array("Q", [0] * 128))
     return Pipeline(settings(**changes), Filters(parse_rules(rules)), Decoder(methods), memory)

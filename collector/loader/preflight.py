@@ -210,7 +210,9 @@ def _memory() -> Row:
     limit = cgroups.memory_limit()
     need = "memory"
     try:
-        plan = memory_plan.of(config.load(), limit=limit)
+        settings = config.load()
+        sets = descriptor_sets.read(settings.COLLECTOR_GRPC_DESCRIPTORS)
+        plan = memory_plan.of(settings, limit=limit, descriptors=descriptor_sets.size(sets))
     except errors.ConfigError as error:
         return Row(need, MISSING, str(error), "change the settings, or the limit", True)
     if limit is not None and limit < memory_plan.LEAST_LIMIT_BYTES:

@@ -381,9 +381,9 @@ cdef struct ctx_t:
     budget_t decoding
     budget_t transcoding          # protobuf messages to JSON (records/transcode.pyx)
     uint8_t transcodes            # there are descriptor sets
-    uint8_t json_there            # of the record that is being written: has it JSON of messages, of how many, of how many not
-    uint32_t json_messages
-    uint32_t json_failed
+    uint8_t json_there            # of the record that is being written: has it a field of JSON?
+    uint32_t json_messages        # so many messages,
+    uint32_t json_failed          # of them so many as null
     char prefix[512]              # recordId prefix, set once
     uint32_t prefix_len
     char daemonset[64]

@@ -15,7 +15,7 @@ from collector.shards.records.descriptors import WORK_JSON, Methods
 from tests.protobuf import OLD, RICH, as_json, descriptor_set, kind, pool
 
 NO_BOUND = 1 << 40
-LEAST_WORK = 1500  # of what becomes a value of the JSON
+LEAST_WORK = 500  # of what becomes a value of the JSON
 METHODS = Methods([descriptor_set(*RICH), descriptor_set(*OLD)])
 SCHEMAS = {b"/rich.v1.Rich/One": ("rich.v1.Everything", RICH), b"/old.Old/Get": ("old.Before", OLD)}
 

@@ -1,6 +1,6 @@
 """What decoding may take: units of WORK (codings.pyx), at worst about a nanosecond each, that come back with event time
-(docs/decisions/0013). Work is begun while the budgets of its shard and connection are above zero, and takes what it takes, up
-to its own bound.
+(docs/decisions/0013). Work is begun while the budgets of its shard and connection are above zero, and takes what it
+takes, up to its own bound.
 """
 
 from libc.stdint cimport int64_t, uint64_t

@@ -145,8 +145,8 @@ class Decoder:
     """The decoders' states, and the charsets that this shard has met, by number (1-255), so that a message needs one byte
     for it.
 
-    ``methods``: what messages of gRPC and the like are, None when nobody said so. Only then the messages of the last body are
-    ``kept`` (None for one of which only a prefix is there), for transcode.pyx, which takes them.
+    ``methods``: what the messages of gRPC and the like are, None when nobody has said so. With them the messages of the last
+    body are ``kept`` (None for one of which only a prefix is there), for transcode.pyx, which takes them.
     """
 
     def __init__(self, methods: Methods | None = None) -> None:

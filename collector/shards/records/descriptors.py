@@ -3,15 +3,14 @@
     methods = Methods([data])                           # a FileDescriptorSet, as protoc and buf write it
     methods.json_of(b"/shop.Orders/Get", True, [message], 1000, 10**6)
 
-A message that cannot be one of its type, or would be too much, is `null` in the array; nothing is raised, and no other message
-is lost by it. What a message costs is found before it is begun (weigh.pyx). Nothing here opens a file: all modules that the
-library may want are imported with this one.
+A message that cannot be one of its type, or would be too much, is `null` in the array; nothing is raised, and no other
+message is lost by it. What a message costs is found before it is begun (weigh.pyx). Nothing here opens a file: all modules
+that the library may want are imported with this one.
 """
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from google.protobuf import descriptor_pb2, descriptor_pool, json_format, message_factory
@@ -20,9 +19,10 @@ from google.protobuf.message import DecodeError, Message
 
 from collector.shards.records.weigh import Scale, Shape
 
-WORK_JSON = 6000  # units of WORK (codings.pyx) for each message, besides what weigh.pyx says
-NULL_BYTES = len("null,")
-_VARINT, _FIXED64, _FIXED32, _STRING, _BYTES = 0, 1, 5, 8, 9  # as in weigh.pyx
+WORK_JSON = 7000  # units of WORK (codings.pyx) for each message, besides what weigh.pyx says
+_NULL = json.dumps(None)
+_NULL_BYTES = len(_NULL) + len(",")
+_VARINT, _FIXED64, _FIXED32, _ENUM, _STRING, _PATH, _BYTES = 0, 1, 5, 8, 9, 10, 11  # as in weigh.pyx
 _ALONE = {
     FieldDescriptor.TYPE_DOUBLE: _FIXED64,
     FieldDescriptor.TYPE_FIXED64: _FIXED64,
@@ -30,10 +30,10 @@ _ALONE = {
     FieldDescriptor.TYPE_FLOAT: _FIXED32,
     FieldDescriptor.TYPE_FIXED32: _FIXED32,
     FieldDescriptor.TYPE_SFIXED32: _FIXED32,
+    FieldDescriptor.TYPE_ENUM: _ENUM,
     FieldDescriptor.TYPE_STRING: _STRING,
     FieldDescriptor.TYPE_BYTES: _BYTES,
 }
-_CONTROLS = re.compile("[\x7f-\x9f]")  # json leaves them; a record has six bytes for each
 
 
 class DescriptorError(ValueError):
@@ -56,8 +56,8 @@ class _Type:
 
 
 class _Files:
-    """The files of a descriptor set, of which its pool builds one when somebody asks for what is in it: built they take twelve
-    times as much memory as here, and most of a large set never comes by. The methods' names are the library's.
+    """The files of a descriptor set. Its pool builds one when somebody asks for what is in it: built they take twelve times
+    as much memory as here, and most of a large set never comes by. The methods' names are the library's.
     """
 
     def __init__(self, data: bytes) -> None:
@@ -112,7 +112,7 @@ class _Set:
         if known is None:
             shape = Shape(
                 lambda: self._fields(descriptor),
-                descriptor.full_name == "google.protobuf.Any",
+                descriptor.full_name,
                 descriptor.GetOptions().message_set_wire_format,
             )
             known = self._types[descriptor.full_name] = _Type(descriptor, shape)
@@ -126,7 +126,10 @@ class _Set:
         for field in (*descriptor.fields, *extensions):
             held = field.message_type
             shape = self.type_of(held).shape if held is not None else None
-            yield field.number, field.is_repeated, _ALONE.get(field.type, _VARINT), shape
+            alone = _ALONE.get(field.type, _VARINT)
+            if descriptor.full_name == "google.protobuf.FieldMask" and alone == _STRING:
+                alone = _PATH
+            yield field.number, field.is_repeated, alone, shape
 
     def _named(self, url: bytes) -> Shape | None:
         """What an Any names (google/protobuf/any.proto: what follows the last slash), None when it is not in this set."""
@@ -185,8 +188,8 @@ def services(data: bytes) -> int:
 
 
 class Methods:
-    """The methods of these sets; of one that two have, the first. Raises DescriptorError, but not for all that is wrong: sets
-    are checked where they are read (`services`).
+    """The methods of these sets; of one that two have, the first. Raises DescriptorError, but not for all that is wrong:
+    sets are checked where they are read (`services`).
     """
 
     def __init__(self, sets: Iterable[bytes]) -> None:
@@ -222,19 +225,19 @@ class Methods:
         kind = asked if is_request else answered
         out: list[str] = []
         failed = work = 0
-        room = most - NULL_BYTES * len(messages) - len("[]")
+        room = most - _NULL_BYTES * len(messages) - len("[]")
         for message in messages:
             text = None
             if message is not None and work < allowance:
                 text, size, cost = _json(one, kind, message, allowance - work)
                 work += cost
-                if size > room + NULL_BYTES:
+                if size > room + _NULL_BYTES:
                     text = None
             if text is None:
                 failed += 1
             else:
-                room -= size - NULL_BYTES
-            out.append(text or "null")
+                room -= size - _NULL_BYTES
+            out.append(text or _NULL)
         return f"[{','.join(out)}]".encode(), failed, work
 
 
@@ -247,7 +250,9 @@ def _json(one: _Set, kind: _Type, message: bytes, allowance: int) -> tuple[str |
     try:
         value = json_format.MessageToDict(kind.parse(message), descriptor_pool=one.pool)
         text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-        size = len(text.encode()) + text.count('"') + text.count("\\") + 5 * len(_CONTROLS.findall(text)) + len(",")
+        data = text.encode()
     except Exception:  # whatever the library says of a message from the wire: it has a dozen ways, and RecursionError
         return None, 0, work
+    # Escaped, quotes and backslashes are two bytes; U+007F is six, and U+0080 to U+009F, which begin as some others do, too
+    size = len(data) + data.count(b'"') + data.count(b"\\") + 5 * data.count(b"\x7f") + 4 * data.count(b"\xc2") + len(",")
     return text, size, work

@@ -58,8 +58,8 @@ cdef bytes transcoded(ctx_t* ctx, conn_t* conn, exchange_t* ex, bint is_request,
 
 
 cdef int put_json(ctx_t* ctx, conn_t* conn, exchange_t* ex, bint is_request, size_t limit, uint64_t now) noexcept:
-    """Append `,"requestMessagesJson":"[...]"` to the batch, if the body before it has messages of a method that is known. 0, or
-    -1 when memory is out.
+    """Append `,"requestMessagesJson":"[...]"` to the batch, if the body before it has messages of a method that is known. 0,
+    or -1 when memory is out.
 
     `limit` as for put_body: with its escapes the JSON has at most twice as many bytes. Without it (WITHOUT_JSON) a record is
     written that would be too long otherwise; its messages count as failed.

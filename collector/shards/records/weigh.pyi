@@ -6,13 +6,9 @@ class Shape:
     def __init__(
         self,
         ask: Callable[[], Iterable[tuple[int, bool, int, Shape | None]]],
-        is_any: bool = False,
+        name: str,
         opaque: bool = False,
     ) -> None: ...
-    @property
-    def is_any(self) -> bool: ...
-    @property
-    def opaque(self) -> bool: ...
 
 class Scale:
     def __init__(self, named: Callable[[bytes], Shape | None]) -> None: ...

@@ -1,11 +1,12 @@
 """What a protobuf message would cost as JSON, from its bytes alone, before anything is made of it.
 
-A message of 64 KiB can be 32,768 messages that are empty, each of them an object with room for all fields of its type; it can
-be nested, and say in an Any that what follows is nested again. So it is walked first, with the shapes of its types, which costs
-some nanoseconds a field (https://protobuf.dev/programming-guides/encoding/), and what is too much or too deep is not begun.
+A message of 64 KiB can be 32,768 messages that are empty, each of them an object with room for all fields of its type; it
+can be nested, and say in an Any that what follows is nested again. So it is walked first, with the shapes of its types,
+which costs some nanoseconds a field (https://protobuf.dev/programming-guides/encoding/), and what is too much or too deep is
+not begun.
 
-Work is counted in units of about a nanosecond (docs/decisions/0013); the prices are those of google.protobuf.json_format, which
-makes the JSON: measured, and a half more.
+Work is counted in units of about a nanosecond (docs/decisions/0013). The prices are those of google.protobuf.json_format,
+which makes the JSON: measured, and a half more.
 """
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
@@ -21,14 +22,19 @@ cdef enum:  # wire type
     GROUP_END = 4
     FIXED32 = 5
 
-cdef enum:  # of an element that stands alone: the wire type, and of LENGTH
-    STRING = 8
-    BYTES = 9
+cdef enum:  # of an element that stands alone: the wire type, or
+    ENUM = 8            # VARINT
+    STRING = 9          # LENGTH, as these
+    PATH = 10           # of a FieldMask, whose bytes are looked at in Python
+    BYTES = 11
 
 cdef enum:
-    WORK_MESSAGE = 4000         # one that is not empty, or is: an object, a dictionary, the type's name looked up
-    WORK_FIELD = 1500           # a field, an element, a key of a map
-    WORK_BYTE = 10              # of a string: checked, copied, searched for what must be escaped
+    WORK_MESSAGE = 2000         # an object, a dictionary, the type's name looked up
+    WORK_WELL_KNOWN = 6000      # one that has a form of its own: a time, an Any
+    WORK_FIELD = 800            # a field, an element, a key of a map
+    WORK_ENUM = 1500
+    WORK_PATH_BYTE = 150
+    WORK_BYTE = 15              # of a string: checked, copied, searched for what must be escaped
     WORK_TAG = 40               # walking itself
     MOST_DEPTH = 100            # as google.protobuf has it for parsing; an Any counts as what is in it
     MOST_ROOM = 16777216        # bytes that a message may take in memory, its strings aside
@@ -40,20 +46,22 @@ cdef enum:
 
 cdef class Shape:
     """A type, as far as weighing goes. ``ask()`` gives its fields, when they are first needed: (number, is it repeated, its
-    wire type when it stands alone or STRING or BYTES, the shape of what it holds or None).
+    wire type when it stands alone or one of ENUM to BYTES, the shape of what it holds or None).
 
-    ``is_any``: google.protobuf.Any; ``opaque``: of a form that cannot be weighed, so refused.
+    ``name``: of the type; ``opaque``: of a form that cannot be weighed, so refused.
     """
 
     cdef object ask
     cdef dict fields
     cdef int64_t room
-    cdef readonly bint is_any
-    cdef readonly bint opaque
+    cdef int64_t work
+    cdef bint is_any
+    cdef bint opaque
 
-    def __init__(self, ask, bint is_any=False, bint opaque=False):
+    def __init__(self, ask, str name, bint opaque=False):
         self.ask = ask
-        self.is_any = is_any
+        self.work = WORK_WELL_KNOWN if name.startswith("google.protobuf.") else WORK_MESSAGE
+        self.is_any = name == "google.protobuf.Any"
         self.opaque = opaque
 
     cdef int fill(self) except -1:
@@ -131,7 +139,7 @@ cdef class Scale:
             if shape.opaque:
                 return False
             self.room += shape.room
-            self.work += WORK_MESSAGE
+            self.work += shape.work
         while self.at < end:
             if self.work > self.most or self.room > MOST_ROOM or not self.varint(end, &tag):
                 return False
@@ -145,7 +153,7 @@ cdef class Scale:
             field = None if shape is None else <Field>shape.fields.get(number)
             if wire == VARINT or wire == FIXED32 or wire == FIXED64:
                 if field is not None:
-                    self.element(1)
+                    self.element(field, 1)
                 n = 4 if wire == FIXED32 else 8
                 if wire == VARINT:
                     if not self.varint(end, &n):
@@ -181,31 +189,31 @@ cdef class Scale:
             return False
         return value_bytes == 0 or self.inner(url, url_bytes, value, value_bytes, depth)
 
-    cdef inline void element(self, int64_t count) noexcept:
-        self.work += count * WORK_FIELD
+    cdef inline void element(self, Field field, int64_t count) noexcept:
+        self.work += count * (WORK_ENUM if field.alone == ENUM else WORK_FIELD)
         self.room += count * ROOM_ELEMENT
 
     cdef bint string_or_packed(self, Field field, uint64_t n) noexcept:
-        """At n bytes of a string or of elements without tags. False for a string that is no UTF-8: where the library takes one,
-        it makes something else of it."""
+        """At n bytes of a string or of elements without tags. False for a string that is no UTF-8: where the library takes
+        one, it makes something else of it."""
         cdef int64_t count = 0
         cdef const uint8_t* end = self.at + n
         cdef int length = 1
         if field.alone >= STRING:
-            self.element(1)
-            self.work += <int64_t>n * WORK_BYTE
-            while field.alone == STRING and length > 0 and self.at < end:
+            self.element(field, 1)
+            self.work += <int64_t>n * (WORK_PATH_BYTE if field.alone == PATH else WORK_BYTE)
+            while field.alone < BYTES and length > 0 and self.at < end:
                 length = 1 if self.at[0] < 0x80 else utf8_length(self.at, end)
                 self.at += length
             if length <= 0:
                 return False
-        elif field.alone == VARINT:
+        elif field.alone == VARINT or field.alone == ENUM:
             while self.at < end:
                 count += self.at[0] < 0x80
                 self.at += 1
-            self.element(count)
+            self.element(field, count)
         else:
-            self.element(<int64_t>n // (4 if field.alone == FIXED32 else 8))
+            self.element(field, <int64_t>n // (4 if field.alone == FIXED32 else 8))
         self.at = end
         return True
 
