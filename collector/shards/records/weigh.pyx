@@ -67,13 +67,13 @@ cdef class Shape:
     cdef int fill(self) except -1:
         self.fields = {}
         for number, repeated, alone, shape in self.ask():
-            self.fields[number] = Field(repeated, alone, shape)
+            self.fields[number] = _Field(repeated, alone, shape)
         self.room = ROOM_MESSAGE + ROOM_FIELD * <int64_t>len(self.fields)
         self.ask = None
         return 0
 
 
-cdef class Field:
+cdef class _Field:
     cdef bint repeated
     cdef uint8_t alone
     cdef Shape shape
@@ -127,7 +127,7 @@ cdef class Scale:
         """Over a message up to ``end``, or up to the end of this group (0: none). None: a type that nobody knows."""
         cdef uint64_t tag, number, n, seen = 0, bit
         cdef int wire
-        cdef Field field
+        cdef _Field field
         cdef const uint8_t* url = NULL
         cdef const uint8_t* value = NULL
         cdef uint64_t url_bytes = 0, value_bytes = 0
@@ -150,7 +150,7 @@ cdef class Scale:
             if wire == GROUP_END:
                 return number == group
             self.work += WORK_TAG
-            field = None if shape is None else <Field>shape.fields.get(number)
+            field = None if shape is None else <_Field>shape.fields.get(number)
             if wire == VARINT or wire == FIXED32 or wire == FIXED64:
                 if field is not None:
                     self.element(field, 1)
@@ -189,11 +189,11 @@ cdef class Scale:
             return False
         return value_bytes == 0 or self.inner(url, url_bytes, value, value_bytes, depth)
 
-    cdef inline void element(self, Field field, int64_t count) noexcept:
+    cdef inline void element(self, _Field field, int64_t count) noexcept:
         self.work += count * (WORK_ENUM if field.alone == ENUM else WORK_FIELD)
         self.room += count * ROOM_ELEMENT
 
-    cdef bint string_or_packed(self, Field field, uint64_t n) noexcept:
+    cdef bint string_or_packed(self, _Field field, uint64_t n) noexcept:
         """At n bytes of a string or of elements without tags. False for a string that is no UTF-8: where the library takes
         one, it makes something else of it."""
         cdef int64_t count = 0
