@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from google.protobuf import descriptor_pb2
 
 from collector import config, descriptor_sets, errors, memory_plan
 from collector.errors import ConfigError
@@ -110,6 +111,28 @@ def test_shards_of_a_replay_have_them(files: list[Path]) -> None:
         for side in ("request", "response"):
             assert json.loads(record[f"{side}MessagesJson"]) == [as_json(message, *RICH)]
     assert "requestMessagesJson" not in replay(str(recordings[0])).stdout
+
+
+def test_sets_of_megabytes_reach_the_shards(files: list[Path]) -> None:
+    """Too long for a message between processes. What is not asked for is not built."""
+    large = descriptor_pb2.FileDescriptorSet()
+    for n in range(100):
+        file = large.file.add(name=f"{n}.proto", package=f"area{n}", syntax="proto3")
+        for m in range(40):
+            kind = file.message_type.add(name=f"Message{m}")
+            for k in range(20):
+                kind.field.add(name=f"a_field_with_a_name_{k}", number=k + 1, label=1, type=9)
+    large.MergeFromString(files[0].read_bytes())
+    files[0].write_bytes(large.SerializeToString())
+    assert files[0].stat().st_size > 2 << 20
+    recording = files[0].parent / "a.streams.jsonl"
+    body = rich(a_string="x").SerializeToString()
+    head = b"Content-Type: application/proto\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+    asked = b"POST /rich.v1.Rich/One HTTP/1.1\r\nHost: a\r\n" + head
+    recording.write_text(stream_lines(HEAD, data("c2s", 0, asked), data("s2c", 1, b"HTTP/1.1 200 OK\r\n" + head)))
+    done = replay(str(recording), **{VARIABLE: str(files[0])})
+    assert done.returncode == 0, done.stderr
+    assert json.loads(json.loads(done.stdout)["responseMessagesJson"]) == [{"aString": "x"}]
 
 
 CONFINED = """

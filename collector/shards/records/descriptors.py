@@ -243,11 +243,12 @@ class Methods:
 
 def _json(one: _Set, kind: _Type, message: bytes, allowance: int) -> tuple[str | None, int, int]:
     """(JSON or None, its bytes in a record, a comma behind it, work)."""
-    fits, work = one.scale.weigh(kind.shape, message, allowance - WORK_JSON)
-    work += WORK_JSON
-    if not fits:
-        return None, 0, work
+    work = WORK_JSON
     try:
+        fits, weight = one.scale.weigh(kind.shape, message, allowance - WORK_JSON)
+        work += weight
+        if not fits:
+            return None, 0, work
         value = json_format.MessageToDict(kind.parse(message), descriptor_pool=one.pool)
         text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
         data = text.encode()
