@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from collector import __version__, cgroups, config, config_pages, errors, files, logs, memory_plan
+from collector import __version__, cgroups, config, config_pages, descriptor_sets, errors, files, logs, memory_plan
 from collector.errors import CollectorError, ConfigError
 from collector.settings import LoaderSettings, ReplaySettings, ShardSettings, SupervisorSettings
 from collector.sink import destinations
@@ -173,7 +173,10 @@ def main(arguments: Sequence[str] | None = None, loader: Mapping[str, Any] | Non
         settings = config.load()
         if options.command == "config":
             destinations.chosen(settings)
+            sets = descriptor_sets.read(settings.COLLECTOR_GRPC_DESCRIPTORS)
             sys.stdout.write(config_pages.table(settings, everything=options.all))
+            if sets:
+                logs.say(f"collector: descriptor sets: {descriptor_sets.summary(sets)}")
             for warning in settings.warnings:
                 logs.say(f"collector: warning: {warning}")
             return errors.EXIT_OK
@@ -255,6 +258,7 @@ def replay(settings: config.Config, output: destinations.Output, options: argpar
             raise ConfigError(f"{path}: no such file")
     if sum(len(os.fsencode(os.path.abspath(path))) + 8 for path in options.files) > MOST_NAMES_BYTES:
         raise ConfigError(f"{len(options.files)} files in one replay: their names are longer than {MOST_NAMES_BYTES} bytes")
+    sets = _descriptor_sets(settings)
     made_of = output.made_of(settings)
     fd = output.open(settings, shared=options.shared_files)
     if fd is not None and any(os.path.samestat(os.fstat(fd), os.stat(path)) for path in options.files):
@@ -273,6 +277,7 @@ def replay(settings: config.Config, output: destinations.Output, options: argpar
                 loader=ReplaySettings(files=tuple(os.path.abspath(path) for path in options.files)),
                 sink=output.settings(settings, lossless=True, ordered=True, stop_seconds=3600.0),
                 output_fd=fd,
+                descriptors_fd=descriptor_sets.share(sets),
                 reopen=output.reopen(settings, shared=options.shared_files),
                 made_of=made_of,
                 directory=tempfile.mkdtemp(prefix="collector-"),
@@ -311,6 +316,14 @@ def _check_spool(settings: config.Config) -> None:
             raise ConfigError(f"COLLECTOR_SPOOL_DIR={settings.COLLECTOR_SPOOL_DIR!r}: {error.strerror or error}") from None
 
 
+def _descriptor_sets(settings: config.Config) -> list[descriptor_sets.DescriptorSet]:
+    """Those that are set, said in the log. Raises ConfigError."""
+    sets = descriptor_sets.read(settings.COLLECTOR_GRPC_DESCRIPTORS)
+    if sets:
+        logging.getLogger("config").info("descriptor sets: %s", descriptor_sets.summary(sets))
+    return sets
+
+
 def run(
     settings: config.Config,
     output: destinations.Output,
@@ -323,7 +336,8 @@ def run(
     from collector.supervisor.supervisor import Supervisor
 
     pids = tuple(_process(pid) for pid in options.pid)
-    plan = memory_plan.of(settings, limit=cgroups.memory_limit())
+    sets = _descriptor_sets(settings)
+    plan = memory_plan.of(settings, limit=cgroups.memory_limit(), descriptors=descriptor_sets.size(sets))
     settings.override(config.Config.COLLECTOR_SHARDS, plan.shards, "memory plan")
     settings.override(config.Config.COLLECTOR_RING_BYTES, plan.ring_bytes, "memory plan")
     logging.getLogger("memory").log(logging.WARNING if plan.smaller else logging.INFO, "%s", plan)
@@ -386,6 +400,7 @@ def run(
                     sink=output.settings(settings, queue_bytes=plan.queue_bytes),
                     loader_fds=fds,
                     output_fd=fd,
+                    descriptors_fd=descriptor_sets.share(sets),
                     reopen=output.reopen(settings, shared=options.shared_files),
                     made_of=made_of,
                     rotation=output.rotation(settings, shared=options.shared_files),

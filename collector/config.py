@@ -37,6 +37,7 @@ from collector.config_values import (
     parse_log_level,
     parse_names,
     parse_networks,
+    parse_paths,
     parse_pids,
     parse_rules_text,
     parse_seccomp,
@@ -142,6 +143,14 @@ class Config(KafkaConfig):
         parse_int, 65536, CAPTURE, "Head bytes (start line and fields) kept per message.", "bytes", 1024, 262144
     )
     COLLECTOR_UNIX_SOCKETS = Setting(parse_bool, False, CAPTURE, "Also capture HTTP over Unix stream sockets.")
+    COLLECTOR_GRPC_DESCRIPTORS = Setting(
+        parse_paths,
+        "",
+        CAPTURE,
+        "Files of descriptor sets (`protoc --descriptor_set_out --include_imports`, `buf build -o`), several separated by "
+        "commas: messages of the methods in them are in the records as JSON, too (docs/records.md). Read at the start only.",
+        shown_default="none",
+    )
     COLLECTOR_REAL_IP_HEADER = Setting(
         parse_header_name,
         "X-Real-IP",

@@ -213,6 +213,14 @@ def parse_pids(text: str) -> str:
     return ",".join(pids)
 
 
+def parse_paths(text: str) -> str:
+    """At most 64 paths, separated by commas; raises ValueError."""
+    paths = [part.strip() for part in text.split(",") if part.strip()]
+    if not 0 < len(paths) <= 64:
+        raise ValueError
+    return ",".join(paths)
+
+
 def parse_directory(text: str) -> str:
     """An absolute path; raises ValueError."""
     if not text.strip().startswith("/"):
@@ -246,6 +254,7 @@ FORMS: dict[Callable[[str], Any], tuple[str, str]] = {
     parse_rules_text: ("JSON", "a JSON array of header rules (docs/records.md)"),
     parse_names: ("names", "names of programs without their directories, separated by commas, at most 64"),
     parse_pids: ("numbers", "process ids, separated by commas, at most 1024"),
+    parse_paths: ("paths", "paths of files, separated by commas, at most 64"),
     parse_directory: ("path", "an absolute path"),
     parse_libraries: ("names", f"some of {', '.join(LIBRARIES)}, separated by commas; all; or none"),
 }

@@ -22,3 +22,18 @@ def create(name: str, size: int) -> int:
         os.close(fd)
         raise
     return fd
+
+
+def holding(name: str, data: bytes) -> int:
+    """A descriptor of memory with ``data`` that nobody can change, closed on exec; the caller closes it. Raises OSError."""
+    fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        os.fchmod(fd, 0o600)
+        left = memoryview(data)
+        while left:
+            left = left[os.write(fd, left) :]
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SIZE | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL)
+    except OSError:
+        os.close(fd)
+        raise
+    return fd

@@ -24,6 +24,7 @@ MIB = 1 << 20
 
 SOFT_PERCENT, HARD_PERCENT = 70, 85  # of the cgroup's limit
 PROCESSES_BYTES, SHARD_BYTES = 115 * MIB, 17 * MIB  # proportional set size at rest; of each shard besides
+PROTOBUF_BYTES, DESCRIPTOR_SETS = 6 * MIB, 2  # of a shard with descriptor sets: the library, and so many times their size
 COMPILER_BYTES = 100 * MIB  # for some seconds, at the start
 KERNEL_BYTES = 11 * MIB  # of the programs, and of the maps that do not grow with the number of connections
 CONNECTION_BYTES = 700  # in the maps conns, names and objects, with what the kernel adds
@@ -47,8 +48,9 @@ def clamped(soft: int, hard: int, limit: int | None) -> tuple[int, int]:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryPlan:
     """Bytes, but for ``shards``, ``rings`` and ``connections`` (entries of the kernel's table). ``soft`` and ``hard`` are
-    for the proportional set size; ``limit`` is the cgroup's, None for none; ``kernel`` what the kernel holds for us;
-    ``room`` what is left for rings, batches and state. ``compiler_first``: shards and sink start when it has ended.
+    for the proportional set size; ``limit`` is the cgroup's, None for none; ``kernel`` what the kernel holds for us,
+    ``shard_bytes`` what each shard takes at rest; ``room`` what is left for rings, batches and state. ``compiler_first``:
+    shards and sink start when it has ended.
     ``smaller``: is anything less than it is by default?
     """
 
@@ -62,13 +64,14 @@ class MemoryPlan:
     kernel: int
     room: int
     queue_bytes: int
+    shard_bytes: int
     compiler_first: bool
     smaller: bool
 
     @property
     def at_rest(self) -> int:
         """Proportional set size of all processes before there is any traffic, about."""
-        return PROCESSES_BYTES + self.shards * SHARD_BYTES
+        return PROCESSES_BYTES + self.shards * self.shard_bytes
 
     def __str__(self) -> str:
         limit = "no limit" if self.limit is None else f"limit {self.limit / MIB:.0f} MiB"
@@ -103,10 +106,11 @@ def _table(limit: int | None) -> int:
     return entries
 
 
-def of(config: Config, *, limit: int | None = None, cpus: int | None = None) -> MemoryPlan:
-    """The plan for these settings in a cgroup with this limit (bytes). Raises ConfigError where they contradict each other,
-    or do not fit.
+def of(config: Config, *, limit: int | None = None, cpus: int | None = None, descriptors: int = 0) -> MemoryPlan:
+    """The plan for these settings in a cgroup with this limit (bytes), with so many bytes of ``descriptors`` sets. Raises
+    ConfigError where they contradict each other, or do not fit.
     """
+    shard_bytes = SHARD_BYTES + (PROTOBUF_BYTES + DESCRIPTOR_SETS * descriptors if descriptors else 0)
     wanted_soft, wanted_hard = _thresholds(config)
     soft, hard = clamped(wanted_soft, wanted_hard, limit)
     connections = _table(limit)
@@ -115,8 +119,8 @@ def of(config: Config, *, limit: int | None = None, cpus: int | None = None) -> 
     wanted_shards = config.shards
     shards = wanted_shards
     if config.COLLECTOR_SHARDS == 0:
-        shards = max(1, min(shards, (whole * 3 // 4 - PROCESSES_BYTES) // SHARD_BYTES))
-    room = whole - PROCESSES_BYTES - shards * SHARD_BYTES
+        shards = max(1, min(shards, (whole * 3 // 4 - PROCESSES_BYTES) // shard_bytes))
+    room = whole - PROCESSES_BYTES - shards * shard_bytes
     what = f"{soft >> 20} MiB of memory" + ("" if limit is None else f" (the cgroup's limit is {limit >> 20} MiB)")
     if config.COLLECTOR_SHARDS and room < LEAST_QUEUE_BYTES + LEAST_STATE_BYTES and shards > 1:
         raise ConfigError(f"COLLECTOR_SHARDS={shards}: so many processes leave no room for traffic in {what}")
@@ -140,8 +144,9 @@ def of(config: Config, *, limit: int | None = None, cpus: int | None = None) -> 
         kernel=kernel,
         room=max(0, room),
         queue_bytes=queue,
+        shard_bytes=shard_bytes,
         compiler_first=limit is not None
-        and kernel + rings * ring_bytes + PROCESSES_BYTES + shards * SHARD_BYTES + COMPILER_BYTES
+        and kernel + rings * ring_bytes + PROCESSES_BYTES + shards * shard_bytes + COMPILER_BYTES
         > limit * SOFT_PERCENT // 100,
         smaller=(soft, hard, shards, connections) != (wanted_soft, wanted_hard, wanted_shards, CONNECTIONS)
         or ring_bytes < config.COLLECTOR_RING_BYTES

@@ -113,6 +113,22 @@ METRICS: tuple[Metric, ...] = (
         "Undecoded bodies that would have cost more than decoding may (docs/records.md), marked `:budget`. Many: somebody "
         "tries to keep a shard busy, or there is more coded traffic than the shards can decode: add shards.",
     ),
+    _core(
+        "collector_grpc_messages_transcoded",
+        "messages_transcoded",
+        "Messages of gRPC, gRPC-Web and Connect that are in their records as JSON (COLLECTOR_GRPC_DESCRIPTORS).",
+    ),
+    _core(
+        "collector_grpc_messages_not_transcoded",
+        "messages_not_transcoded",
+        "Messages of known methods that are null there: cut, not of their type, or too much (docs/records.md). Many: "
+        "the descriptor sets are not those of the services, or there are more messages than the shards can do: add shards.",
+    ),
+    _core(
+        "collector_grpc_unknown_methods",
+        "unknown_methods",
+        "Bodies with messages of a method that no descriptor set has.",
+    ),
     _core("collector_evicted_connections", "evicted_connections", _EVICTED, ("limit", "connections")),
     _core("collector_evicted_connections", "evicted_budget", _EVICTED, ("limit", "bytes")),
     _core("collector_evicted_connections", "evicted_connection_bytes", _EVICTED, ("limit", "connection_bytes")),

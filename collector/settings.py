@@ -413,13 +413,16 @@ class Rings(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardStart(StageStart):
-    """Descriptors: counters, batches, rings (if there are any yet). ``suspects`` are connections to skip."""
+    """Descriptors: counters, batches, descriptor sets (if ``descriptors`` says so), rings (if there are any yet).
+    ``suspects`` are connections to skip.
+    """
 
     number: int
     life: int
     settings: ShardSettings
     live: bool
     suspects: tuple[int, ...]
+    descriptors: bool
     rings: Rings | None
 
 

@@ -24,6 +24,7 @@ from collector.shards.filters import Filters
 from collector.shards.filters.rules import parse_rules
 from collector.shards.pipeline import Pipeline
 from collector.shards.records.content import Decoder
+from collector.shards.records.descriptors import Methods
 
 _SCHEMA = jsonschema.Draft202012Validator(
     json.loads((Path(__file__).resolve().parents[1] / "docs" / "records.schema.json").read_text())
@@ -63,9 +64,10 @@ def settings(**changes: Any) -> ShardSettings:
     return dataclasses.replace(DEFAULTS, **changes)
 
 
-def pipeline(rules: str | None = "[]", **changes: Any) -> Pipeline:
+def pipeline(rules: str | None = "[]", methods: Any = None, **changes: Any) -> Pipeline:
     """A pipeline with ordinary memory for its counters."""
-    return Pipeline(settings(**changes), Filters(parse_rules(rules)), Decoder(), memoryview(array.array("Q", [0] * 128)))
+    memory = memoryview(array.array("Q", [0] * 128))
+    return Pipeline(settings(**changes), Filters(parse_rules(rules)), Decoder(methods), memory)
 
 
 def one_line(c: Conversation) -> bytes:
@@ -100,9 +102,10 @@ class Conversation:
         remote: tuple[str, int] = ("10.0.0.2", 40000),
         rules: str | None = "[]",
         source: int = 0,
+        methods: Methods | None = None,
         **changes: Any,
     ) -> None:
-        self.pipe = pipe if pipe is not None else pipeline(rules, **changes)
+        self.pipe = pipe if pipe is not None else pipeline(rules, methods, **changes)
         self.conn = conn
         self.now = 1_000_000_000
         self.positions = [0, 0]

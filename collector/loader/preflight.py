@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
-from collector import cgroups, config, confine, errors, memory_plan
+from collector import cgroups, config, confine, descriptor_sets, errors, memory_plan
 from collector.config_values import SECCOMP_OFF, SECCOMP_ON
 from collector.loader import kernel, offsets
 
@@ -210,12 +210,24 @@ def _memory() -> Row:
     limit = cgroups.memory_limit()
     need = "memory"
     try:
-        plan = memory_plan.of(config.load(), limit=limit)
+        settings = config.load()
+        sets = descriptor_sets.read(settings.COLLECTOR_GRPC_DESCRIPTORS)
+        plan = memory_plan.of(settings, limit=limit, descriptors=descriptor_sets.size(sets))
     except errors.ConfigError as error:
         return Row(need, MISSING, str(error), "change the settings, or the limit", True)
     if limit is not None and limit < memory_plan.LEAST_LIMIT_BYTES:
         return Row(need, NOTE, str(plan), f"give it {memory_plan.LEAST_LIMIT_BYTES >> 20} MiB")
     return Row(need, FOUND, str(plan))
+
+
+def _descriptor_sets() -> Row:
+    """Read as at the start, which refuses what is refused here."""
+    need = "descriptor sets"
+    try:
+        sets = descriptor_sets.read(config.load().COLLECTOR_GRPC_DESCRIPTORS)
+    except errors.ConfigError as error:
+        return Row(need, MISSING, str(error), "make the file again, or unset it", True)
+    return Row(need, FOUND, descriptor_sets.summary(sets) or f"none ({descriptor_sets.VARIABLE})")
 
 
 def _cpuid() -> Row:
@@ -265,6 +277,7 @@ CHECKS: tuple[Callable[[], Row], ...] = (
     _pid_namespace,
     _memory,
     _confinement,
+    _descriptor_sets,
     _cpuid,
 )
 

@@ -47,6 +47,8 @@ _NAMES = {
     C_BANDWIDTH: "records_dropped_bandwidth", C_EVICTED_ACTIVE: "evicted_active_connections",
     C_REFUSED_BODIES: "refused_bodies", C_OTHER_SOURCE_BYTES: "other_source_bytes", C_PEER_UNKNOWN: "peer_unknown_records",
     C_LEFT_OUT: "left_out_connections", C_LEFT_OUT_BYTES: "left_out_bytes",
+    C_MESSAGES_TRANSCODED: "messages_transcoded", C_MESSAGES_NOT_TRANSCODED: "messages_not_transcoded",
+    C_UNKNOWN_METHODS: "unknown_methods",
     G_CONNECTIONS: "connections",
     G_QUEUED: "queued_exchanges", G_BUFFER_BYTES: "buffer_bytes", G_CURRENT_CONN: "current_connection",
     G_INPUT_BYTES: "input_bytes", G_BUFFER_PEAK: "buffer_peak_bytes",
@@ -91,6 +93,7 @@ cdef class Pipeline:
         self.content = content
         self.ctx.filters = <void*>filters
         self.ctx.content = <void*>content
+        self.ctx.transcodes = content is not None and content.methods is not None
         use_settings(&self.ctx, settings, filters)
         self.ctx.share = SHARES
         self.record_bytes = self.ctx.record_bytes

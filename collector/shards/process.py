@@ -12,10 +12,11 @@ import logging
 import mmap
 import os
 import time
+from typing import TYPE_CHECKING
 
 import zmq
 
-from collector import confine, heap
+from collector import confine, descriptor_sets, heap
 from collector.counter_names import CORE_NAMES, SHARD_NAMES
 from collector.counters import Counters
 from collector.loader.ringbuffer import RingView
@@ -28,6 +29,9 @@ from collector.shards.filters import Filters
 from collector.shards.filters.rules import parse_rules
 from collector.shards.pipeline import Pipeline
 from collector.shards.records.content import Decoder, load_charsets
+
+if TYPE_CHECKING:
+    from collector.shards.records.descriptors import Methods
 
 log = logging.getLogger("shard")
 
@@ -49,7 +53,13 @@ class Shard:
         token = bytes.fromhex(start.token)
         self._codec = codec(start.settings.batches.compression)  # its library may not be readable later
         load_charsets()
+        library = _descriptors_library() if start.descriptors else None
         child.drop_privileges([confine.Rule(".", confine.SOCKETS)])
+        rings = child.fds[2:]
+        self._methods = None
+        if library is not None:
+            self._methods = library(descriptor_sets.received(rings.pop(0)))
+            heap.trim()  # reading the sets takes some times as much as keeping them
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
         self._in = Receiver(self.context, endpoints.shard(start.number), token, window=INPUT_WINDOW_BYTES)
         self._out = Sender(self.context, endpoints.sink(), token, on_peer=self._new_sink)
@@ -80,10 +90,11 @@ class Shard:
         self._done: list[int] = []  # per ring: up to where it was fed
         self._held: Delivery | None = None  # a span that came before its ring
         if start.rings is not None:
-            self._map_rings(start.rings, child.fds[2:])
+            self._map_rings(start.rings, rings)
 
     def _new_pipeline(self) -> Pipeline:
-        pipeline = Pipeline(self._settings, Filters(parse_rules(self._settings.rules)), Decoder(), self._child.block)
+        decoder = Decoder(self._methods)
+        pipeline = Pipeline(self._settings, Filters(parse_rules(self._settings.rules)), decoder, self._child.block)
         pipeline.skip(self._suspects)
         wanted = self._settings.batches
         self._origin = b""
@@ -329,6 +340,13 @@ class Shard:
                 )
                 return 1
         return 0
+
+
+def _descriptors_library() -> type[Methods]:
+    """What reads descriptor sets. To be called while modules can be read; only a shard that has such sets loads it."""
+    from collector.shards.records.descriptors import Methods
+
+    return Methods
 
 
 def main() -> int:

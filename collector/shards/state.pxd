@@ -206,6 +206,7 @@ cdef struct conn_t:
     char comm[16]        # the name of process constant_tgid
     size_t held          # bytes of the pool that are this connection's, itself aside
     budget_t decoding
+    budget_t transcoding
     tls_t* tls           # of the pool; NULL: nothing was told
     uint64_t seen_ns     # of its newest event
     uint64_t due_ns      # timer
@@ -263,6 +264,9 @@ cdef enum:  # counter
     C_PEER_UNKNOWN
     C_LEFT_OUT
     C_LEFT_OUT_BYTES
+    C_MESSAGES_TRANSCODED
+    C_MESSAGES_NOT_TRANSCODED
+    C_UNKNOWN_METHODS
     G_CONNECTIONS
     G_QUEUED
     G_BUFFER_BYTES
@@ -378,6 +382,11 @@ cdef struct ctx_t:
     void* filters                 # filters.Filters (borrowed; the Pipeline owns it)
     void* content                 # records.content.Decoder (borrowed)
     budget_t decoding
+    budget_t transcoding          # protobuf messages to JSON (records/transcode.pyx)
+    uint8_t transcodes            # there are descriptor sets
+    uint8_t json_there            # of the record that is being written: has it a field of JSON?
+    uint32_t json_messages        # so many messages,
+    uint32_t json_failed          # of them so many as null
     char prefix[512]              # recordId prefix, set once
     uint32_t prefix_len
     char daemonset[64]

@@ -31,7 +31,8 @@ FIRST_STAGE: dict[type, str] = {LoaderSettings: "collector.loader.process", Repl
 class Plan:
     """One run. ``loader`` is what the first stage is told: the live loader, a replay in its place.
 
-    ``loader_fds`` go to the first stage at each start, ``output_fd`` to the sink; they stay open during the run.
+    ``loader_fds`` go to the first stage at each start, ``output_fd`` to the sink, ``descriptors_fd``
+    (descriptor_sets.share) to the shards; they stay open during the run.
     ``reopen`` opens the output again (raises CollectorError), where that is possible; ``made_of`` are files at whose change
     that is due, as they were before; ``rotation`` says when the file of records gets another name. ``directory`` holds the
     sockets between the processes. ``health_directory`` is a descriptor: where the status socket is made; None for no
@@ -46,6 +47,7 @@ class Plan:
     directory_exists: bool = False
     loader_fds: Sequence[int] = ()
     output_fd: int | None = None
+    descriptors_fd: int | None = None
     reopen: Callable[[], int | None] | None = None
     made_of: Mapping[str, Signature] = field(default_factory=dict)
     rotation: Rotation | None = None
@@ -85,6 +87,7 @@ class Messages:
             live=self._plan.supervisor.live,
             settings=replace(self._plan.shard, buffer_bytes=buffer_bytes),
             suspects=tuple(suspects),
+            descriptors=self._plan.descriptors_fd is not None,
             rings=rings,
         )
 

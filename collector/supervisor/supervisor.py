@@ -138,7 +138,7 @@ class Supervisor:
                     suspects=policy.suspects(self._deaths_while_fed),
                     rings=self._rings(),
                 ),
-                [self._memory.fd, self._slots[child.block][1], *self._ring_fds()],
+                [self._memory.fd, self._slots[child.block][1], *self._descriptors(), *self._ring_fds()],
                 directory,
             )
             for message in self._told.values():
@@ -194,6 +194,10 @@ class Supervisor:
         if settings is None or not self._ring_fds():
             return None
         return Rings(ring_bytes=settings.ring_bytes, memfd=settings.test_rings)
+
+    def _descriptors(self) -> list[int]:
+        """Of the descriptor sets, where there are some."""
+        return [] if self._plan.descriptors_fd is None else [self._plan.descriptors_fd]
 
     def _ring_fds(self) -> list[int]:
         """The descriptors of the rings, and behind those of the kernel the words that it reads (Handover.rings), for shards:

@@ -48,6 +48,7 @@ from collector.shards.pipeline import Pipeline
 from collector.shards.records.content import Decoder
 from tests.events import ident, settings
 from tests.fuzz.check import check_batch
+from tests.fuzz.schema import METHODS
 
 # A span in memory of its own, of exactly its size: reading past its end is a fault. Without the fuzzer, as it is.
 PLACE: Callable[[bytes], Any] = getattr(sys.modules.get("harness"), "place", bytes)
@@ -169,7 +170,7 @@ class Runner:
         chosen, filters = settings_of(header)
         self.settings = dataclasses.replace(chosen, **changes)
         self.memory = array.array("Q", [0] * 128)
-        self.pipe = Pipeline(self.settings, filters, Decoder(), memoryview(self.memory))
+        self.pipe = Pipeline(self.settings, filters, Decoder(METHODS), memoryview(self.memory))
         self.budget = self.settings.buffer_bytes
         self.slots: list[int] = []  # taken, and not given back yet
         self.slot_memory = bytearray(SLOTS * SLOT_BYTES)

@@ -18,6 +18,7 @@ from collector import abi
 from collector.loader import streams
 from tests.corpus import cases
 from tests.events import ident
+from tests.fuzz.schema import PATH
 from tests.fuzz.script import GROWS, LENGTHS, STEP
 from tests.http2 import random_talk
 from tests.websocket import random_chat
@@ -290,6 +291,7 @@ def own() -> Iterator[bytes]:
     yield b"R\0\x08\0" + span_of_all()
     conn = ident(100, 5)
     yield b"R\0\x88\0" + abi.pack_data(conn, 0, 7, GET, len_true=100) + abi.pack_open(conn, type=abi.ADDRESS)
+    yield from described()
 
 
 def span_of_all() -> bytes:
@@ -382,6 +384,19 @@ def http2() -> Iterator[bytes]:
             body = base64.b64encode(body) + base64.b64encode(b"\x80\0\0\0\1x")
         head = b"Content-Type: application/%s\r\ngrpc-encoding: gzip\r\nContent-Length: %d\r\n\r\n" % (media, len(body))
         steps = exchange(POST + head + body, b"HTTP/1.1 200 OK\r\n" + head + body)
+        yield seed(*steps)
+        yield seed(*steps, kind=b"U")
+
+
+def described() -> Iterator[bytes]:
+    """Messages of a method that is known, and of one that is not."""
+    for path, media in ((PATH, b"grpc"), (PATH, b"proto"), (b"/a.B/C", b"proto")):
+        # a text, a message in a message, values in a row; then one that is cut off
+        message = b"\x0a\3abc\x2a\5\x0a\1a\x18\2" + b"\xba\1\3\1\2\3" + b"\x3a\2\x08\1" + b"\x42\2\x1a\0"
+        messages = b"".join(b"\0" + len(one).to_bytes(4) + one for one in (message, message[:-1]))
+        body = messages if media == b"grpc" else message
+        head = b"Content-Type: application/%s\r\nContent-Length: %d\r\n\r\n" % (media, len(body))
+        steps = exchange(b"POST %s HTTP/1.1\r\nHost: a\r\n" % path + head + body, b"HTTP/1.1 200 OK\r\n" + head + body)
         yield seed(*steps)
         yield seed(*steps, kind=b"U")
 

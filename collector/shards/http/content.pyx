@@ -58,6 +58,36 @@ cdef uint8_t messages_type(const uint8_t* p, uint32_t n) noexcept nogil:
     return MEDIA_ABSENT
 
 
+cdef bint protobuf_messages(const uint8_t* p, uint32_t n) noexcept nogil:
+    """Are the messages of such a type protobuf? `+proto`, or for gRPC and gRPC-Web nothing; else `+json` and others."""
+    cdef uint32_t i = 0
+    while i < n and p[i] != c'+' and p[i] != c';' and p[i] != c' ':
+        i += 1
+    if i == n or p[i] != c'+':
+        return True
+    i += 1
+    return starts(p + i, n - i, b"proto", 5) and (n - i == 5 or p[i + 5] == c';' or p[i + 5] == c' ')
+
+
+cdef bint protobuf_type(const uint8_t* p, uint32_t n) noexcept nogil:
+    """A body that is one protobuf message: unary calls of Connect, and Twirp."""
+    if not starts(p, n, b"application/", 12):
+        return False
+    p += 12
+    n -= 12
+    if starts(p, n, b"x-", 2):
+        p += 2
+        n -= 2
+    if not starts(p, n, b"proto", 5):
+        return False
+    p += 5
+    n -= 5
+    if starts(p, n, b"buf", 3):
+        p += 3
+        n -= 3
+    return n == 0 or p[0] == c';' or p[0] == c' '
+
+
 cdef uint8_t coding_of(const uint8_t* p, uint32_t n) noexcept nogil:
     if (n == 4 and same_name(p, b"gzip", 4)) or (n == 6 and same_name(p, b"x-gzip", 6)):
         return CODING_GZIP
@@ -117,15 +147,17 @@ cdef void content_facts(ctx_t* ctx, const fields_t* fields, message_t* m) noexce
             m.media = MEDIA_JSON
         elif binary_type(p, n):
             m.media = MEDIA_BINARY
-        elif messages_type(p, n) >= MEDIA_GRPC:
-            m.media = messages_type(p, n)
-            m.inner_coding = inner_coding(fields)
         else:
             m.media = messages_type(p, n)
-            if m.media == MEDIA_ABSENT:
+            if m.media >= MEDIA_GRPC:
+                m.inner_coding = inner_coding(fields)
+                m.protobuf = protobuf_messages(p, n)
+            elif m.media == MEDIA_ABSENT:
                 m.media = MEDIA_OTHER
+                if ctx.transcodes:
+                    m.protobuf = protobuf_type(p, n)
             end = p + n
-            q = next_parameter(p, end)
+            q = next_parameter(p, end) if m.media < MEDIA_GRPC else NULL
             while q != NULL and end - q > 8:
                 while q < end and (q[0] == c' ' or q[0] == c'\t' or q[0] == c'\r' or q[0] == c'\n'):    # or a fold
                     q += 1

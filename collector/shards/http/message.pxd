@@ -46,6 +46,7 @@ cdef struct message_t:
     uint8_t media        # enum media
     uint8_t inner_coding # enum coding: of the messages in it
     uint8_t charset      # index into the shard's charset table; 0 = none or UTF-8
+    uint8_t protobuf     # its messages, or the whole body, are protobuf (of gRPC and the like; else only if anybody asks)
     uint8_t started
     uint8_t done
     uint8_t body_stopped # a hole: later bytes are counted, not collected

@@ -13,10 +13,11 @@ from libc.string cimport memcpy
 from collector.shards.http.message cimport *
 from collector.shards.marks cimport *
 from collector.shards.packing cimport batch_reserve, batch_t
-from collector.shards.records.budget cimport may_spend, most_work, spend
+from collector.shards.records.budget cimport may_spend, body_work, spend
 from collector.shards.records.marks cimport shown_t
 from collector.shards.records.text cimport (
     close_json, escape_json, escaped_prefix, put_text, put_u64, utf8_length, TEXT_STRICT)
+from collector.shards.records.transcode cimport keep_body
 from collector.shards.state cimport *
 
 cdef enum:  # what content.Decoder says
@@ -92,6 +93,8 @@ cdef int put_body(ctx_t* ctx, conn_t* conn, message_t* m, bint is_request, uint3
         if plain is not None:
             p = <const uint8_t*><const char*>plain
             n = <size_t>len(plain)
+    if ctx.transcodes and m.protobuf and m.media == MEDIA_OTHER:
+        keep_body(ctx, m, p, n, cut or binary)
     while True:
         q = p
         k = n
@@ -155,7 +158,7 @@ cdef inline char* put_messages(char* out, int64_t messages, bint is_request) noe
 cdef tuple messages_of(ctx_t* ctx, conn_t* conn, const uint8_t* p, size_t n, message_t* m, bint cut, size_t limit,
                        uint64_t now):
     """(payload, number of messages, what became of it, is it shorter than the body?)"""
-    cdef int64_t most = most_work(ctx)
+    cdef int64_t most = body_work(ctx)
     if ctx.content == NULL:
         return b"", 0, BODY_UNDECODED, False
     if not may_spend(ctx, conn, now):
@@ -177,7 +180,7 @@ cdef tuple decode_body(ctx_t* ctx, conn_t* conn, const uint8_t* p, size_t n, mes
     """As Decoder.decode, without the work, and with None for bytes that stay what they are."""
     cdef bytes raw
     cdef int i
-    cdef int64_t most = most_work(ctx)
+    cdef int64_t most = body_work(ctx)
     if ctx.content == NULL:
         return None, BODY_UNDECODED, False, 0, False
     for i in range(4):

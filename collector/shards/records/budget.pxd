@@ -42,7 +42,7 @@ cdef inline bint may_spend(ctx_t* ctx, conn_t* conn, uint64_t now) noexcept nogi
     return ctx.decoding.left > 0 and conn.decoding.left > 0
 
 
-cdef inline int64_t most_work(const ctx_t* ctx) noexcept nogil:
+cdef inline int64_t body_work(const ctx_t* ctx) noexcept nogil:
     return WORK_BODY_BYTE * <int64_t>(ctx.body_bytes if ctx.body_bytes > WORK_BODY_LEAST else WORK_BODY_LEAST)
 
 

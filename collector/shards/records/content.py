@@ -13,12 +13,16 @@ import encodings.aliases
 import pkgutil
 import re
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import brotli
 import zstandard
 
 from collector.shards.records import messages
 from collector.shards.records.codings import BROKEN, CUT, ENDED, LONGER, OVER, Inflater, zstd_frames
+
+if TYPE_CHECKING:
+    from collector.shards.records.descriptors import Methods
 
 GZIP, DEFLATE, BR, ZSTD, UNKNOWN = 1, 2, 3, 4, 5  # enum coding of shards/state.pxd
 UNDECODED, DECODED, REFUSED = 0, 1, 2  # enum of records/bodies.pyx
@@ -140,9 +144,14 @@ def load_charsets() -> None:
 class Decoder:
     """The decoders' states, and the charsets that this shard has met, by number (1-255), so that a message needs one byte
     for it.
+
+    ``methods``: what the messages of gRPC and the like are, None when nobody has said so. With them the messages of the last
+    body are ``kept`` (None for one of which only a prefix is there), for transcode.pyx, which takes them.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, methods: Methods | None = None) -> None:
+        self.methods = methods
+        self.kept: list[bytes | None] | None = None
         self._numbers: dict[bytes, int] = {}
         self._names: list[str] = [""]
         self._inflater = Inflater()
@@ -274,9 +283,11 @@ class Decoder:
             room -= len(out)
             return (out, shorter) if state == DECODED else None
 
-        found = messages.of_body(data, media, cut, undo)
+        kept: list[bytes | None] | None = None if self.methods is None else []
+        found = messages.of_body(data, media, cut, undo, kept)
         if found is None:
             return b"", 0, REFUSED if state == REFUSED else UNDECODED, False, spent
+        self.kept = kept
         payload, number, shorter = found
         return payload, number, DECODED, shorter, spent + WORK_LAYER + number * messages.WORK_MESSAGE
 

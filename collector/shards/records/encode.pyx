@@ -13,6 +13,7 @@ from collector.shards.names cimport library_name, process_name
 from collector.shards.packing cimport batch_add, batch_reserve, batch_t
 from collector.shards.records.bodies cimport put_body
 from collector.shards.records.marks cimport put_marks, shown_t
+from collector.shards.records.transcode cimport count_messages, put_json, WITHOUT_JSON
 from collector.shards.records.text cimport (
     address_known, escape_json, put_address, put_hex, put_millis, put_text, put_u64, TEXT_LATIN1)
 from collector.shards.http.message cimport exchange_t, EX_LAST, EX_NUMBERED, EX_WEBSOCKET, MEDIA_CONNECT, MEDIA_GRPC
@@ -159,6 +160,8 @@ cdef int encode_once(ctx_t* ctx, flow_t* flow, exchange_t* ex, uint64_t end_ns, 
     batch.records.len += ex.req.head.len + 1
     if put_body(ctx, conn, &ex.req, True, &marks, &req_shown, limit, end_ns) < 0:
         return -1
+    if ctx.transcodes and put_json(ctx, conn, ex, True, limit, end_ns) < 0:
+        return -1
     if batch_reserve(batch, <size_t>ex.resp.head.len + 128) < 0:
         return -1
     out = batch.records.data + batch.records.len
@@ -169,6 +172,8 @@ cdef int encode_once(ctx_t* ctx, flow_t* flow, exchange_t* ex, uint64_t end_ns, 
         out = put_text(out, b',"status":"","statusCode":"0","responseHeaders":"{}"')
     batch.records.len = <uint32_t>(out - batch.records.data)
     if put_body(ctx, conn, &ex.resp, False, &marks, &resp_shown, limit, end_ns) < 0:
+        return -1
+    if ctx.transcodes and put_json(ctx, conn, ex, False, limit, end_ns) < 0:
         return -1
     if ex.events != NULL and put_events(batch, ex.events) < 0:
         return -1
@@ -268,12 +273,17 @@ cdef void emit_record(ctx_t* ctx, flow_t* flow, exchange_t* ex, uint64_t end_ns)
         if limit == 0:
             ctx.counters[C_RECORDS_DROPPED_SIZE] += 1
             return
-        if limit == 0xFFFFFFFF:
+        if limit == 0xFFFFFFFF and ctx.json_there:
+            limit = WITHOUT_JSON
+            continue
+        if limit >= WITHOUT_JSON:
             limit = ctx.body_bytes
         limit = limit // 2 if limit > 2048 else 0
     if batch_add(batch, start, end_ns, conn.id, ex.pos, &ex.details) < 0:
         ctx.counters[C_RECORDS_DROPPED_SIZE] += 1
         return
+    if ctx.transcodes:
+        count_messages(ctx)
     ctx.counters[C_RECORDS] += 1
     ctx.counters[C_RECORD_BYTES] += batch.records.len - start
     ctx.output_used += batch.records.len - start

@@ -19,10 +19,12 @@ WORK_MESSAGE = 300  # units of WORK (codings.pyx)
 Undo = Callable[[bytes, bool], "tuple[bytes, bool] | None"]
 
 
-def of_body(body: bytes, media: int, cut: bool, undo: Undo) -> tuple[bytes, int, bool] | None:
+def of_body(
+    body: bytes, media: int, cut: bool, undo: Undo, kept: list[bytes | None] | None = None
+) -> tuple[bytes, int, bool] | None:
     """(the payload of the record, how many messages, is the last one only a prefix?), None for what is no body of messages.
 
-    ``cut``: the body is known to be a prefix.
+    ``cut``: the body is known to be a prefix. ``kept`` gets the messages themselves, None for one that is only a prefix.
     """
     if media == GRPC_WEB_TEXT:
         plain = _unbase64(body, cut)
@@ -39,13 +41,16 @@ def of_body(body: bytes, media: int, cut: bool, undo: Undo) -> tuple[bytes, int,
             continue
         if flags & (CONNECT_END if media == CONNECT else WEB_TRAILERS):
             continue
+        prefix = not whole
         if flags & COMPRESSED:
-            undone = undo(message, not whole)
+            undone = undo(message, prefix)
             if undone is None:
                 return None
-            message, prefix = undone
-            shorter = shorter or prefix
-        shorter = shorter or not whole
+            message, less = undone
+            prefix = prefix or less
+        shorter = shorter or prefix
+        if kept is not None:
+            kept.append(None if prefix else message)
         texts.append(binascii.b2a_base64(message, newline=False).decode())
     payload = json.dumps(texts, separators=(",", ":")) if len(texts) > 1 else "".join(texts)
     return payload.encode(), len(texts), shorter

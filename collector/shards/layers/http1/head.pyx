@@ -81,7 +81,7 @@ cdef bint trailer_line(const uint8_t* p, const uint8_t* end, uint32_t* ambiguity
 
 
 cdef uint8_t coding_below(const uint8_t* p, const uint8_t* last) noexcept nogil:
-    """The coding in front of the last one of a list of two, as RFC 9112 section 7 has it, when it is one that can be undone."""
+    """The coding in front of the last one of a list of two (RFC 9112 section 7), when it is one that can be undone."""
     cdef const uint8_t* end = last
     cdef uint8_t coding
     while end > p and ((end - 1)[0] == c' ' or (end - 1)[0] == c'\t'):

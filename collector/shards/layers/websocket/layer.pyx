@@ -26,7 +26,7 @@ from collector.shards.layers.websocket.handshake cimport *
 from collector.shards.layers.websocket.inflate cimport *
 from collector.shards.layers.websocket.state cimport *
 from collector.shards.memory cimport buf_append, buf_free
-from collector.shards.records.budget cimport may_spend, most_work, spend
+from collector.shards.records.budget cimport may_spend, body_work, spend
 from collector.shards.state cimport *
 
 cdef enum:
@@ -173,7 +173,7 @@ cdef void inflate_bytes(ctx_t* ctx, websocket_t* w, half_t* h, side_t side, cons
     cdef undone_t said
     if h.behind:
         return
-    said = inflate_more(&ctx.pool, &h.inflater, p, n, &h.body, ctx.body_bytes, &more, &h.work, most_work(ctx))
+    said = inflate_more(&ctx.pool, &h.inflater, p, n, &h.body, ctx.body_bytes, &more, &h.work, body_work(ctx))
     settle(ctx, w, h, side, said, more)
 
 
@@ -253,7 +253,7 @@ cdef void frame_ends(ctx_t* ctx, flow_t* flow, websocket_t* w, half_t* h, side_t
         return
     if h.message:
         if h.compressed and not h.behind:
-            said = inflate_end(&ctx.pool, &h.inflater, &h.body, ctx.body_bytes, &more, &h.work, most_work(ctx))
+            said = inflate_end(&ctx.pool, &h.inflater, &h.body, ctx.body_bytes, &more, &h.work, body_work(ctx))
             settle(ctx, w, h, side, said, more)
         if h.compressed:
             spend(ctx, w.conn, h.work)

@@ -1,0 +1,1 @@
+"""Types of transcode.pyx: nothing that Python sees."""
