@@ -89,6 +89,14 @@ cdef void enqueue(http1_t* c, exchange_t* ex) noexcept nogil:
     c.queued += 1
 
 
+cdef void answers_follow(http1_t* c, exchange_t* ex) noexcept nogil:
+    """A request of HTTP/0.9 that was answered with a status line: a line without a version is odd to who reads HTTP/1."""
+    ambiguous(c, ex, AMB_START_LINE, REQUEST)
+    ex.req.done = 1
+    enqueue(c, ex)
+    c.requests = 1
+
+
 # ---- message ends ------------------------------------------------------------------------------------------------
 
 cdef void message_done(ctx_t* ctx, http1_t* c, half_t* h, side_t side) noexcept:
