@@ -135,6 +135,13 @@ class Config(KafkaConfig):
         parse_int, 65536, CAPTURE, "Body bytes kept per message; the rest is counted and marked.", "bytes", 0, 262144
     )
     COLLECTOR_RESPONSE_BODIES = Setting(parse_bool, True, CAPTURE, "Whether response bodies are kept at all.")
+    COLLECTOR_ORPHAN_RESPONSES = Setting(
+        parse_bool,
+        False,
+        CAPTURE,
+        "Whether answers whose request was not seen become records as well (docs/records.md). In JSON lines only: to Kafka "
+        "none is sent.",
+    )
     COLLECTOR_HEADER_BYTES = Setting(
         parse_int, 65536, CAPTURE, "Head bytes (start line and fields) kept per message.", "bytes", 1024, 262144
     )

@@ -6,10 +6,11 @@
 A line like that may be one of another protocol - to Redis it reads a key -, and a body may be anything. So the whole
 connection has to bear it out before there is a record, which is why this is made at the end of the connection:
 
-* The line is the first thing that the client sends, and the only one: GET, one blank, an absolute path, CRLF or LF.
-* The answer begins as a text, and not like a reply of another line protocol (`like_a_reply`).
-* The server ends the connection, within KEPT_OPEN_NS of its last byte. Where the client has ended its side before, any
-  server would: then the answer must be markup, for which HTTP/0.9 was made.
+* The line is the first thing that the client sends, and the only one: GET, one blank, an absolute path, CRLF or LF. An empty
+  line may follow, for which some servers wait (Python's http.server).
+* The answer begins like markup, for which HTTP/0.9 was made, or like JSON, which is what APIs send. Or the kernel sends a file.
+* The server ends the connection, within KEPT_OPEN_NS of its last byte. Where the client is seen to have ended its side before,
+  any server would: then only markup will do.
 
 Whatever does not fit is handed on, and counted as no HTTP where other connections are. An answer with a status line makes
 HTTP/1 of the connection, which takes the request over.
@@ -36,13 +37,20 @@ cdef enum:
     KEPT_OPEN_NS = 5000000000   # servers of other protocols give up a silent client after 10 s and more
 
 
+cdef enum page_t:
+    PAGE_BLANK           # nothing of it is here yet
+    PAGE_MARKUP
+    PAGE_JSON
+    PAGE_NONE            # of these
+
+
 cdef struct simple_t:
     receive_t part       # the request line
+    uint32_t line        # its length without the LF; 0: it is not whole yet
     uint64_t pos         # of its first byte
     exchange_t* ex       # since the line is whole, as long as it may become a record
     uint8_t beginning[16]       # of the answer
     uint8_t seen         # bytes of that
-    uint8_t whole        # the line
     uint8_t client_ended # its side, and the server had not
     uint8_t server_ended # the connection: the answer is whole, or reset
 
@@ -52,55 +60,55 @@ cdef fields_t NONE       # of a request without fields
 
 # ---- what it looks like ------------------------------------------------------------------------------------------
 
-cdef int line_goes_on(const uint8_t* p, size_t before, size_t n) noexcept nogil:
-    """`n` bytes of a connection, of which `before` were found to begin a request line: 1, they are one and nothing else; 0,
-    they may become one; -1, they cannot."""
+cdef bint line_goes_on(const uint8_t* p, size_t before, size_t n, uint32_t* length) noexcept nogil:
+    """Are these `n` bytes, of which `before` were found to be, the beginning of a request line or all of it, and nothing but
+    an empty line behind? `length` is set to that of the line, without its LF, once that is here."""
     cdef const char* start = b"GET /"
     cdef size_t i
     for i in range(before, n):
         if i <= TARGET:
             if p[i] != <uint8_t>start[i]:
-                return -1
+                return False
+        elif length[0]:         # of the empty line: CRLF or LF
+            if not (i == length[0] + 1 and p[i] in (c'\r', c'\n') or (
+                    i == length[0] + 2 and p[i - 1] == c'\r' and p[i] == c'\n')):
+                return False
         elif p[i] == c'\n':
-            return 1 if i + 1 == n else -1
+            length[0] = <uint32_t>i
         elif p[i - 1] == c'\r' or (p[i] != c'\r' and (p[i] <= 0x20 or p[i] >= 0x7F)):
-            return -1
-    return 0
+            return False
+    return True
 
 
-cdef bint like_a_reply(const uint8_t* p, size_t n) noexcept nogil:
-    """Is this how servers of other protocols begin what they say to a line that they do not know? More bytes never make a no
-    of a yes."""
-    cdef size_t i
-    for i in range(n):          # binary: an alert of TLS, SETTINGS of HTTP/2, the versions that AMQP knows
-        if p[i] < 0x20 and p[i] != c'\t' and p[i] != c'\n' and p[i] != c'\f' and p[i] != c'\r' or p[i] == 0x7F:
-            return True
-    if n == 0:
-        return False
-    if p[0] in (c'+', c'-', c':', c'$', c'*', c'_', c'!'):      # Redis; POP3, IMAP, IRC
-        return True
-    if n >= 4 and memcmp(p, b"SSH-", 4) == 0:
-        return True
-    if n >= 3 and memcmp(p, b"ERR", 3) == 0:                    # memcached, Gearman
-        return True
-    # a reply code: FTP, SMTP, NNTP
-    return n >= 4 and c'0' <= p[0] <= c'9' and c'0' <= p[1] <= c'9' and c'0' <= p[2] <= c'9' and (
-        p[3] in (c' ', c'-', c'\r', c'\n'))
+cdef bint begins_a_status_line(const uint8_t* p, size_t n) noexcept nogil:
+    """As far as it goes, so that one in pieces is waited for."""
+    return n < STATUS_LINE and memcmp(p, b"HTTP/1.", n if n < 7 else 7) == 0
 
 
-cdef bint like_markup(const uint8_t* p, size_t n) noexcept nogil:
-    """Behind a byte order mark and white space: a tag, a comment, a declaration."""
-    cdef size_t i = 3 if n >= 3 and memcmp(p, b"\xef\xbb\xbf", 3) == 0 else 0
+cdef page_t like_a_page(const uint8_t* p, size_t n) noexcept nogil:
+    """What an answer is by its first bytes, behind a byte order mark and white space. With more bytes, only PAGE_BLANK becomes
+    another."""
+    cdef const char* mark = b"\xef\xbb\xbf"
+    cdef size_t i = 0
+    while i < n and i < 3 and p[i] == <uint8_t>mark[i]:
+        i += 1
+    if i < 3 and i < n and i:
+        return PAGE_NONE
     while i < n and p[i] in (c' ', c'\t', c'\r', c'\n'):
         i += 1
-    return i < n and p[i] == c'<'
+    if i == n:
+        return PAGE_BLANK
+    if p[i] == c'<':
+        return PAGE_MARKUP
+    return PAGE_JSON if p[i] in (c'{', c'[') else PAGE_NONE
 
 
 # ---- the connection ----------------------------------------------------------------------------------------------
 
 cdef bint http09_detect(const flow_t* flow, const uint8_t* p, size_t n) noexcept nogil:
     """Of a client that is known to be one: a guess would be made of this very line."""
-    return flow.conn.role != 0 and line_goes_on(p, 0, n) >= 0
+    cdef uint32_t line = 0
+    return flow.conn.role != 0 and line_goes_on(p, 0, n, &line)
 
 
 cdef int http09_open(ctx_t* ctx, flow_t* flow) noexcept:
@@ -137,20 +145,21 @@ cdef feed_t read_line(ctx_t* ctx, flow_t* flow, simple_t* s, const uint8_t* p, s
     """`n` bytes of the client, which `end` at the position that its stream has reached."""
     cdef stream_t* stream = &flow.conn.stream[flow.conn.dir_request]
     cdef uint32_t before = s.part.bytes.len
-    cdef int said
-    if s.whole or before + n > ctx.header_bytes or buf_append(&ctx.pool, &s.part.bytes, p, n) < 0:
+    cdef uint32_t line = s.line
+    if before + n > ctx.header_bytes or buf_append(&ctx.pool, &s.part.bytes, p, n) < 0:
         return not_mine(ctx, flow)
     if before == 0:
         s.part.first_ns = ts
         s.pos = stream.end - n
-    said = line_goes_on(<const uint8_t*>s.part.bytes.data, before, s.part.bytes.len)
-    if said > 0:
-        s.ex = exchange_open(ctx, flow)
-    if said < 0 or (said > 0 and s.ex == NULL):
+    if not line_goes_on(<const uint8_t*>s.part.bytes.data, before, s.part.bytes.len, &line):
         s.part.bytes.len = before
         return not_mine(ctx, flow)
-    if said > 0:
-        s.whole = 1
+    if line and not s.line:
+        s.ex = exchange_open(ctx, flow)
+        if s.ex == NULL:
+            s.part.bytes.len = before
+            return not_mine(ctx, flow)
+        s.line = line
         s.ex.pos = s.pos
         s.ex.tgid = stream.tgid
         s.ex.req.started = 1
@@ -166,7 +175,7 @@ cdef void fill_in_request(ctx_t* ctx, flow_t* flow, simple_t* s) noexcept:
     request.method = <const uint8_t*>s.part.bytes.data
     request.method_len = TARGET - 1
     request.target = request.method + TARGET
-    request.target_len = s.part.bytes.len - TARGET - 1
+    request.target_len = s.line - TARGET
     if request.target[request.target_len - 1] == c'\r':
         request.target_len -= 1
     request.version = <const uint8_t*>b"HTTP/0.9"
@@ -209,7 +218,7 @@ cdef feed_t read_answer(ctx_t* ctx, flow_t* flow, simple_t* s, const uint8_t* p,
         memcpy(s.beginning + s.seen, p, take)
         if s.seen < STATUS_LINE and looks_like_response(s.beginning, s.beginning + s.seen + take):
             return to_http1(ctx, flow, s)
-        if like_a_reply(s.beginning, s.seen + take):
+        if like_a_page(s.beginning, s.seen + take) == PAGE_NONE and not begins_a_status_line(s.beginning, s.seen + take):
             return not_mine(ctx, flow)
         s.seen += <uint8_t>take
     answer_begins(ctx, flow, s, ts)
@@ -240,10 +249,13 @@ cdef feed_t http09_hole(ctx_t* ctx, flow_t* flow, uint32_t d, uint64_t n, bint l
 
 cdef void server_ends(ctx_t* ctx, simple_t* s, uint32_t marks) noexcept:
     """The connection; time is that of the event that says so."""
+    cdef page_t page = like_a_page(s.beginning, s.seen)
     if s.ex == NULL or s.server_ended:
         return
-    if s.ex.resp.size == 0 or (s.client_ended and not like_markup(s.beginning, s.seen)) or (
-            ctx.now_ns > s.ex.resp.last_ns + KEPT_OPEN_NS):
+    if s.seen == 0 and s.ex.resp.size:
+        page = PAGE_JSON        # a file: the kernel has sent it, and nobody has looked at it
+    if ((page != PAGE_MARKUP and (page != PAGE_JSON or s.client_ended))
+            or ctx.now_ns > s.ex.resp.last_ns + KEPT_OPEN_NS):
         give_up(ctx, s)
         return
     s.server_ended = 1
@@ -285,7 +297,7 @@ cdef void http09_close(ctx_t* ctx, flow_t* flow, uint32_t marks) noexcept:
         record(ctx, flow, s)
     give_up(ctx, s)
     ctx.counters[C_SKIPPED_BYTES] += s.part.bytes.len
-    if s.part.bytes.len and s.whole and not flow.conn.flags & CONN_DROP:
+    if s.part.bytes.len and s.line and not flow.conn.flags & CONN_DROP:
         ctx.counters[C_NOT_HTTP] += 1
     receive_clear(&ctx.pool, &s.part)
     ctx.pool.bytes -= sizeof(simple_t)
