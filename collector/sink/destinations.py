@@ -89,7 +89,9 @@ def chosen(config: Config, option: str | None = None) -> Output:
     destination = next(one for one in DESTINATIONS if one.claims(name))
     destination.check(name, config, f"--output {name}" if option else f"COLLECTOR_OUTPUT={name!r}")
     if config.COLLECTOR_ORPHAN_RESPONSES and not destination.takes_orphans:
-        config.warnings.append(f"COLLECTOR_ORPHAN_RESPONSES does not act: no answer without a request is sent to {destination.kind}")
+        config.warnings.append(
+            f"COLLECTOR_ORPHAN_RESPONSES does not act: no answer without a request is sent to {destination.kind}"
+        )
     return Output(destination, name)
 
 

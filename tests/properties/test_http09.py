@@ -10,7 +10,17 @@ from hypothesis import strategies as st
 from collector import abi
 from tests.events import Conversation
 
-LINES = [b"GET /x\r\n", b"GET /x\n", b"GET foo\r\n", b"GET /x y\r\n", b"PING\r\n", b"\r\n", b"GET /a", b"/b\r\n", b"get /x\r\n"]
+LINES = [
+    b"GET /x\r\n",
+    b"GET /x\n",
+    b"GET foo\r\n",
+    b"GET /x y\r\n",
+    b"PING\r\n",
+    b"\r\n",
+    b"GET /a",
+    b"/b\r\n",
+    b"get /x\r\n",
+]
 REPLIES = [
     b"$1\r\na\r\n",
     b"-ERR no\r\n",
@@ -25,9 +35,7 @@ REPLIES = [
 ]
 
 spoken = st.lists(
-    st.one_of(
-        st.tuples(st.just("asks"), st.sampled_from(LINES)), st.tuples(st.just("says"), st.sampled_from(REPLIES))
-    ),
+    st.one_of(st.tuples(st.just("asks"), st.sampled_from(LINES)), st.tuples(st.just("says"), st.sampled_from(REPLIES))),
     max_size=4,
 )
 cuts = st.lists(st.integers(1, 9), min_size=1, max_size=8)
@@ -81,7 +89,9 @@ def test_a_record_only_when_the_whole_connection_bears_it_out(
     st.sets(st.integers(0, 12)),
     st.sampled_from([abi.SERVER, abi.CLIENT]),
 )
-def test_lost_events_give_no_record_or_a_marked_one(path: str, body: str, sizes: list[int], lost: set[int], role: int) -> None:
+def test_lost_events_give_no_record_or_a_marked_one(
+    path: str, body: str, sizes: list[int], lost: set[int], role: int
+) -> None:
     path = "/" + path.replace(" ", "")
     c = Conversation(role=role)
     at = 0

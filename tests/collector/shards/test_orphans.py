@@ -14,7 +14,7 @@ from tests.events import GET, OK, Conversation
 from tests.http2 import REQUEST, RESPONSE, Talk, play, random_talk, request, response
 
 ORPHAN = {"orphan_response", "method_unknown", "path_unknown"}
-CREATED = b"HTTP/1.1 201 Created\r\nContent-Type: application/json\r\nContent-Length: 7\r\n\r\n{\"a\":1}"
+CREATED = b'HTTP/1.1 201 Created\r\nContent-Type: application/json\r\nContent-Length: 7\r\n\r\n{"a":1}'
 
 
 def wanted(**how: Any) -> Conversation:
@@ -33,7 +33,11 @@ def test_it_says_all_that_is_known() -> None:
     c = wanted(start=abi.MID).response(CREATED)
     r = one(c)
     assert (r["method"], r["path"], r["type"], r["request"], r["requestPayload"]) == ("", "", "", {"host": ""}, "")
-    assert (r["status"], r["responsePayload"], r["response"]["Content-Type"]) == ("201 Created", '{"a":1}', "application/json")
+    assert (r["status"], r["responsePayload"], r["response"]["Content-Type"]) == (
+        "201 Created",
+        '{"a":1}',
+        "application/json",
+    )
     assert (r["direction"], r["ip"], r["destIp"], r["process_name"]) == ("1", "10.0.0.2:40000", "10.0.0.1:80", "server")
     assert r["words"] == ORPHAN | {"response_framing_uncertain"}
     assert r["firstByteMs"] == "0.000"
@@ -172,7 +176,10 @@ def test_a_late_answer_to_a_request_that_was_recorded_is_no_record() -> None:
 
 
 def orphans_and_others(records: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    return ([r for r in records if "orphan_response" in r["words"]], [r for r in records if "orphan_response" not in r["words"]])
+    return (
+        [r for r in records if "orphan_response" in r["words"]],
+        [r for r in records if "orphan_response" not in r["words"]],
+    )
 
 
 @settings(max_examples=150, deadline=None)
@@ -214,7 +221,12 @@ ANSWERS = [
     b"HTTP/1.1 200OK\r\nContent-Length : 2\r\n\r\nhi",
     b"HTTP/1.0 200 OK\r\n\r\n",
 ]
-ASKED = [GET, GET.replace(b"GET", b"HEAD"), b"POST /p HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc", b"CONNECT a:1 HTTP/1.1\r\n\r\n"]
+ASKED = [
+    GET,
+    GET.replace(b"GET", b"HEAD"),
+    b"POST /p HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc",
+    b"CONNECT a:1 HTTP/1.1\r\n\r\n",
+]
 
 
 @settings(max_examples=400, deadline=None)
