@@ -158,8 +158,8 @@ cdef void exchange_request(ctx_t* ctx, flow_t* flow, exchange_t* ex, const reque
 
 cdef void exchange_orphan(ctx_t* ctx, flow_t* flow, exchange_t* ex, uint64_t pos, uint64_t ts,
                           const char* version) noexcept:
-    """In the place of a request that nobody saw, and of which something may be known (`version`, or empty): its answer began at
-    `pos` and at time `ts`. Of its fields filters cannot say anything, and so leave it out."""
+    """In the place of a request that nobody saw; its `version` may be known, or is empty. Its answer began at `pos` and at
+    time `ts`. Of its fields filters cannot say anything, and so leave it out."""
     cdef request_t request
     memset(&request, 0, sizeof(request_t))
     request.version = <const uint8_t*>version

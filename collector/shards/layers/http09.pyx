@@ -8,9 +8,10 @@ connection has to bear it out before there is a record, which is why this is mad
 
 * The line is the first thing that the client sends, and the only one: GET, one blank, an absolute path, CRLF or LF. An empty
   line may follow, for which some servers wait (Python's http.server).
-* The answer begins like markup, for which HTTP/0.9 was made, or like JSON, which is what APIs send. Or the kernel sends a file.
-* The server ends the connection, within KEPT_OPEN_NS of its last byte. Where the client is seen to have ended its side before,
-  any server would: then only markup will do.
+* The answer begins like markup, for which HTTP/0.9 was made, or like JSON, which is what APIs send. Or the kernel sends a
+  file.
+* The server ends the connection, within KEPT_OPEN_NS of its last byte. Where the client is seen to have ended its side
+  before, any server would: then only markup will do.
 
 Whatever does not fit is handed on, and counted as no HTTP where other connections are. An answer with a status line makes
 HTTP/1 of the connection, which takes the request over.
@@ -86,8 +87,8 @@ cdef bint begins_a_status_line(const uint8_t* p, size_t n) noexcept nogil:
 
 
 cdef page_t like_a_page(const uint8_t* p, size_t n) noexcept nogil:
-    """What an answer is by its first bytes, behind a byte order mark and white space. With more bytes, only PAGE_BLANK becomes
-    another."""
+    """What an answer is by its first bytes, behind a byte order mark and white space. With more bytes, only PAGE_BLANK
+    becomes another."""
     cdef const char* mark = b"\xef\xbb\xbf"
     cdef size_t i = 0
     while i < n and i < 3 and p[i] == <uint8_t>mark[i]:
