@@ -139,6 +139,13 @@ class Config(KafkaConfig):
     COLLECTOR_WEBSOCKET_CONTROL = Setting(
         parse_bool, False, CAPTURE, "Whether Close, Ping and Pong frames are among the events of a WebSocket."
     )
+    COLLECTOR_ORPHAN_RESPONSES = Setting(
+        parse_bool,
+        False,
+        CAPTURE,
+        "Whether answers whose request was not seen become records as well (docs/records.md). In JSON lines only: to Kafka "
+        "none is sent.",
+    )
     COLLECTOR_HEADER_BYTES = Setting(
         parse_int, 65536, CAPTURE, "Head bytes (start line and fields) kept per message.", "bytes", 1024, 262144
     )

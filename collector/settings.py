@@ -143,6 +143,7 @@ class ShardSettings(Message):
     ignore_ip_hosts: bool
     ignore_metadata: bool
     want_details: bool
+    orphan_responses: bool
     ignore_ports: tuple[int, ...]
     only_ports: tuple[int, ...]
     rules: str
@@ -159,6 +160,7 @@ class ShardSettings(Message):
         *,
         shards: int = 1,
         want_details: bool = False,
+        orphan_responses: bool = False,
         only_ports: tuple[int, ...] = (),
         record_prefix: str = "",
         daemonset_id: str = "",
@@ -184,6 +186,7 @@ class ShardSettings(Message):
             ignore_ip_hosts=config.AKTO_IGNORE_IP_TRAFFIC,
             ignore_metadata=config.AKTO_IGNORE_CLOUD_METADATA_CALLS,
             want_details=want_details,
+            orphan_responses=orphan_responses,
             ignore_ports=IGNORED_PORTS if config.TRAFFIC_IGNORE_DEFAULT_PORTS else (),
             only_ports=only_ports,
             rules=config.AKTO_MODULE_DISCOVERY_CONFIG,

@@ -30,4 +30,5 @@ cdef enum:  # mark
     MARK_METHOD_UNKNOWN = 1 << 27
     MARK_PATH_UNKNOWN = 1 << 28
     MARK_STATUS_UNKNOWN = 1 << 29
+    MARK_ORPHAN = 1 << 30                # an answer whose request was not seen
     MARK_PROXY_INVALID = 1 << 25         # a PROXY preamble whose checksum is wrong: no claim is taken from it

@@ -36,6 +36,7 @@ cdef int use_settings(ctx_t* ctx, settings, filters) except -1:
     ctx.ignore_ip_hosts = settings.ignore_ip_hosts
     ctx.ignore_metadata = settings.ignore_metadata
     ctx.want_details = settings.want_details
+    ctx.orphan_responses = settings.orphan_responses
     for port in settings.ignore_ports:
         ctx.port_rule[port] |= PORT_IGNORED
         ctx.any_ignored = 1

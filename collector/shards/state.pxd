@@ -355,6 +355,7 @@ cdef struct ctx_t:
     uint8_t ignore_metadata
     uint8_t want_details
     uint8_t websocket_control     # control frames are events too
+    uint8_t orphan_responses      # answers without a request are recorded
     uint32_t tgid                 # of the event that is being read
     handoff_t handoff             # from the layer that has just said so
     uint8_t silent                # the end: nothing is recorded any more

@@ -39,6 +39,7 @@ class Destination(ABC):
     metavar: ClassVar[str]  # how its outputs are written, for --help
     accepts: ClassVar[frozenset[str]]  # formats of batches (collector/router/batches.py)
     wants_details: ClassVar[bool] = False  # are the shards to make the details of each record?
+    takes_orphans: ClassVar[bool] = True  # may it get answers without a request, if these are wanted?
     blocks: ClassVar[bool] = True  # may `deliver` wait? Then it gets a thread
     network: ClassVar[bool] = False  # does it make connections? Else the sink cannot (collector/confine.py)
     up_at_start: ClassVar[bool] = True  # is it taken to work before it has taken anything?

@@ -53,6 +53,10 @@ class Output:
         """How it is rotated by its size, if it is."""
         return self.destination.rotation(self.name, config, shared=shared)
 
+    def orphan_responses(self, config: Config) -> bool:
+        """Are answers without a request recorded?"""
+        return config.COLLECTOR_ORPHAN_RESPONSES and self.destination.takes_orphans
+
     def settings(
         self,
         config: Config,
@@ -84,6 +88,10 @@ def chosen(config: Config, option: str | None = None) -> Output:
     name = option or configured or next(default for one in DESTINATIONS if (default := one.default(config)))
     destination = next(one for one in DESTINATIONS if one.claims(name))
     destination.check(name, config, f"--output {name}" if option else f"COLLECTOR_OUTPUT={name!r}")
+    if config.COLLECTOR_ORPHAN_RESPONSES and not destination.takes_orphans:
+        config.warnings.append(
+            f"COLLECTOR_ORPHAN_RESPONSES does not act: no answer without a request is sent to {destination.kind}"
+        )
     return Output(destination, name)
 
 

@@ -209,6 +209,7 @@ NO, YES, MORE, TLS = range(4)
         (b"*1\r\n$4\r\nPING", NO),
         (b"\x00\x00\x00\x01", NO),
         (b"GET\t/", NO),
+        (b"GET /x\r\n", YES),  # HTTP/0.9, or a key of Redis: the shard waits for the rest of the connection
         (b"X" * 40, NO),
         (b"get key\r\n", NO),
         (b"PROXY ", YES),

@@ -249,7 +249,7 @@ def test_what_is_there_of_a_cut_head_is_judged_like_a_whole_one(rest: bytes, exp
 @pytest.mark.parametrize(
     "data",
     [
-        b"GET /simple\r\n",  # HTTP/0.9: nothing says that this is HTTP, and its answer has no head
+        b"GET /simple\r\n",  # HTTP/0.9: without an answer nothing says that this is HTTP
         b"HELLO\r\n\r\n",
         b"GET / RTSP/1.0\r\nCSeq: 1\r\n\r\n",
         b"GET HTTP/1.1\r\n\r\n",

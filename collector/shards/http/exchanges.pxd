@@ -18,6 +18,8 @@ cdef enum side_t:
 cdef exchange_t* exchange_open(ctx_t* ctx, flow_t* flow) noexcept
 cdef void exchange_request(ctx_t* ctx, flow_t* flow, exchange_t* ex, const request_t* request, const fields_t* fields,
                            unlisted_t unlisted) noexcept
+cdef void exchange_orphan(ctx_t* ctx, flow_t* flow, exchange_t* ex, uint64_t pos, uint64_t ts,
+                          const char* version) noexcept
 cdef void exchange_response(ctx_t* ctx, flow_t* flow, exchange_t* ex, const response_t* response,
                             const fields_t* fields) noexcept
 cdef void exchange_trailers(ctx_t* ctx, exchange_t* ex, const fields_t* fields) noexcept

@@ -7,12 +7,12 @@ filters, media type, codings, charsets, details, marks - is here.
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy, memset, strlen
 
 from collector.abi cimport DIR_IN
 from collector.shards.http.clients cimport claim_t, read_claim, trusted
 from collector.shards.http.content cimport content_facts
-from collector.shards.http.fields cimport field_t, same_name
+from collector.shards.http.fields cimport field_t, fields_t, request_t, same_name
 from collector.shards.http.filtering cimport filtered
 from collector.shards.http.message cimport *
 from collector.shards.http.parts cimport in_parts, part_begins, part_body, part_last
@@ -25,6 +25,9 @@ cdef enum:
     FREE_EXCHANGES = 64           # kept for reuse, with buffers of at most FREE_BUFFER_BYTES each
     FREE_BUFFER_BYTES = 8192
     RESERVE_BYTES = 8192          # of an announced body; the rest as it comes
+
+cdef uint64_t ORPHAN_BIT = <uint64_t>1 << 63
+cdef fields_t UNSEEN              # of a request that was not seen
 
 
 cdef exchange_t* exchange_open(ctx_t* ctx, flow_t* flow) noexcept:
@@ -154,6 +157,24 @@ cdef void exchange_request(ctx_t* ctx, flow_t* flow, exchange_t* ex, const reque
         ctx.counters[C_RECORDS_DROPPED_SIZE] += 1
     if ctx.want_details:
         write_details(ctx, request, fields, ex)
+
+
+cdef void exchange_orphan(ctx_t* ctx, flow_t* flow, exchange_t* ex, uint64_t pos, uint64_t ts,
+                          const char* version) noexcept:
+    """In the place of a request that nobody saw; its `version` may be known, or is empty. Its answer began at `pos` and at
+    time `ts`. Of its fields filters cannot say anything, and so leave it out."""
+    cdef request_t request
+    memset(&request, 0, sizeof(request_t))
+    request.version = <const uint8_t*>version
+    request.version_len = <uint32_t>strlen(version)
+    UNSEEN.unknown = 1
+    ex.pos = pos | ORPHAN_BIT       # no request has this position
+    ex.marks |= MARK_ORPHAN | MARK_METHOD_UNKNOWN | MARK_PATH_UNKNOWN
+    ex.req.first_ns = ts
+    if ex.req.last_ns == 0:
+        ex.req.last_ns = ts
+    ex.req.done = 1
+    exchange_request(ctx, flow, ex, &request, &UNSEEN, NULL)
 
 
 cdef void exchange_response(ctx_t* ctx, flow_t* flow, exchange_t* ex, const response_t* response,

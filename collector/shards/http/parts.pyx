@@ -138,12 +138,18 @@ cdef void record_part(ctx_t* ctx, flow_t* flow, exchange_t* ex, uint32_t of_requ
     ex.marks &= ~over
 
 
+cdef inline bint recordable(ctx_t* ctx, flow_t* flow, const exchange_t* ex) noexcept nogil:
+    """Nothing that is still to come is needed for a record: the request, where its event comes behind that of the answer;
+    whose the connection is."""
+    return ex.req.head.len != 0 and not exchange_waits(ctx, flow.conn, ex)
+
+
 cdef void part_now(ctx_t* ctx, flow_t* flow, exchange_t* ex) noexcept:
     """Record what is whole, if anything is, or if the answer has just begun."""
     cdef uint32_t of_request = whole(&ex.req)
     cdef uint32_t of_response = whole(&ex.resp)
     ex.part_ns = 0
-    if exchange_waits(ctx, flow.conn, ex):
+    if not recordable(ctx, flow, ex):
         return
     if not in_parts(&ex.req) and ex.req.done:       # an ordinary request: all of it, once
         of_request = ex.req.body.len
@@ -221,7 +227,7 @@ cdef void part_body(ctx_t* ctx, flow_t* flow, exchange_t* ex, bint is_request, c
         n -= take
         if n == 0:
             return
-        if whole(m) and not exchange_waits(ctx, flow.conn, ex):
+        if whole(m) and recordable(ctx, flow, ex):
             part_now(ctx, flow, ex)
             continue
         ex.marks |= mark_of(side, MARK_REQUEST_CUT, MARK_RESPONSE_CUT)

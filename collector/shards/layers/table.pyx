@@ -6,6 +6,7 @@ everything.
 
 from libc.string cimport strcmp
 
+from collector.shards.layers.http09 cimport http09_layer
 from collector.shards.layers.http1.layer cimport http1_layer
 from collector.shards.layers.http2.layer cimport http2_layer
 from collector.shards.layers.proxy.layer cimport proxy_layer
@@ -16,8 +17,9 @@ LAYERS[0] = proxy_layer()
 LAYERS[1] = tunnel_layer()
 LAYERS[2] = websocket_layer()
 LAYERS[3] = http2_layer()
-LAYERS[4] = http1_layer()
-LAYER_COUNT = 5
+LAYERS[4] = http09_layer()
+LAYERS[5] = http1_layer()
+LAYER_COUNT = 6
 
 
 cdef int insert_layer(const layer_t* layer) except -1:

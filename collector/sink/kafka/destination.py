@@ -81,6 +81,7 @@ class Kafka(Destination):
     kind = metavar = "kafka"
     accepts = frozenset({batches.JSON_LINES, batches.KAFKA})
     wants_details = True
+    takes_orphans = False  # a record without method and path is no endpoint to who reads the topic
     up_at_start = False
     network = True
 

@@ -82,6 +82,8 @@ cdef size_t read_start(ctx_t* ctx, http1_t* c, half_t* h, uint32_t d, const uint
             while p[blank] == c'\r' or p[blank] == c'\n':
                 blank += 1
             h.head_pos = c.conn.stream[d].end - n + blank
+        elif ctx.orphan_responses:
+            h.head_pos = c.conn.stream[d].end - n
         head_is_here(ctx, c, h, side, ts, ts, False)
         return <size_t>length
     while blank < n and (p[blank] == c'\r' or p[blank] == c'\n'):
@@ -396,6 +398,7 @@ cdef size_t read_first_of_body(ctx_t* ctx, http1_t* c, uint32_t d, half_t* h, co
         abandon(ctx, c, h, d, ts)
         h.part.bytes = held
         h.part.first_ns = ts
+        h.head_pos = c.conn.stream[d].end - n + i - 7
         h.part.scan = 0
         h.start_seen = 0
         return i

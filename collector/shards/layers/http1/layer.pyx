@@ -36,6 +36,9 @@ cdef int http1_open(ctx_t* ctx, flow_t* flow) noexcept:
     c.conn = flow.conn
     c.flow = flow
     flow.state = c
+    if ctx.handoff.exchange != NULL:
+        answers_follow(c, ctx.handoff.exchange)
+        ctx.handoff.exchange = NULL
     if flow.conn.flags & CONN_AHEAD:
         flow.conn.flags &= ~CONN_AHEAD & 0xFF
         c.ahead = 1

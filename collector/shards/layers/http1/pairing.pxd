@@ -10,6 +10,7 @@ from collector.shards.state cimport ctx_t
 cdef void http1_request(ctx_t* ctx, http1_t* c, half_t* h, head_t* head, uint64_t first_ns, uint64_t ts, bint cut) noexcept
 cdef void http1_response(ctx_t* ctx, http1_t* c, half_t* h, head_t* head, uint64_t first_ns, uint64_t ts,
                          bint cut) noexcept
+cdef void answers_follow(http1_t* c, exchange_t* ex) noexcept nogil
 cdef void http1_emit(ctx_t* ctx, http1_t* c, exchange_t* ex) noexcept
 cdef void emit_queue(ctx_t* ctx, http1_t* c, uint32_t marks) noexcept
 cdef void pop_done(ctx_t* ctx, http1_t* c) noexcept

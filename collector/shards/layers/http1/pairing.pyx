@@ -90,6 +90,14 @@ cdef void enqueue(http1_t* c, exchange_t* ex) noexcept nogil:
     c.queued += 1
 
 
+cdef void answers_follow(http1_t* c, exchange_t* ex) noexcept nogil:
+    """A request of HTTP/0.9 that was answered with a status line: a line without a version is odd to who reads HTTP/1."""
+    ambiguous(c, ex, AMB_START_LINE, REQUEST)
+    ex.req.done = 1
+    enqueue(c, ex)
+    c.requests = 1
+
+
 # ---- message ends ------------------------------------------------------------------------------------------------
 
 cdef void message_done(ctx_t* ctx, http1_t* c, half_t* h, side_t side) noexcept:
@@ -329,6 +337,35 @@ cdef inline bint to_http2(const head_t* head) noexcept nogil:
     return False
 
 
+cdef exchange_t* open_orphan(ctx_t* ctx, http1_t* c, half_t* h, const head_t* head, uint64_t first_ns,
+                             uint64_t ts) noexcept:
+    """An exchange for an answer whose request was not seen, or NULL. What is read of the connection must not depend on
+    whether there is one."""
+    cdef uint32_t answers = 1 - c.conn.dir_request
+    cdef exchange_t* ex = exchange_open(ctx, c.flow)
+    if ex == NULL:
+        return NULL
+    if c.last != NULL:
+        ex.notes |= c.last.notes & NOTE_BEHIND
+    enqueue(c, ex)
+    ex.tgid = c.conn.stream[answers if c.conn.dir_request == DIR_IN else c.conn.dir_request].tgid
+    ex.status = <uint16_t>head.response.status
+    ex.resp.started = 1
+    ex.resp.first_ns = first_ns
+    ex.resp.last_ns = ts
+    exchange_orphan(ctx, c.flow, ex, h.head_pos, first_ns, b"")
+    if c.doubt & DOUBT_ANSWER_FRAMING or (
+            ex.status >= 200 and ex.status < 300 and not head.has_te and not head.has_cl):
+        ex.marks |= MARK_RESPONSE_FRAMING       # what follows an answer to CONNECT is a tunnel
+    if head.ambiguity:
+        ex.marks |= MARK_AMBIGUOUS
+        ex.reasons |= head.ambiguity
+    if head.fields.overflow or head.ambiguity & AMB_BAD_HEADER_LINE:
+        ex.marks |= MARK_HEADERS_UNCERTAIN
+    exchange_response(ctx, c.flow, ex, &head.response, &head.fields)
+    return ex
+
+
 cdef void http1_response(ctx_t* ctx, http1_t* c, half_t* h, head_t* head, uint64_t first_ns, uint64_t ts,
                          bint cut) noexcept:
     """An answer begins: its head. `cut`: its fields are not all here."""
@@ -364,6 +401,8 @@ cdef void http1_response(ctx_t* ctx, http1_t* c, half_t* h, head_t* head, uint64
         # to an unseen CONNECT or upgrade: what follows may be a tunnel
         raise_doubt(c, DOUBT_ALL if status == 101 or (
             status >= 200 and status < 300 and not head.has_te and not head.has_cl) else DOUBT_REQUESTS)
+        if ctx.orphan_responses:
+            ex = open_orphan(ctx, c, h, head, first_ns, ts)
     else:
         ex.resp.started = 1
         ex.resp.first_ns = first_ns

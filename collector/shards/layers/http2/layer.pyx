@@ -47,7 +47,7 @@ cdef int http2_open(ctx_t* ctx, flow_t* flow) noexcept:
     if flow.conn.dir_request != DIR_UNKNOWN:
         c.half[flow.conn.dir_request].state = H_PREFACE
     if ctx.handoff.exchange != NULL:
-        adopt(c, ctx.handoff.exchange)
+        adopt(ctx, c, ctx.handoff.exchange)
         ctx.handoff.exchange = NULL
     if flow.conn.flags & CONN_JOINED:
         flow.conn.flags &= ~CONN_JOINED & 0xFF
@@ -60,6 +60,7 @@ cdef void begin_in_the_middle(ctx_t* ctx, http2_t* c) noexcept:
     cdef uint32_t i
     c.joined = 1
     c.newest = 0
+    memset(c.known, 0, sizeof(c.known))
     c.promised = 0
     for i in range(2):
         drop_frame(ctx, &c.half[i])

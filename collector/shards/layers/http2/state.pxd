@@ -87,6 +87,7 @@ cdef enum:  # exchange_t.notes
     NOTE_HEAD = 8              # the method was HEAD
     NOTE_WEBSOCKET = 32        # an extended CONNECT that asks for a WebSocket (RFC 8441)
     NOTE_END_IN_DOUBT = 16     # bytes are missing that may have ended it
+    NOTE_ORPHAN = 64           # its request was not seen, and will not be
 
 
 cdef enum:  # half_state
@@ -126,6 +127,7 @@ cdef struct half_t:
 
 cdef enum:
     BUCKETS = 32             # of streams, by number: most connections have some tens at a time
+    KNOWN_STREAMS = 1024     # a power of two
     MAX_STREAMS = 1024       # tracked at a time; servers allow 100 to 250
 
 cdef struct http2_t:
@@ -139,4 +141,5 @@ cdef struct http2_t:
     uint32_t unasked         # of these, at most so many whose answer was seen before their request
     uint32_t newest          # number of the client's newest stream
     uint32_t promised        # of the server's
+    uint64_t known[16]       # of the client's newest KNOWN_STREAMS: whose requests were seen; with ctx_t.orphan_responses
     uint8_t joined           # the next request is the first after bytes that nobody saw

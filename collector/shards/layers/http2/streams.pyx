@@ -80,7 +80,35 @@ cdef exchange_t* new_stream(ctx_t* ctx, http2_t* c, uint32_t stream) noexcept:
     return ex
 
 
-cdef void adopt(http2_t* c, exchange_t* ex) noexcept:
+# ---- streams whose requests were seen, where answers without one are wanted
+
+cdef inline void newest_is(ctx_t* ctx, http2_t* c, uint32_t stream) noexcept nogil:
+    """The client has opened a stream of a larger number."""
+    cdef uint32_t i
+    if ctx.orphan_responses:
+        if stream - c.newest >= 2 * KNOWN_STREAMS:
+            memset(c.known, 0, sizeof(c.known))
+        else:
+            for i in range((c.newest + 1) >> 1, (stream >> 1) + 1):
+                c.known[i >> 6 & 15] &= ~(<uint64_t>1 << (i & 63))
+    c.newest = stream
+
+
+cdef inline void request_seen(ctx_t* ctx, http2_t* c, uint32_t stream) noexcept nogil:
+    """From here on an answer on this stream is this request's, or comes too late."""
+    cdef uint32_t i = stream >> 1
+    if ctx.orphan_responses:
+        c.known[i >> 6 & 15] |= <uint64_t>1 << (i & 63)
+
+
+cdef inline bint never_asked(ctx_t* ctx, http2_t* c, uint32_t stream) noexcept nogil:
+    """Is an answer on this stream, whose request does not come any more, one to be recorded?"""
+    cdef uint32_t i = stream >> 1
+    return (ctx.orphan_responses and stream & 1 and stream <= c.newest and c.newest - stream < 2 * KNOWN_STREAMS
+            and not c.known[i >> 6 & 15] >> (i & 63) & 1)
+
+
+cdef void adopt(ctx_t* ctx, http2_t* c, exchange_t* ex) noexcept:
     """A request of HTTP/1, which is answered on stream 1 (RFC 7540 section 3.2)."""
     ex.pos = 1
     ex.flags |= EX_NUMBERED
@@ -88,7 +116,8 @@ cdef void adopt(http2_t* c, exchange_t* ex) noexcept:
     ex.next = NULL
     c.open[bucket_of(1)] = ex
     c.count = 1
-    c.newest = 1
+    newest_is(ctx, c, 1)
+    request_seen(ctx, c, 1)
 
 
 # ---- records
@@ -102,8 +131,13 @@ cdef void emit(ctx_t* ctx, http2_t* c, exchange_t* ex) noexcept:
         free(inner)
     if not ex.notes & NOTE_REQUEST:
         ctx.counters[C_ORPHAN_RESPONSES] += 1
-    else:
-        exchange_emit(ctx, c.flow, ex)
+        if not ctx.orphan_responses or not ex.resp.started:
+            exchange_free(ctx, ex)
+            return
+        if ex.req.size == 0:            # nothing of it is there to be incomplete
+            ex.marks &= ~<uint32_t>(MARK_REQUEST_INCOMPLETE | MARK_REQUEST_LOST)
+        exchange_orphan(ctx, c.flow, ex, ex.pos, ex.resp.first_ns, b"HTTP/2.0")
+    exchange_emit(ctx, c.flow, ex)
     exchange_free(ctx, ex)
 
 
@@ -302,6 +336,7 @@ cdef void request_here(ctx_t* ctx, http2_t* c, exchange_t* ex, const head_t* hea
     cdef uint8_t seen = head.pseudo
     cdef bint connect = head.request.method_len == 7 and memcmp(head.request.method, b"CONNECT", 7) == 0
     ex.notes |= NOTE_REQUEST
+    request_seen(ctx, c, <uint32_t>ex.pos)
     ex.req.started = 1
     ex.req.first_ns = first_ns
     ex.req.last_ns = ts
@@ -391,6 +426,13 @@ cdef void open_websocket(ctx_t* ctx, http2_t* c, exchange_t* ex, const fields_t*
         exchange_free(ctx, ex)
 
 
+cdef inline void is_orphan(ctx_t* ctx, http2_t* c, exchange_t* ex) noexcept nogil:
+    """The request of this answer was not seen, and does not come any more."""
+    ex.notes |= NOTE_ORPHAN
+    ex.req.done = 1
+    request_seen(ctx, c, <uint32_t>ex.pos)
+
+
 cdef void forget_unasked(ctx_t* ctx, http2_t* c, uint32_t stream) noexcept:
     """Requests come in the order of their numbers: an answer to an older one that was not seen belongs to none."""
     cdef exchange_t* ex
@@ -401,12 +443,16 @@ cdef void forget_unasked(ctx_t* ctx, http2_t* c, uint32_t stream) noexcept:
         ex = c.open[i]
         while ex != NULL:
             following = ex.next
-            if not ex.notes & NOTE_REQUEST:
-                if ex.pos < stream:
+            if not ex.notes & (NOTE_REQUEST | NOTE_ORPHAN):
+                if ex.pos >= stream:
+                    c.unasked += 1
+                elif ctx.orphan_responses:
+                    is_orphan(ctx, c, ex)       # to its end
+                    if ex.resp.done:
+                        complete(ctx, c, ex)
+                else:
                     unlink(c, ex)
                     emit(ctx, c, ex)
-                else:
-                    c.unasked += 1
             ex = following
 
 
@@ -417,26 +463,31 @@ cdef void head_here(ctx_t* ctx, http2_t* c, uint32_t d, const frame_t* frame, co
     cdef uint32_t stream = frame.stream
     cdef exchange_t* ex = find_stream(ctx, c, stream, ts)
     cdef message_t* m
+    cdef bint orphan = False
     if ex == NULL:
-        if stream & 1 == 0 or stream <= c.newest:
+        orphan = side == RESPONSE and head.pseudo & PSEUDO_STATUS and never_asked(ctx, c, stream)
+        if (stream & 1 == 0 or stream <= c.newest) and not orphan:
             if side == RESPONSE and head.pseudo & PSEUDO_STATUS:
                 ctx.counters[C_ORPHAN_RESPONSES] += 1
             return                      # of a stream that is over, or of one that was never seen
         if side == RESPONSE and not head.pseudo & PSEUDO_STATUS:
             return                      # trailers
         if side == REQUEST and c.half[d].missed and head.pseudo == 0:
-            c.newest = stream           # trailers of a request that was not seen
+            newest_is(ctx, c, stream)   # trailers of a request that was not seen
             return
         ex = new_stream(ctx, c, stream)
         if ex == NULL:
             return
         if side == RESPONSE:
             ex.req.first_ns = first_ns
-            c.unasked += 1
+            if orphan:
+                is_orphan(ctx, c, ex)
+            else:
+                c.unasked += 1
     m = message_of(ex, side)
     if side == REQUEST:
         if stream > c.newest:
-            c.newest = stream
+            newest_is(ctx, c, stream)
         if not ex.notes & NOTE_REQUEST and c.half[d].missed and head.pseudo == 0:
             m.last_ns = ts              # trailers of a request that was not seen, though its answer was
         elif not ex.notes & NOTE_REQUEST:
@@ -471,7 +522,7 @@ cdef void head_lost(ctx_t* ctx, http2_t* c, uint32_t d, const frame_t* frame, bi
     cdef side_t side = side_of(c, d)
     cdef exchange_t* ex = find_stream(ctx, c, frame.stream, ts)
     if side == REQUEST and frame.stream > c.newest and frame.stream & 1:
-        c.newest = frame.stream
+        newest_is(ctx, c, frame.stream)
     if ex == NULL:
         return                          # a request that is not known, or nobody's
     exchange_lost(ctx, c.flow, ex, side, 0, lost, ts)

@@ -1,0 +1,1 @@
+"""http09.pyx has no names for Python: its functions are for Cython (http09.pxd)."""
