@@ -94,6 +94,7 @@ LOADER_NAMES = (
     "libraries",
     "libraries_failed",
     "library_reads",
+    "kernel_quic",
 )
 SHARD_NAMES = (
     *COMMON,
