@@ -52,7 +52,7 @@ class Programs:
     def __init__(self, variant: str, identity: str) -> None:
         defines = {**compiler.DEFAULTS, "RINGS": 1, "CPUS": kernel.possible_cpus()}
         self.loaded: Loaded = compile_programs(defines, [variant], identity)
-        self._attachments = Attachments(self.loaded.programs, kernel.find_tracefs(), multi=False)
+        self._attachments = Attachments(self.loaded.programs, kernel.find_tracefs() or "", multi=False)
         word, bit = divmod(os.getpid(), 64)
         others = (1 << 64) - 1
         for index in range(compiler.DEFAULTS["MAX_PIDS"] // 64):
