@@ -218,8 +218,8 @@ struct sniff {
 
 /* The datagrams of a call (quic.h). */
 struct datagrams {
-    u64 message;  /* the next one's struct user_msghdr, or mmsghdr */
-    u64 messages; /* that are left */
+    u64 message;  /* number of the next one */
+    u64 messages; /* of the call */
     u64 base;     /* of the next datagram of this message */
     u64 room;     /* bytes of its buffer from there on */
     u64 left;     /* bytes of the message from there on */
@@ -227,6 +227,7 @@ struct datagrams {
     u64 control;  /* the next control message */
     u64 control_left;
     u64 begun; /* connections that began with them */
+    u64 known; /* is the sender of this one known? */
 };
 
 struct scratch {

@@ -21,7 +21,7 @@
 #define QUIC_ID_CHOSEN 8   /* the least length of an id that a client makes up */
 #define QUIC_HEADER 48     /* the most that is read: up to the first byte of the token's length behind both ids */
 #define QUIC_HEADER_REST 8 /* of it, what is no id */
-#define QUIC_DATAGRAMS 64  /* of one call that are looked at */
+#define QUIC_DATAGRAMS 32  /* of one call that are looked at */
 #define CONTROL_MESSAGES 4 /* of one message that are looked at */
 
 #define SOL_UDP 17
@@ -55,35 +55,39 @@ static __always_inline bool begins_as_quic(u64 base, u64 buffers, u64 n)
     return !bpf_probe_read_user(b, sizeof(b), (void *)v.base) && quic_packet(b);
 }
 
-/* A datagram of `n` bytes, the first `room` of which lie at `base`. */
-static __always_inline void on_datagram(struct scratch *s, u64 name, u64 base, u64 room, u64 n)
+/* A datagram of `n` bytes, the first `room` of which lie at `base`. False: it is no packet that matters. */
+static __always_inline bool on_datagram(struct scratch *s, u64 name, u64 base, u64 room, u64 n)
 {
+    struct datagrams *d = &s->datagrams;
     u8 *b = s->sniff.bytes, one = 1;
     u64 m = room < n ? room : n;
     if (m > QUIC_HEADER)
         m = QUIC_HEADER;
     asm volatile("" : "+r"(m));
     if (m < QUIC_HEADER_REST || m > QUIC_HEADER || bpf_probe_read_user(b, m, (void *)base))
-        return;
-    u32 packet = quic_packet(b);
+        return false;
     u64 to_bytes = b[5];
     asm volatile("" : "+r"(to_bytes));
-    if (!packet || to_bytes > QUIC_ID_BYTES)
-        return;
+    if (!quic_packet(b) || to_bytes > QUIC_ID_BYTES)
+        return false;
     u64 from_bytes = b[6 + to_bytes];
     asm volatile("" : "+r"(from_bytes));
     if (from_bytes > QUIC_ID_BYTES || QUIC_HEADER_REST + to_bytes + from_bytes > m)
-        return;
-    bool token = packet == QUIC_INITIAL && b[7 + to_bytes + from_bytes];
+        return false;
+    bool token = b[7 + to_bytes + from_bytes];
     struct quic_id to = {.name = name, .length = to_bytes}, from = {.name = name, .length = from_bytes};
     bpf_probe_read_kernel(to.bytes, to_bytes, b + 6);
     bpf_probe_read_kernel(from.bytes, from_bytes, b + 7 + to_bytes);
-    bool known = from_bytes && quic_ids.lookup(&from);
-    if (packet == QUIC_INITIAL && n >= QUIC_DATAGRAM && to_bytes >= QUIC_ID_CHOSEN && !quic_ids.insert(&to, &one) &&
-        !(known && (token || from_bytes >= QUIC_ID_CHOSEN))) /* shorter ids of two clients may well be equal */
-        s->datagrams.begun += 1;
-    if (from_bytes && !known)
+    d->known = 0; /* in memory, for the verifier's sake: each combination would be a state of its own */
+    if (from_bytes && quic_ids.lookup(&from))
+        d->known = token | (from_bytes >= QUIC_ID_CHOSEN); /* shorter ids of two clients may well be equal */
+    asm volatile("" ::: "memory");
+    if (quic_packet(b) == QUIC_INITIAL && n >= QUIC_DATAGRAM && to_bytes >= QUIC_ID_CHOSEN &&
+        !quic_ids.insert(&to, &one))
+        d->begun += !d->known;
+    if (from_bytes)
         quic_ids.update(&from, &one);
+    return true;
 }
 
 /* The length of the datagrams that a message is cut into, or was put together of, by its control messages (udp(7)). */
@@ -119,22 +123,15 @@ static __always_inline void take_message(struct datagrams *d, u64 base, u64 buff
     d->segment = 0;
 }
 
-/* The message at `d->message`, a struct user_msghdr; of a struct mmsghdr its length, too. */
-static __always_inline void next_message(struct datagrams *d, bool many, u64 n)
+/* The next message of those that read_headers has read; of calls of one, `n` is its length. */
+static __always_inline void next_message(struct scratch *s, struct datagrams *d, bool many, u64 n)
 {
-    struct {
-        u64 iov, buffers, control, control_bytes;
-    } m = {};
-    u32 length = n;
-    if (bpf_probe_read_user(&m, sizeof(m), (void *)(d->message + 16)) ||
-        (many && bpf_probe_read_user(&length, sizeof(length), (void *)(d->message + 56))))
-        length = 0;
-    take_message(d, m.iov, m.buffers, m.buffers ? length : 0);
-    d->control = m.control;
-    d->control_left = m.control_bytes;
+    struct user_mmsghdr *m = message_header(s, d->message);
+    take_message(d, m->iov, m->buffers, !m->buffers ? 0 : many ? m->length : n);
+    d->control = m->control;
+    d->control_left = m->control_bytes;
     find_segment(d);
-    d->message += 64;
-    d->messages -= 1;
+    d->message += 1;
 }
 
 /* A call on a UDP socket, as `stash` has left it. `header`: its second argument; `ret`: its result. */
@@ -153,23 +150,27 @@ static __always_inline int quic_call(u64 header, s64 ret)
 #endif
     bool many = call == CALL_RECVMMSG || call == CALL_SENDMMSG;
     bool one = call == CALL_RECVMSG || call == CALL_SENDMSG;
-    d->message = header;
+    d->message = 0;
     d->messages = many ? ret : one;
     d->left = 0;
     d->begun = 0;
     if (!many && !one)
         take_message(d, s->call_base, s->call_buffers, ret);
+    else if (!read_headers(s, header, many ? ret * sizeof(struct user_mmsghdr) : MSGHDR_BYTES))
+        return 0;
 #pragma clang loop unroll(disable)
     for (int i = 0; i < QUIC_DATAGRAMS; i++) {
         if (!d->left) {
-            if (!d->messages)
+            if (d->message >= d->messages || d->message >= MMSG_MESSAGES)
                 break;
-            next_message(d, many, ret);
+            next_message(s, d, many, ret);
         }
+        asm volatile("" ::: "memory");
         u64 n = d->left, room = d->room;
         if (d->segment && n > d->segment)
             n = d->segment;
-        on_datagram(s, name, d->base, room, n);
+        if (!on_datagram(s, name, d->base, room, n))
+            n = d->left; /* those behind it are of the same sender, and of the same kind */
         d->base += n;
         d->left -= n;
         d->room = room > n ? room - n : 0;

@@ -90,8 +90,14 @@ static __always_inline u32 on_bytes(const struct call *k, u64 base, u64 buffers,
         return DONE;
     struct conn *c = conns.lookup(&name);
 #ifdef IDENTITY_SOCKET
-    if (!c)
-        return sock_of(name) ? stash(k, base, buffers, n) : DONE;
+    if (!c) {
+        u16 family = 0;
+        u64 sk = sock_of(name);
+        u32 kind = sk ? kind_of_sock(sk, &family) : 0;
+        if (!kind || (kind == KIND_UDP && !begins_as_quic(base, buffers, n)))
+            return DONE; /* here, as these come with each call */
+        return stash(k, base, buffers, n) && kind == KIND_UDP ? QUIC : MEET;
+    }
 #else
     if (c) {
         c = resolve(c);
