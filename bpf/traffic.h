@@ -95,8 +95,9 @@ static __always_inline u32 on_bytes(const struct call *k, u64 base, u64 buffers,
         u64 sk = sock_of(name);
         u32 kind = sk ? kind_of_sock(sk, &family) : 0;
         if (!kind || (kind == KIND_UDP && !begins_as_quic(base, buffers, n)))
-            return DONE; /* here, as these come with each call */
-        return stash(k, base, buffers, n) && kind == KIND_UDP ? QUIC : MEET;
+            return DONE; /* here and not in MEET: they come with each call */
+        u32 next = stash(k, base, buffers, n);
+        return next && kind == KIND_UDP ? QUIC : next;
     }
 #else
     if (c) {
