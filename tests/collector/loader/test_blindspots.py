@@ -201,7 +201,7 @@ def test_a_message_is_never_too_long(table: Table, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(Blindspots, "_name", lambda _self, _pid: "\ufffd" * 15)
     watch = Watch()
     for pid in range(1, 1000):
-        table.count(pid, tls=2**63)
+        table.count(pid, tls=2**63, quic_client=2**63, quic_server=2**63 - 1, compat=2**63)
     watch.turn()
     watch.turn()
     for message in watch.messages:
