@@ -494,6 +494,36 @@ struct user_iovec {
     u64 len;
 };
 
+/* struct mmsghdr; without what follows `flags` it is struct msghdr. */
+struct user_mmsghdr {
+    u64 name;
+    u64 name_bytes;
+    u64 iov;
+    u64 buffers;
+    u64 control;
+    u64 control_bytes;
+    u64 flags;
+    u32 length; /* bytes that went through */
+    u32 pad;
+};
+#define MSGHDR_BYTES 56
+#define MMSG_MESSAGES 64 /* of a call that are looked at; the kernel takes up to 1024 */
+
+/* The headers of a call's messages, into scratch memory at once: each read of user memory has its price. */
+static __always_inline bool read_headers(struct scratch *s, u64 base, u64 bytes)
+{
+    if (bytes > MMSG_MESSAGES * sizeof(struct user_mmsghdr))
+        bytes = MMSG_MESSAGES * sizeof(struct user_mmsghdr);
+    asm volatile("" : "+r"(bytes));
+    return bytes <= MMSG_MESSAGES * sizeof(struct user_mmsghdr) && !bpf_probe_read_user(s->data, bytes, (void *)base);
+}
+
+static __always_inline struct user_mmsghdr *message_header(struct scratch *s, u64 number)
+{
+    asm volatile("" : "+r"(number)); /* or it becomes a pointer that walks, of which the verifier knows no end */
+    return (struct user_mmsghdr *)s->data + (number & (MMSG_MESSAGES - 1));
+}
+
 #define FEW 4 /* buffers of a call that go straight into the ring */
 
 /*

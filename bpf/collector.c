@@ -36,6 +36,7 @@
 #include "frames.h"
 #include "unseen.h"
 #include "gate.h"
+#include "quic.h"
 #include "traffic.h"
 #include "syscalls.h"
 #include "sockets.h"
@@ -209,7 +210,7 @@ static __always_inline struct call call_of(u64 id, u64 fd, u32 dir, u32 number)
 #define FAILED(number, ret) ((ret) < 0 && !((number) == 42 && (ret) == -EINPROGRESS))
 
 /* The programs that go on with a call, by enum further. Filled in by the loader. */
-BPF_PROG_ARRAY(further, 4);
+BPF_PROG_ARRAY(further, 8);
 
 static __always_inline void jump(void *ctx, u32 to)
 {
@@ -274,6 +275,12 @@ int tp_bind(struct tp_exit *ctx)
 {
     return carried_by();
 }
+
+int tp_quic(struct tp_exit *ctx)
+{
+    struct pt_regs *r = (struct pt_regs *)bpf_task_pt_regs((void *)bpf_get_current_task_btf());
+    return quic_call(A1(r), ctx->ret);
+}
 #else
 /*
  * Kernel >= 5.8: one raw tracepoint for every call of the node, which jumps to the covered call's program (filled in by
@@ -322,6 +329,14 @@ int raw_meet(struct bpf_raw_tracepoint_args *ctx)
 int raw_bind(struct bpf_raw_tracepoint_args *ctx)
 {
     return carried_by();
+}
+
+int raw_quic(struct bpf_raw_tracepoint_args *ctx)
+{
+    struct argument_regs copy = {}, *r = &copy;
+    struct pt_regs *regs = (struct pt_regs *)ctx->args[0];
+    bpf_probe_read_kernel(&copy, sizeof(copy), &regs->r10);
+    return quic_call(A1(r), ctx->args[1]);
 }
 
 int raw_exit(struct bpf_raw_tracepoint_args *ctx)

@@ -153,17 +153,18 @@ static __always_inline bool same_socket(u64 name, struct conn *c)
 
 /*
  * A file without an entry that `n` bytes have just gone through: the entry of its socket, or NULL when it is no stream
- * socket. Whether bytes went by before, and who opened it, is in the socket's own counters.
+ * socket (`udp`: but one of UDP). Whether bytes went by before, and who opened it, is in the socket's own counters.
  */
-static __always_inline struct conn *meet(u64 name, u64 id, u64 fd, u32 dir, u64 n, u32 role)
+static __always_inline struct conn *meet(u64 name, u64 id, u64 fd, u32 dir, u64 n, u32 role, bool *udp)
 {
     u16 family = 0;
     u64 sk = sock_of(name);
     if (!sk)
         return 0;
     u32 kind = kind_of_sock(sk, &family);
-    if (!kind || (family == AF_UNIX && !role && is_socketpair(sk)))
-        return 0; /* here UDP could be counted by process: HTTP/3 */
+    *udp = kind == KIND_UDP;
+    if (!kind || kind == KIND_UDP || (family == AF_UNIX && !role && is_socketpair(sk)))
+        return 0;
     struct scratch *s = scratch();
     if (!s)
         return 0;

@@ -89,7 +89,9 @@ static __always_inline u64 sock_of(u64 file)
     return both[0] == file ? both[1] : 0;
 }
 
-/* 1: TCP with counters of its own; 2: a stream without (MPTCP, kTLS, Unix); 0: not for us. */
+#define KIND_UDP 3
+
+/* 1: TCP with counters of its own; 2: a stream without (MPTCP, kTLS, Unix); KIND_UDP; 0: not for us. */
 static __always_inline u32 kind_of_sock(u64 sk, u16 *family)
 {
     u16 f = read_u16(sk + SK_FAMILY);
@@ -103,6 +105,8 @@ static __always_inline u32 kind_of_sock(u64 sk, u16 *family)
     u16 protocol = read_u16(sk + SK_PROTOCOL);
     if (protocol == IPPROTO_MPTCP)
         return 2;
+    if (protocol == IPPROTO_UDP)
+        return KIND_UDP;
     if (protocol != IPPROTO_TCP || read_u16(sk + SK_TYPE) != SOCK_STREAM) /* raw sockets have protocols too */
         return 0;
     return read_u64(sk + ICSK_ULP_OPS) ? 2 : 1; /* an upper layer (kTLS) makes other bytes of ours */

@@ -89,18 +89,30 @@ struct process {
 BPF_TABLE("lru_hash", u32, struct process, processes, 16384);
 
 /* tgid -> a process with traffic that is not captured, and why: io_uring (rings made, socket operations submitted),
- * 32-bit system calls; how many of its connections began with TLS. Made with the first of these; read by the
- * loader (collector/loader/blindspots.py), which names it in metrics and deletes the entry of a process that is gone.
+ * 32-bit system calls; how many of its connections began with TLS, or were QUIC. Made with the first of these; read by
+ * the loader (collector/loader/blindspots.py), which names it in metrics and deletes the entry of a process that is
+ * gone.
  */
 struct unseen {
     u64 rings;
     u64 operations;
     u64 compat;
-    u64 tls;       /* connections whose first bytes were TLS */
-    u64 tls_bound; /* of these, those for which a library's object was bound (objects.h) */
+    u64 tls;         /* connections whose first bytes were TLS */
+    u64 tls_bound;   /* of these, those for which a library's object was bound (objects.h) */
+    u64 quic_client; /* connections of QUIC that it began */
+    u64 quic_server; /* and those that others began with it */
     char comm[16];
 };
 BPF_TABLE("lru_hash", u32, struct unseen, unseen_processes, 1024);
+
+/* A connection id of QUIC that a socket has seen, so that each connection is counted once (quic.h). `name`: as in
+ * `conns`. Made by packets of handshakes, three at either end; given up when others need the room. */
+struct quic_id {
+    u64 name;
+    u8 bytes[QUIC_ID_BYTES];
+    u32 length;
+};
+BPF_TABLE("lru_hash", struct quic_id, u8, quic_ids, 8192);
 
 #ifndef IDENTITY_SOCKET
 /* thread -> the connecting descriptor, between sys_enter_connect and SYN_SENT on the same thread. */
@@ -180,6 +192,7 @@ enum stat {
     STAT_UNPLACED_BYTES = 16, /* of calls of which nobody can say where their bytes stand */
     STAT_LEFT_OUT = 17,       /* connections without any event: there is no CPU for them */
     STAT_LEFT_OUT_BYTES = 18, /* of these, and of others that a shard has left out */
+    STAT_QUIC = 19,           /* connections of QUIC, which is not read; both ends, if both are here */
     STATS_IN_USE,
     STATS = 24
 };
@@ -203,6 +216,20 @@ struct sniff {
     u64 count;
 };
 
+/* The datagrams of a call (quic.h). */
+struct datagrams {
+    u64 message;  /* number of the next one */
+    u64 messages; /* of the call */
+    u64 base;     /* of the next datagram of this message */
+    u64 room;     /* bytes of its buffer from there on */
+    u64 left;     /* bytes of the message from there on */
+    u64 segment;  /* length of each datagram but the last; 0: the message is one */
+    u64 control;  /* the next control message */
+    u64 control_left;
+    u64 begun; /* connections that began with them */
+    u64 known; /* is the sender of this one known? */
+};
+
 struct scratch {
     struct event_header h;
     u8 data[2 * CHUNK];
@@ -224,6 +251,7 @@ struct scratch {
     u64 call_bytes;
     struct conn fresh;
     struct sniff sniff;
+    struct datagrams datagrams;
 };
 BPF_ARRAY(scratches, struct scratch, CPUS);
 

@@ -54,6 +54,38 @@ static __always_inline bool usual_frame(const u8 *b)
     return !(headers * no_settings(b, 1) * ping * window);
 }
 
+/* What a datagram of QUIC begins with, as far as it matters for the beginning of a connection (quic.h). */
+enum quic_packet { QUIC_OTHER = 0, QUIC_INITIAL = 1, QUIC_RETRY = 2 };
+#define QUIC_ID_BYTES 20   /* the longest connection id (RFC 9000 section 17.2) */
+#define QUIC_DATAGRAM 1200 /* the shortest datagram with a client's Initial packet (section 14.1) */
+#define QUIC_V1 0x00000001
+#define QUIC_V2 0x6b3343cf
+#define QUIC_DRAFT_22 0xff000016 /* since this draft of RFC 9000 the header has its form */
+#define QUIC_DRAFT_34 0xff000022 /* the last one */
+
+/* The first six bytes: flags, version, length of the destination's id (RFC 9000 section 17.2). Of other versions than
+ * these nobody knows what the flags mean (RFC 8999 section 5.1). */
+static __always_inline u32 quic_packet(const u8 *b)
+{
+    u32 version = (u32)b[1] << 24 | (u32)b[2] << 16 | (u32)b[3] << 8 | b[4];
+    u32 type = b[0] >> 4; /* header form and fixed bit are set, else it is below 12 */
+    if (type < 12 || b[5] > QUIC_ID_BYTES)
+        return QUIC_OTHER;
+    if (version == QUIC_V2)
+        type -= 1; /* all types are one higher, and Retry is 0 (RFC 9369 section 3.2) */
+    else if (version != QUIC_V1 && (version < QUIC_DRAFT_22 || version > QUIC_DRAFT_34))
+        return QUIC_OTHER;
+    type &= 3;
+    return type == 0 ? QUIC_INITIAL : type == 3 ? QUIC_RETRY : QUIC_OTHER;
+}
+
+/* Of a descriptor that nobody knows: do its first four bytes begin such a header? */
+static __always_inline bool quic_start(u32 first4)
+{
+    u32 version = first4 >> 8; /* its first three bytes, the last of them highest */
+    return (first4 & 0xc0) == 0xc0 && (version == 0x000000 || version == 0x43336b || version == 0x0000ff);
+}
+
 /* tchar of RFC 9110 section 5.6.2 */
 static __always_inline bool is_tchar(u8 c)
 {

@@ -106,7 +106,8 @@ static __always_inline int on_opened(u64 id, u64 fd, u32 role)
     struct conn *old = conns.lookup(&name);
     if (old)
         end_connection(name, old, CLOSE_REPLACED);
-    meet(name, id, fd, DIR_IN, 0, role);
+    bool udp = false;
+    meet(name, id, fd, DIR_IN, 0, role, &udp);
     return 0;
 }
 

@@ -2,7 +2,6 @@
 /* The calls that move bytes: what their arguments and results mean. Each returns which program goes on (enum further).
  */
 
-#define MMSG_MESSAGES 64 /* whose lengths are added up; the kernel takes up to 1024 */
 #define IOV_MAX 1024
 #define MSG_OOB 1
 #define MSG_PEEK 2
@@ -85,7 +84,8 @@ static __always_inline int on_first_message(u64 vec, const struct call *k)
     return on_rare_iov(len, v[0], v[1], k);
 }
 
-/* Of several messages only the lengths: nobody was seen to use these calls on TCP. */
+/* Of several messages only the lengths: nobody was seen to use these calls on TCP. On UDP they may be QUIC, if one is
+ * long enough to begin a connection: batches of small ones, as of DNS, cost nothing more. */
 static __always_inline int on_mmsg(s64 ret, u64 vec, u64 flags, const struct call *k)
 {
     if (ret <= 0 || (k->dir == DIR_IN && flags & MSG_NOT_DATA))
@@ -95,19 +95,22 @@ static __always_inline int on_mmsg(s64 ret, u64 vec, u64 flags, const struct cal
     struct scratch *s = scratch();
     if (!s)
         return 0;
-    s->left = ret; /* in memory, or each number of messages is a state of its own for the verifier */
+    if (!read_headers(s, vec, ret * sizeof(struct user_mmsghdr)))
+        return DONE; /* the positions show the hole */
+    s->left = ret;   /* in memory, or each number of messages is a state of its own for the verifier */
     s->part = 0;
+    s->fill = 0; /* is one as long? */
 #pragma clang loop unroll(disable)
-    for (int i = 0; i < MMSG_MESSAGES; i++) {
-        u32 len = 0;
-        u64 messages = s->left;
-        if (i >= messages)
+    for (u64 i = 0; i < MMSG_MESSAGES; i++) {
+        if (i >= s->left)
             break;
-        if (!bpf_probe_read_user(&len, 4, (void *)(vec + i * 64 + 56)))
-            s->part += len;
+        u32 len = message_header(s, i)->length;
+        s->part += len;
+        s->fill |= len >= QUIC_DATAGRAM;
     }
     s64 whole = s->part;
     if (ret > MMSG_MESSAGES)
         whole += 1 << 20; /* unknown length: a gap larger than any message */
-    return on_size(whole, k, EVENT_F_FAULT);
+    on_size(whole, k, EVENT_F_FAULT);
+    return s->fill && stash(k, vec, ret, whole) ? QUIC : DONE;
 }

@@ -28,7 +28,7 @@ static __always_inline bool open_if_needed(struct conn *c, u64 id, u32 dir, u64 
 }
 
 /* Which program goes on with a call (collector.c): each is verified by itself, and few calls need another one. */
-enum further { DONE = 0, GATHER = 1, MEET = 2, BIND = 3 };
+enum further { DONE = 0, GATHER = 1, MEET = 2, BIND = 3, QUIC = 4 };
 
 static __always_inline u32 stash(const struct call *k, u64 base, u64 buffers, u64 n)
 {
@@ -73,6 +73,12 @@ static __always_inline u32 capture_call(struct conn *c, const struct call *k, u6
     return DONE;
 }
 
+/* Do these calls work on sockets only? read and write do on anything. */
+static __always_inline bool on_socket(const struct call *k)
+{
+    return k->call >= CALL_RECVFROM && k->call <= CALL_SENDMMSG;
+}
+
 /*
  * `n` bytes have gone through a call. They lie at `base` (`buffers` 0), or in the `buffers` buffers of the vector
  * there. The common case is settled here: a connection that is captured already, or no socket. All else is for MEET.
@@ -84,8 +90,15 @@ static __always_inline u32 on_bytes(const struct call *k, u64 base, u64 buffers,
         return DONE;
     struct conn *c = conns.lookup(&name);
 #ifdef IDENTITY_SOCKET
-    if (!c)
-        return sock_of(name) ? stash(k, base, buffers, n) : DONE;
+    if (!c) {
+        u16 family = 0;
+        u64 sk = sock_of(name);
+        u32 kind = sk ? kind_of_sock(sk, &family) : 0;
+        if (!kind || (kind == KIND_UDP && !begins_as_quic(base, buffers, n)))
+            return DONE; /* here and not in MEET: they come with each call */
+        u32 next = stash(k, base, buffers, n);
+        return next && kind == KIND_UDP ? QUIC : next;
+    }
 #else
     if (c) {
         c = resolve(c);
@@ -93,8 +106,9 @@ static __always_inline u32 on_bytes(const struct call *k, u64 base, u64 buffers,
             return DONE;
     } else {
         u32 first4 = 0;
-        if (n < 8 || (!buffers && (bpf_probe_read_user(&first4, 4, (void *)base) ||
-                                   !(usual_start(first4) || record_start(first4)))))
+        if (n < 8 ||
+            (!buffers && (bpf_probe_read_user(&first4, 4, (void *)base) ||
+                          !(usual_start(first4) || record_start(first4) || (on_socket(k) && quic_start(first4))))))
             return DONE;
         return stash(k, base, buffers, n);
     }
@@ -148,9 +162,10 @@ static __always_inline u32 meet_call(void)
         }
     }
     if (!moved) {
-        c = meet(name, k.id, k.fd, k.dir, n, 0);
+        bool udp = false;
+        c = meet(name, k.id, k.fd, k.dir, n, 0, &udp);
         if (!c)
-            return DONE;
+            return udp && begins_as_quic(base, buffers, n) ? QUIC : DONE;
         /* its positions are those before this call */
         at = c->pos[k.dir & 1];
         c->pos[k.dir & 1] += n;
@@ -165,15 +180,14 @@ static __always_inline u32 meet_call(void)
         /* nothing is stored on a miss: files, pipes and eventfds never fill the map */
         u64 m = first_bytes(s, base, buffers, n);
         bool record = like_a_record(&s->sniff, m) && inside_library(k.id);
-        if (!record && !starts_usually(&s->sniff, m))
-            return DONE;
+        if (!record && !starts_usually(&s->sniff, m)) /* whether it is of UDP nobody can say: by its content only */
+            return on_socket(&k) && m >= QUIC_HEADER_REST && quic_packet(s->sniff.bytes) ? QUIC : DONE;
         struct conn *fresh = &s->fresh;
         __builtin_memset(fresh, 0, sizeof(*fresh));
         blank(fresh, k.id >> 32, k.fd, ROLE_UNKNOWN);
         fresh->state = record ? CONN_IGNORED : CONN_HTTP;
         fresh->tls = record;
-        /* these calls work on sockets only; read and write on anything */
-        fresh->start = k.call >= CALL_RECVFROM && k.call <= CALL_SENDMMSG ? START_MID : START_UNCONFIRMED;
+        fresh->start = on_socket(&k) ? START_MID : START_UNCONFIRMED;
         remember_descriptor(name, fresh, 1);
         c = conns.lookup(&name);
         if (!c)

@@ -97,6 +97,7 @@ LOADER_NAMES = (
     "libraries",
     "libraries_failed",
     "library_reads",
+    "kernel_quic",
 )
 SHARD_NAMES = (
     *COMMON,

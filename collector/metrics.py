@@ -18,12 +18,14 @@ COUNTER, GAUGE = "counter", "gauge"
 UNSEEN_REASONS: dict[str, tuple[str, str]] = {
     "operations": ("io_uring", "sends or receives through io_uring, which cannot be captured"),
     "compat": ("32bit", "is a 32-bit program, whose system calls cannot be captured"),
+    "quic": ("quic", "has connections over QUIC (HTTP/3), which cannot be captured"),
 }
 UNSEEN_NAMES = 64  # process names that are exported; further ones as "other"
 UNSEEN_METRIC = "collector_unseen_processes"
 UNSEEN_HELP = (
-    "Processes whose traffic cannot be captured, by name: those that sent or received through io_uring, and "
-    "32-bit programs that were started or made calls. Their exchanges are missing, or marked."
+    "Processes whose traffic cannot be captured, by name: those that sent or received through io_uring, "
+    "32-bit programs that were started or made calls, and those with connections over QUIC. Their exchanges are missing, "
+    "or marked."
 )
 
 
@@ -306,6 +308,14 @@ METRICS: tuple[Metric, ...] = (
         "kernel_tls",
         "Connections left out in the kernel.",
         (("reason", "tls"),),
+    ),
+    Metric(
+        "collector_kernel_ignored",
+        COUNTER,
+        "loader",
+        "kernel_quic",
+        "Connections left out in the kernel.",
+        (("reason", "quic"),),
     ),
     Metric(
         "collector_io_uring_setups",

@@ -30,6 +30,7 @@ def markdown() -> str:
     out.append(f"| `{lag.METRIC}` | histogram | | {lag.HELP} |")
     reasons = ", ".join(f"`reason={label}`" for label, _words in UNSEEN_REASONS.values())
     out.append(f"| `{UNSEEN_METRIC}` | {GAUGE} | `process` (at most {UNSEEN_NAMES}), {reasons} | {UNSEEN_HELP} |")
-    labels_ = ", ".join(f"`{name}`" for name in unsupported.LABELS) + f" (at most {unsupported.PAIRS} pairs)"
-    out += [f"| `{metric.name}_total` | {COUNTER} | {labels_} | {metric.help} |" for metric in unsupported.METRICS]
+    for further in unsupported.METRICS:
+        pairs = ", ".join(f"`{name}`" for name in further.labels) + f" (at most {unsupported.PAIRS} pairs)"
+        out.append(f"| `{further.name}_total` | {COUNTER} | {pairs} | {further.help} |")
     return "\n".join(out) + "\n"

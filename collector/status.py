@@ -8,11 +8,15 @@ import socket
 import sys
 from typing import Any
 
-from collector import errors, files
+from collector import errors, files, metrics, unsupported
 from collector.supervisor.lock import OWN_NAME, STATUS_SOCKET, open_own, within
 
 TIMEOUT_SECONDS = 5.0
 _MOST_BYTES = 1 << 22
+_NOT_READ = 8  # processes that are named for people; all are in --json
+
+
+_QUIC, _TLS = unsupported.QUIC.name, unsupported.TLS.name
 
 
 class NoAnswerError(errors.CollectorError):
@@ -67,7 +71,18 @@ def text(said: dict[str, Any]) -> str:
         f"events    {numbers['events']}, {numbers['loader_kernel_dropped_events']} lost, {numbers['holes']} holes",
         f"memory    {numbers['supervisor_memory_pss_bytes'] >> 20} MiB",
     ]
+    lines += [f"not read  {what}" for what in not_read(said)]
     return "\n".join([*lines, *(f"note      {note}" for note in said["notes"])]) + "\n"
+
+
+def not_read(said: dict[str, Any]) -> list[str]:
+    """Traffic that was noticed and cannot be captured, by process, in words; the most connections first."""
+    rows = sorted(said["unsupported"], key=lambda row: -row[3])
+    out = [f"{process}: {number} QUIC connections as a {role}" for name, role, process, number in rows if name == _QUIC]
+    out += [f"{process}: {number} TLS connections by {library}" for name, library, process, number in rows if name == _TLS]
+    words = {label: what for label, what in metrics.UNSEEN_REASONS.values() if label != "quic"}  # its connections are above
+    out += [f"{unsupported.clean(process)}: {words[why]}" for process, why, _number in said["unseen"] if why in words]
+    return out if len(out) <= _NOT_READ else [*out[:_NOT_READ], f"and {len(out) - _NOT_READ} more: --json"]
 
 
 def main(directory: str, *, live: bool, as_json: bool) -> int:

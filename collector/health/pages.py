@@ -128,10 +128,10 @@ class _Families:
             unseen.add_metric([process, reason], number)
         families[metrics.UNSEEN_METRIC] = unseen
         for metric in unsupported.METRICS:
-            counter = families[metric.name] = CounterMetricFamily(metric.name, metric.help, labels=unsupported.LABELS)
-            for name, library, process, number in self._unsupported:
+            counter = families[metric.name] = CounterMetricFamily(metric.name, metric.help, labels=metric.labels)
+            for name, first, process, number in self._unsupported:
                 if name == metric.name:
-                    counter.add_metric([library, process], number)
+                    counter.add_metric([first, process], number)
         return families.values()
 
     def __iter__(self) -> Iterator[Any]:

@@ -30,11 +30,13 @@ BEGUN = 2  # processes a turn whose files are looked at
 ROWS = 128  # of one message
 UNSEEN_ROWS = 256
 LOGGED = 64  # names of processes and libraries that are logged
+COUNTED = ("tls", "tls_bound", "quic_client", "quic_server")  # connections of a process, in its row
+OTHERWISE = ("rings", "operations", "compat")  # what else makes a row
 
 
 @dataclass(slots=True)
 class _Process:
-    """A process with connections that begin with TLS."""
+    """A process with connections that begin with TLS, or of QUIC."""
 
     name: str
     row: dict[str, Any]  # as it was read last
@@ -48,6 +50,12 @@ class _Process:
     gone: bool = False
     finished: bool = False  # and all is told
     told: int = 0  # of `not_seen`
+    told_quic: tuple[int, int] = (0, 0)
+
+    @property
+    def quic(self) -> tuple[int, int]:
+        """Its connections of QUIC: as a client, as a server."""
+        return self.row["quic_client"], self.row["quic_server"]
 
 
 class Blindspots:
@@ -71,7 +79,7 @@ class Blindspots:
 
     def turn(self, now: float, left_out: int) -> list[dict[str, Any]]:
         """Some of what is to be done; the messages for the supervisor. ``left_out``: connections that the kernel programs
-        have left out as TLS so far.
+        have left out as TLS or QUIC so far.
         """
         messages = []
         if now >= self._next or left_out != self._left_out and now >= self._soon:
@@ -95,11 +103,11 @@ class Blindspots:
             pid: int = row["pid"]
             present.add(pid)
             process = self._known.get(pid)
-            if process is not None and any(row[key] < process.row[key] for key in ("tls", "tls_bound")):
+            if process is not None and any(row[key] < process.row[key] for key in COUNTED):
                 process = None  # another one has its number
                 self._ended.append(pid)
             if process is None:
-                if not row["tls"]:
+                if not any(row[key] for key in COUNTED):
                     continue
                 process = self._known[pid] = _Process(str(row["name"]), row)
             if not process.finished:
@@ -110,9 +118,9 @@ class Blindspots:
             else:
                 self._known[pid].gone = True
         others = [
-            {key: row[key] for key in ("pid", "name", "rings", "operations", "compat")}
+            {key: row[key] for key in ("pid", "name", *OTHERWISE)} | {"quic": row["quic_client"] + row["quic_server"]}
             for row in rows
-            if row["rings"] or row["operations"] or row["compat"]
+            if any(row[key] for key in (*OTHERWISE, "quic_client", "quic_server"))
         ]
         if others == self._unseen:
             return []
@@ -130,7 +138,7 @@ class Blindspots:
             process.tls_before = row["tls"]
         if process.gone or not self._ids:
             process.libraries = process.libraries or []
-        elif process.looked is None or now >= process.looked + AGAIN_SECONDS and row["tls"] > process.looked_tls:
+        elif row["tls"] > process.looked_tls and (process.looked is None or now >= process.looked + AGAIN_SECONDS):
             process.looked, process.looked_tls = now, row["tls"]
             self._to_look_at.append(pid)
 
@@ -161,7 +169,7 @@ class Blindspots:
         if known is not None:
             process.libraries = processes.libraries_in(process.files, known)
             process.names = {}
-        return process.libraries is not None
+        return process.libraries is not None or not process.row["tls"]
 
     # ---- telling
 
@@ -172,7 +180,12 @@ class Blindspots:
         for pid, process in list(self._known.items()):
             if len(rows) >= ROWS:
                 break
-            if process.finished or not self._settle(process):
+            if process.finished:
+                continue
+            if process.told_quic != process.quic:
+                process.told_quic = process.quic
+                rows.append({"pid": pid, "process": process.name, "quic": process.quic})
+            if not self._settle(process):
                 continue
             if process.told != process.not_seen:
                 probed = self._probed() if probed is None else probed
@@ -215,7 +228,7 @@ class Blindspots:
     def _finish(self, pid: int, process: _Process) -> None:
         """All of it is told; its entry of the table goes, unless it says more: the kernel's room is for the living."""
         process.finished = True
-        if self._ids and not any(process.row[key] for key in ("rings", "operations", "compat")):
+        if self._ids and not any(process.row[key] for key in OTHERWISE):
             with contextlib.suppress(OSError):
                 kernel.map_delete(self._table, struct.pack("=I", pid))
 

@@ -71,8 +71,10 @@ UNSEEN = {
     "compat": 16,
     "tls": 24,
     "tls_bound": 32,
-    "comm": 40,
-    "sizeof": 56,
+    "quic_client": 40,
+    "quic_server": 48,
+    "comm": 56,
+    "sizeof": 72,
 }
 LIBRARY = {"values": 0, "name": 64, "key": 112, "sizeof": 208}
 OBJECT = {"c": 0, "socket": 144, "sizeof": 312}  # of libraries; only where there are programs of them
@@ -99,6 +101,7 @@ STATS: Mapping[str, str] = {
     "kernel_unplaced_bytes": "UNPLACED_BYTES",
     "kernel_left_out": "LEFT_OUT",
     "kernel_left_out_bytes": "LEFT_OUT_BYTES",
+    "kernel_quic": "QUIC",
 }
 MAPS = (
     "beyond",

@@ -474,7 +474,7 @@ class Loader:
             counters["libraries"], counters["libraries_failed"], counters["library_reads"] = self._libraries.figures()
         self._attach_needed(totals)
         if self._blindspots is not None:
-            for message in self._blindspots.turn(now, totals["kernel_tls"]):
+            for message in self._blindspots.turn(now, totals["kernel_tls"] + totals["kernel_quic"]):
                 self._child.say(message)
         self._counters["spans_announced_again"] = sum(sender.resent for sender in self._senders)
         self._counters["ring_high_water_bytes"] = max((ring.high_water for ring in self._rings), default=0)

@@ -32,7 +32,7 @@ from collector.loader.process import attach_sources
 from collector.loader.programs import Loaded, compile_programs
 from collector.loader.ringbuffer import Ring, RingView
 
-LOOPS = ("getppid", "devnull", "tcp200", "tcp1024")
+LOOPS = ("getppid", "devnull", "tcp200", "tcp1024", "udp64", "udp1300", "mudp64", "mudp1300")
 NGINX_BODY = 1024
 
 _C = r"""
@@ -61,20 +61,48 @@ static void tcp_pair(int pair[2])
     setsockopt(pair[0], IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
     close(listener);
 }
+static void udp_pair(int pair[2])
+{
+    for (int i = 0; i < 2; i++) {
+        struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+        pair[i] = socket(AF_INET, SOCK_DGRAM, 0);
+        bind(pair[i], (void *)&a, sizeof(a));
+    }
+    for (int i = 0; i < 2; i++) {
+        struct sockaddr_in a;
+        socklen_t n = sizeof(a);
+        getsockname(pair[i], (void *)&a, &n);
+        connect(pair[1 - i], (void *)&a, n);
+    }
+}
+#define BATCH 16
+/* A batch of datagrams by one sendmmsg and one recvmmsg. */
+static int batch(int pair[2], char *out, char *in, int size)
+{
+    struct mmsghdr m[2][BATCH] = {};
+    struct iovec v[2] = {{out, size}, {in, size}};
+    for (int i = 0; i < 2 * BATCH; i++) {
+        m[i / BATCH][i % BATCH].msg_hdr.msg_iov = &v[i / BATCH];
+        m[i / BATCH][i % BATCH].msg_hdr.msg_iovlen = 1;
+    }
+    return sendmmsg(pair[0], m[0], BATCH, 0) == BATCH && recvmmsg(pair[1], m[1], BATCH, 0, 0) == BATCH;
+}
 int main(void)
 {
-    static char out[1024], in[1024];
+    static char out[2048], in[2048];
     int pair[2], null = open("/dev/null", O_WRONLY), n;
     char name[32];
     memset(out, 'x', sizeof(out));
     memcpy(out, "GET /bench HTTP/1.1\r\nX: ", 24);
     setvbuf(stdout, NULL, _IONBF, 0);
     while (scanf("%31s %d", name, &n) == 2) {
-        tcp_pair(pair);
-        int size = strstr(name, "1024") ? 1024 : 200;
+        if (strstr(name, "udp")) udp_pair(pair);
+        else tcp_pair(pair);
+        int size = strstr(name, "1024") ? 1024 : strstr(name, "1300") ? 1300 : strstr(name, "64") ? 64 : 200;
         double start = now();
         if (name[0] == 'g') for (int i = 0; i < n; i++) syscall(SYS_getppid);
         else if (name[0] == 'd') for (int i = 0; i < n; i++) { if (write(null, in, 100) < 0) return 1; }
+        else if (name[0] == 'm') for (int i = 0; i < n; i++) { if (!batch(pair, out, in, size)) return 1; }
         else for (int i = 0; i < n; i++) {
             if (send(pair[0], out, size, 0) != size || recv(pair[1], in, size, MSG_WAITALL) != size) return 1;
         }

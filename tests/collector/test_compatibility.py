@@ -46,7 +46,7 @@ def test_no_metric_goes_nor_changes_its_kind_or_loses_a_label() -> None:
         labels[metric.name] |= {name for name, _value in metric.labels}
     for further in unsupported.METRICS:
         kinds[further.name] = metrics.COUNTER
-        labels[further.name] |= set(unsupported.LABELS)
+        labels[further.name] |= set(further.labels)
     kinds |= {lag.METRIC: "histogram", metrics.UNSEEN_METRIC: metrics.GAUGE}
     labels[metrics.UNSEEN_METRIC] = {"process", "reason"}
     for name, (kind, promised) in PROMISED["metrics"].items():

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from collector import unsupported
-from collector.unsupported import OTHER, PAIRS, TLS, UNBOUND, Totals
+from collector.unsupported import OTHER, PAIRS, QUIC, TLS, UNBOUND, Totals
 
 
 def row(pid: int, tls: int = 0, **changes: Any) -> dict[str, Any]:
@@ -49,6 +49,28 @@ def test_each_metric_has_its_label() -> None:
     assert sorted(totals.samples()) == sorted([(UNBOUND.name, "jsse", "java", 5), (TLS.name, "jsse", "java", 3)])
 
 
+def quic(pid: int, client: int = 0, server: int = 0, process: str = "curl") -> dict[str, Any]:
+    return {"pid": pid, "process": process, "quic": [client, server]}
+
+
+def test_quic_is_counted_by_role_beside_tls() -> None:
+    totals = Totals()
+    totals.heard([row(1, 5), quic(1, 2, 1), quic(2, 3), quic(1, 2, 4), row(1, 6)])
+    assert sorted(totals.samples()) == sorted(
+        [(TLS.name, "jsse", "java", 6), (QUIC.name, "client", "curl", 5), (QUIC.name, "server", "curl", 4)]
+    )
+    totals.heard([quic(1, 1, 1), {"pid": 1, "gone": True}, quic(1, 1, 1)])
+    assert sorted(totals.samples())[:2] == [(QUIC.name, "client", "curl", 6), (QUIC.name, "server", "curl", 5)]
+
+
+def test_further_processes_with_quic_keep_their_role() -> None:
+    totals = Totals()
+    totals.heard([quic(pid, 1, process=f"process{pid}") for pid in range(PAIRS + 10)] + [quic(1000, 0, 3, "other one")])
+    samples = totals.samples()
+    assert len(samples) == PAIRS + 2
+    assert {(QUIC.name, "client", OTHER, 10), (QUIC.name, "server", OTHER, 3)} < set(samples)
+
+
 def test_labels_are_bounded_in_number_and_length() -> None:
     totals = Totals()
     totals.heard([row(pid, 1, process=f"process{pid}") for pid in range(PAIRS + 10)])
@@ -71,6 +93,7 @@ def test_all_of_it_fits_into_a_message() -> None:
 @given(
     st.lists(
         st.builds(row, st.integers(1, 3), st.integers(0, 5), process=st.text())
+        | st.builds(quic, st.integers(1, 3), st.integers(0, 5), st.integers(0, 5), process=st.text())
         | st.builds(lambda pid: {"pid": pid, "gone": True}, st.integers(1, 3))
     )
 )
@@ -87,4 +110,4 @@ def test_sums_never_fall(rows: list[dict[str, Any]]) -> None:
 
 
 def test_the_names_are_different_and_say_what_they_are() -> None:
-    assert len({metric.name for metric in unsupported.METRICS}) == 2
+    assert len({metric.name for metric in unsupported.METRICS}) == 3

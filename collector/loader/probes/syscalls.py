@@ -42,7 +42,7 @@ OTHER_CALLS: dict[str, dict[str, int]] = {
 }
 REQUIRED_CALLS = ("read", "write", "recvfrom", "sendto")
 # The programs that go on with a call: name without its variant's prefix -> place in `further` (enum further).
-FURTHER: dict[str, int] = {"gather": 1, "meet": 2, "bind": 3}
+FURTHER: dict[str, int] = {"gather": 1, "meet": 2, "bind": 3, "quic": 4}
 SWEEP = Program("raw_sweep", ProgramType.RAW_TRACEPOINT)  # the loader runs it for each entry
 
 

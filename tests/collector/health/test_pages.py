@@ -25,7 +25,10 @@ STATE = {
     "live": [True, "ok"],
     "ready": [False, "not ready: loader"],
     "unseen": [["nginx", "io_uring", 2]],
-    "unsupported": [["collector_tls_unsupported_connections", "jsse", "java", 3]],
+    "unsupported": [
+        ["collector_tls_unsupported_connections", "jsse", "java", 3],
+        ["collector_quic_unsupported_connections", "client", "curl", 4],
+    ],
     "pid": 7,
     "children": [],
     "notes": [],
@@ -72,6 +75,7 @@ def test_every_declared_metric_is_there() -> None:
     text = answer.body.decode()
     assert 'collector_records_total{shard="0"} 0.0' in text and 'collector_records_total{shard="1"} 5.0' in text
     assert 'collector_unseen_processes{process="nginx",reason="io_uring"} 2.0' in text
+    assert 'collector_quic_unsupported_connections_total{process="curl",role="client"} 4.0' in text
     for name in {metric.name for metric in metrics.METRICS if metric.role != "core"}:
         assert f"\n{name}" in text, name
     assert health.public("/metrics") is not None and health.status()["totals"]["records"] == 5
@@ -114,7 +118,9 @@ def test_the_lag_is_a_histogram_of_prometheus() -> None:
 
 
 def test_names_of_processes_can_be_anything() -> None:
-    rows = [{"name": name, "operations": 1, "compat": 0} for name in ("\ud800", 'a"\n\\', "", *map(str, range(100)))]
+    rows = [
+        {"name": name, "operations": 1, "compat": 0, "quic": 0} for name in ("\ud800", 'a"\n\\', "", *map(str, range(100)))
+    ]
     health = made()[0]
     health.state["unseen"] = metrics.unseen(rows)
     assert len(health.state["unseen"]) == metrics.UNSEEN_NAMES + 1

@@ -14,10 +14,12 @@ from typing import Any
 import pytest
 
 from collector import control
-from collector.loader import blindspots, entries, kernel
+from collector.loader import blindspots, compiler, entries, kernel
 from collector.loader.blindspots import LOOK_SECONDS, SOON_SECONDS, Blindspots
 from collector.loader.mapped import Mapping
 from collector.loader.tls import processes
+
+NUMBERS = [name for name, at in compiler.UNSEEN.items() if at < compiler.UNSEEN["comm"]]
 
 
 class Table:
@@ -31,7 +33,7 @@ class Table:
     def count(self, pid: int, **numbers: int) -> None:
         row = self.rows.setdefault(
             pid,
-            {"pid": pid, "name": "thread"} | dict.fromkeys(("rings", "operations", "compat", "tls", "tls_bound"), 0),
+            {"pid": pid, "name": "thread"} | dict.fromkeys(NUMBERS, 0),
         )
         for name, number in numbers.items():
             row[name] += number
@@ -123,7 +125,36 @@ def test_a_row_that_says_more_stays(table: Table) -> None:
     assert len(watch.turn()) == 2 and done.pid in table.rows
     assert watch.turn() == []
     assert [message["kind"] for message in watch.messages] == ["unseen", "unsupported"]
-    assert watch.messages[0]["rows"] == [{"pid": done.pid, "name": "thread", "rings": 0, "operations": 0, "compat": 1}]
+    numbers = {"rings": 0, "operations": 0, "compat": 1, "quic": 0}
+    assert watch.messages[0]["rows"] == [{"pid": done.pid, "name": "thread", **numbers}]
+
+
+def test_connections_of_quic_are_told_at_once_by_role(table: Table, process: subprocess.Popen[str]) -> None:
+    watch = Watch()
+    table.count(process.pid, quic_client=5, quic_server=2)
+    name = Path(f"/proc/{process.pid}/comm").read_text().strip()
+    assert watch.turn() == [{"pid": process.pid, "process": name, "quic": (5, 2)}]
+    assert watch.messages[0]["kind"] == "unseen" and watch.messages[0]["rows"][0]["quic"] == 7
+    assert watch.turn() == []
+    assert watch.spots._known[process.pid].files == []  # nobody asks for its libraries
+    table.count(process.pid, quic_client=1)
+    assert [row["quic"] for row in watch.turn(SOON_SECONDS, new=True)] == [(6, 2)]
+    process.communicate("")
+    table.count(process.pid, quic_server=1)
+    told = watch.turn()
+    assert [row["quic"] for row in told[:1]] == [(6, 3)] and told[1:] == [{"pid": process.pid, "gone": True}]
+    assert table.rows == {}
+
+
+def test_a_process_with_tls_and_quic(table: Table, process: subprocess.Popen[str]) -> None:
+    watch = Watch()
+    table.count(process.pid, tls=3, quic_client=1)
+    assert [row["quic"] for row in watch.turn()] == [(1, 0)]
+    (row,) = watch.turn()
+    assert (row["tls"], row["library"]) == (3, "openssl")
+    del table.rows[process.pid]
+    table.count(process.pid, tls=3)  # another one has its number
+    assert watch.turn() == [{"pid": process.pid, "gone": True}]
 
 
 def test_numbers_that_fall_are_those_of_another_process(table: Table, process: subprocess.Popen[str]) -> None:
@@ -170,7 +201,7 @@ def test_a_message_is_never_too_long(table: Table, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(Blindspots, "_name", lambda _self, _pid: "\ufffd" * 15)
     watch = Watch()
     for pid in range(1, 1000):
-        table.count(pid, tls=2**63)
+        table.count(pid, tls=2**63, quic_client=2**63, quic_server=2**63 - 1, compat=2**63)
     watch.turn()
     watch.turn()
     for message in watch.messages:

@@ -1,5 +1,5 @@
-"""The compiled programs of both matrices, in build/matrix of the checkout. `python -m tests.live.matrix.build` makes all but
-the slow ones.
+"""The compiled programs of both matrices and of HTTP/3, in build/matrix of the checkout. `python -m tests.live.matrix.build`
+makes all but the slow ones.
 
 A program is made again only when a file of its sources has changed: the stamp beside it holds their hash.
 """
@@ -90,6 +90,7 @@ RECIPES = {
     "tls-go": go(),
     "tls-go-stripped": go("-ldflags", "-s -w"),
     "tls-go-pie": go("-buildmode=pie"),
+    "http3-quicgo": Recipe("http3/quicgo", ("go", "build", "-C", "{source}", "-o", "{out}/quicgo", "."), ("{out}/quicgo",)),
 }
 
 
