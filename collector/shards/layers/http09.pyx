@@ -223,7 +223,7 @@ cdef feed_t read_answer(ctx_t* ctx, flow_t* flow, simple_t* s, const uint8_t* p,
             return not_mine(ctx, flow)
         s.seen += <uint8_t>take
     answer_begins(ctx, flow, s, ts)
-    exchange_body(ctx, s.ex, RESPONSE, p, n, ts)
+    exchange_body(ctx, flow, s.ex, RESPONSE, p, n, ts)
     return FEED_ALL
 
 
@@ -242,7 +242,7 @@ cdef feed_t http09_hole(ctx_t* ctx, flow_t* flow, uint32_t d, uint64_t n, bint l
     if d == flow.conn.dir_request or s.ex == NULL or (lost and s.seen < BEGINNING):
         return not_mine(ctx, flow)
     answer_begins(ctx, flow, s, ts)
-    exchange_lost(s.ex, RESPONSE, n, lost)
+    exchange_lost(ctx, flow, s.ex, RESPONSE, n, lost, ts)
     return FEED_ALL
 
 
