@@ -90,6 +90,7 @@ RECIPES = {
     "tls-go": go(),
     "tls-go-stripped": go("-ldflags", "-s -w"),
     "tls-go-pie": go("-buildmode=pie"),
+    "h2-go": Recipe("h2/golang", ("go", "-C", "{source}", "build", "-o", "{out}/h2", "."), ("{out}/h2",)),
 }
 
 
