@@ -129,10 +129,10 @@ cdef inline void check_length(exchange_t* ex, side_t side) noexcept nogil:
 
 
 cdef inline bint has_its_length(exchange_t* ex, side_t side) noexcept nogil:
-    """The body is there that its head has announced: who closes then does not read END_STREAM."""
+    """The body has gone by that its head has announced, kept or not: who closes then does not read END_STREAM."""
     cdef message_t* m = message_of(ex, side)
     return (ex.notes & (NOTE_REQUEST_LENGTH if side == REQUEST else NOTE_RESPONSE_LENGTH) != 0
-            and m.size == m.announced and not m.body_stopped)
+            and m.size == m.announced)
 
 
 cdef void stands(exchange_t* ex) noexcept nogil:
