@@ -23,6 +23,7 @@ from collector.router import partition
 from tests.conftest import ROOT
 from tests.demo import source as demo
 from tests.events import GET, Conversation, pipeline
+from tests.other_protocols import CLIENT, PROTOCOLS
 
 BPF = compiler.bpf_directory()
 WORDS = compiler.DEFAULTS["UNWANTED_WORDS"]
@@ -389,6 +390,22 @@ def test_few_random_bytes_look_like_frames(native: ctypes.CDLL) -> None:
     native.native_frame.restype = ctypes.c_bool
     rng = random.Random(2)
     assert sum(native.native_frame(rng.randbytes(9)) for _ in range(200_000)) == 0
+
+
+# Their first words are those of HTTP; what is behind them is for the shard.
+BEGIN_LIKE_HTTP = {"redis_inline", "rtsp", "nats", "stomp"}
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_other_protocols_are_left_out_at_their_first_bytes(native: ctypes.CDLL, name: str) -> None:
+    """And no call of an older connection is taken for HTTP/2."""
+    said = PROTOCOLS[name](b"a value of 24 characters")
+    first = b"".join(data for side, data in said if side == CLIENT)
+    verdict = native.native_judge(first, len(first))
+    assert verdict == (TLS if name == "tls" else NO) or name in BEGIN_LIKE_HTTP, verdict
+    native.native_frame.restype = native.native_settings.restype = ctypes.c_bool
+    for _side, data in said:
+        assert len(data) < 9 or not (native.native_frame(data) or native.native_settings(data))
 
 
 def test_ring_choice_is_the_same_on_both_sides(native: ctypes.CDLL) -> None:

@@ -148,6 +148,23 @@ def test_a_client_that_closes_when_it_has_all_that_was_announced() -> None:
     assert record["responsePayload"] == "abc" and not record["words"] & {"response_incomplete", "ambiguous_framing"}
 
 
+@pytest.mark.parametrize("reset", [False, True])
+def test_the_same_with_a_body_beyond_the_limit(reset: bool) -> None:
+    """What is not kept has gone by all the same: the end is known."""
+    talk = Talk()
+    stream = talk.ask(request("/whole"), end=True)
+    talk.answer(stream, response(200, ("content-length", "30000"), ("content-type", "text/plain")))
+    for n in range(3):
+        talk.body(stream, RESPONSE, b"%d" % n * 10_000)
+        talk.flush()
+    if reset:
+        talk.reset(stream, REQUEST)
+        talk.flush()
+    (record,) = play(talk, Conversation(body_bytes=15_000)).close().records()
+    assert record["responseSize"] == "30000" and record["responsePayload"] == "0" * 10_000 + "1" * 5_000
+    assert record["words"] - {"end_unseen"} == {"response_body_cut"}, record["mark"]
+
+
 def test_joined_connections_are_found_again() -> None:
     """All of what begins after the join, but for what could not be told."""
     found = begun = 0

@@ -76,7 +76,7 @@ cdef int put_body(ctx_t* ctx, conn_t* conn, message_t* m, bint is_request, uint3
         if shorter:
             cut = True
             marks[0] |= MARK_REQUEST_CUT if is_request else MARK_RESPONSE_CUT
-    elif n and (m.codings[0] or m.charset):
+    elif n and (m.charset or (m.codings[0] and not only_said(m, p, n))):
         plain, state, shorter, behind, outer = decode_body(ctx, conn, p, n, m, cut, limit, now)
         decoded = state == BODY_DECODED
         if not decoded:
@@ -144,6 +144,16 @@ cdef int put_body(ctx_t* ctx, conn_t* conn, message_t* m, bint is_request, uint3
                    b'","responsePayloadEncoding":"base64"')
     batch.records.len = <uint32_t>(out - batch.records.data)
     return 0
+
+
+cdef inline bint only_said(const message_t* m, const uint8_t* p, size_t n) noexcept nogil:
+    """A compression below chunked that the head names and that the body does not begin like: some servers know none, and read
+    what is there."""
+    if m.passed_on == CODING_NONE or m.codings[1] != CODING_NONE:
+        return False
+    if m.passed_on == CODING_GZIP:
+        return n < 2 or p[0] != 0x1F or p[1] != 0x8B
+    return n < 2 or p[0] & 0x0F != 8 or (<uint32_t>p[0] << 8 | p[1]) % 31 != 0      # RFC 1950 section 2.2
 
 
 cdef inline char* put_messages(char* out, int64_t messages, bint is_request) noexcept nogil:

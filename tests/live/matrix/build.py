@@ -91,6 +91,7 @@ RECIPES = {
     "tls-go-stripped": go("-ldflags", "-s -w"),
     "tls-go-pie": go("-buildmode=pie"),
     "http3-quicgo": Recipe("http3/quicgo", ("go", "build", "-C", "{source}", "-o", "{out}/quicgo", "."), ("{out}/quicgo",)),
+    "h2-go": Recipe("h2/golang", ("go", "-C", "{source}", "build", "-o", "{out}/h2", "."), ("{out}/h2",)),
 }
 
 

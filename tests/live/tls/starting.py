@@ -296,7 +296,9 @@ ProxyPass /{this.name}/ https://{this.behind.address}/{this.behind.name}/
 class Client:
     """A client that runs, in one process or several: it makes connections as it is told them."""
 
-    def __init__(self, bed: Bed, directory: Path, command: list[str], port: int, processes: int = 1) -> None:
+    def __init__(
+        self, bed: Bed, directory: Path, command: list[str], port: int, processes: int = 1, **environment: str
+    ) -> None:
         self.log, self.errors = directory / "client.log", directory / "client.err"
         self.processes = []
         self._next = 0
@@ -307,7 +309,7 @@ class Client:
                     stdin=subprocess.PIPE,
                     stdout=err,
                     stderr=err,
-                    env=environment_of(bed, {}),
+                    env=environment_of(bed, environment),
                     start_new_session=True,
                 )
             self.processes.append(process)

@@ -285,7 +285,11 @@ cdef void begin_frame(ctx_t* ctx, http2_t* c, uint32_t d, uint64_t ts) noexcept:
         malformed(ctx, c, d, f, ts)
     elif f.type == FRAME_DATA:
         h.current = find_stream(ctx, c, f.stream, ts)
-        if h.current != NULL and not h.current.resp.started and side_of(c, d) == RESPONSE:
+        if h.current != NULL and has_ended(h.current, side_of(c, d)):
+            if f.length:
+                malformed(ctx, c, d, f, ts)
+            h.current = NULL        # section 5.1: no part of what was ended
+        elif h.current != NULL and not h.current.resp.started and side_of(c, d) == RESPONSE:
             head_unseen(h.current, ts)
         h.state = H_PAD_LENGTH if f.flags & FLAG_PADDED else H_BODY
     elif f.type == FRAME_HEADERS or f.type == FRAME_RST_STREAM or f.type == FRAME_PUSH_PROMISE:

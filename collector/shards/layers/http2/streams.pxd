@@ -15,6 +15,7 @@ cdef void head_lost(ctx_t* ctx, http2_t* c, uint32_t d, const frame_t* frame, bi
 cdef void promise_here(ctx_t* ctx, http2_t* c, uint32_t promised, const head_t* head, uint64_t first_ns,
                        uint64_t ts) noexcept
 cdef void adopt(ctx_t* ctx, http2_t* c, exchange_t* ex) noexcept
+cdef bint has_ended(const exchange_t* ex, side_t side) noexcept nogil
 cdef void side_ends(ctx_t* ctx, http2_t* c, exchange_t* ex, side_t side) noexcept
 cdef void stream_reset(ctx_t* ctx, http2_t* c, exchange_t* ex) noexcept
 cdef void bytes_missing(ctx_t* ctx, http2_t* c, side_t side, bint lost, uint64_t ts) noexcept

@@ -180,10 +180,10 @@ cdef inline void check_length(exchange_t* ex, side_t side) noexcept nogil:
 
 
 cdef inline bint has_its_length(exchange_t* ex, side_t side) noexcept nogil:
-    """The body is there that its head has announced: who closes then does not read END_STREAM."""
+    """The body has gone by that its head has announced, kept or not: who closes then does not read END_STREAM."""
     cdef message_t* m = message_of(ex, side)
     return (ex.notes & (NOTE_REQUEST_LENGTH if side == REQUEST else NOTE_RESPONSE_LENGTH) != 0
-            and m.size == m.announced and not m.body_stopped)
+            and m.size == m.announced)
 
 
 cdef void stands(exchange_t* ex) noexcept nogil:
@@ -193,6 +193,12 @@ cdef void stands(exchange_t* ex) noexcept nogil:
     if has_its_length(ex, RESPONSE):
         ex.resp.done = 1
     mark_incomplete(ex)
+
+
+cdef bint has_ended(const exchange_t* ex, side_t side) noexcept nogil:
+    """END_STREAM of this side was seen. (The end of its connection was not always the end: bytes may follow.)"""
+    cdef bint done = ex.req.done if side == REQUEST else ex.resp.done
+    return done and not ex.marks & mark_of(side, MARK_REQUEST_INCOMPLETE, MARK_RESPONSE_INCOMPLETE)
 
 
 cdef void side_ends(ctx_t* ctx, http2_t* c, exchange_t* ex, side_t side) noexcept:
@@ -334,6 +340,7 @@ cdef void note_trailers(exchange_t* ex, const head_t* head, bint missed) noexcep
 
 cdef void request_here(ctx_t* ctx, http2_t* c, exchange_t* ex, const head_t* head, uint64_t first_ns, uint64_t ts) noexcept:
     cdef uint8_t seen = head.pseudo
+    cdef uint8_t of_target = PSEUDO_SCHEME | PSEUDO_PATH
     cdef bint connect = head.request.method_len == 7 and memcmp(head.request.method, b"CONNECT", 7) == 0
     ex.notes |= NOTE_REQUEST
     request_seen(ctx, c, <uint32_t>ex.pos)
@@ -353,10 +360,12 @@ cdef void request_here(ctx_t* ctx, http2_t* c, exchange_t* ex, const head_t* hea
         if head.pseudo_unknown & PSEUDO_AUTHORITY:
             ex.marks |= MARK_HEADERS_UNKNOWN
             ex.unknown += 1
-    elif (not seen & PSEUDO_METHOD or seen & PSEUDO_STATUS
-            or (not seen & PSEUDO_PATH and (not connect or seen & PSEUDO_PROTOCOL))):
+    elif (head.request.method_len == 0 or seen & PSEUDO_STATUS or (seen & PSEUDO_PATH and head.request.target_len == 0)
+            or (seen & of_target != of_target and (not connect or seen & PSEUDO_PROTOCOL))):
         ex.marks |= MARK_AMBIGUOUS
         ex.reasons |= BAD_PSEUDO
+        if head.request.method_len == 0:
+            ex.marks |= MARK_METHOD_UNKNOWN     # nobody has said one
     if head.request.method_len == 4 and memcmp(head.request.method, b"HEAD", 4) == 0:
         ex.notes |= NOTE_HEAD
     elif connect and head.websocket:
@@ -485,6 +494,10 @@ cdef void head_here(ctx_t* ctx, http2_t* c, uint32_t d, const frame_t* frame, co
             else:
                 c.unasked += 1
     m = message_of(ex, side)
+    if has_ended(ex, side):             # section 5.1: no part of what was ended
+        ex.marks |= MARK_AMBIGUOUS
+        ex.reasons |= BAD_FRAME
+        return
     if side == REQUEST:
         if stream > c.newest:
             newest_is(ctx, c, stream)
