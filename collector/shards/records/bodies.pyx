@@ -147,8 +147,8 @@ cdef int put_body(ctx_t* ctx, conn_t* conn, message_t* m, bint is_request, uint3
 
 
 cdef inline bint only_said(const message_t* m, const uint8_t* p, size_t n) noexcept nogil:
-    """A compression below chunked that the head names and that the body does not begin like: some servers know none, and read
-    what is there."""
+    """A compression below chunked that the head names and that the body does not begin like: some servers know none, and
+    read what is there."""
     if m.passed_on == CODING_NONE or m.codings[1] != CODING_NONE:
         return False
     if m.passed_on == CODING_GZIP:

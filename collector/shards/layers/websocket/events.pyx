@@ -13,7 +13,7 @@ from libc.string cimport memcpy
 from collector.shards.http.exchanges cimport *
 from collector.shards.http.message cimport message_t
 from collector.shards.layers.websocket.state cimport *
-from collector.shards.memory cimport buf_free, buf_reserve
+from collector.shards.memory cimport buf_append, buf_free, buf_reserve
 from collector.shards.records.text cimport escape_json, escaped_prefix, put_text, put_u64, utf8_length, TEXT_STRICT
 from collector.shards.state cimport ctx_t, flow_t, C_RECORDS_DROPPED_SIZE
 
@@ -68,6 +68,16 @@ cdef void record_events(ctx_t* ctx, flow_t* flow, websocket_t* w, uint64_t end, 
     w.events.len = 0
     if w.events.cap > KEPT_BYTES:
         buf_free(&ctx.pool, &w.events)
+
+
+cdef void record_end(ctx_t* ctx, flow_t* flow, websocket_t* w, uint64_t end) noexcept:
+    """The last record of one that has had some: that it is over, even if no message waits."""
+    if w.count == 0:
+        if buf_append(&ctx.pool, &w.events, b"[", 1) < 0:
+            return
+        w.count = 1
+        w.first_ns = end
+    record_events(ctx, flow, w, end, True)
 
 
 cdef uint64_t events_due(const websocket_t* w) noexcept nogil:

@@ -412,7 +412,10 @@ cdef void give_up(ctx_t* ctx, flow_t* flow, websocket_t* w, uint32_t marks) noex
         w.ex.marks |= marks
         shake(ctx, flow, w)
     w.marks |= marks
-    record_events(ctx, flow, w, last_ns(w), True)
+    if w.ex.flags & EX_LAST and w.ex.part:
+        record_end(ctx, flow, w, last_ns(w))
+    else:
+        record_events(ctx, flow, w, last_ns(w), True)
     w.marks = 0
 
 

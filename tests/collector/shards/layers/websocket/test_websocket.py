@@ -80,6 +80,15 @@ def test_the_handshake_and_then_messages() -> None:
     c.request(asked(b"more"))
     (last,) = c.close().records()
     assert (last["part"], last["lastPart"], last["recordId"]) == ("2", "true", record["recordId"][:-1] + "2")
+
+
+def test_the_last_record_comes_even_if_no_message_is_left() -> None:
+    c = opened()
+    c.request(asked(b"hi")).wait(2)
+    last = c.close().records()[-1]
+    assert (last["events"], last["part"], last["lastPart"]) == ("[]", "2", "true")
+    c = opened()
+    assert ["events" in record for record in c.close().records()] == [False]  # none was sent at all
     assert c.counters()["connections"] == 0
 
 
