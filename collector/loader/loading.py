@@ -51,7 +51,7 @@ def load(image: Image, uprobes: str = "") -> InKernel:
     maps: dict[str, int] = {}
     programs: dict[str, int] = {}
     try:
-        _make_maps(image, maps)
+        make_maps(image, maps)
         if uprobes != PERF:
             uprobes = MULTI if _takes_multi(image, maps) else PERF
         _load_programs(image, maps, uprobes, programs)
@@ -63,8 +63,8 @@ def load(image: Image, uprobes: str = "") -> InKernel:
     return InKernel(uprobes, programs, maps, verified)
 
 
-def _make_maps(image: Image, made: dict[str, int]) -> None:
-    """Those that others are like first."""
+def make_maps(image: Image, made: dict[str, int]) -> None:
+    """The maps of an image, into ``made`` by name, those that others are like first. Raises RefusedError."""
     for one in sorted(image.maps, key=lambda one: bool(one.inner)):
         try:
             made[one.name] = kernel.create_map(
