@@ -23,6 +23,7 @@ from collector.config_values import (
     parse_address,
     parse_bool,
     parse_brokers,
+    parse_cache,
     parse_codec,
     parse_cores,
     parse_directory,
@@ -97,6 +98,14 @@ class Config(KafkaConfig):
         "Directory for the lock and for the sockets between the processes. Made with mode 0700; one that is there "
         "already stays as it is, and only `ebpf-api-collector` in it is ours. Refused where others could replace that: "
         "a directory that they can write, without sticky bit, unless it is a mounted volume.",
+    )
+    COLLECTOR_PROGRAM_CACHE = Setting(
+        parse_cache,
+        "/var/cache",
+        PROCESS,
+        "Directory in which the compiled kernel programs are kept for the next start; `off`: in none. Only "
+        "`ebpf-api-collector` in it is ours, made with mode 0700; files that others could have written are not used. Where "
+        "it cannot be written, every start compiles.",
     )
     COLLECTOR_SECCOMP = Setting(
         parse_seccomp,

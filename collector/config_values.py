@@ -146,6 +146,7 @@ def parse_identity(text: str) -> str:
     return text.strip().lower()
 
 
+CACHE_OFF = "off"
 SECCOMP_AUTO, SECCOMP_ON, SECCOMP_OFF = "auto", "on", "off"
 
 
@@ -228,6 +229,11 @@ def parse_directory(text: str) -> str:
     return text.strip()
 
 
+def parse_cache(text: str) -> str:
+    """An absolute path, or "" for `off`; raises ValueError."""
+    return "" if text.strip() == CACHE_OFF else parse_directory(text)
+
+
 FORMS: dict[Callable[[str], Any], tuple[str, str]] = {
     parse_bool: ("boolean", "true or false (also 1/0, yes/no, on/off)"),
     parse_int: ("integer", "a plain whole number"),
@@ -256,5 +262,6 @@ FORMS: dict[Callable[[str], Any], tuple[str, str]] = {
     parse_pids: ("numbers", "process ids, separated by commas, at most 1024"),
     parse_paths: ("paths", "paths of files, separated by commas, at most 64"),
     parse_directory: ("path", "an absolute path"),
+    parse_cache: ("path", f"an absolute path, or {CACHE_OFF}"),
     parse_libraries: ("names", f"some of {', '.join(LIBRARIES)}, separated by commas; all; or none"),
 }

@@ -204,10 +204,11 @@ class LoaderSettings(Message):
     loader/compiler.py, no variants: those of this machine; ``pids``: these processes only, and those of these ``names``,
     unless both are empty; ``plain``: connections that are not TLS; ``libraries``: the names of the sources of libraries that
     are looked for, ALL_LIBRARIES for all of them; ``library_programs``, ``containers``: in whom, as loader/choice.py Choice;
-    ``look_seconds``: at least so long between two looks at all processes; ``proc``: where those are seen; ``record``: a
-    descriptor for the raw events comes along; ``test_rings``: the rings are memory that a test fills, and come along. Set by
-    code alone, for the loader is privileged: ``sources``, the modules of further probe sources (loader/probes), and
-    ``uprobes``, how those are attached (loader/compiler.py; "": the best way that the kernel has).
+    ``look_seconds``: at least so long between two looks at all processes; ``proc``: where those are seen; ``program_cache``:
+    where compiled programs are kept between starts (loader/program_cache.py), "" for nowhere; ``record``: a descriptor for
+    the raw events comes along; ``test_rings``: the rings are memory that a test fills, and come along. Set by code alone,
+    for the loader is privileged: ``sources``, the modules of further probe sources (loader/probes), and ``uprobes``, how
+    those are attached (loader/loading.py; "": the best way that the kernel has).
     """
 
     rings: int
@@ -231,6 +232,7 @@ class LoaderSettings(Message):
     containers: bool = False
     names: tuple[str, ...] = ()
     proc: str = "/proc"
+    program_cache: str = ""
 
     @classmethod
     def of(
@@ -262,6 +264,7 @@ class LoaderSettings(Message):
             containers=not config.PROBE_ALL_PID,
             names=_words(config.TRACE_COMMS),
             proc=config.HOST_PROC,
+            program_cache=config.COLLECTOR_PROGRAM_CACHE,
         )
 
 

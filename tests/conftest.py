@@ -16,6 +16,8 @@ hypothesis.settings.load_profile("collector")
 
 ROOT = Path(__file__).resolve().parents[1]
 REQUIRE = bool(os.environ.get("COLLECTOR_REQUIRE_LIVE"))
+# Every collector under test finds the kernel programs that one before it has compiled, in this session or another.
+os.environ.setdefault("COLLECTOR_PROGRAM_CACHE", str(ROOT / "build" / "programs"))
 
 
 def skip_or_fail(reason: str) -> None:
@@ -63,6 +65,7 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
             "COLLECTOR_CORPORA",
             "COLLECTOR_REQUIRE_LIVE",
             "COLLECTOR_DEBUG",
+            "COLLECTOR_PROGRAM_CACHE",
             "COLLECTOR_SECCOMP",
         ):
             monkeypatch.delenv(name)

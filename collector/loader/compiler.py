@@ -4,30 +4,39 @@ bcc and LLVM take some 100 MB; they live for a few seconds. The child is started
 
     python -m collector.loader.compiler CHANNEL PARENT
 
-and gets one message {defines, variants, identity, sources, uprobes}; it answers with the descriptors, as many messages
-{names} as it takes, and then {variant, identity, uprobes, why, verified}, or with {error}. bcc is pointed at our stub
-headers, so the node needs no kernel headers.
+and gets one message {defines, variants, identity, sources, uprobes, cache}; it answers with the descriptors, as many
+messages {names} as it takes, and then {variant, identity, uprobes, why, verified, cached, notes, suspicious}, or with
+{error}. bcc is pointed at our stub headers, so the node needs no kernel headers.
+
+What bcc makes is an image (images.py), which is kept for the next start (program_cache.py). Whether it was just compiled or
+kept, it gets into the kernel in one way (loading.py); when it was kept, bcc and LLVM are not even loaded.
 """
 
 from __future__ import annotations
 
+import ctypes
+import dataclasses
+import importlib.util
 import os
 import re
 import socket
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from collector import abi, control, runtime
-from collector.loader import kernel, offsets
+from collector import abi, control, heap, runtime
+from collector.loader import images, kernel, loading, offsets, program_cache
+from collector.loader.loading import InKernel, RefusedError
 from collector.loader.probes import sources as probe_sources
 from collector.loader.probes.probe import DESCRIPTOR, RAW, SOCKET, TPX, Build, ProgramType, Source
+from collector.loader.program_cache import ProgramCache
 
 AUTO = "auto"
-MULTI, PERF = "multi", "perf"  # how uprobes are attached: all places of a file in one link, or an event for each
 
 _INCLUDE = re.compile(r'^#include "([^"]+)"\s*$')
+_INNER = re.compile(r'^BPF_ARRAY_OF_MAPS\((\w+), "(\w+)"', re.MULTILINE)  # which libbcc does not tell
 
 DEFAULTS = {
     "CHUNK": 16384,
@@ -178,91 +187,179 @@ def text(sources: Sequence[Source]) -> str:
     return "".join([source(bpf_directory()), *own, layout_checks()])
 
 
-def declared(sources: Sequence[Source], found: Sequence[str], build: Build) -> dict[str, ProgramType]:
-    """The type of each function that was compiled. Raises ValueError unless each is declared, and nothing else is. Sources
-    may share programs.
-    """
+def program_types(sources: Sequence[Source], build: Build) -> dict[str, ProgramType]:
+    """The type of each program that is declared. Raises ValueError when two sources do not agree on one that they share."""
     out: dict[str, ProgramType] = {}
     for source in sources:
         for program in source.programs(build):
             if out.setdefault(program.name, program.type) != program.type:
                 raise ValueError(f"program {program.name} is declared with two types")
-    if set(out) != set(found):
-        raise ValueError(
-            "programs of the kernel side and of the probe sources differ: " + ", ".join(sorted(set(out) ^ set(found)))
-        )
     return out
 
 
-def _load(defines: dict[str, int], build: Build, sources: Sequence[Source], uprobes: str) -> dict[str, Any]:
-    os.environ["BCC_KERNEL_SOURCE"] = str(bpf_directory() / "headers")
+def check_declared(types: Mapping[str, ProgramType], found: Sequence[str]) -> None:
+    """Raises ValueError unless each function that was compiled is declared, and nothing else is."""
+    if set(types) != set(found):
+        raise ValueError(
+            "programs of the kernel side and of the probe sources differ: " + ", ".join(sorted(set(types) ^ set(found)))
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What is compiled, and how. The same one gives the same image with the same compiler on the same kernel."""
+
+    text: str
+    flags: tuple[str, ...]
+    types: Mapping[str, ProgramType]
+
+    @classmethod
+    def of(cls, defines: Mapping[str, int], build: Build, sources: Sequence[Source]) -> Recipe:
+        """Raises ValueError when sources do not agree on a program."""
+        flags = [f"-D{name}={value}" for name, value in defines.items()]
+        if build.variant == RAW:
+            flags.append("-DHOOKS_RAW=1")
+        if build.identity == SOCKET:
+            flags.append("-DIDENTITY_SOCKET=1")
+        return cls(text(sources), tuple(flags), program_types(sources, build))
+
+    def key(self) -> str:
+        """Under which its image is kept."""
+        return program_cache.key(
+            {
+                "format": images.MAGIC.hex(),
+                "text": self.text,
+                "flags": self.flags,
+                "types": {name: int(kind) for name, kind in self.types.items()},
+                "headers": program_cache.directory_digest(bpf_directory() / "headers"),
+                "bcc": _bcc_version(),
+                **program_cache.platform_parts(),
+            }
+        )
+
+
+def _bcc_version() -> list[str]:
+    """Where bcc is and what it says of itself. To import it would load LLVM."""
+    spec = importlib.util.find_spec("bcc")
+    if spec is None or spec.origin is None:
+        return []
+    try:
+        return [spec.origin, Path(spec.origin).with_name("version.py").read_text()]
+    except OSError:
+        return [spec.origin]
+
+
+def compile_image(recipe: Recipe) -> images.Image:
+    """What bcc makes of it. Raises ValueError when its programs are not those that are declared; bcc raises bare
+    Exceptions.
+    """
     import bcc
 
     class Module(bcc.BPF):  # type: ignore[misc]
         def _trace_autoload(self) -> None:
             """Nothing is attached by its name."""
 
-    flags = [f"-D{name}={value}" for name, value in defines.items()]
-    if build.variant == RAW:
-        flags.append("-DHOOKS_RAW=1")
-    if build.identity == SOCKET:
-        flags.append("-DIDENTITY_SOCKET=1")
-    module = Module(text=text(sources).encode(), cflags=flags)
-    functions = [
-        bcc.lib.bpf_function_name(module.module, i).decode() for i in range(bcc.lib.bpf_num_functions(module.module))
-    ]
-    types = declared(sources, functions, build)
-    if uprobes != PERF:
-        uprobes = MULTI if _takes_multi(module, types) else PERF
-    programs: dict[str, int] = {}
-    verified: dict[str, int] = {}
+    module = Module(text=recipe.text.encode(), cflags=list(recipe.flags))
+    try:
+        return _image_of(bcc.lib, module.module, recipe)
+    finally:
+        module.cleanup()  # its maps were made only to be looked at, and LLVM's memory is needed for others
+        heap.trim()
+
+
+def _image_of(lib: Any, module: int, recipe: Recipe) -> images.Image:
+    functions = [lib.bpf_function_name(module, i).decode() for i in range(lib.bpf_num_functions(module))]
+    check_declared(recipe.types, functions)
+    maps = _maps_of(lib, module)
+    inner = dict(_INNER.findall(recipe.text))
+    programs = []
     for name in functions:
-        expected = kernel.TRACE_UPROBE_MULTI if types[name] == ProgramType.UPROBE and uprobes == MULTI else -1
-        programs[name] = module.load_func(name.encode(), int(types[name]), None, expected).fd
-        info = Path(f"/proc/self/fdinfo/{programs[name]}").read_text()
-        found = re.search(r"verified_insns:\s*(\d+)", info)
-        verified[name] = int(found[1]) if found else 0
+        start, size = lib.bpf_function_start(module, name.encode()), lib.bpf_function_size(module, name.encode())
+        programs.append(images.ProgramImage.of(name, int(recipe.types[name]), ctypes.string_at(start, size), maps))
+    described = [(name, kernel.map_info(fd)) for fd, name in maps.items()]
+    return images.Image(
+        tuple(
+            images.MapImage(name, i.type, i.key_bytes, i.value_bytes, i.entries, i.flags, inner.get(name, ""))
+            for name, i in described
+        ),
+        tuple(programs),
+        lib.bpf_module_license(module).decode(),
+        program_cache.tools_in_use(),
+    )
+
+
+def _maps_of(lib: Any, module: int) -> dict[int, str]:
+    """The names of its maps by their descriptors: functions of libbcc that bcc's Python does not declare."""
+    lib.bpf_num_tables.argtypes = [ctypes.c_void_p]
+    lib.bpf_num_tables.restype = ctypes.c_size_t
+    lib.bpf_table_name.argtypes = lib.bpf_table_fd_id.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+    lib.bpf_table_name.restype = ctypes.c_char_p
+    return {
+        lib.bpf_table_fd_id(module, i): lib.bpf_table_name(module, i).decode() for i in range(lib.bpf_num_tables(module))
+    }
+
+
+def obtain(recipe: Recipe, uprobes: str, cache: ProgramCache) -> tuple[InKernel, bool]:
+    """The programs in the kernel, and whether they were in the cache. They are compiled when they are not there, or when the
+    kernel does not take what was. Raises RefusedError, and what `compile_image` raises.
+    """
+    key = recipe.key()
+    kept = cache.read(key)
+    if kept is not None:
+        try:
+            return loading.load(kept, uprobes), True
+        except RefusedError:
+            if kept.refused:  # as when they had just been compiled
+                raise
+    image = compile_image(recipe)
+    try:
+        loaded = loading.load(image, uprobes)
+    except RefusedError:
+        cache.write(key, dataclasses.replace(image, refused=True))
+        raise
+    cache.write(key, image)
+    return loaded, False
+
+
+def _load(
+    defines: dict[str, int], build: Build, sources: Sequence[Source], uprobes: str, cache: ProgramCache
+) -> dict[str, Any]:
+    try:
+        loaded, cached = obtain(Recipe.of(defines, build, sources), uprobes, cache)
+    except RefusedError as error:
+        sys.stderr.write(error.log)
+        raise
     wanted = [
         *MAPS,
         *(("calls",) if build.variant == RAW else ()),
         *(name for source in sources for name in source.maps),
     ]
-    maps = {name: module[name.encode()].map_fd for name in wanted}
     return {
         "variant": build.variant,
         "identity": build.identity,
-        "uprobes": uprobes,
+        "uprobes": loaded.uprobes,
         "why": "",
-        "programs": programs,
-        "maps": maps,
-        "verified": verified,
-        "_module": module,
+        "cached": cached,
+        "programs": loaded.programs,
+        "maps": {name: loaded.maps[name] for name in wanted},
+        "verified": loaded.verified,
     }
 
 
-def _takes_multi(module: Any, types: Mapping[str, ProgramType]) -> bool:
-    """Has the kernel links of many uprobes (6.6)? An older one may load such a program and cannot attach it."""
-    name = next((name for name, kind in types.items() if kind == ProgramType.UPROBE), None)
-    if name is None:
-        return False
-    try:
-        function = module.load_func(name.encode(), int(ProgramType.UPROBE), None, kernel.TRACE_UPROBE_MULTI)
-    except Exception:  # bcc raises bare Exceptions; if it is the program that is wrong, the load that follows says so
-        return False
-    if kernel.has_uprobe_multi(function.fd):
-        return True
-    os.close(function.fd)
-    del module.funcs[name.encode()]
-    return False
-
-
 def build(
-    defines: dict[str, int], variants: Sequence[str], identity: str = AUTO, modules: Sequence[str] = (), uprobes: str = ""
+    defines: dict[str, int],
+    variants: Sequence[str],
+    identity: str = AUTO,
+    modules: Sequence[str] = (),
+    uprobes: str = "",
+    cache: ProgramCache | None = None,
 ) -> dict[str, Any]:
     """Load the first combination that this kernel takes: sockets as the identity before descriptors, then the variants in
     their order. ``modules``: of further probe sources; ``uprobes``: MULTI if this kernel can, unless it is PERF. ``why`` of
     the answer says why it is not sockets. Raises the last error when none loads.
     """
+    cache = cache or ProgramCache()
+    os.environ["BCC_KERNEL_SOURCE"] = str(bpf_directory() / "headers")  # before any key is made, for it is part of it
     sources = probe_sources(modules)
     problem: Exception | None = None
     why = ""
@@ -274,7 +371,7 @@ def build(
         else:
             for variant in variants:
                 try:
-                    return _load({**defines, **members}, Build(variant, SOCKET), sources, uprobes)
+                    return _load({**defines, **members}, Build(variant, SOCKET), sources, uprobes, cache)
                 except Exception as error:  # bcc raises bare Exceptions
                     problem = error
             why = f"the programs that read sockets do not load: {problem}"
@@ -282,7 +379,7 @@ def build(
             raise RuntimeError(f"COLLECTOR_IDENTITY=socket: {why}")
     for variant in variants:
         try:
-            return {**_load(defines, Build(variant, DESCRIPTOR), sources, uprobes), "why": why}
+            return {**_load(defines, Build(variant, DESCRIPTOR), sources, uprobes, cache), "why": why}
         except Exception as error:
             problem = error
     assert problem is not None
@@ -297,8 +394,11 @@ def main() -> int:
     if received is None:
         return 1
     request = received[0]
+    cache = ProgramCache(request["cache"])
     try:
-        built = build(request["defines"], request["variants"], request["identity"], request["sources"], request["uprobes"])
+        built = build(
+            request["defines"], request["variants"], request["identity"], request["sources"], request["uprobes"], cache
+        )
     except Exception as error:
         control.send(channel, {"error": f"{type(error).__name__}: {error}"[:2000]})
         return 1
@@ -316,6 +416,9 @@ def main() -> int:
             "uprobes": built["uprobes"],
             "why": built["why"][:2000],
             "verified": built["verified"],
+            "cached": built["cached"],
+            "notes": cache.notes,
+            "suspicious": cache.suspicious,
         },
     )
     sys.stdout.flush()

@@ -13,6 +13,8 @@ import os
 import platform
 import struct
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _ARM = platform.machine() == "aarch64"
@@ -21,13 +23,16 @@ _SYS_PERF_EVENT_OPEN = 241 if _ARM else 298
 _SYS_PIDFD_GETFD = 438
 
 _MAP_CREATE, _MAP_LOOKUP, _MAP_UPDATE, _PROG_LOAD, _PROG_TEST_RUN, _RAW_TRACEPOINT_OPEN = 0, 1, 2, 5, 10, 17
-_MAP_DELETE, _MAP_GET_NEXT_KEY = 3, 4
+_MAP_DELETE, _MAP_GET_NEXT_KEY, _OBJ_GET_INFO_BY_FD = 3, 4, 15
 _MAP_LOOKUP_BATCH, _MAP_UPDATE_BATCH, _LINK_CREATE = 24, 26, 28
 TRACE_UPROBE_MULTI = 48  # enum bpf_attach_type, kernel 6.6
 _UPROBE_MULTI_RETURN = 1
 _PERF_EVENT = 41  # of the same
 _MAP_TYPE_ARRAY, _MAP_TYPE_RINGBUF = 2, 27
 _PROG_TYPE_KPROBE = 2
+_NAME_BYTES = 15  # BPF_OBJ_NAME_LEN, and a NUL
+_INFO_BYTES = 64  # of struct bpf_map_info; the kernel fills what it is given
+_LOG_BYTES, _LOG_END_BYTES = 16 << 20, 64 << 10
 _PERF_EVENT_IOC_SET_BPF = 0x40042408
 _PERF_FLAG_FD_CLOEXEC = 8
 _PERF_TYPE_TRACEPOINT = 2
@@ -42,18 +47,51 @@ def _bpf(command: int, attributes: bytes) -> int:
     return int(result)
 
 
-def create_ring(size: int) -> int:
-    """A ring buffer map of ``size`` bytes (a power of two); its descriptor. Raises OSError."""
-    fd = _bpf(_MAP_CREATE, struct.pack("=IIII", _MAP_TYPE_RINGBUF, 0, 0, size))
+def create_map(
+    kind: int, key_bytes: int, value_bytes: int, entries: int, *, flags: int = 0, inner: int = 0, name: str = ""
+) -> int:
+    """A map of a type (enum bpf_map_type); its descriptor. ``inner``: descriptor of a map that those inside are like;
+    ``name``: of which the kernel keeps the first 15 characters. Raises OSError.
+    """
+    # map_type, key_size, value_size, max_entries, map_flags, inner_map_fd, numa_node, map_name
+    attributes = struct.pack("=IIIIIII16s", kind, key_bytes, value_bytes, entries, flags, inner, 0, _object_name(name))
+    fd = _bpf(_MAP_CREATE, attributes)
     os.set_inheritable(fd, False)
     return fd
+
+
+def _object_name(name: str) -> bytes:
+    return name.encode()[:_NAME_BYTES]
+
+
+def create_ring(size: int) -> int:
+    """A ring buffer map of ``size`` bytes (a power of two); its descriptor. Raises OSError."""
+    return create_map(_MAP_TYPE_RINGBUF, 0, 0, size)
 
 
 def create_array(value_bytes: int, entries: int) -> int:
     """An array map; its descriptor. Raises OSError."""
-    fd = _bpf(_MAP_CREATE, struct.pack("=IIII", _MAP_TYPE_ARRAY, 4, value_bytes, entries))
-    os.set_inheritable(fd, False)
-    return fd
+    return create_map(_MAP_TYPE_ARRAY, 4, value_bytes, entries)
+
+
+@dataclass(frozen=True, slots=True)
+class MapInfo:
+    """What the kernel says of a map."""
+
+    type: int
+    key_bytes: int
+    value_bytes: int
+    entries: int
+    flags: int
+
+
+def map_info(fd: int) -> MapInfo:
+    """How a map was made. Raises OSError."""
+    info = ctypes.create_string_buffer(_INFO_BYTES)
+    _bpf(_OBJ_GET_INFO_BY_FD, struct.pack("=IIQ", fd, _INFO_BYTES, ctypes.addressof(info)))
+    # struct bpf_map_info: type, id, key_size, value_size, max_entries, map_flags
+    kind, _id, key_bytes, value_bytes, entries, flags = struct.unpack_from("=6I", info.raw)
+    return MapInfo(kind, key_bytes, value_bytes, entries, flags)
 
 
 def map_update(fd: int, key: bytes, value: bytes, flags: int = 0) -> None:
@@ -168,31 +206,48 @@ def _perf_event(attributes: bytes, program: int, *, cookie: int = 0, pid: int = 
     return int(fd)
 
 
-def load_uprobe(instructions: bytes, *, multi: bool) -> int:
-    """Load a program for uprobes that needs no compiler, and is licensed as ours; ``multi``: for `attach_uprobes`. Raises
-    OSError.
+def load_program(
+    instructions: bytes, kind: int, *, name: str = "", license_: str = "GPL", attach_type: int = 0, log: Any = None
+) -> int:
+    """Load a program of a type (enum bpf_prog_type); its descriptor. ``attach_type``: how it will be attached, where the
+    kernel wants to know (enum bpf_attach_type); ``name``: as in `create_map`; ``log``: a buffer of ctypes for what the
+    verifier says. Raises OSError.
     """
-    code, license_ = ctypes.create_string_buffer(instructions, len(instructions)), ctypes.create_string_buffer(b"GPL")
+    code = ctypes.create_string_buffer(instructions, len(instructions))
+    text = ctypes.create_string_buffer(license_.encode())
     # prog_type, insn_cnt, insns, license, log_level, log_size, log_buf, kern_version, prog_flags, prog_name, prog_ifindex,
     # expected_attach_type
     attributes = struct.pack(
         "=IIQQIIQII16sII",
-        _PROG_TYPE_KPROBE,
+        kind,
         len(instructions) // 8,
         ctypes.addressof(code),
-        ctypes.addressof(license_),
+        ctypes.addressof(text),
+        0 if log is None else 1,
+        0 if log is None else len(log),
+        0 if log is None else ctypes.addressof(log),
         0,
         0,
+        _object_name(name),
         0,
-        0,
-        0,
-        b"",
-        0,
-        TRACE_UPROBE_MULTI if multi else 0,
+        attach_type,
     )
     fd = _bpf(_PROG_LOAD, attributes)
     os.set_inheritable(fd, False)
     return fd
+
+
+def verifier_log(instructions: bytes, kind: int, *, license_: str = "GPL", attach_type: int = 0) -> str:
+    """The end of what the verifier says of a program that it refuses; of the first 16 MiB, before kernel 6.4."""
+    log = ctypes.create_string_buffer(_LOG_BYTES)
+    with contextlib.suppress(OSError):
+        os.close(load_program(instructions, kind, license_=license_, attach_type=attach_type, log=log))
+    return log.value[-_LOG_END_BYTES:].decode("utf-8", "replace")
+
+
+def load_uprobe(instructions: bytes, *, multi: bool) -> int:
+    """Load a program for uprobes that is licensed as ours; ``multi``: for `attach_uprobes`. Raises OSError."""
+    return load_program(instructions, _PROG_TYPE_KPROBE, attach_type=TRACE_UPROBE_MULTI if multi else 0)
 
 
 def attach_tracepoint(program: int, category: str, name: str, tracefs: str) -> int:

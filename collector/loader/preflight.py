@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 
 from collector import cgroups, config, confine, descriptor_sets, errors, memory_plan
 from collector.config_values import SECCOMP_OFF, SECCOMP_ON
-from collector.loader import kernel, offsets
+from collector.loader import kernel, offsets, program_cache
 
 _CAPABILITIES = {
     "CAP_SYS_ADMIN": 21,
@@ -205,6 +205,17 @@ def _bcc() -> Row:
     return Row("bcc", FOUND, origin)
 
 
+def _programs() -> Row:
+    """Will the next start find what this one has compiled?"""
+    need, directory = "programs kept between starts", config.load().COLLECTOR_PROGRAM_CACHE
+    if not directory:
+        return Row(need, NOTE, "none: COLLECTOR_PROGRAM_CACHE=off; every start compiles them", "unset it")
+    number, why = program_cache.look(directory)
+    if why:
+        return Row(need, NOTE, f"{directory}: {why}; every start compiles them", "name another COLLECTOR_PROGRAM_CACHE")
+    return Row(need, FOUND, f"{number} of at most {program_cache.MOST_FILES} in {directory}/{program_cache.OWN_NAME}")
+
+
 def _memory() -> Row:
     """How the memory is shared out, as at the start (memory_plan.py)."""
     limit = cgroups.memory_limit()
@@ -274,6 +285,7 @@ CHECKS: tuple[Callable[[], Row], ...] = (
     _capabilities,
     _paranoid,
     _bcc,
+    _programs,
     _pid_namespace,
     _memory,
     _confinement,

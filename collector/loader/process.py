@@ -253,8 +253,11 @@ class Loader:
             raise errors.PreflightError("tracefs is not mounted and may not be mounted (see `collector check`)")
         variants = list(settings.variants) or compiler.default_variants()
         self._loaded = loaded = compile_programs(
-            self._defines(), variants, settings.identity, settings.sources, settings.uprobes
+            self._defines(), variants, settings.identity, settings.sources, settings.uprobes, settings.program_cache
         )
+        for note in loaded.notes:
+            log.log(logging.WARNING if loaded.suspicious else logging.INFO, "%s", note)
+        log.info("kernel programs %s", "as compiled at an earlier start" if loaded.cached else "compiled")
         if loaded.why and settings.identity == compiler.AUTO:
             log.warning("connections are known by descriptor: %s", loaded.why)
         size = settings.ring_bytes

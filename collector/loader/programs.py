@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from collector import control, errors
-from collector.loader.compiler import MULTI, PERF
+from collector.loader.loading import MULTI, PERF
 from collector.loader.probes.probe import Build
 from collector.settings import KernelState
 
@@ -20,7 +20,8 @@ __all__ = ["MULTI", "PERF", "Loaded", "compile_programs"]
 @dataclass
 class Loaded:
     """Descriptors by name, and what is to be known of them. ``why``: why connections are not known by their sockets, "" if
-    they are. ``verified``: instructions that the verifier looked at, by program.
+    they are. ``verified``: instructions that the verifier looked at, by program. ``cached``: they were compiled at an
+    earlier start; ``notes``: what is to be said of the cache, ``suspicious`` if somebody may have tampered with it.
     """
 
     variant: str = ""
@@ -31,6 +32,9 @@ class Loaded:
     programs: dict[str, int] = field(default_factory=dict)
     maps: dict[str, int] = field(default_factory=dict)
     rings: list[int] = field(default_factory=list)
+    cached: bool = False
+    notes: list[str] = field(default_factory=list)
+    suspicious: bool = False
 
     @property
     def build(self) -> Build:
@@ -69,10 +73,16 @@ class Loaded:
 
 
 def compile_programs(
-    defines: Mapping[str, int], variants: Sequence[str], identity: str, sources: Sequence[str] = (), uprobes: str = ""
+    defines: Mapping[str, int],
+    variants: Sequence[str],
+    identity: str,
+    sources: Sequence[str] = (),
+    uprobes: str = "",
+    cache: str = "",
 ) -> Loaded:
     """Run the compiler child. ``sources``: modules of further probe sources; ``uprobes``: MULTI, PERF or "" for the best
-    that the kernel has. Raises PreflightError with the child's message when nothing loads.
+    that the kernel has; ``cache``: the directory in which programs are kept between starts, "" for none. Raises
+    PreflightError with the child's message when nothing loads.
     """
     ours, theirs = control.pair()
     with ours, tempfile.TemporaryFile() as stderr:  # not a pipe: a verifier log is longer than one holds
@@ -92,6 +102,7 @@ def compile_programs(
                 "identity": identity,
                 "sources": list(sources),
                 "uprobes": uprobes,
+                "cache": cache,
             },
         )
         named: dict[str, int] = {}
@@ -109,4 +120,5 @@ def compile_programs(
     answer = received[0]
     out = Loaded.adopt(KernelState(variant=answer["variant"], identity=answer["identity"], uprobes=answer["uprobes"]), named)
     out.why, out.verified = answer["why"], answer["verified"]
+    out.cached, out.notes, out.suspicious = answer["cached"], answer["notes"], answer["suspicious"]
     return out

@@ -8,6 +8,7 @@ import json
 import os
 import random
 import re
+import struct
 import subprocess
 from pathlib import Path
 
@@ -74,13 +75,42 @@ def close(loaded: Loaded) -> None:
         os.close(fd)
 
 
+OBJ_GET_INFO_BY_FD = 15
+MAP_NAME_AT, PROGRAM_NAME_AT, NAME_BYTES = 24, 64, 16  # struct bpf_map_info, bpf_prog_info
+
+
+def kernels_name(fd: int, at: int) -> str:
+    info = ctypes.create_string_buffer(PROGRAM_NAME_AT + NAME_BYTES)
+    kernel._bpf(OBJ_GET_INFO_BY_FD, struct.pack("=IIQ", fd, len(info), ctypes.addressof(info)))
+    return info.raw[at : at + NAME_BYTES].rstrip(b"\0").decode()
+
+
+def in_kernel(loaded: Loaded) -> dict[str, tuple[object, ...]]:
+    """What the kernel has of its programs and maps: names as bpftool shows them, types, sizes, number of instructions."""
+    out: dict[str, tuple[object, ...]] = {
+        f"map {name}": (kernels_name(fd, MAP_NAME_AT), kernel.map_info(fd)) for name, fd in loaded.maps.items()
+    }
+    for name, fd in loaded.programs.items():
+        text = Path(f"/proc/self/fdinfo/{fd}").read_text()
+        out[name] = (kernels_name(fd, PROGRAM_NAME_AT), *re.findall(r"^(?:prog_type|verified_insns):\s*\d+", text, re.M))
+    return out
+
+
 @pytest.mark.live
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("identity", [probe.SOCKET, probe.DESCRIPTOR])
 @pytest.mark.parametrize("variant", [probe.TPX, probe.RAW])
-def test_every_program_loads(live: None, variant: str, identity: str) -> None:
+def test_every_program_loads(live: None, variant: str, identity: str, tmp_path: Path) -> None:
+    """When it was just compiled, and at a later start, which finds it compiled."""
     defines = {**compiler.DEFAULTS, "RINGS": 4, "CPUS": kernel.possible_cpus()}
-    loaded = compile_programs(defines, [variant], identity)
+    loaded = compile_programs(defines, [variant], identity, cache=str(tmp_path))
+    later = compile_programs(defines, [variant], identity, cache=str(tmp_path))
+    assert (loaded.cached, later.cached) == (False, True) and not loaded.notes and not later.notes
+    assert loaded.verified == later.verified and in_kernel(loaded) == in_kernel(later)
+    assert (loaded.build, loaded.uprobes) == (later.build, later.uprobes)
+    assert in_kernel(later)["library_return"][:2] == ("library_return", "prog_type:\t2")
+    assert in_kernel(later)["map unseen_processes"][0] == "unseen_processe", "of 15 characters"
+    close(later)
     assert (loaded.variant, loaded.identity) == (variant, identity)
     prefix = "tp" if variant == probe.TPX else "raw"
     assert set(loaded.programs) == {program.name for source in SOURCES for program in source.programs(loaded.build)}
@@ -450,7 +480,7 @@ def test_kernel_side_includes_nothing_of_the_user_side() -> None:
 
 def test_layout_checks_name_every_struct() -> None:
     text = compiler.layout_checks()
-    for struct in (
+    for name in (
         "event_header",
         "event_open",
         "event_close",
@@ -463,7 +493,7 @@ def test_layout_checks_name_every_struct() -> None:
         "question",
         "object",
     ):
-        assert f"struct {struct}" in text
+        assert f"struct {name}" in text
     assert "_Static_assert(STAT_UNPLACED_BYTES == 16," in text and "_Static_assert(STATS_IN_USE == 20," in text
 
 

@@ -189,6 +189,18 @@ def test_what_is_captured(all_: str | None, ssl: str | None, plain: bool, tls: b
     assert (loader.plain, bool(loader.libraries)) == (plain, tls)
 
 
+@pytest.mark.parametrize(("text", "directory"), [("off", ""), (" off ", ""), (" /a/b ", "/a/b"), ("", "/var/cache")])
+def test_where_programs_are_kept(text: str, directory: str) -> None:
+    found = config.load({"COLLECTOR_PROGRAM_CACHE": text})
+    assert settings.LoaderSettings.of(found, rings=1).program_cache == found.COLLECTOR_PROGRAM_CACHE == directory
+
+
+@pytest.mark.parametrize("text", ["cache", "./cache", "OFF", "none"])
+def test_where_programs_are_kept_is_said_in_full(text: str) -> None:
+    with pytest.raises(ConfigError, match="COLLECTOR_PROGRAM_CACHE=.*expected an absolute path, or off"):
+        config.load({"COLLECTOR_PROGRAM_CACHE": text})
+
+
 def test_libraries_are_those_that_there_are_sources_for() -> None:
     libraries = {source.name for source in SOURCES if type(source).locate is not Source.locate}
     assert set(config_values.LIBRARIES) == libraries

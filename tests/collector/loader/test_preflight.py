@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from collector import errors
-from collector.loader import kernel, preflight
+from collector.loader import kernel, preflight, program_cache
 from collector.loader.preflight import FOUND, MISSING, NOTE, Row
 from tests.conftest import skip_or_fail
 
@@ -102,6 +102,24 @@ def test_pid_namespaces(tmp_path: Path) -> None:
     assert preflight.own_pid_namespace(str(other)) == (device, info.st_ino)
     with pytest.raises(FileNotFoundError):
         preflight.own_pid_namespace(str(tmp_path / "missing"))
+
+
+def test_whether_the_next_start_finds_its_programs_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def said() -> tuple[str, str]:
+        row = found()["programs kept between starts"]
+        assert not row.fatal
+        return row.state, row.detail
+
+    monkeypatch.setenv("COLLECTOR_PROGRAM_CACHE", str(tmp_path))
+    own = tmp_path / program_cache.OWN_NAME
+    assert said() == (FOUND, f"0 of at most 16 in {own}") and not own.exists()
+    own.mkdir()
+    (own / f"{'a' * 64}.programs").write_bytes(b"")
+    assert said() == (FOUND, f"1 of at most 16 in {own}")
+    own.chmod(0o777)
+    assert said() == (NOTE, f"{tmp_path}: others may write it; every start compiles them")
+    monkeypatch.setenv("COLLECTOR_PROGRAM_CACHE", "off")
+    assert said() == (NOTE, "none: COLLECTOR_PROGRAM_CACHE=off; every start compiles them")
 
 
 def test_the_identity_that_was_asked_for_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

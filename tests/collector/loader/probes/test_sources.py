@@ -37,19 +37,21 @@ def test_further_sources_are_named_by_code_and_once() -> None:
 def test_programs_are_those_that_were_compiled() -> None:
     build = BUILDS[0]
     names = [program.name for program in demo.SOURCE.programs(build)]
-    assert set(compiler.declared([demo.SOURCE], names, build).values()) == {ProgramType.UPROBE}
+    types = compiler.program_types([demo.SOURCE], build)
+    assert set(types) == set(names) and set(types.values()) == {ProgramType.UPROBE}
+    compiler.check_declared(types, names)
     with pytest.raises(ValueError, match="differ: demo_freed"):
-        compiler.declared([demo.SOURCE], [name for name in names if name != "demo_freed"], build)
+        compiler.check_declared(types, [name for name in names if name != "demo_freed"])
     with pytest.raises(ValueError, match="differ: undeclared"):
-        compiler.declared([demo.SOURCE], [*names, "undeclared"], build)
-    assert set(compiler.declared([demo.SOURCE, demo.SOURCE], names, build)) == set(names), "sources may share programs"
+        compiler.check_declared(types, [*names, "undeclared"])
+    assert compiler.program_types([demo.SOURCE, demo.SOURCE], build) == types, "sources may share programs"
 
     class Other(demo.Demo):
         def programs(self, build: Build) -> Sequence[Program]:  # noqa: ARG002
             return [Program(name, ProgramType.TRACEPOINT) for name in demo.PLACES]
 
     with pytest.raises(ValueError, match="two types"):
-        compiler.declared([demo.SOURCE, Other()], names, build)
+        compiler.program_types([demo.SOURCE, Other()], build)
 
 
 def test_a_sources_own_text_is_compiled_before_the_assertions() -> None:
