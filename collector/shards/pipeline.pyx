@@ -71,6 +71,7 @@ cdef class Pipeline:
     cdef table_t table
     cdef object filters
     cdef object content
+    cdef object inflater
     cdef Packer packer
     cdef uint64_t[::1] shared
     cdef uint64_t[16] suspects
@@ -93,6 +94,8 @@ cdef class Pipeline:
         self.content = content
         self.ctx.filters = <void*>filters
         self.ctx.content = <void*>content
+        self.inflater = content.inflater
+        self.ctx.inflater = <void*>self.inflater
         self.ctx.transcodes = content is not None and content.methods is not None
         use_settings(&self.ctx, settings, filters)
         self.ctx.share = SHARES
@@ -111,6 +114,7 @@ cdef class Pipeline:
             self.ctx.ignore_ip_hosts = 0
             self.ctx.ignore_metadata = 0
             self.ctx.content = NULL
+            self.ctx.inflater = NULL
             table_clear(&self.ctx, &self.table, 0)
         buf_free(&self.ctx.batch.pool, &self.ctx.scratch)
         free(self.ctx.trusted)

@@ -382,6 +382,7 @@ cdef struct ctx_t:
     uint32_t rule_count
     void* filters                 # filters.Filters (borrowed; the Pipeline owns it)
     void* content                 # records.content.Decoder (borrowed)
+    void* inflater                # its records.codings.Inflater
     budget_t decoding
     budget_t transcoding          # protobuf messages to JSON (records/transcode.pyx)
     uint8_t transcodes            # there are descriptor sets

@@ -3,6 +3,7 @@ never left out in silence."""
 
 from __future__ import annotations
 
+import base64
 import gzip
 import json
 import random
@@ -19,7 +20,7 @@ from collector import abi
 from collector.shards.pipeline import Pipeline
 from collector.shards.records.codings import BROKEN, CUT, ENDED, LONGER, OVER, Inflater, zstd_frames
 from collector.shards.records.content import BR, DECODED, DEFLATE, GZIP, REFUSED, UNDECODED, ZSTD, Decoder
-from tests.events import Conversation, ident, pipeline, take
+from tests.events import GET, Conversation, ident, pipeline, take
 from tests.properties.test_contents import (
     CODERS,
     DATA,
@@ -484,3 +485,40 @@ def test_64_kib_of_control_characters_are_no_384_kib_of_record() -> None:
     batch = c.pipe.take()
     assert batch is not None and isinstance(batch[0], bytes) and len(batch[0]) < 2 * 65536 + 1000
     assert json.loads(batch[0])["responsePayload"] == "\x01" * (2 * 65536 // 6)
+
+
+@st.composite
+def _gzip_bodies(draw: st.DrawFn) -> bytes:
+    """Members, whole and damaged, cut, with something behind them."""
+    texts = draw(
+        st.lists(st.one_of(st.binary(max_size=300), st.sampled_from([b"a" * 70000, "ü€".encode() * 900])), max_size=3)
+    )
+    body = b"".join(gzip.compress(text, draw(st.integers(0, 9))) for text in texts) + draw(
+        st.sampled_from([b"", b"\x1f", b"\x1f\x8b", b"xyz"])
+    )
+    if draw(st.booleans()):
+        body = body[: draw(st.integers(0, len(body)))]
+    if body and draw(st.booleans()):
+        at = draw(st.integers(0, len(body) - 1))
+        body = body[:at] + bytes([draw(st.integers(0, 255))]) + body[at + 1 :]
+    return body
+
+
+@settings(max_examples=400, deadline=None)
+@given(_gzip_bodies(), st.sampled_from([1000, 65536]), st.booleans())
+def test_the_short_way_of_gzip_is_the_long_one(body: bytes, limit: int, whole: bool) -> None:
+    c = Conversation(body_bytes=limit)
+    c.request(GET)
+    length = len(body) + (0 if whole else 10)
+    c.response(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % length + body)
+    (record,) = c.close().records()
+    kept = body[:limit]
+    cut = not whole or len(body) > limit
+    out, state, shorter, behind, _outer, _work = Decoder().decode(kept, b"\1\0\0\0", 0, cut, limit, 300 * 65536)
+    words = {"response_body_undecoded"} if kept and state != DECODED else set()
+    assert {word for word in record["words"] if word.endswith("undecoded")} == words
+    assert ("response_body_trailing" in record["words"]) == bool(kept and behind)
+    if kept and state == DECODED:
+        coded = "responsePayloadEncoding" in record
+        text = base64.b64decode(record["responsePayload"]) if coded else record["responsePayload"].encode()
+        assert out.startswith(text) and len(out) - len(text) < (4 if cut or shorter else 1)

@@ -14,6 +14,7 @@ from collector.shards.http.message cimport *
 from collector.shards.marks cimport *
 from collector.shards.packing cimport batch_reserve, batch_t
 from collector.shards.records.budget cimport may_spend, body_work, spend
+from collector.shards.records.codings cimport CODED_BROKEN, CODED_CUT, CODED_LONGER, CODED_OVER, Inflater
 from collector.shards.records.marks cimport shown_t
 from collector.shards.records.text cimport (
     close_json, escape_json, escaped_prefix, put_text, put_u64, utf8_length, TEXT_STRICT)
@@ -27,6 +28,8 @@ cdef enum:  # what content.Decoder says
 
 cdef enum:
     WORK_ESCAPED = 10           # a byte of a decoded body that escaping adds (content.WORK_EXPANDED)
+    WORK_LAYER = 1500           # as in content.py, which has the reasons
+    EXPANSION = 32
     MAX_CODINGS = 2
 
 
@@ -77,7 +80,11 @@ cdef int put_body(ctx_t* ctx, conn_t* conn, message_t* m, bint is_request, uint3
             cut = True
             marks[0] |= MARK_REQUEST_CUT if is_request else MARK_RESPONSE_CUT
     elif n and (m.charset or (m.codings[0] and not only_said(m, p, n))):
-        plain, state, shorter, behind, outer = decode_body(ctx, conn, p, n, m, cut, limit, now)
+        if m.codings[0] == CODING_GZIP and m.codings[1] == CODING_NONE and m.charset == 0 and ctx.inflater != NULL:
+            state, shorter, behind = gunzip(ctx, conn, &p, &n, cut, limit, now)
+            outer = True
+        else:
+            plain, state, shorter, behind, outer = decode_body(ctx, conn, p, n, m, cut, limit, now)
         decoded = state == BODY_DECODED
         if not decoded:
             marks[0] |= MARK_REQUEST_UNDECODED if is_request else MARK_RESPONSE_UNDECODED
@@ -89,7 +96,7 @@ cdef int put_body(ctx_t* ctx, conn_t* conn, message_t* m, bint is_request, uint3
             marks[0] |= MARK_REQUEST_CUT if is_request else MARK_RESPONSE_CUT
         if behind:
             marks[0] |= MARK_REQUEST_TRAILING if is_request else MARK_RESPONSE_TRAILING
-            shown.behind = <uint64_t>behind + (m.size - n if outer and m.size > n else 0)
+            shown.behind = <uint64_t>behind + (m.size - shown.wire if outer and m.size > shown.wire else 0)
         if plain is not None:
             p = <const uint8_t*><const char*>plain
             n = <size_t>len(plain)
@@ -183,6 +190,37 @@ cdef tuple messages_of(ctx_t* ctx, conn_t* conn, const uint8_t* p, size_t n, mes
         return b"", 0, BODY_UNDECODED, False
     spend(ctx, conn, work)
     return payload, number, state, shorter
+
+
+cdef (int, bint, size_t) gunzip(ctx_t* ctx, conn_t* conn, const uint8_t** p, size_t* n, bint cut, size_t limit, uint64_t now):
+    """Decoder.decode for the one coding that most bodies have, without an object: (what became of it, is it shorter than
+    the body?, bytes behind the end of the coding). Decoded, `p` and `n` are the text, up to the next body."""
+    cdef Inflater inflater = <Inflater>ctx.inflater
+    cdef const uint8_t* data = p[0]
+    cdef size_t size = n[0], made = 0, behind = 0
+    cdef int64_t work = 0, most = body_work(ctx)
+    cdef int ended
+    if not may_spend(ctx, conn, now):
+        return BODY_REFUSED, False, 0
+    try:
+        ended = inflater.run(data, size, 31, ctx.body_bytes if ctx.body_bytes < limit else limit, most, True, &made,
+                             &behind, &work)
+    except Exception:
+        ctx.counters[C_CALLBACK_ERRORS] += 1
+        return BODY_UNDECODED, False, 0
+    work += WORK_LAYER
+    if made > EXPANSION * size:
+        work += <int64_t>(made - EXPANSION * size) * WORK_ESCAPED
+    spend(ctx, conn, work)
+    if ended == CODED_OVER or work > most:
+        return BODY_REFUSED, False, 0
+    if ended == CODED_BROKEN or (ended == CODED_CUT and not cut):
+        return BODY_UNDECODED, False, 0
+    if behind == 1 and cut and data[size - 1] == 0x1F:
+        behind = 0      # perhaps the beginning of a further member
+    p[0] = inflater.out
+    n[0] = made
+    return BODY_DECODED, ended == CODED_CUT or ended == CODED_LONGER, behind
 
 
 cdef tuple decode_body(ctx_t* ctx, conn_t* conn, const uint8_t* p, size_t n, message_t* m, bint cut, size_t limit,

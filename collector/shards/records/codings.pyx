@@ -11,37 +11,14 @@ zlib is called by itself and not by Python's module, because only so its state c
 (RFC 8878 section 3.1), which takes no decoding.
 """
 
+cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport int64_t, uint8_t, uint32_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memset
 
-cdef extern from "zlib.h" nogil:
-    ctypedef struct z_stream:
-        unsigned char* next_in
-        unsigned avail_in
-        unsigned char* next_out
-        unsigned avail_out
-        int data_type
-    int inflateInit2(z_stream* stream, int window_bits)
-    int inflateReset2(z_stream* stream, int window_bits)
-    int inflate(z_stream* stream, int flush)
-    int inflateEnd(z_stream* stream)
-    enum:
-        Z_OK
-        Z_STREAM_END
-        Z_BUF_ERROR
-        Z_BLOCK
-
 # How a decoder ended
 ENDED, CUT, LONGER, BROKEN, OVER = range(5)
-cdef enum:
-    C_ENDED = 0         # at the end that the coding itself names
-    C_CUT = 1           # the bytes given are over before that
-    C_LONGER = 2        # there is more output than the limit
-    C_BROKEN = 3        # this is no such coding
-    C_OVER = 4          # more work than the allowance
-
 # Prices: what each costs at worst, measured (docs/decisions/0013)
 cdef enum:
     WORK_MEMBER = 300           # a state made new, head and checksum of a gzip member
@@ -61,13 +38,9 @@ cdef inline bint gzip_member(const uint8_t* p, size_t n) noexcept nogil:
     return n >= 2 and p[0] == 0x1F and p[1] == 0x8B and (n < 3 or p[2] == 8) and (n < 4 or not p[3] & 0xE0)
 
 
+@cython.final
 cdef class Inflater:
     """gzip, zlib and raw deflate, one body after another."""
-
-    cdef z_stream stream
-    cdef bint made
-    cdef uint8_t* out
-    cdef size_t room
 
     def __dealloc__(self):
         if self.made:
@@ -99,17 +72,25 @@ cdef class Inflater:
     def undo(self, bytes data not None, int window_bits, size_t limit, int64_t allowance, bint members):
         """(output, how it ended, bytes behind the end, work). At most ``limit`` bytes of output. ``members``: further
         ones may follow (gzip). Output of a body that is broken or costs too much is empty."""
-        cdef const uint8_t* start = <const uint8_t*>PyBytes_AS_STRING(data)
-        cdef size_t size = <size_t>PyBytes_GET_SIZE(data), done = 0, left = size, block, room
+        cdef size_t done = 0, left = 0
         cdef int64_t work = 0
-        cdef int code, ended = C_CUT
+        cdef int ended = self.run(<const uint8_t*>PyBytes_AS_STRING(data), <size_t>PyBytes_GET_SIZE(data), window_bits, limit,
+                                  allowance, members, &done, &left, &work)
+        return PyBytes_FromStringAndSize(<char*>self.out, <Py_ssize_t>done), ended, left, work
+
+    cdef int run(self, const uint8_t* start, size_t size, int window_bits, size_t limit, int64_t allowance, bint members,
+                 size_t* made, size_t* behind, int64_t* worked) except -1:
+        """As `undo`; the output, `made` bytes, is in `out` up to the next call."""
+        cdef size_t done = 0, left = size, block, room
+        cdef int64_t work = 0
+        cdef int code, ended = CODED_CUT
         cdef bint head
         if size > 0x40000000 or limit > 0x40000000:
             raise ValueError("a body of more than 1 GiB")
         while left and (size == left or (members and gzip_member(start + (size - left), left))):
             self.begin(window_bits)
             work += WORK_MEMBER
-            ended = C_CUT
+            ended = CODED_CUT
             self.stream.next_in = <unsigned char*>start + (size - left)
             self.stream.avail_in = <unsigned>left
             block = left
@@ -130,28 +111,31 @@ cdef class Inflater:
                     head = False
                     block = left
                 if done > limit:
-                    ended = C_LONGER
+                    ended = CODED_LONGER
                 elif code == Z_STREAM_END:
-                    ended = C_ENDED
+                    ended = CODED_ENDED
                 elif code == Z_BUF_ERROR and left == 0:
                     pass
                 elif code != Z_OK:
-                    ended = C_BROKEN
+                    ended = CODED_BROKEN
                 elif work + <int64_t>(done >> 1) <= allowance:
                     continue
                 break
-            if ended != C_ENDED or work + <int64_t>(done >> 1) > allowance:
+            if ended != CODED_ENDED or work + <int64_t>(done >> 1) > allowance:
                 break
         work += <int64_t>(done >> 1)
         if work > allowance:
-            ended = C_OVER
+            ended = CODED_OVER
         elif size == 0:
-            ended = C_ENDED
-        if ended == C_BROKEN or ended == C_OVER:
+            ended = CODED_ENDED
+        if ended == CODED_BROKEN or ended == CODED_OVER:
             done = left = 0
-        elif ended == C_LONGER:
+        elif ended == CODED_LONGER:
             done = limit
-        return (PyBytes_FromStringAndSize(<char*>self.out, <Py_ssize_t>done), ended, left if ended == C_ENDED else 0, work)
+        made[0] = done
+        behind[0] = left if ended == CODED_ENDED else 0
+        worked[0] = work
+        return ended
 
 
 def zstd_frames(bytes data not None, int64_t allowance):
@@ -166,46 +150,46 @@ def zstd_frames(bytes data not None, int64_t allowance):
         magic = start[at] | <uint32_t>start[at + 1] << 8 | <uint32_t>start[at + 2] << 16 | <uint32_t>start[at + 3] << 24
         if magic & 0xFFFFFFF0 == 0x184D2A50:
             if size - at < 8:
-                return at, C_CUT, work
+                return at, CODED_CUT, work
             step = start[at + 4] | <size_t>start[at + 5] << 8 | <size_t>start[at + 6] << 16 | <size_t>start[at + 7] << 24
             work += WORK_FRAME
             if size - at - 8 < step:
-                return at, C_CUT, work
+                return at, CODED_CUT, work
             at += 8 + step
         elif magic == 0xFD2FB528:
             work += WORK_FRAME
             if size - at < 5:
-                return at, C_CUT, work
+                return at, CODED_CUT, work
             descriptor = start[at + 4]
             # window, dictionary, content size (sections 3.1.1.1.2 to 3.1.1.1.4)
             place = at + 5 + (not descriptor & 0x20) + (4 if descriptor & 3 == 3 else descriptor & 3)
             place += <size_t>1 << (descriptor >> 6) if descriptor >> 6 else (descriptor & 0x20) != 0
             while True:
                 if place > size or size - place < 3:
-                    return at, C_CUT, work
+                    return at, CODED_CUT, work
                 block = start[place] | <uint32_t>start[place + 1] << 8 | <uint32_t>start[place + 2] << 16
                 step = 1 if block >> 1 & 3 == 1 else block >> 3
                 work += WORK_PLAIN_BLOCK
                 if block >> 1 & 3 == 2:
                     work += min(<int64_t>WORK_ZSTD_BLOCK, <int64_t>step * WORK_ZSTD_BLOCK_BYTE)
                 if work > allowance:
-                    return at, C_OVER, work
+                    return at, CODED_OVER, work
                 place += 3
                 if size - place < step:
-                    return at, C_CUT, work + <int64_t>(size - place) * WORK_ZSTD_IN
+                    return at, CODED_CUT, work + <int64_t>(size - place) * WORK_ZSTD_IN
                 work += <int64_t>step * WORK_ZSTD_IN
                 place += step
                 if block & 1:
                     break
             if descriptor & 4:
                 if size - place < 4:
-                    return at, C_CUT, work
+                    return at, CODED_CUT, work
                 place += 4
             at = place
         else:
             break
         if work > allowance:
-            return at, C_OVER, work
+            return at, CODED_OVER, work
     if at or not size:
-        return at, C_ENDED, work
-    return at, C_CUT if size < 4 else C_BROKEN, work
+        return at, CODED_ENDED, work
+    return at, CODED_CUT if size < 4 else CODED_BROKEN, work

@@ -154,7 +154,7 @@ class Decoder:
         self.kept: list[bytes | None] | None = None
         self._numbers: dict[bytes, int] = {}
         self._names: list[str] = [""]
-        self._inflater = Inflater()
+        self.inflater = Inflater()  # bodies.pyx uses it by itself, where gzip is all there is to undo
         # 8 MiB is the window that a sender may use for HTTP (RFC 9659 section 3)
         self._zstd = zstandard.ZstdDecompressor(max_window_size=8 << 20)
 
@@ -184,16 +184,16 @@ class Decoder:
         return number
 
     def _gunzip(self, data: bytes, limit: int, cut: bool, allowance: int) -> _Undone:
-        out, ended, behind, work = self._inflater.undo(data, 31, limit, allowance, True)
+        out, ended, behind, work = self.inflater.undo(data, 31, limit, allowance, True)
         if behind == 1 and cut and data[-1] == 0x1F:
             behind = 0  # perhaps the beginning of a further member
         return out, ended, behind, work
 
     def _undeflate(self, data: bytes, limit: int, _cut: bool, allowance: int) -> _Undone:
         # "deflate" means the zlib format, but raw deflate is sent too (RFC 9110 section 8.4.1.2)
-        out, ended, behind, work = self._inflater.undo(data, 15, limit, allowance, False)
+        out, ended, behind, work = self.inflater.undo(data, 15, limit, allowance, False)
         if ended == BROKEN:
-            out, ended, behind, more = self._inflater.undo(data, -15, limit, allowance - work, False)
+            out, ended, behind, more = self.inflater.undo(data, -15, limit, allowance - work, False)
             work += more
         return out, ended, behind, work
 
