@@ -192,7 +192,8 @@ cdef tuple messages_of(ctx_t* ctx, conn_t* conn, const uint8_t* p, size_t n, mes
     return payload, number, state, shorter
 
 
-cdef (int, bint, size_t) gunzip(ctx_t* ctx, conn_t* conn, const uint8_t** p, size_t* n, bint cut, size_t limit, uint64_t now):
+cdef (int, bint, size_t) gunzip(ctx_t* ctx, conn_t* conn, const uint8_t** p, size_t* n, bint cut, size_t limit,
+                                uint64_t now):
     """Decoder.decode for the one coding that most bodies have, without an object: (what became of it, is it shorter than
     the body?, bytes behind the end of the coding). Decoded, `p` and `n` are the text, up to the next body."""
     cdef Inflater inflater = <Inflater>ctx.inflater

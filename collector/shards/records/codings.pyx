@@ -74,8 +74,8 @@ cdef class Inflater:
         ones may follow (gzip). Output of a body that is broken or costs too much is empty."""
         cdef size_t done = 0, left = 0
         cdef int64_t work = 0
-        cdef int ended = self.run(<const uint8_t*>PyBytes_AS_STRING(data), <size_t>PyBytes_GET_SIZE(data), window_bits, limit,
-                                  allowance, members, &done, &left, &work)
+        cdef int ended = self.run(<const uint8_t*>PyBytes_AS_STRING(data), <size_t>PyBytes_GET_SIZE(data), window_bits,
+                                  limit, allowance, members, &done, &left, &work)
         return PyBytes_FromStringAndSize(<char*>self.out, <Py_ssize_t>done), ended, left, work
 
     cdef int run(self, const uint8_t* start, size_t size, int window_bits, size_t limit, int64_t allowance, bint members,
