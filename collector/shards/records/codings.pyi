@@ -1,11 +1,14 @@
 """Types of codings.pyx."""
 
+from typing import final
+
 ENDED: int
 CUT: int
 LONGER: int
 BROKEN: int
 OVER: int
 
+@final
 class Inflater:
     def undo(
         self, data: bytes, window_bits: int, limit: int, allowance: int, members: bool
