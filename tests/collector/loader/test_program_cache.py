@@ -319,6 +319,7 @@ def test_whatever_decides_the_result_is_in_the_key(monkeypatch: pytest.MonkeyPat
         bcc.mkdir()
         (bcc / "__init__.py").write_text("")
         (bcc / "version.py").write_text("__version__ = '9'")
+        patch.delitem(sys.modules, "bcc", raising=False)  # another test may have imported it
         patch.syspath_prepend(str(tmp_path))
         keys.append(recipe().key())
         (bcc / "version.py").write_text("__version__ = '10'")
