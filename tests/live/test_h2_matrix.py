@@ -199,7 +199,7 @@ def test_grpc(collector: Collector, made: bed.Bed, client: str, server: str, cle
 
 def is_over(record: dict[str, Any]) -> bool:
     """Is it a whole exchange, or the last part of one?"""
-    return record.get("lastPart", "true") == "true"
+    return str(record.get("lastPart", "true")) == "true"
 
 
 def messages_of(parts: list[dict[str, Any]], side: str) -> list[bytes]:
