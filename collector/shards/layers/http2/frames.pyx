@@ -186,6 +186,7 @@ cdef void lose_framing(ctx_t* ctx, http2_t* c, uint32_t d, bint lost, uint64_t t
     ctx.counters[C_SKIPPED_BYTES] += h.part.bytes.len + h.block.len
     drop_frame(ctx, h)
     h.state = H_RESYNC
+    h.lost = lost
     h.missed = 1
     hpack_miss(&h.table)
     settings_unknown(c, d)
@@ -232,6 +233,7 @@ cdef void skip_bytes(ctx_t* ctx, http2_t* c, uint32_t d, uint64_t n, bint lost, 
     cdef half_t* h = &c.half[d]
     cdef uint32_t body
     if h.state == H_RESYNC:
+        h.lost = h.lost or lost
         bytes_missing(ctx, c, side_of(c, d), lost, ts)       # of streams that began since, too
         return
     if h.state == H_PREFACE or h.state == H_FRAME or n > h.remaining:
@@ -528,7 +530,7 @@ cdef feed_t read_frames(ctx_t* ctx, http2_t* c, uint32_t d, const uint8_t* p, si
     cdef half_t* h = &c.half[d]
     cdef size_t used
     if h.state == H_RESYNC:
-        bytes_missing(ctx, c, side_of(c, d), True, ts)
+        bytes_missing(ctx, c, side_of(c, d), h.lost, ts)
         if not looks_like_frames(p, n, OF_CLIENT if d == c.conn.dir_request else OF_SERVER, c.newest, c.promised):
             ctx.counters[C_SKIPPED_BYTES] += n
             return FEED_ALL

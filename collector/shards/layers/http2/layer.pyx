@@ -65,6 +65,7 @@ cdef void begin_in_the_middle(ctx_t* ctx, http2_t* c) noexcept:
     for i in range(2):
         drop_frame(ctx, &c.half[i])
         c.half[i].state = H_RESYNC
+        c.half[i].lost = 1
         c.half[i].ended = 0
         c.half[i].allowed_new = 0
         c.half[i].missed = 1

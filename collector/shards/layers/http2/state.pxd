@@ -121,6 +121,7 @@ cdef struct half_t:
     uint8_t in_block         # enum block_state
     uint8_t allowed_new      # and they are not yet
     uint8_t ended
+    uint8_t lost             # H_RESYNC: bytes were lost on the way; else they were not copied
     uint8_t missed           # heads may have gone by that nobody saw
     exchange_t* current      # the exchange that a DATA frame is a part of, or NULL
 
