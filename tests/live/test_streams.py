@@ -88,6 +88,22 @@ def test_a_chat(collector: Collector, tmp_path: Path, run: str) -> None:
         server.close()
 
 
+def test_a_websocket_over_http2(collector: Collector) -> None:
+    """Node at both ends, which are one process: it has both as its own."""
+    script = str(Path(__file__).with_name("extended_connect.js"))
+    done = subprocess.run(["node", script, str(MESSAGES)], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == f"done {MESSAGES}\n"
+    wait_for(partial(both_over, collector, "/over-h2"), 30)
+    texts = [f"message {n} " + "x" * (n * 7 % 400) for n in range(MESSAGES)]
+    for direction in "12":
+        records = [record for record in collector.records("/over-h2") if record["direction"] == direction]
+        (handshake,) = [record for record in records if "events" not in record]
+        assert (handshake["method"], handshake["statusCode"], handshake["protocol"]) == ("CONNECT", "200", "http2")
+        assert handshake["connection_type"] == "WEBSOCKET" and {record["marks"] for record in records} == {"[]"}
+        said = shown([record for record in records if "events" in record])
+        assert said == [(who, 1, pre + text) for text in texts for who, pre in (("client", ""), ("server", "to "))]
+
+
 def test_events_come_out_before_their_stream_ends(collector: Collector) -> None:
     server = Program(sys.executable, "-m", "tests.live.chat", "events")
     try:
