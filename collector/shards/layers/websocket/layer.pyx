@@ -126,6 +126,7 @@ cdef void message_stands(ctx_t* ctx, flow_t* flow, websocket_t* w, half_t* h, si
     if h.message:
         if h.compressed:
             h.behind = 1
+            spend(ctx, w.conn, h.work)
         event_data(ctx, flow, w, h, side, False, ts)
     forget_message(ctx, h)
 
