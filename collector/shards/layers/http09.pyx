@@ -197,11 +197,11 @@ cdef inline void answer_begins(ctx_t* ctx, flow_t* flow, simple_t* s, uint64_t t
 cdef feed_t to_http1(ctx_t* ctx, flow_t* flow, simple_t* s) noexcept:
     """The answer has a status line."""
     fill_in_request(ctx, flow, s)
+    ctx.handoff.kept_ns = s.ex.resp.first_ns
     exchange_unanswered(s.ex)
     ctx.handoff.protocol = b"http1"
     ctx.handoff.exchange = s.ex
     ctx.handoff.kept_dir = <uint8_t>(1 - flow.conn.dir_request)
-    ctx.handoff.kept_ns = s.ex.resp.first_ns
     if s.seen:
         buf_append(&ctx.pool, &ctx.handoff.kept, s.beginning, s.seen)
     s.ex = NULL
