@@ -6,6 +6,7 @@ Retries, leaders, order, TLS and SASL stay the client's; `send()`, which costs 1
 
 from __future__ import annotations
 
+import contextlib
 import struct
 import time
 from collections.abc import Callable, Iterator
@@ -145,8 +146,9 @@ def with_time(data: bytes | memoryview, wall_ms: int) -> bytes:
 
 def look_for_brokers(producer: KafkaProducer) -> None:
     """Let a client that has nothing to send connect all the same."""
-    producer._metadata.request_update()
-    producer._sender.wakeup()
+    with contextlib.suppress(RuntimeError):  # one whose thread is ending connects to nobody any more
+        producer._metadata.request_update()
+        producer._sender.wakeup()
 
 
 def discard(producer: KafkaProducer) -> None:
