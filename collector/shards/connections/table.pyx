@@ -205,6 +205,7 @@ cdef void remove(ctx_t* ctx, table_t* t, conn_t* conn) noexcept:
 
 cdef void table_close(ctx_t* ctx, table_t* t, conn_t* conn, uint32_t marks) noexcept:
     """Record what waits on the connection, with `marks`, and forget it."""
+    table_catch_up(ctx, t, conn, ctx.now_ns)
     if conn.holds & HOLD_PEER:
         table_wait_no_more(ctx, conn)       # what is complete has nothing to do with these marks
     flow_close(ctx, &conn.flow, marks)
@@ -252,13 +253,17 @@ cdef void table_touch(table_t* t, conn_t* conn, uint64_t now) noexcept nogil:
         lru_append(t, conn)
 
 
-cdef inline uint64_t look(ctx_t* ctx, conn_t* conn, uint64_t now) noexcept:
+cdef uint64_t look(ctx_t* ctx, conn_t* conn, uint64_t now) noexcept:
     """Do what is due at `now`. When to look again; 0: not before the next byte."""
     cdef uint64_t due
-    if conn.peer_due_ns and conn.peer_due_ns <= now:
-        table_peer_is_late(ctx, conn)
-    conn.soon_ns = 0
-    due = flow_idle(ctx, &conn.flow, now)
+    while True:     # in the order in which it was due; what is due may wait for the peer from then on
+        if conn.peer_due_ns and conn.peer_due_ns <= now:
+            flow_idle(ctx, &conn.flow, conn.peer_due_ns - 1)
+            table_peer_is_late(ctx, conn)
+        conn.soon_ns = 0
+        due = flow_idle(ctx, &conn.flow, now)
+        if conn.peer_due_ns == 0 or conn.peer_due_ns > now:
+            break
     if conn.soon_ns and (due == 0 or conn.soon_ns < due):
         due = conn.soon_ns
     return conn.peer_due_ns if conn.peer_due_ns and (due == 0 or conn.peer_due_ns < due) else due
@@ -279,6 +284,18 @@ cdef void table_arm(ctx_t* ctx, table_t* t, conn_t* conn, uint64_t now) noexcept
     if due and due < conn.due_ns:
         timer_unlink(t, conn)
         timer_link(t, conn, due)
+
+
+cdef void table_catch_up(ctx_t* ctx, table_t* t, conn_t* conn, uint64_t now) noexcept:
+    """An event of `now` is about to change the connection: what was due before it comes first, whenever the timers are
+    looked at."""
+    cdef uint64_t again
+    if not conn.flags & CONN_TIMED or conn.due_ns > now:
+        return
+    timer_unlink(t, conn)
+    again = look(ctx, conn, now)
+    if again:
+        timer_link(t, conn, again)
 
 
 cdef uint64_t table_granularity_ns() noexcept nogil:

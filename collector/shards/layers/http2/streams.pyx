@@ -13,9 +13,9 @@ from collector.abi cimport DIR_IN
 from collector.shards.http.exchanges cimport *
 from collector.shards.http.fields cimport fields_t
 from collector.shards.http.message cimport *
-from collector.shards.http.parts cimport part_due
+from collector.shards.http.parts cimport part_due, part_released
 from collector.shards.layers.http2.state cimport *
-from collector.shards.layers.stack cimport flow_close, flow_hole, flow_idle
+from collector.shards.layers.stack cimport flow_close, flow_hole, flow_idle, flow_told
 from collector.shards.layers.websocket.handshake cimport agreed_extensions
 from collector.shards.layers.websocket.layer cimport websocket_layer
 from collector.shards.state cimport *
@@ -155,14 +155,22 @@ cdef void complete(ctx_t* ctx, http2_t* c, exchange_t* ex) noexcept:
 
 
 cdef void released(ctx_t* ctx, http2_t* c) noexcept:
-    """Nothing holds back what is complete."""
+    """Nothing holds back what is complete, parts, and what is inside streams."""
     cdef exchange_t* ex
+    cdef uint32_t i
     while c.first != NULL and not exchange_waits(ctx, c.conn, c.first):
         ex = c.first
         c.first = ex.next
         if c.first == NULL:
             c.last = NULL
         emit(ctx, c, ex)
+    for i in range(<uint32_t>BUCKETS):
+        ex = c.open[i]
+        while ex != NULL:
+            part_released(ctx, c.flow, ex)
+            if ex.inner != NULL:
+                flow_told(ctx, <flow_t*>ex.inner, FACT_RELEASED)
+            ex = ex.next
 
 
 cdef inline void check_length(exchange_t* ex, side_t side) noexcept nogil:
