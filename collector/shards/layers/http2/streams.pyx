@@ -15,9 +15,10 @@ from collector.shards.http.fields cimport fields_t
 from collector.shards.http.message cimport *
 from collector.shards.http.parts cimport part_due, part_released
 from collector.shards.layers.http2.state cimport *
-from collector.shards.layers.stack cimport flow_close, flow_hole, flow_idle, flow_told
+from collector.shards.layers.stack cimport flow_close, flow_data, flow_hole, flow_idle, flow_told
 from collector.shards.layers.websocket.handshake cimport agreed_extensions
 from collector.shards.layers.websocket.layer cimport websocket_layer
+from collector.shards.memory cimport buf_free, buf_t
 from collector.shards.state cimport *
 
 
@@ -401,7 +402,7 @@ cdef void response_here(ctx_t* ctx, http2_t* c, exchange_t* ex, const head_t* he
         ex.reasons |= BAD_PSEUDO
     exchange_response(ctx, c.flow, ex, &head.response, &head.fields)
     if (ex.notes & NOTE_WEBSOCKET and head.response.status >= 200 and head.response.status < 300
-            and not ex.flags & (EX_DROP | EX_EMITTED) and not ends_stream):
+            and not ex.flags & (EX_DROP | EX_EMITTED) and not ends_stream and ex.part == 0):
         open_websocket(ctx, c, ex, &head.fields)
         return
     if head.has_length:
@@ -412,9 +413,15 @@ cdef void response_here(ctx_t* ctx, http2_t* c, exchange_t* ex, const head_t* he
 
 cdef void open_websocket(ctx_t* ctx, http2_t* c, exchange_t* ex, const fields_t* fields) noexcept:
     """RFC 8441: from here on the DATA of this stream is a WebSocket's. The exchange is its handshake; another one stands for
-    the stream."""
+    the stream. DATA of the client that has come already is the WebSocket's too: events of the two directions may come in
+    either order."""
     cdef flow_t* inner
     cdef exchange_t* place
+    cdef uint32_t d = c.conn.dir_request
+    cdef bint inside = c.half[d].current == ex
+    cdef buf_t early = ex.req.body
+    cdef uint64_t missing = ex.req.size - early.len
+    cdef bint stopped = ex.req.body_stopped, lost = ex.marks & MARK_REQUEST_LOST != 0
     unlink(c, ex)
     place = new_stream(ctx, c, <uint32_t>ex.pos)
     inner = <flow_t*>malloc(sizeof(flow_t))
@@ -432,15 +439,26 @@ cdef void open_websocket(ctx_t* ctx, http2_t* c, exchange_t* ex, const fields_t*
     place.req.started = place.resp.started = 1
     place.req.last_ns = ex.req.last_ns
     place.resp.last_ns = ex.resp.last_ns
+    place.req.done = ex.req.done
+    if inside:
+        c.half[d].current = place
+    memset(&ex.req.body, 0, sizeof(buf_t))
+    ex.req.size = ex.req.lost = ex.req.uncaptured = 0
+    ex.marks &= ~<uint32_t>(MARK_REQUEST_CUT | MARK_REQUEST_LOST)
     ex.req.done = ex.resp.done = 1
     ex.notes = agreed_extensions(fields)
     ctx.handoff.exchange = ex
     ctx.handoff.asked = c.flow.layer
     if websocket_layer().open(ctx, inner) == 0:
         inner.layer = websocket_layer()
+        if early.len:
+            flow_data(ctx, inner, d, <const uint8_t*>early.data, early.len, place.req.last_ns)
+        if stopped:
+            flow_hole(ctx, inner, d, missing, lost, place.req.last_ns)
     elif ctx.handoff.exchange != NULL:
         ctx.handoff.exchange = NULL
         exchange_free(ctx, ex)
+    buf_free(&ctx.pool, &early)
 
 
 cdef inline void is_orphan(ctx_t* ctx, http2_t* c, exchange_t* ex) noexcept nogil:

@@ -46,7 +46,7 @@ cdef inline bint anew(websocket_t* w, side_t side) noexcept nogil:
 
 
 cdef inline uint64_t last_ns(websocket_t* w) noexcept nogil:
-    cdef uint64_t a = w.conn.stream[0].last_ns, b = w.conn.stream[1].last_ns
+    cdef uint64_t a = w.half[0].last_ns, b = w.half[1].last_ns
     return a if a > b else b
 
 
@@ -329,6 +329,7 @@ cdef feed_t websocket_data(ctx_t* ctx, flow_t* flow, uint32_t d, const uint8_t* 
     cdef side_t side = side_of(w, d)
     cdef size_t take
     overdue(ctx, flow, w, ts)
+    h.last_ns = ts
     if h.state == W_RESYNC and whole_frames(p, n, side == REQUEST, w.extension):
         ctx.counters[C_RESYNCS] += 1
         h.state = W_HEAD
@@ -407,7 +408,7 @@ cdef void give_up(ctx_t* ctx, flow_t* flow, websocket_t* w, uint32_t marks) noex
     """Record what waits as it stands, with `marks`."""
     cdef uint32_t i
     for i in range(2):
-        message_stands(ctx, flow, w, &w.half[i], side_of(w, i), w.conn.stream[i].last_ns)
+        message_stands(ctx, flow, w, &w.half[i], side_of(w, i), w.half[i].last_ns)
     if not w.shook:
         w.ex.marks |= marks
         shake(ctx, flow, w)
