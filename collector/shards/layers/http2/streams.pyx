@@ -135,8 +135,10 @@ cdef void emit(ctx_t* ctx, http2_t* c, exchange_t* ex) noexcept:
         if not ctx.orphan_responses or not ex.resp.started:
             exchange_free(ctx, ex)
             return
-        if ex.req.size == 0:            # nothing of it is there to be incomplete
-            ex.marks &= ~<uint32_t>(MARK_REQUEST_INCOMPLETE | MARK_REQUEST_LOST)
+        # nothing of its request is shown: where what is here of the body stood in it is not known
+        ex.req.body.len = 0
+        ex.req.size = ex.req.lost = ex.req.uncaptured = 0
+        ex.marks &= ~<uint32_t>(MARK_REQUEST_INCOMPLETE | MARK_REQUEST_LOST | MARK_REQUEST_CUT)
         exchange_orphan(ctx, c.flow, ex, ex.pos, ex.resp.first_ns, b"HTTP/2.0")
     exchange_emit(ctx, c.flow, ex)
     exchange_free(ctx, ex)
@@ -520,6 +522,8 @@ cdef void head_here(ctx_t* ctx, http2_t* c, uint32_t d, const frame_t* frame, co
             else:
                 c.unasked += 1
     m = message_of(ex, side)
+    if side == REQUEST and ex.notes & NOTE_ORPHAN and head.pseudo == 0:
+        return                          # trailers of the request that was not seen
     if has_ended(ex, side):             # section 5.1: no part of what was ended
         ex.marks |= MARK_AMBIGUOUS
         ex.reasons |= BAD_FRAME
