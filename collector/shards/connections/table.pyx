@@ -253,17 +253,13 @@ cdef void table_touch(table_t* t, conn_t* conn, uint64_t now) noexcept nogil:
         lru_append(t, conn)
 
 
-cdef uint64_t look(ctx_t* ctx, conn_t* conn, uint64_t now) noexcept:
+cdef inline uint64_t look(ctx_t* ctx, conn_t* conn, uint64_t now) noexcept:
     """Do what is due at `now`. When to look again; 0: not before the next byte."""
     cdef uint64_t due
-    while True:     # in the order in which it was due; what is due may wait for the peer from then on
-        if conn.peer_due_ns and conn.peer_due_ns <= now:
-            flow_idle(ctx, &conn.flow, conn.peer_due_ns - 1)
-            table_peer_is_late(ctx, conn)
-        conn.soon_ns = 0
-        due = flow_idle(ctx, &conn.flow, now)
-        if conn.peer_due_ns == 0 or conn.peer_due_ns > now:
-            break
+    if conn.peer_due_ns and conn.peer_due_ns <= now:
+        table_peer_is_late(ctx, conn)
+    conn.soon_ns = 0
+    due = flow_idle(ctx, &conn.flow, now)
     if conn.soon_ns and (due == 0 or conn.soon_ns < due):
         due = conn.soon_ns
     return conn.peer_due_ns if conn.peer_due_ns and (due == 0 or conn.peer_due_ns < due) else due
@@ -286,16 +282,29 @@ cdef void table_arm(ctx_t* ctx, table_t* t, conn_t* conn, uint64_t now) noexcept
         timer_link(t, conn, due)
 
 
+cdef void pass_deadlines(ctx_t* ctx, table_t* t, conn_t* conn, uint64_t now) noexcept:
+    """Each deadline of a connection up to `now`, in their order, at its own time: one may set another, that of a peer which
+    is not known."""
+    cdef uint64_t at = conn.due_ns, again
+    cdef uint32_t stalled = 0
+    timer_unlink(t, conn)
+    while True:
+        again = look(ctx, conn, at)
+        if again == 0:
+            return
+        stalled = 0 if again > at else stalled + 1      # once: that of a peer may have passed when it is set
+        if again > now or stalled > 1:
+            timer_link(t, conn, again)
+            return
+        if again > at:
+            at = again
+
+
 cdef void table_catch_up(ctx_t* ctx, table_t* t, conn_t* conn, uint64_t now) noexcept:
     """An event of `now` is about to change the connection: what was due before it comes first, whenever the timers are
     looked at."""
-    cdef uint64_t again
-    if not conn.flags & CONN_TIMED or conn.due_ns > now:
-        return
-    timer_unlink(t, conn)
-    again = look(ctx, conn, now)
-    if again:
-        timer_link(t, conn, again)
+    if conn.flags & CONN_TIMED and conn.due_ns <= now:
+        pass_deadlines(ctx, t, conn, now)
 
 
 cdef uint64_t table_granularity_ns() noexcept nogil:
@@ -307,7 +316,6 @@ cdef void table_tick(ctx_t* ctx, table_t* t, uint64_t now) noexcept:
     """Deadlines that have passed at `now` (event time, ns), as far as their slots have passed whole."""
     cdef uint64_t until = now >> SLOT_SHIFT
     cdef uint64_t at = t.wheel_at
-    cdef uint64_t again
     cdef size_t before
     cdef conn_t* c
     cdef conn_t* following
@@ -321,12 +329,9 @@ cdef void table_tick(ctx_t* ctx, table_t* t, uint64_t now) noexcept:
         while c != NULL:
             following = c.timer_next
             if c.due_ns < until << SLOT_SHIFT:
-                timer_unlink(t, c)
                 before = ctx.pool.bytes - ctx.free_bytes
-                again = look(ctx, c, now)
+                pass_deadlines(ctx, t, c, now)
                 c.held += ctx.pool.bytes - ctx.free_bytes - before
-                if again:
-                    timer_link(t, c, again)
             c = following
         at += 1
 
