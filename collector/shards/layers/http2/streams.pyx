@@ -405,25 +405,39 @@ cdef void response_here(ctx_t* ctx, http2_t* c, exchange_t* ex, const head_t* he
     exchange_response(ctx, c.flow, ex, &head.response, &head.fields)
     if (ex.notes & NOTE_WEBSOCKET and head.response.status >= 200 and head.response.status < 300
             and not ex.flags & (EX_DROP | EX_EMITTED) and not ends_stream and ex.part == 0):
-        open_websocket(ctx, c, ex, &head.fields)
+        open_websocket(ctx, c, ex, agreed_extensions(&head.fields))
         return
+    if not ex.notes & NOTE_REQUEST and head.response.status >= 200 and head.response.status < 300:
+        ex.notes |= NOTE_OPENS | agreed_extensions(&head.fields) * NOTE_EXTENSION
     if head.has_length:
         ex.notes |= NOTE_RESPONSE_LENGTH
         ex.resp.announced = head.content_length
         exchange_expect(ctx, ex, RESPONSE, head.content_length)
 
 
-cdef void open_websocket(ctx_t* ctx, http2_t* c, exchange_t* ex, const fields_t* fields) noexcept:
+cdef void read_early(ctx_t* ctx, flow_t* inner, message_t* m, uint32_t d) noexcept:
+    """What has come of a WebSocket before it was known to be one, and was taken for a body."""
+    cdef buf_t early = m.body
+    cdef uint64_t missing = m.size - early.len
+    memset(&m.body, 0, sizeof(buf_t))
+    if early.len:
+        flow_data(ctx, inner, d, <const uint8_t*>early.data, early.len, m.last_ns)
+    if missing or m.body_stopped:
+        flow_hole(ctx, inner, d, missing, m.lost != 0 or missing == 0, m.last_ns)
+    buf_free(&ctx.pool, &early)
+
+
+cdef void open_websocket(ctx_t* ctx, http2_t* c, exchange_t* ex, uint16_t extension) noexcept:
     """RFC 8441: from here on the DATA of this stream is a WebSocket's. The exchange is its handshake; another one stands for
-    the stream. DATA of the client that has come already is the WebSocket's too: events of the two directions may come in
-    either order."""
+    the stream. Events of the two directions may come in either order: DATA that is here already is the WebSocket's too."""
     cdef flow_t* inner
     cdef exchange_t* place
     cdef uint32_t d = c.conn.dir_request
-    cdef bint inside = c.half[d].current == ex
-    cdef buf_t early = ex.req.body
-    cdef uint64_t missing = ex.req.size - early.len
-    cdef bint stopped = ex.req.body_stopped, lost = ex.marks & MARK_REQUEST_LOST != 0
+    cdef bint[2] inside
+    cdef uint32_t i
+    cdef message_t asked = ex.req, answered = ex.resp
+    inside[0] = c.half[0].current == ex
+    inside[1] = c.half[1].current == ex
     unlink(c, ex)
     place = new_stream(ctx, c, <uint32_t>ex.pos)
     inner = <flow_t*>malloc(sizeof(flow_t))
@@ -442,25 +456,28 @@ cdef void open_websocket(ctx_t* ctx, http2_t* c, exchange_t* ex, const fields_t*
     place.req.last_ns = ex.req.last_ns
     place.resp.last_ns = ex.resp.last_ns
     place.req.done = ex.req.done
-    if inside:
-        c.half[d].current = place
+    for i in range(2):
+        if inside[i]:
+            c.half[i].current = place
     memset(&ex.req.body, 0, sizeof(buf_t))
-    ex.req.size = ex.req.lost = ex.req.uncaptured = 0
-    ex.marks &= ~<uint32_t>(MARK_REQUEST_CUT | MARK_REQUEST_LOST)
+    memset(&ex.resp.body, 0, sizeof(buf_t))
+    ex.req.size = ex.req.lost = ex.resp.size = ex.resp.lost = 0
+    ex.marks &= ~<uint32_t>(MARK_REQUEST_CUT | MARK_REQUEST_LOST | MARK_RESPONSE_CUT | MARK_RESPONSE_LOST)
+    ex.flags &= ~EX_PARTS & 0xFFFF
     ex.req.done = ex.resp.done = 1
-    ex.notes = agreed_extensions(fields)
+    ex.notes = extension
     ctx.handoff.exchange = ex
     ctx.handoff.asked = c.flow.layer
     if websocket_layer().open(ctx, inner) == 0:
         inner.layer = websocket_layer()
-        if early.len:
-            flow_data(ctx, inner, d, <const uint8_t*>early.data, early.len, place.req.last_ns)
-        if stopped:
-            flow_hole(ctx, inner, d, missing, lost, place.req.last_ns)
-    elif ctx.handoff.exchange != NULL:
+        read_early(ctx, inner, &asked, d)
+        read_early(ctx, inner, &answered, 1 - d)
+        return
+    buf_free(&ctx.pool, &asked.body)
+    buf_free(&ctx.pool, &answered.body)
+    if ctx.handoff.exchange != NULL:
         ctx.handoff.exchange = NULL
         exchange_free(ctx, ex)
-    buf_free(&ctx.pool, &early)
 
 
 cdef inline void is_orphan(ctx_t* ctx, http2_t* c, exchange_t* ex) noexcept nogil:
@@ -537,6 +554,10 @@ cdef void head_here(ctx_t* ctx, http2_t* c, uint32_t d, const frame_t* frame, co
             request_here(ctx, c, ex, head, first_ns, ts)
             if c.unasked:
                 forget_unasked(ctx, c, stream)
+            if (ex.notes & NOTE_WEBSOCKET and ex.notes & NOTE_OPENS and not ex.flags & (EX_DROP | EX_EMITTED)
+                    and not ex.resp.done and not frame.flags & FLAG_END_STREAM and ex.part == 0):
+                open_websocket(ctx, c, ex, ex.notes // NOTE_EXTENSION)
+                return
         else:
             m.last_ns = ts
             note_trailers(ex, head, c.half[d].missed)

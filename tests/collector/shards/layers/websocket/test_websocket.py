@@ -422,6 +422,32 @@ def test_over_http2_frames_of_the_client_before_the_answer(cut: int | None) -> N
     assert c.counters()["queued_exchanges"] == 0
 
 
+def test_over_http2_the_answer_before_the_request() -> None:
+    talk = Talk()
+    talk.flush()
+    before = len(talk.events)
+    stream = connect(talk)
+    talk.flush()
+    asking = talk.events[before:]
+    del talk.events[before:]
+    talk.answer(stream, [(b":status", b"200"), (b"sec-websocket-extensions", b"permessage-deflate")])
+    talk.flush()
+    (packed,) = deflated(TEXTS[0])
+    talk.body(stream, RESPONSE, frame(packed, rsv=4) + frame(b"whole")[:-2])
+    talk.flush()
+    c = play(talk)
+    for _, data in asking:
+        c.request(data)
+    talk.events.clear()
+    talk.body(stream, RESPONSE, frame(b"whole")[-2:])
+    talk.body(stream, REQUEST, asked(b"asked"))
+    talk.flush()
+    handshake, record = play(talk, c).wait(3).records()
+    assert (handshake["path"], handshake["responseSize"], handshake["responsePayload"]) == ("/chat", "0", "")
+    assert sorted(payload(event) for event in events_of([record])) == sorted([TEXTS[0], b"whole", b"asked"])
+    assert handshake["mark"] == record["mark"] == []
+
+
 def test_over_http2_what_is_beside_a_stream_does_not_move_its_time() -> None:
     talk = Talk()
     stream = connect(talk)
