@@ -383,6 +383,16 @@ cdef bint websocket_detect(const flow_t* flow, const uint8_t* p, size_t n) noexc
     return False
 
 
+cdef inline void begin_in_the_middle(websocket_t* w, uint32_t d) noexcept nogil:
+    """Bytes went by that nobody saw: search for frames."""
+    cdef half_t* h = &w.half[d]
+    if h.state != W_OVER:
+        h.state = W_RESYNC
+    h.head_len = 0
+    h.behind = 1
+    h.missed = 1
+
+
 cdef int websocket_open(ctx_t* ctx, flow_t* flow) noexcept:
     cdef websocket_t* w
     if ctx.handoff.exchange == NULL:
@@ -396,6 +406,9 @@ cdef int websocket_open(ctx_t* ctx, flow_t* flow) noexcept:
     w.ex = ctx.handoff.exchange
     w.asked = ctx.handoff.asked
     w.extension = w.ex.notes
+    if w.extension & CLIENT_BEGAN:
+        begin_in_the_middle(w, flow.conn.dir_request)
+        w.marks = MARK_REQUEST_LOST
     w.ex.flags |= EX_WEBSOCKET
     ctx.handoff.exchange = NULL
     flow.state = w
@@ -445,11 +458,7 @@ cdef void websocket_rejoin(ctx_t* ctx, flow_t* flow, uint32_t marks) noexcept:
     cdef uint32_t i
     give_up(ctx, flow, w, marks)
     for i in range(2):
-        if w.half[i].state != W_OVER:
-            w.half[i].state = W_RESYNC
-        w.half[i].head_len = 0
-        w.half[i].behind = 1
-        w.half[i].missed = 1
+        begin_in_the_middle(w, i)
         inflate_free(&ctx.pool, &w.half[i].inflater)
 
 

@@ -347,6 +347,18 @@ def test_between_other_implementations() -> None:
     events = events_of(play_chat(chat).close().records())
     assert len(events) == 3 and all(sent.shown_in(event) for sent, event in zip(chat.sent, events, strict=True))
 
+@pytest.mark.parametrize("extension", [b"", b"permessage-deflate"])
+def test_what_has_come_of_the_client_before_the_answer_is_missing_and_marked(extension: bytes) -> None:
+    """Events of the two directions may come in either order."""
+    c = Conversation().request(ASK)
+    early = asked(b"early") + asked(b"early too")
+    c.request(early[:-4]).response(accept(extension)).request(early[-4:])
+    c.request(asked(b"late")).response(frame(b"answer"))
+    handshake, record = c.close().records()
+    assert (handshake["statusCode"], handshake["mark"]) == ("101", [])
+    assert [payload(event) for event in events_of([record])] == [b"late", b"answer"]
+    assert record["words"] == {"request_bytes_lost"}
+
 
 # ---- over HTTP/2 (RFC 8441)
 
