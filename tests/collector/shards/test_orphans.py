@@ -165,7 +165,7 @@ def test_an_answer_that_is_not_over_when_its_request_is_known_to_be_gone_is_reco
 
 @pytest.mark.parametrize("ends", [False, True])
 def test_the_body_of_a_request_whose_head_was_not_seen_is_none_of_the_record(ends: bool) -> None:
-    """Where it stood in the body is not known; and it is not what a stream has behind its end (`ambiguous_framing:frame`)."""
+    """Where it stood in the body is not known; nor is it what a stream has behind its end (`ambiguous_framing:frame`)."""
     talk = Talk()
     early = talk.ask(request("/early", "POST"))
     talk.flush()

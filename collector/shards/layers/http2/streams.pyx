@@ -11,7 +11,6 @@ from libc.string cimport memcmp, memset
 
 from collector.abi cimport DIR_IN
 from collector.shards.http.exchanges cimport *
-from collector.shards.http.fields cimport fields_t
 from collector.shards.http.message cimport *
 from collector.shards.http.parts cimport part_due, part_released
 from collector.shards.layers.http2.state cimport *

@@ -18,6 +18,8 @@ from tests.events import GET, OK, Conversation, pipeline, take
 from tests.http2 import REQUEST, RESPONSE, Talk, play, request, response
 
 EVENTS = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-store\r\n\r\n"
+OBJECT = (7 << 4, 100, -1)  # of a TLS library, whose socket is not known
+ENDS: dict[str, Any] = {"local": ("10.0.0.1", 443), "remote": ("10.0.0.2", 40000)}
 LINES = EVENTS.replace(b"text/event-stream", b"application/x-ndjson")
 
 
@@ -99,13 +101,12 @@ def test_what_is_said_of_a_request_is_said_once() -> None:
 
 @pytest.mark.parametrize("known", [0.2, 5, None])
 def test_parts_of_a_connection_whose_peer_is_not_known(known: float | None) -> None:
-    conn = (7 << 4, 100, -1)
-    c = Conversation(source=1, opened=False, conn=conn)
+    c = Conversation(source=1, opened=False, conn=OBJECT)
     c.request(GET).response(EVENTS + b"data: 1\n\n")
     since = 0.0
     if known is not None:
         c.wait(known)
-        c.feed(abi.pack_bind(conn, 9 << 4, ts_ns=c.now, role=abi.SERVER, local=("10.0.0.1", 443), remote=("10.0.0.2", 5)))
+        c.feed(abi.pack_bind(OBJECT, 9 << 4, ts_ns=c.now, role=abi.SERVER, **ENDS))
         since = known
     records = c.wait(10 - since).records()
     assert parts(records) == [("1", "false", "data: 1\n\n")]
@@ -246,8 +247,8 @@ def test_the_same_parts_whenever_the_timers_are_looked_at(seed: int) -> None:
     head = [("content-type", "application/grpc")]
     streams = [talk.ask(request(f"/a.B/{n}", "POST", *head)) for n in range(4)]
     held = seed % 2
-    c = Conversation(opened=False, **({"source": 1, "conn": (7 << 4, 100, -1)} if held else {}))
-    events = [] if held else [(c.now, abi.pack_open(c.conn, ts_ns=c.now, local=("10.0.0.1", 80), remote=("10.0.0.2", 5)))]
+    c = Conversation(opened=False, source=1, conn=OBJECT) if held else Conversation(opened=False)
+    events = [] if held else [(c.now, abi.pack_open(c.conn, ts_ns=c.now, **ENDS))]
     c.feed = lambda data: events.append((c.now, data))  # type: ignore[method-assign]
     bound = rng.randrange(40)
     for n in range(40):
@@ -259,7 +260,7 @@ def test_the_same_parts_whenever_the_timers_are_looked_at(seed: int) -> None:
             talk.body(stream, side, framed(b"%d" % n)[: rng.choice([3, 9])])
         go_on(talk, c)
         if n == bound and held:
-            events.append((c.now, abi.pack_bind(c.conn, 9 << 4, ts_ns=c.now, local=("10.0.0.1", 443), remote=("10.0.0.2", 5))))
+            events.append((c.now, abi.pack_bind(c.conn, 9 << 4, ts_ns=c.now, **ENDS)))
         c.now += int(rng.choice([0, 0, 0.05, 0.4, 1.1, 3, 70]) * 1e9)
     c.close()
     found = []

@@ -347,6 +347,7 @@ def test_between_other_implementations() -> None:
     events = events_of(play_chat(chat).close().records())
     assert len(events) == 3 and all(sent.shown_in(event) for sent, event in zip(chat.sent, events, strict=True))
 
+
 @pytest.mark.parametrize("extension", [b"", b"permessage-deflate"])
 def test_what_has_come_of_the_client_before_the_answer_is_missing_and_marked(extension: bytes) -> None:
     """Events of the two directions may come in either order."""
