@@ -248,8 +248,8 @@ def test_the_same_parts_whenever_the_timers_are_looked_at(seed: int) -> None:
     streams = [talk.ask(request(f"/a.B/{n}", "POST", *head)) for n in range(4)]
     held = seed % 2
     c = Conversation(opened=False, source=1, conn=OBJECT) if held else Conversation(opened=False)
-    events = [] if held else [(c.now, abi.pack_open(c.conn, ts_ns=c.now, **ENDS))]
-    c.feed = lambda data: events.append((c.now, data))  # type: ignore[method-assign]
+    told = [] if held else [(c.now, abi.pack_open(c.conn, ts_ns=c.now, **ENDS))]
+    c.feed = lambda events: told.append((c.now, events))  # type: ignore[method-assign]
     bound = rng.randrange(40)
     for n in range(40):
         stream = rng.choice(streams)
@@ -260,15 +260,15 @@ def test_the_same_parts_whenever_the_timers_are_looked_at(seed: int) -> None:
             talk.body(stream, side, framed(b"%d" % n)[: rng.choice([3, 9])])
         go_on(talk, c)
         if n == bound and held:
-            events.append((c.now, abi.pack_bind(c.conn, 9 << 4, ts_ns=c.now, **ENDS)))
+            told.append((c.now, abi.pack_bind(c.conn, 9 << 4, ts_ns=c.now, **ENDS)))
         c.now += int(rng.choice([0, 0, 0.05, 0.4, 1.1, 3, 70]) * 1e9)
     c.close()
     found = []
     for how in ("span", "events", "ticks"):
         pipe = pipeline()
         if how == "span":
-            pipe.feed(b"".join(data for _, data in events))
-        for ts, data in events if how != "span" else []:
+            pipe.feed(b"".join(data for _, data in told))
+        for ts, data in told if how != "span" else []:
             for early in range(2_000_000_000, 0, -100_000_000) if how == "ticks" else ():
                 pipe.tick(max(ts - early, 0))
             pipe.feed(data)
