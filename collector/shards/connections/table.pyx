@@ -6,9 +6,9 @@
   recorded as it stands and forgotten. The order is exact to 2^LRU_SHIFT ns: a busy connection is not moved in the
   list more often than that, so the common event does not touch its neighbours' memory.
 * Timers: a wheel of SLOTS slots of 2^SLOT_SHIFT ns. Deadlines may be of any length: one beyond the wheel's turn stays in
-  its slot for as many turns as it takes. A connection is looked at when its layer's deadline has passed, never before;
-  the decision itself (layer_t.idle) depends only on event times, so it does not matter when the look is taken, and
-  replay gives the same records as live capture.
+  its slot for as many turns as it takes. A connection is looked at when its layer's deadline has passed, never before,
+  and before an event changes it; each deadline at its own time. The decision itself (layer_t.idle) depends only on event
+  times, so it does not matter when the look is taken, and replay gives the same records as live capture.
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
@@ -287,17 +287,18 @@ cdef void pass_deadlines(ctx_t* ctx, table_t* t, conn_t* conn, uint64_t now) noe
     is not known."""
     cdef uint64_t at = conn.due_ns, again
     cdef uint32_t stalled = 0
+    cdef size_t before = ctx.pool.bytes - ctx.free_bytes
     timer_unlink(t, conn)
     while True:
         again = look(ctx, conn, at)
-        if again == 0:
-            return
         stalled = 0 if again > at else stalled + 1      # once: that of a peer may have passed when it is set
-        if again > now or stalled > 1:
-            timer_link(t, conn, again)
-            return
+        if again == 0 or again > now or stalled > 1:
+            break
         if again > at:
             at = again
+    if again:
+        timer_link(t, conn, again)
+    conn.held += ctx.pool.bytes - ctx.free_bytes - before
 
 
 cdef void table_catch_up(ctx_t* ctx, table_t* t, conn_t* conn, uint64_t now) noexcept:
@@ -316,7 +317,6 @@ cdef void table_tick(ctx_t* ctx, table_t* t, uint64_t now) noexcept:
     """Deadlines that have passed at `now` (event time, ns), as far as their slots have passed whole."""
     cdef uint64_t until = now >> SLOT_SHIFT
     cdef uint64_t at = t.wheel_at
-    cdef size_t before
     cdef conn_t* c
     cdef conn_t* following
     if at >= until:
@@ -329,9 +329,7 @@ cdef void table_tick(ctx_t* ctx, table_t* t, uint64_t now) noexcept:
         while c != NULL:
             following = c.timer_next
             if c.due_ns < until << SLOT_SHIFT:
-                before = ctx.pool.bytes - ctx.free_bytes
                 pass_deadlines(ctx, t, c, now)
-                c.held += ctx.pool.bytes - ctx.free_bytes - before
             c = following
         at += 1
 

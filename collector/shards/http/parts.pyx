@@ -11,7 +11,8 @@ shown by its beginning, as any body is, and the ones behind it are found again:
     GRPC, CONNECT     where the length in its prefix says     exact, as long as the hole ends within the message; else the
                                                               rest of this side is counted only
 
-Decided by event time, at the byte that comes behind a deadline or by the timer, whichever is earlier: the same parts.
+Decided by event time, before the event that comes behind a deadline or by the timer, whichever is earlier: the same parts.
+An ordinary body on the other side is in one part only, the one that comes behind its end.
 """
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t

@@ -115,6 +115,16 @@ def test_parts_of_a_connection_whose_peer_is_not_known(known: float | None) -> N
     assert parts(records) == [("2", "false", "data: 2\n\n")]
 
 
+def test_what_a_part_has_given_back_is_not_held_whatever_event_comes_behind_its_deadline() -> None:
+    c = Conversation(source=1, connection_bytes=200_000)
+    c.request(GET).response(EVENTS)
+    for _ in range(20):
+        c.response(b"data: " + b"x" * 50_000 + b"\n\n")
+        c.now += 2_000_000_000
+        c.feed(abi.pack_data(c.conn, abi.OUT, 0, b"ciphertext", ts_ns=c.now))
+    assert len(c.close().records()) == 21 and c.counters()["evicted_connection_bytes"] == 0
+
+
 def test_a_fast_stream_is_not_cut() -> None:
     c = streaming(body_bytes=1000)
     sent = [b"data: %03d %s\n\n" % (n, b"x" * 90) for n in range(100)]
