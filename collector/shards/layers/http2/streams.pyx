@@ -135,8 +135,7 @@ cdef void emit(ctx_t* ctx, http2_t* c, exchange_t* ex) noexcept:
             exchange_free(ctx, ex)
             return
         # nothing of its request is shown: where what is here of the body stood in it is not known
-        ex.req.body.len = 0
-        ex.req.size = ex.req.lost = ex.req.uncaptured = 0
+        ex.req.size = ex.req.lost = ex.req.uncaptured = ex.req.body.len = 0
         ex.marks &= ~<uint32_t>(MARK_REQUEST_INCOMPLETE | MARK_REQUEST_LOST | MARK_REQUEST_CUT)
         exchange_orphan(ctx, c.flow, ex, ex.pos, ex.resp.first_ns, b"HTTP/2.0")
     exchange_emit(ctx, c.flow, ex)
@@ -416,30 +415,24 @@ cdef void response_here(ctx_t* ctx, http2_t* c, exchange_t* ex, const head_t* he
 
 cdef void read_early(ctx_t* ctx, flow_t* inner, message_t* m, uint32_t d) noexcept:
     """What has come of a WebSocket before it was known to be one, and was taken for a body."""
-    cdef buf_t early = m.body
-    cdef uint64_t missing = m.size - early.len
-    memset(&m.body, 0, sizeof(buf_t))
-    if early.len:
-        flow_data(ctx, inner, d, <const uint8_t*>early.data, early.len, m.last_ns)
-    if missing or m.body_stopped:
+    cdef uint64_t missing = m.size - m.body.len
+    if inner.layer != NULL and m.body.len:
+        flow_data(ctx, inner, d, <const uint8_t*>m.body.data, m.body.len, m.last_ns)
+    if inner.layer != NULL and (missing or m.body_stopped):
         flow_hole(ctx, inner, d, missing, m.lost != 0 or missing == 0, m.last_ns)
-    buf_free(&ctx.pool, &early)
+    buf_free(&ctx.pool, &m.body)
 
 
 cdef void open_websocket(ctx_t* ctx, http2_t* c, exchange_t* ex, uint16_t extension) noexcept:
     """RFC 8441: from here on the DATA of this stream is a WebSocket's. The exchange is its handshake; another one stands for
     the stream. Events of the two directions may come in either order: DATA that is here already is the WebSocket's too."""
-    cdef flow_t* inner
+    cdef flow_t* inner = <flow_t*>malloc(sizeof(flow_t))
     cdef exchange_t* place
     cdef uint32_t d = c.conn.dir_request
-    cdef bint[2] inside
-    cdef uint32_t i
+    cdef bint asking = c.half[d].current == ex, answering = c.half[1 - d].current == ex
     cdef message_t asked = ex.req, answered = ex.resp
-    inside[0] = c.half[0].current == ex
-    inside[1] = c.half[1].current == ex
     unlink(c, ex)
     place = new_stream(ctx, c, <uint32_t>ex.pos)
-    inner = <flow_t*>malloc(sizeof(flow_t))
     if inner == NULL or place == NULL:
         free(inner)             # there is no memory: the handshake, and nothing behind it
         emit(ctx, c, ex)
@@ -452,12 +445,12 @@ cdef void open_websocket(ctx_t* ctx, http2_t* c, exchange_t* ex, uint16_t extens
     place.inner = inner
     place.tgid = ex.tgid
     place.req.started = place.resp.started = 1
-    place.req.last_ns = ex.req.last_ns
-    place.resp.last_ns = ex.resp.last_ns
+    place.req.last_ns, place.resp.last_ns = asked.last_ns, answered.last_ns
     place.req.done = ex.req.done
-    for i in range(2):
-        if inside[i]:
-            c.half[i].current = place
+    if asking:
+        c.half[d].current = place
+    if answering:
+        c.half[1 - d].current = place
     memset(&ex.req.body, 0, sizeof(buf_t))
     memset(&ex.resp.body, 0, sizeof(buf_t))
     ex.req.size = ex.req.lost = ex.resp.size = ex.resp.lost = 0
@@ -469,14 +462,11 @@ cdef void open_websocket(ctx_t* ctx, http2_t* c, exchange_t* ex, uint16_t extens
     ctx.handoff.asked = c.flow.layer
     if websocket_layer().open(ctx, inner) == 0:
         inner.layer = websocket_layer()
-        read_early(ctx, inner, &asked, d)
-        read_early(ctx, inner, &answered, 1 - d)
-        return
-    buf_free(&ctx.pool, &asked.body)
-    buf_free(&ctx.pool, &answered.body)
-    if ctx.handoff.exchange != NULL:
+    elif ctx.handoff.exchange != NULL:
         ctx.handoff.exchange = NULL
         exchange_free(ctx, ex)
+    read_early(ctx, inner, &asked, d)
+    read_early(ctx, inner, &answered, 1 - d)
 
 
 cdef inline void is_orphan(ctx_t* ctx, http2_t* c, exchange_t* ex) noexcept nogil:
