@@ -223,9 +223,8 @@ cdef class Pipeline:
                 return
         elif h.conn_id != conn.id and (h.ring != conn.ring or h.reason == CLOSE_NOT_HTTP):
             return      # of the socket, from before it was bound and its events came to this ring: old, or not about this
+        table_catch_up(ctx, &self.table, conn, h.ts_ns)
         before = ctx.pool.bytes - ctx.free_bytes
-        if conn.peer_due_ns and h.ts_ns >= conn.peer_due_ns:
-            table_peer_is_late(ctx, conn)       # whenever the timers are looked at
         if h.type == EVENT_DATA:
             if conn.turn >= ctx.share and not conn.flags & CONN_IGNORED:
                 self.leave_out(conn, h.ts_ns)

@@ -37,6 +37,7 @@ cdef void table_peer_is_late(ctx_t* ctx, conn_t* conn) noexcept
 cdef void ignore(ctx_t* ctx, conn_t* conn) noexcept
 cdef void table_touch(table_t* t, conn_t* conn, uint64_t now) noexcept nogil
 cdef void table_arm(ctx_t* ctx, table_t* t, conn_t* conn, uint64_t now) noexcept
+cdef void table_catch_up(ctx_t* ctx, table_t* t, conn_t* conn, uint64_t now) noexcept
 cdef void table_tick(ctx_t* ctx, table_t* t, uint64_t now) noexcept
 cdef uint64_t table_granularity_ns() noexcept nogil
 cdef void table_limit(ctx_t* ctx, table_t* t) noexcept

@@ -6,9 +6,9 @@
   recorded as it stands and forgotten. The order is exact to 2^LRU_SHIFT ns: a busy connection is not moved in the
   list more often than that, so the common event does not touch its neighbours' memory.
 * Timers: a wheel of SLOTS slots of 2^SLOT_SHIFT ns. Deadlines may be of any length: one beyond the wheel's turn stays in
-  its slot for as many turns as it takes. A connection is looked at when its layer's deadline has passed, never before;
-  the decision itself (layer_t.idle) depends only on event times, so it does not matter when the look is taken, and
-  replay gives the same records as live capture.
+  its slot for as many turns as it takes. A connection is looked at when its layer's deadline has passed, never before,
+  and before an event changes it; each deadline at its own time. The decision itself (layer_t.idle) depends only on event
+  times, so it does not matter when the look is taken, and replay gives the same records as live capture.
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
@@ -205,6 +205,7 @@ cdef void remove(ctx_t* ctx, table_t* t, conn_t* conn) noexcept:
 
 cdef void table_close(ctx_t* ctx, table_t* t, conn_t* conn, uint32_t marks) noexcept:
     """Record what waits on the connection, with `marks`, and forget it."""
+    table_catch_up(ctx, t, conn, ctx.now_ns)
     if conn.holds & HOLD_PEER:
         table_wait_no_more(ctx, conn)       # what is complete has nothing to do with these marks
     flow_close(ctx, &conn.flow, marks)
@@ -281,6 +282,32 @@ cdef void table_arm(ctx_t* ctx, table_t* t, conn_t* conn, uint64_t now) noexcept
         timer_link(t, conn, due)
 
 
+cdef void pass_deadlines(ctx_t* ctx, table_t* t, conn_t* conn, uint64_t now) noexcept:
+    """Each deadline of a connection up to `now`, in their order, at its own time: one may set another, that of a peer which
+    is not known."""
+    cdef uint64_t at = conn.due_ns, again
+    cdef uint32_t stalled = 0
+    cdef size_t before = ctx.pool.bytes - ctx.free_bytes
+    timer_unlink(t, conn)
+    while True:
+        again = look(ctx, conn, at)
+        stalled = 0 if again > at else stalled + 1      # once: that of a peer may have passed when it is set
+        if again == 0 or again > now or stalled > 1:
+            break
+        if again > at:
+            at = again
+    if again:
+        timer_link(t, conn, again)
+    conn.held += ctx.pool.bytes - ctx.free_bytes - before
+
+
+cdef void table_catch_up(ctx_t* ctx, table_t* t, conn_t* conn, uint64_t now) noexcept:
+    """An event of `now` is about to change the connection: what was due before it comes first, whenever the timers are
+    looked at."""
+    if conn.flags & CONN_TIMED and conn.due_ns <= now:
+        pass_deadlines(ctx, t, conn, now)
+
+
 cdef uint64_t table_granularity_ns() noexcept nogil:
     """So late a deadline may be noticed."""
     return <uint64_t>1 << SLOT_SHIFT
@@ -290,8 +317,6 @@ cdef void table_tick(ctx_t* ctx, table_t* t, uint64_t now) noexcept:
     """Deadlines that have passed at `now` (event time, ns), as far as their slots have passed whole."""
     cdef uint64_t until = now >> SLOT_SHIFT
     cdef uint64_t at = t.wheel_at
-    cdef uint64_t again
-    cdef size_t before
     cdef conn_t* c
     cdef conn_t* following
     if at >= until:
@@ -304,12 +329,7 @@ cdef void table_tick(ctx_t* ctx, table_t* t, uint64_t now) noexcept:
         while c != NULL:
             following = c.timer_next
             if c.due_ns < until << SLOT_SHIFT:
-                timer_unlink(t, c)
-                before = ctx.pool.bytes - ctx.free_bytes
-                again = look(ctx, c, now)
-                c.held += ctx.pool.bytes - ctx.free_bytes - before
-                if again:
-                    timer_link(t, c, again)
+                pass_deadlines(ctx, t, c, now)
             c = following
         at += 1
 

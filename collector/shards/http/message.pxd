@@ -60,6 +60,7 @@ cdef enum:  # exchange_flag
     EX_PARTS = 8         # its bodies are messages one behind the other, and recorded in parts (parts.pyx)
     EX_LAST = 16         # the last of its parts
     EX_WEBSOCKET = 32    # it opens a WebSocket, or has messages of one
+    EX_PART_HELD = 64    # its next part was due, and something holds it back (exchange_waits)
 
 
 cdef struct exchange_t:

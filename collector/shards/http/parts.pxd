@@ -11,4 +11,5 @@ cdef void part_body(ctx_t* ctx, flow_t* flow, exchange_t* ex, bint is_request, c
                     uint64_t ts) noexcept
 cdef void part_lost(ctx_t* ctx, flow_t* flow, exchange_t* ex, bint is_request, uint64_t n, bint lost, uint64_t ts) noexcept
 cdef void part_due(ctx_t* ctx, flow_t* flow, exchange_t* ex, uint64_t now) noexcept
+cdef void part_released(ctx_t* ctx, flow_t* flow, exchange_t* ex) noexcept
 cdef void part_last(ctx_t* ctx, flow_t* flow, exchange_t* ex, uint64_t end) noexcept

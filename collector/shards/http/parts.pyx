@@ -11,7 +11,8 @@ shown by its beginning, as any body is, and the ones behind it are found again:
     GRPC, CONNECT     where the length in its prefix says     exact, as long as the hole ends within the message; else the
                                                               rest of this side is counted only
 
-Decided by event time, at the byte that comes behind a deadline or by the timer, whichever is earlier: the same parts.
+Decided by event time, before the event that comes behind a deadline or by the timer, whichever is earlier: the same parts.
+An ordinary body on the other side is in one part only, the one that comes behind its end.
 """
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
@@ -28,9 +29,10 @@ cdef enum:
     PREFIX_BYTES = 5        # of a message of gRPC or Connect: flags, length
     KEPT_BYTES = 8192       # of an empty buffer
     # What is said of the bodies of one part, and not of the next one
-    OF_BODIES = (MARK_REQUEST_CUT | MARK_RESPONSE_CUT | MARK_REQUEST_LOST | MARK_RESPONSE_LOST | MARK_REQUEST_UNDECODED
-                 | MARK_RESPONSE_UNDECODED | MARK_REQUEST_REFUSED | MARK_RESPONSE_REFUSED | MARK_REQUEST_OMITTED
-                 | MARK_RESPONSE_OMITTED)
+    OF_REQUEST = (MARK_REQUEST_CUT | MARK_REQUEST_LOST | MARK_REQUEST_UNDECODED | MARK_REQUEST_REFUSED
+                  | MARK_REQUEST_OMITTED | MARK_REQUEST_TRAILING)
+    OF_RESPONSE = (MARK_RESPONSE_CUT | MARK_RESPONSE_LOST | MARK_RESPONSE_UNDECODED | MARK_RESPONSE_REFUSED
+                   | MARK_RESPONSE_OMITTED | MARK_RESPONSE_TRAILING)
 
 cdef uint64_t SKIP_TO_NEXT = 0xFFFFFFFFFFFFFFFF
 
@@ -104,15 +106,30 @@ cdef size_t skipped(message_t* m, const uint8_t* p, size_t n) noexcept nogil:
 
 # ---- parts
 
-cdef void give_back(ctx_t* ctx, message_t* m, uint32_t shown, uint32_t rest) noexcept nogil:
-    """What a part has shown is over; the rest stays."""
-    if rest:
-        memmove(m.body.data, m.body.data + shown, rest)
+cdef inline bint comes_later(const message_t* m) noexcept nogil:
+    """An ordinary body beside one that is recorded in parts: it is shown whole, once its end is here."""
+    return not in_parts(m) and not m.done
+
+
+cdef uint64_t set_aside(message_t* m, uint32_t shown) noexcept nogil:
+    """Leave so many bytes of its body to the part. How many of its size are set aside."""
+    cdef uint64_t rest = m.size - m.told if comes_later(m) else m.body.len - shown
+    m.body.len = shown
+    m.size -= rest
+    return rest
+
+
+cdef void give_back(ctx_t* ctx, message_t* m, uint32_t shown, uint32_t held, uint64_t rest) noexcept nogil:
+    """What a part has shown of the `held` bytes is over; the rest stays."""
+    m.size += rest
+    m.body.len = held - shown
+    if comes_later(m):
+        return
+    if m.body.len:
+        memmove(m.body.data, m.body.data + shown, m.body.len)
     elif m.body.cap > KEPT_BYTES:
         buf_free(&ctx.pool, &m.body)
-    m.body.len = rest
     m.cut = 0
-    m.size += rest
     m.told = m.size - rest
     m.lost = 0
     m.uncaptured = 0
@@ -120,22 +137,24 @@ cdef void give_back(ctx_t* ctx, message_t* m, uint32_t shown, uint32_t rest) noe
 
 cdef void record_part(ctx_t* ctx, flow_t* flow, exchange_t* ex, uint32_t of_request, uint32_t of_response) noexcept:
     """So many bytes of both bodies as a part."""
-    cdef uint32_t request_rest = ex.req.body.len - of_request
-    cdef uint32_t response_rest = ex.resp.body.len - of_response
-    cdef uint32_t over = OF_BODIES
-    ex.req.body.len = of_request
-    ex.req.size -= request_rest
-    ex.resp.body.len = of_response
-    ex.resp.size -= response_rest
+    cdef uint32_t request_held = ex.req.body.len, response_held = ex.resp.body.len
+    cdef uint64_t request_rest = set_aside(&ex.req, of_request), response_rest = set_aside(&ex.resp, of_response)
+    cdef uint32_t later = 0, over = OF_REQUEST | OF_RESPONSE
+    if comes_later(&ex.req):
+        later = OF_REQUEST
+    if comes_later(&ex.resp):
+        later |= OF_RESPONSE
+    later &= ex.marks
+    ex.marks &= ~later
     ex.part += 1
     if ex.req.body_stopped and in_parts(&ex.req):       # then it holds for the next part too
         over &= ~<uint32_t>(MARK_REQUEST_CUT | MARK_REQUEST_LOST)
     if ex.resp.body_stopped and in_parts(&ex.resp):
         over &= ~<uint32_t>(MARK_RESPONSE_CUT | MARK_RESPONSE_LOST)
     exchange_tell(ctx, flow, ex, ex.body_ns)
-    give_back(ctx, &ex.req, of_request, request_rest)
-    give_back(ctx, &ex.resp, of_response, response_rest)
-    ex.marks &= ~over
+    give_back(ctx, &ex.req, of_request, request_held, request_rest)
+    give_back(ctx, &ex.resp, of_response, response_held, response_rest)
+    ex.marks = ex.marks & ~over | later
 
 
 cdef inline bint recordable(ctx_t* ctx, flow_t* flow, const exchange_t* ex) noexcept nogil:
@@ -149,10 +168,14 @@ cdef void part_now(ctx_t* ctx, flow_t* flow, exchange_t* ex) noexcept:
     cdef uint32_t of_request = whole(&ex.req)
     cdef uint32_t of_response = whole(&ex.resp)
     ex.part_ns = 0
+    ex.flags &= ~EX_PART_HELD & 0xFFFF
     if not recordable(ctx, flow, ex):
+        ex.flags |= EX_PART_HELD
         return
-    if not in_parts(&ex.req) and ex.req.done:       # an ordinary request: all of it, once
+    if not in_parts(&ex.req) and ex.req.done:       # an ordinary body: all of it, once
         of_request = ex.req.body.len
+    if not in_parts(&ex.resp) and ex.resp.done:
+        of_response = ex.resp.body.len
     if of_request or of_response or (ex.part == 0 and ex.resp.started):
         record_part(ctx, flow, ex, of_request, of_response)
 
@@ -269,6 +292,12 @@ cdef void part_lost(ctx_t* ctx, flow_t* flow, exchange_t* ex, bint is_request, u
 cdef void part_due(ctx_t* ctx, flow_t* flow, exchange_t* ex, uint64_t now) noexcept:
     """Record what has waited long enough. When to look again is in ex.part_ns; 0: not before the next byte."""
     overdue(ctx, flow, ex, now)
+
+
+cdef void part_released(ctx_t* ctx, flow_t* flow, exchange_t* ex) noexcept:
+    """Nothing holds back its parts."""
+    if ex.flags & EX_PART_HELD:
+        part_now(ctx, flow, ex)
 
 
 cdef void part_last(ctx_t* ctx, flow_t* flow, exchange_t* ex, uint64_t end) noexcept:

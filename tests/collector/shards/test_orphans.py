@@ -163,6 +163,30 @@ def test_an_answer_that_is_not_over_when_its_request_is_known_to_be_gone_is_reco
     assert other["path"] == "/late"
 
 
+@pytest.mark.parametrize("ends", [False, True])
+def test_the_body_of_a_request_whose_head_was_not_seen_is_none_of_the_record(ends: bool) -> None:
+    """Where it stood in the body is not known; nor is it what a stream has behind its end (`ambiguous_framing:frame`)."""
+    talk = Talk()
+    early = talk.ask(request("/early", "POST"))
+    talk.flush()
+    start = len(talk.events)
+    talk.body(early, REQUEST, b"the first half")
+    talk.answer(early, response(200))
+    talk.flush()
+    talk.ask(request("/other"), end=True)
+    talk.flush()
+    talk.body(early, REQUEST, b"the second half")
+    talk.flush()
+    if ends:
+        talk.trailers(early, REQUEST, [(b"x-checksum", b"1")])
+        talk.flush()
+    talk.body(early, RESPONSE, b"answered", end=True)
+    talk.flush()
+    (orphan,) = joined(talk, start, orphan_responses=True).records()
+    assert (orphan["responsePayload"], orphan["requestPayload"], orphan["requestSize"]) == ("answered", "", "0")
+    assert orphan["words"] == ORPHAN
+
+
 def test_a_late_answer_to_a_request_that_was_recorded_is_no_record() -> None:
     talk = Talk()
     slow = talk.ask(request("/slow"), end=True)

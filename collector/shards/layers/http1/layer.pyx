@@ -9,7 +9,7 @@ from libc.string cimport memchr, memcmp, memset
 from collector.abi cimport DIR_IN, DIR_OUT, ROLE_CLIENT, ROLE_SERVER
 from collector.shards.http.exchanges cimport *
 from collector.shards.http.message cimport EX_DROP, EX_EMITTED
-from collector.shards.http.parts cimport part_due
+from collector.shards.http.parts cimport part_due, part_released
 from collector.shards.layers.http1.framing cimport *
 from collector.shards.layers.http1.pairing cimport *
 from collector.shards.layers.http1.startline cimport looks_like_request
@@ -227,9 +227,13 @@ cdef void http1_rejoin(ctx_t* ctx, flow_t* flow, uint32_t marks) noexcept:
 cdef void http1_told(ctx_t* ctx, flow_t* flow, fact_t fact) noexcept:
     cdef http1_t* c = <http1_t*>flow.state
     cdef half_t* answers
+    cdef exchange_t* ex = c.first
     if fact == FACT_AHEAD:
         c.ahead = 1
     elif fact == FACT_RELEASED:
+        while ex != NULL:
+            part_released(ctx, flow, ex)
+            ex = ex.next
         pop_done(ctx, c)
     elif fact == FACT_RESET and c.conn.dir_request != DIR_UNKNOWN:
         # whether an answer that ends with it was whole is not known (RFC 9112 section 8)

@@ -16,7 +16,7 @@ from collector.abi cimport DIR_IN
 from collector.shards.http.exchanges cimport *
 from collector.shards.http.fields cimport field_t, fields_t, same_name, F_UPGRADE, MAX_FIELDS
 from collector.shards.http.message cimport *
-from collector.shards.layers.websocket.handshake cimport agreed_extensions, upgrades_to_websocket
+from collector.shards.layers.websocket.handshake cimport agreed_extensions, upgrades_to_websocket, CLIENT_BEGAN
 from collector.shards.receive cimport receive_clear
 from collector.shards.state cimport *
 
@@ -328,6 +328,13 @@ cdef void hand_over(ctx_t* ctx, http1_t* c, const char* protocol) noexcept:
     leave_http(ctx, c, False)
 
 
+cdef inline bint begun_behind_request(const http1_t* c) noexcept nogil:
+    """Have bytes of the client come that were read as HTTP and are none? Events of the two directions may come in either
+    order."""
+    cdef const half_t* h = &c.half[c.conn.dir_request]
+    return h.state != H_START or h.part.bytes.len != 0
+
+
 cdef inline bint to_http2(const head_t* head) noexcept nogil:
     """Does the server go on with HTTP/2 in clear?"""
     cdef uint32_t i
@@ -448,6 +455,8 @@ cdef void http1_response(ctx_t* ctx, http1_t* c, half_t* h, head_t* head, uint64
                 if not ex.flags & EX_DROP and upgrades_to_websocket(&head.fields):
                     ex.resp.done = 1
                     ex.notes = agreed_extensions(&head.fields)
+                    if begun_behind_request(c):
+                        ex.notes |= CLIENT_BEGAN
                     hand_over(ctx, c, b"websocket")
                     return
             ex.resp.done = 1

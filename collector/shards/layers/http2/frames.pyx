@@ -288,7 +288,7 @@ cdef void begin_frame(ctx_t* ctx, http2_t* c, uint32_t d, uint64_t ts) noexcept:
     elif f.type == FRAME_DATA:
         h.current = find_stream(ctx, c, f.stream, ts)
         if h.current != NULL and has_ended(h.current, side_of(c, d)):
-            if f.length:
+            if f.length and not h.current.notes & NOTE_ORPHAN:
                 malformed(ctx, c, d, f, ts)
             h.current = NULL        # section 5.1: no part of what was ended
         elif h.current != NULL and not h.current.resp.started and side_of(c, d) == RESPONSE:

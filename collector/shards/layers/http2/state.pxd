@@ -88,6 +88,8 @@ cdef enum:  # exchange_t.notes
     NOTE_WEBSOCKET = 32        # an extended CONNECT that asks for a WebSocket (RFC 8441)
     NOTE_END_IN_DOUBT = 16     # bytes are missing that may have ended it
     NOTE_ORPHAN = 64           # its request was not seen, and will not be
+    NOTE_OPENS = 128           # answered with 2xx before its request was seen: a WebSocket, if it asks for one,
+    NOTE_EXTENSION = 256       # with these: times enum extension
 
 
 cdef enum:  # half_state

@@ -11,13 +11,13 @@ from libc.string cimport memcmp, memset
 
 from collector.abi cimport DIR_IN
 from collector.shards.http.exchanges cimport *
-from collector.shards.http.fields cimport fields_t
 from collector.shards.http.message cimport *
-from collector.shards.http.parts cimport part_due
+from collector.shards.http.parts cimport part_due, part_released
 from collector.shards.layers.http2.state cimport *
-from collector.shards.layers.stack cimport flow_close, flow_hole, flow_idle
+from collector.shards.layers.stack cimport flow_close, flow_data, flow_hole, flow_idle, flow_told
 from collector.shards.layers.websocket.handshake cimport agreed_extensions
 from collector.shards.layers.websocket.layer cimport websocket_layer
+from collector.shards.memory cimport buf_free, buf_t
 from collector.shards.state cimport *
 
 
@@ -134,8 +134,9 @@ cdef void emit(ctx_t* ctx, http2_t* c, exchange_t* ex) noexcept:
         if not ctx.orphan_responses or not ex.resp.started:
             exchange_free(ctx, ex)
             return
-        if ex.req.size == 0:            # nothing of it is there to be incomplete
-            ex.marks &= ~<uint32_t>(MARK_REQUEST_INCOMPLETE | MARK_REQUEST_LOST)
+        # nothing of its request is shown: where what is here of the body stood in it is not known
+        ex.req.size = ex.req.lost = ex.req.uncaptured = ex.req.body.len = 0
+        ex.marks &= ~<uint32_t>(MARK_REQUEST_INCOMPLETE | MARK_REQUEST_LOST | MARK_REQUEST_CUT)
         exchange_orphan(ctx, c.flow, ex, ex.pos, ex.resp.first_ns, b"HTTP/2.0")
     exchange_emit(ctx, c.flow, ex)
     exchange_free(ctx, ex)
@@ -155,14 +156,22 @@ cdef void complete(ctx_t* ctx, http2_t* c, exchange_t* ex) noexcept:
 
 
 cdef void released(ctx_t* ctx, http2_t* c) noexcept:
-    """Nothing holds back what is complete."""
+    """Nothing holds back what is complete, parts, and what is inside streams."""
     cdef exchange_t* ex
+    cdef uint32_t i
     while c.first != NULL and not exchange_waits(ctx, c.conn, c.first):
         ex = c.first
         c.first = ex.next
         if c.first == NULL:
             c.last = NULL
         emit(ctx, c, ex)
+    for i in range(<uint32_t>BUCKETS):
+        ex = c.open[i]
+        while ex != NULL:
+            part_released(ctx, c.flow, ex)
+            if ex.inner != NULL:
+                flow_told(ctx, <flow_t*>ex.inner, FACT_RELEASED)
+            ex = ex.next
 
 
 cdef inline void check_length(exchange_t* ex, side_t side) noexcept nogil:
@@ -393,23 +402,37 @@ cdef void response_here(ctx_t* ctx, http2_t* c, exchange_t* ex, const head_t* he
         ex.reasons |= BAD_PSEUDO
     exchange_response(ctx, c.flow, ex, &head.response, &head.fields)
     if (ex.notes & NOTE_WEBSOCKET and head.response.status >= 200 and head.response.status < 300
-            and not ex.flags & (EX_DROP | EX_EMITTED) and not ends_stream):
-        open_websocket(ctx, c, ex, &head.fields)
+            and not ex.flags & (EX_DROP | EX_EMITTED) and not ends_stream and ex.part == 0):
+        open_websocket(ctx, c, ex, agreed_extensions(&head.fields))
         return
+    if not ex.notes & NOTE_REQUEST and head.response.status >= 200 and head.response.status < 300:
+        ex.notes |= NOTE_OPENS | agreed_extensions(&head.fields) * NOTE_EXTENSION
     if head.has_length:
         ex.notes |= NOTE_RESPONSE_LENGTH
         ex.resp.announced = head.content_length
         exchange_expect(ctx, ex, RESPONSE, head.content_length)
 
 
-cdef void open_websocket(ctx_t* ctx, http2_t* c, exchange_t* ex, const fields_t* fields) noexcept:
+cdef void read_early(ctx_t* ctx, flow_t* inner, message_t* m, uint32_t d) noexcept:
+    """What has come of a WebSocket before it was known to be one, and was taken for a body."""
+    cdef uint64_t missing = m.size - m.body.len
+    if inner.layer != NULL and m.body.len:
+        flow_data(ctx, inner, d, <const uint8_t*>m.body.data, m.body.len, m.last_ns)
+    if inner.layer != NULL and (missing or m.body_stopped):
+        flow_hole(ctx, inner, d, missing, m.lost != 0 or missing == 0, m.last_ns)
+    buf_free(&ctx.pool, &m.body)
+
+
+cdef void open_websocket(ctx_t* ctx, http2_t* c, exchange_t* ex, uint16_t extension) noexcept:
     """RFC 8441: from here on the DATA of this stream is a WebSocket's. The exchange is its handshake; another one stands for
-    the stream."""
-    cdef flow_t* inner
+    the stream. Events of the two directions may come in either order: DATA that is here already is the WebSocket's too."""
+    cdef flow_t* inner = <flow_t*>malloc(sizeof(flow_t))
     cdef exchange_t* place
+    cdef uint32_t d = c.conn.dir_request
+    cdef bint asking = c.half[d].current == ex, answering = c.half[1 - d].current == ex
+    cdef message_t asked = ex.req, answered = ex.resp
     unlink(c, ex)
     place = new_stream(ctx, c, <uint32_t>ex.pos)
-    inner = <flow_t*>malloc(sizeof(flow_t))
     if inner == NULL or place == NULL:
         free(inner)             # there is no memory: the handshake, and nothing behind it
         emit(ctx, c, ex)
@@ -422,10 +445,19 @@ cdef void open_websocket(ctx_t* ctx, http2_t* c, exchange_t* ex, const fields_t*
     place.inner = inner
     place.tgid = ex.tgid
     place.req.started = place.resp.started = 1
-    place.req.last_ns = ex.req.last_ns
-    place.resp.last_ns = ex.resp.last_ns
+    place.req.last_ns, place.resp.last_ns = asked.last_ns, answered.last_ns
+    place.req.done = ex.req.done
+    if asking:
+        c.half[d].current = place
+    if answering:
+        c.half[1 - d].current = place
+    memset(&ex.req.body, 0, sizeof(buf_t))
+    memset(&ex.resp.body, 0, sizeof(buf_t))
+    ex.req.size = ex.req.lost = ex.resp.size = ex.resp.lost = 0
+    ex.marks &= ~<uint32_t>(MARK_REQUEST_CUT | MARK_REQUEST_LOST | MARK_RESPONSE_CUT | MARK_RESPONSE_LOST)
+    ex.flags &= ~EX_PARTS & 0xFFFF
     ex.req.done = ex.resp.done = 1
-    ex.notes = agreed_extensions(fields)
+    ex.notes = extension
     ctx.handoff.exchange = ex
     ctx.handoff.asked = c.flow.layer
     if websocket_layer().open(ctx, inner) == 0:
@@ -433,6 +465,8 @@ cdef void open_websocket(ctx_t* ctx, http2_t* c, exchange_t* ex, const fields_t*
     elif ctx.handoff.exchange != NULL:
         ctx.handoff.exchange = NULL
         exchange_free(ctx, ex)
+    read_early(ctx, inner, &asked, d)
+    read_early(ctx, inner, &answered, 1 - d)
 
 
 cdef inline void is_orphan(ctx_t* ctx, http2_t* c, exchange_t* ex) noexcept nogil:
@@ -494,6 +528,8 @@ cdef void head_here(ctx_t* ctx, http2_t* c, uint32_t d, const frame_t* frame, co
             else:
                 c.unasked += 1
     m = message_of(ex, side)
+    if side == REQUEST and ex.notes & NOTE_ORPHAN and head.pseudo == 0:
+        return                          # trailers of the request that was not seen
     if has_ended(ex, side):             # section 5.1: no part of what was ended
         ex.marks |= MARK_AMBIGUOUS
         ex.reasons |= BAD_FRAME
@@ -507,6 +543,10 @@ cdef void head_here(ctx_t* ctx, http2_t* c, uint32_t d, const frame_t* frame, co
             request_here(ctx, c, ex, head, first_ns, ts)
             if c.unasked:
                 forget_unasked(ctx, c, stream)
+            if (ex.notes & NOTE_WEBSOCKET and ex.notes & NOTE_OPENS and not ex.flags & (EX_DROP | EX_EMITTED)
+                    and not ex.resp.done and not frame.flags & FLAG_END_STREAM and ex.part == 0):
+                open_websocket(ctx, c, ex, ex.notes // NOTE_EXTENSION)
+                return
         else:
             m.last_ns = ts
             note_trailers(ex, head, c.half[d].missed)

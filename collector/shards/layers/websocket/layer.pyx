@@ -46,7 +46,7 @@ cdef inline bint anew(websocket_t* w, side_t side) noexcept nogil:
 
 
 cdef inline uint64_t last_ns(websocket_t* w) noexcept nogil:
-    cdef uint64_t a = w.conn.stream[0].last_ns, b = w.conn.stream[1].last_ns
+    cdef uint64_t a = w.half[0].last_ns, b = w.half[1].last_ns
     return a if a > b else b
 
 
@@ -330,6 +330,7 @@ cdef feed_t websocket_data(ctx_t* ctx, flow_t* flow, uint32_t d, const uint8_t* 
     cdef side_t side = side_of(w, d)
     cdef size_t take
     overdue(ctx, flow, w, ts)
+    h.last_ns = ts
     if h.state == W_RESYNC and whole_frames(p, n, side == REQUEST, w.extension):
         ctx.counters[C_RESYNCS] += 1
         h.state = W_HEAD
@@ -383,6 +384,16 @@ cdef bint websocket_detect(const flow_t* flow, const uint8_t* p, size_t n) noexc
     return False
 
 
+cdef inline void begin_in_the_middle(websocket_t* w, uint32_t d) noexcept nogil:
+    """Bytes went by that nobody saw: search for frames."""
+    cdef half_t* h = &w.half[d]
+    if h.state != W_OVER:
+        h.state = W_RESYNC
+    h.head_len = 0
+    h.behind = 1
+    h.missed = 1
+
+
 cdef int websocket_open(ctx_t* ctx, flow_t* flow) noexcept:
     cdef websocket_t* w
     if ctx.handoff.exchange == NULL:
@@ -396,6 +407,9 @@ cdef int websocket_open(ctx_t* ctx, flow_t* flow) noexcept:
     w.ex = ctx.handoff.exchange
     w.asked = ctx.handoff.asked
     w.extension = w.ex.notes
+    if w.extension & CLIENT_BEGAN:
+        begin_in_the_middle(w, flow.conn.dir_request)
+        w.marks = MARK_REQUEST_LOST
     w.ex.flags |= EX_WEBSOCKET
     ctx.handoff.exchange = NULL
     flow.state = w
@@ -408,7 +422,7 @@ cdef void give_up(ctx_t* ctx, flow_t* flow, websocket_t* w, uint32_t marks) noex
     """Record what waits as it stands, with `marks`."""
     cdef uint32_t i
     for i in range(2):
-        message_stands(ctx, flow, w, &w.half[i], side_of(w, i), w.conn.stream[i].last_ns)
+        message_stands(ctx, flow, w, &w.half[i], side_of(w, i), w.half[i].last_ns)
     if not w.shook:
         w.ex.marks |= marks
         shake(ctx, flow, w)
@@ -445,11 +459,7 @@ cdef void websocket_rejoin(ctx_t* ctx, flow_t* flow, uint32_t marks) noexcept:
     cdef uint32_t i
     give_up(ctx, flow, w, marks)
     for i in range(2):
-        if w.half[i].state != W_OVER:
-            w.half[i].state = W_RESYNC
-        w.half[i].head_len = 0
-        w.half[i].behind = 1
-        w.half[i].missed = 1
+        begin_in_the_middle(w, i)
         inflate_free(&ctx.pool, &w.half[i].inflater)
 
 

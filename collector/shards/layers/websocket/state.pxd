@@ -57,6 +57,7 @@ cdef struct half_t:
     inflater_t inflater
     uint8_t behind           # messages were not decompressed that later ones may refer to
     uint8_t missed           # frames may have gone by that nobody saw
+    uint64_t last_ns         # when its newest bytes came
     uint64_t payload         # bytes of messages since the last record
     uint64_t lost            # bytes in holes since then
 

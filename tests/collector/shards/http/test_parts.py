@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import json
 import random
 import struct
@@ -12,10 +13,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.events import GET, OK, Conversation
+from collector import abi
+from tests.events import GET, OK, Conversation, pipeline, take
 from tests.http2 import REQUEST, RESPONSE, Talk, play, request, response
 
 EVENTS = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-store\r\n\r\n"
+OBJECT = (7 << 4, 100, -1)  # of a TLS library, whose socket is not known
+ENDS: dict[str, Any] = {"local": ("10.0.0.1", 443), "remote": ("10.0.0.2", 40000)}
 LINES = EVENTS.replace(b"text/event-stream", b"application/x-ndjson")
 
 
@@ -63,6 +67,62 @@ def test_a_request_body_is_in_the_first_part_only() -> None:
     first, second = c.close().records()
     assert (first["requestPayload"], first["requestSize"]) == ('{"stream": true}', "16")
     assert (second["requestPayload"], second["requestSize"], second["path"]) == ("", "0", "/v1/chat")
+
+
+def test_an_ordinary_body_beside_a_stream_is_shown_once_its_end_is_here() -> None:
+    c = Conversation(body_bytes=1000)
+    c.request(b"POST /v1/chat HTTP/1.1\r\nHost: a\r\nContent-Length: 5000\r\n\r\n" + b"x" * 3000)
+    c.response(EVENTS + b"data: 1\n\n").wait(3)
+    c.request(b"x" * 2000).response(b"data: 2\n\n").wait(3).response(b"data: 3\n\n")
+    records = c.close().records()
+    assert [part[2] for part in parts(records)] == ["data: 1\n\n", "data: 2\n\n", "data: 3\n\n"]
+    assert [record["requestSize"] for record in records] == ["0", "5000", "0"]
+    assert [record["requestPayload"] for record in records] == ["", "x" * 1000, ""]
+    assert [record["mark"] for record in records] == [[], ["request_body_cut:4000"], []]
+
+
+def test_an_ordinary_body_that_does_not_end_is_in_the_last_part() -> None:
+    c = Conversation(body_bytes=1000)
+    c.request(b"POST /v1/chat HTTP/1.1\r\nHost: a\r\nContent-Length: 5000\r\n\r\n" + b"x" * 3000)
+    first, last = c.response(EVENTS + b"data: 1\n\n").wait(3).close().records()
+    assert (first["requestSize"], first["mark"]) == ("0", [])
+    assert (last["requestSize"], last["requestPayload"]) == ("3000", "x" * 1000)
+    assert last["words"] == {"request_body_cut", "request_incomplete"}
+
+
+def test_what_is_said_of_a_request_is_said_once() -> None:
+    body = gzip.compress(b"asked") + b"behind"
+    head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(body)
+    c = Conversation().request(head + body)
+    first, last = c.response(EVENTS + b"data: 1\n\n").wait(3).close().records()
+    assert (first["requestPayload"], first["words"]) == ("asked", {"request_body_trailing"})
+    assert (last["requestPayload"], last["mark"]) == ("", [])
+
+
+@pytest.mark.parametrize("known", [0.2, 5, None])
+def test_parts_of_a_connection_whose_peer_is_not_known(known: float | None) -> None:
+    c = Conversation(source=1, opened=False, conn=OBJECT)
+    c.request(GET).response(EVENTS + b"data: 1\n\n")
+    since = 0.0
+    if known is not None:
+        c.wait(known)
+        c.feed(abi.pack_bind(OBJECT, 9 << 4, ts_ns=c.now, role=abi.SERVER, **ENDS))
+        since = known
+    records = c.wait(10 - since).records()
+    assert parts(records) == [("1", "false", "data: 1\n\n")]
+    assert records[0]["words"] == ({"peer_unknown"} if known is None or known > 1 else set())
+    records = c.response(b"data: 2\n\n").wait(3).records()
+    assert parts(records) == [("2", "false", "data: 2\n\n")]
+
+
+def test_what_a_part_has_given_back_is_not_held_whatever_event_comes_behind_its_deadline() -> None:
+    c = Conversation(source=1, connection_bytes=200_000)
+    c.request(GET).response(EVENTS)
+    for _ in range(20):
+        c.response(b"data: " + b"x" * 50_000 + b"\n\n")
+        c.now += 2_000_000_000
+        c.feed(abi.pack_data(c.conn, abi.OUT, 0, b"ciphertext", ts_ns=c.now))
+    assert len(c.close().records()) == 21 and c.counters()["evicted_connection_bytes"] == 0
 
 
 def test_a_fast_stream_is_not_cut() -> None:
@@ -187,6 +247,43 @@ def test_both_ways() -> None:
     assert [record["response"].get("grpc-status") for record in records] == [None] * 5 + ["0"]
     assert {record["marks"] for record in records} == {"[]"} and {record["protocol"] for record in records} == {"grpc"}
     assert c.close().records() == [] and c.counters()["queued_exchanges"] == 0
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_the_same_parts_whenever_the_timers_are_looked_at(seed: int) -> None:
+    """In one span, in one of each event, and with ticks in between; streams side by side, one of which keeps silent."""
+    rng = random.Random(seed)
+    talk = Talk()
+    head = [("content-type", "application/grpc")]
+    streams = [talk.ask(request(f"/a.B/{n}", "POST", *head)) for n in range(4)]
+    held = seed % 2
+    c = Conversation(opened=False, source=1, conn=OBJECT) if held else Conversation(opened=False)
+    told = [] if held else [(c.now, abi.pack_open(c.conn, ts_ns=c.now, **ENDS))]
+    c.feed = lambda events: told.append((c.now, events))  # type: ignore[method-assign]
+    bound = rng.randrange(40)
+    for n in range(40):
+        stream = rng.choice(streams)
+        if talk.said[stream].response is None and rng.random() < 0.4:
+            talk.answer(stream, response(200, *head))
+        else:
+            side = REQUEST if talk.said[stream].response is None else rng.choice([REQUEST, RESPONSE])
+            talk.body(stream, side, framed(b"%d" % n)[: rng.choice([3, 9])])
+        go_on(talk, c)
+        if n == bound and held:
+            told.append((c.now, abi.pack_bind(c.conn, 9 << 4, ts_ns=c.now, **ENDS)))
+        c.now += int(rng.choice([0, 0, 0.05, 0.4, 1.1, 3, 70]) * 1e9)
+    c.close()
+    found = []
+    for how in ("span", "events", "ticks"):
+        pipe = pipeline()
+        if how == "span":
+            pipe.feed(b"".join(data for _, data in told))
+        for ts, data in told if how != "span" else []:
+            for early in range(2_000_000_000, 0, -100_000_000) if how == "ticks" else ():
+                pipe.tick(max(ts - early, 0))
+            pipe.feed(data)
+        found.append(sorted(take(pipe), key=lambda record: str(record["recordId"])))
+    assert found[0] and found[0] == found[1] == found[2]
 
 
 def test_a_client_that_only_sends() -> None:

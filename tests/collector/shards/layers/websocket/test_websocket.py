@@ -348,6 +348,19 @@ def test_between_other_implementations() -> None:
     assert len(events) == 3 and all(sent.shown_in(event) for sent, event in zip(chat.sent, events, strict=True))
 
 
+@pytest.mark.parametrize("extension", [b"", b"permessage-deflate"])
+def test_what_has_come_of_the_client_before_the_answer_is_missing_and_marked(extension: bytes) -> None:
+    """Events of the two directions may come in either order."""
+    c = Conversation().request(ASK)
+    early = asked(b"early") + asked(b"early too")
+    c.request(early[:-4]).response(accept(extension)).request(early[-4:])
+    c.request(asked(b"late")).response(frame(b"answer"))
+    handshake, record = c.close().records()
+    assert (handshake["statusCode"], handshake["mark"]) == ("101", [])
+    assert [payload(event) for event in events_of([record])] == [b"late", b"answer"]
+    assert record["words"] == {"request_bytes_lost"}
+
+
 # ---- over HTTP/2 (RFC 8441)
 
 
@@ -393,6 +406,91 @@ def test_over_http2() -> None:
     assert [payload(event) for event in json.loads(record["events"])] == [b"late"] and record["lastPart"] == "true"
     c.close()
     assert c.counters()["connections"] == 0 and c.counters()["queued_exchanges"] == 0
+
+
+@pytest.mark.parametrize("cut", [None, 4])
+def test_over_http2_frames_of_the_client_before_the_answer(cut: int | None) -> None:
+    """Events of the two directions may come in either order."""
+    talk = Talk()
+    stream = connect(talk)
+    talk.flush()
+    before = len(talk.events)
+    talk.answer(stream, [(b":status", b"200")])
+    talk.flush()
+    answered = talk.events[before:]
+    del talk.events[before:]
+    talk.body(stream, REQUEST, asked(b"at once") + asked(b"in two"))
+    talk.flush()
+    (_, data) = talk.events.pop()
+    c = play(talk)
+    c.request(data if cut is None else data[:-cut])
+    for _, answer in answered:
+        c.response(answer)
+    c.request(b"" if cut is None else data[-cut:])
+    handshake, record = c.wait(3).records()
+    assert (handshake["requestSize"], handshake["requestPayload"], handshake["mark"]) == ("0", "", [])
+    assert [payload(event) for event in events_of([record])] == [b"at once", b"in two"]
+    assert (record["mark"], record["requestSize"]) == ([], "13")
+    c.close()
+    assert c.counters()["queued_exchanges"] == 0
+
+
+def test_over_http2_the_answer_before_the_request() -> None:
+    talk = Talk()
+    talk.flush()
+    before = len(talk.events)
+    stream = connect(talk)
+    talk.flush()
+    asking = talk.events[before:]
+    del talk.events[before:]
+    talk.answer(stream, [(b":status", b"200"), (b"sec-websocket-extensions", b"permessage-deflate")])
+    talk.flush()
+    (packed,) = deflated(TEXTS[0])
+    talk.body(stream, RESPONSE, frame(packed, rsv=4) + frame(b"whole")[:-2])
+    talk.flush()
+    c = play(talk)
+    for _, data in asking:
+        c.request(data)
+    talk.events.clear()
+    talk.body(stream, RESPONSE, frame(b"whole")[-2:])
+    talk.body(stream, REQUEST, asked(b"asked"))
+    talk.flush()
+    handshake, record = play(talk, c).wait(3).records()
+    assert (handshake["path"], handshake["responseSize"], handshake["responsePayload"]) == ("/chat", "0", "")
+    assert sorted(payload(event) for event in events_of([record])) == sorted([TEXTS[0], b"whole", b"asked"])
+    assert handshake["mark"] == record["mark"] == []
+
+
+def test_over_http2_what_is_beside_a_stream_does_not_move_its_time() -> None:
+    talk = Talk()
+    stream = connect(talk)
+    talk.answer(stream, [(b":status", b"200")])
+    talk.body(stream, REQUEST, asked(b"whole") + asked(b"not whole")[:-2])
+    talk.flush()
+    c = play(talk)
+    talk.events.clear()
+    c.wait(3)
+    c.now += 7_000_000_000
+    talk.ask([(b":method", b"GET"), (b":scheme", b"https"), (b":path", b"/x"), (b":authority", b"b")], end=True)
+    talk.flush()
+    records = play(talk, c).close().records()
+    whole, half = events_of(records)
+    assert (half["fin"], half["timeMs"]) == (False, whole["timeMs"])
+
+
+def test_over_http2_held_and_its_peer_never_known() -> None:
+    talk = Talk()
+    stream = connect(talk)
+    talk.answer(stream, [(b":status", b"200")])
+    talk.flush()
+    c = play(talk, Conversation(source=1, opened=False, conn=(7 << 4, 100, -1)))
+    for number in range(3):
+        talk.events.clear()
+        talk.body(stream, REQUEST, asked(b"%d" % number))
+        talk.flush()
+        records = play(talk, c).wait(3).records()
+        assert [payload(event) for event in events_of(records)] == [b"%d" % number]
+        assert "evicted" not in records[-1]["words"]
 
 
 def test_a_refused_connect_over_http2() -> None:
