@@ -131,7 +131,7 @@ cdef void emit(ctx_t* ctx, http2_t* c, exchange_t* ex) noexcept:
         free(inner)
     if not ex.notes & NOTE_REQUEST:
         ctx.counters[C_ORPHAN_RESPONSES] += 1
-        if not ctx.orphan_responses or not ex.resp.started:
+        if not ctx.orphan_responses or not ex.resp.started or (ex.marks & MARK_STATUS_UNKNOWN and ex.resp.size == 0):
             exchange_free(ctx, ex)
             return
         # nothing of its request is shown: where what is here of the body stood in it is not known
