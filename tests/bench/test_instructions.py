@@ -16,10 +16,10 @@ from tests.conftest import skip_or_fail
 
 # body bytes, gzip response, further open connections, HTTP/2 -> instructions per exchange
 INSTRUCTIONS = {
-    (200, False, 0, False): 15_330,
-    (1024, False, 0, False): 21_900,
-    (200, False, 30_000, False): 15_300,
-    (1024, False, 0, True): 36_830,
+    (200, False, 0, False): 15_470,
+    (1024, False, 0, False): 22_020,
+    (200, False, 30_000, False): 15_450,
+    (1024, False, 0, True): 36_680,
 }
 TOLERANCE = 0.05
 
