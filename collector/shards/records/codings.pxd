@@ -2,22 +2,7 @@
 
 from libc.stdint cimport int64_t, uint8_t
 
-cdef extern from "zlib.h" nogil:
-    ctypedef struct z_stream:
-        unsigned char* next_in
-        unsigned avail_in
-        unsigned char* next_out
-        unsigned avail_out
-        int data_type
-    int inflateInit2(z_stream* stream, int window_bits)
-    int inflateReset2(z_stream* stream, int window_bits)
-    int inflate(z_stream* stream, int flush)
-    int inflateEnd(z_stream* stream)
-    enum:
-        Z_OK
-        Z_STREAM_END
-        Z_BUF_ERROR
-        Z_BLOCK
+from collector.shards.records.zlib cimport z_stream
 
 cdef enum:
     CODED_ENDED = 0         # at the end that the coding itself names

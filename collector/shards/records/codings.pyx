@@ -17,14 +17,13 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memset
 
+from collector.shards.records.zlib cimport *
+
 # How a decoder ended
 ENDED, CUT, LONGER, BROKEN, OVER = range(5)
 # Prices: what each costs at worst, measured (docs/decisions/0013)
 cdef enum:
     WORK_MEMBER = 300           # a state made new, head and checksum of a gzip member
-    WORK_BLOCK = 2500           # the codes of a deflate block; of a short one, which cannot describe much, less:
-    WORK_BLOCK_BYTE = 100
-    WORK_IN = 6                 # a coded byte
     WORK_FRAME = 200            # zstd: a frame, or one to be skipped
     WORK_ZSTD_BLOCK = 4000      # the codes of a compressed block; of a short one less:
     WORK_ZSTD_BLOCK_BYTE = 100

@@ -10,32 +10,11 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
 from collector.shards.memory cimport buf_append, buf_t, pool_t
-
-cdef extern from "zlib.h" nogil:
-    ctypedef struct z_stream:
-        unsigned char* next_in
-        unsigned avail_in
-        unsigned char* next_out
-        unsigned avail_out
-        int data_type
-    int inflateInit2(z_stream* stream, int window_bits)
-    int inflateReset(z_stream* stream)
-    int inflateResetKeep(z_stream* stream)      # with its window
-    int inflate(z_stream* stream, int flush)
-    int inflateEnd(z_stream* stream)
-    enum:
-        Z_OK
-        Z_STREAM_END
-        Z_BUF_ERROR
-        Z_BLOCK
+from collector.shards.records.zlib cimport *
 
 cdef enum:
     OUT_BYTES = 16384
     STATE_BYTES = 40 << 10       # of zlib's: its state, and a window of 32 KiB
-    # prices as in records/codings.pyx
-    WORK_IN = 6
-    WORK_BLOCK = 2500
-    WORK_BLOCK_BYTE = 100
 
 cdef uint8_t[16384] OUT          # the shard is one thread
 cdef const uint8_t* TAIL = b"\x00\x00\xff\xff"
