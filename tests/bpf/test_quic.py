@@ -44,6 +44,10 @@ from tests.datagrams import (
 BPF = compiler.bpf_directory()
 Pair = tuple[socket.socket, socket.socket]
 BUILDS = list(itertools.product((probe.TPX, probe.RAW), (probe.SOCKET, probe.DESCRIPTOR)))
+# What cannot be told from a descriptor alone: there only calls on sockets are looked at, by their content.
+SOCKETS_ONLY = pytest.mark.parametrize(
+    "programs", [build for build in BUILDS if probe.SOCKET in build], ids="-".join, indirect=True
+)
 
 
 class Programs:
@@ -86,13 +90,6 @@ def programs(request: pytest.FixtureRequest, live: None) -> Iterator[Programs]:
     attached = Programs(*request.param)
     yield attached
     attached.close()
-
-
-@pytest.fixture
-def sockets_only(programs: Programs) -> None:
-    """What user space cannot tell from a descriptor alone."""
-    if programs.loaded.identity != probe.SOCKET:
-        pytest.skip("descriptor identity: only calls on sockets, by their content alone")
 
 
 class Counted:
@@ -194,7 +191,7 @@ def test_with_whom_connections_begin_is_a_server(pair: Pair, counted: Counted, w
     assert counted() == (0, 3)
 
 
-@pytest.mark.usefixtures("sockets_only")
+@SOCKETS_ONLY
 @pytest.mark.parametrize("receive", FILES_RECEIVES)
 @pytest.mark.parametrize("send", FILES_SENDS)
 def test_calls_that_work_on_files_too(pair: Pair, counted: Counted, send: str, receive: str) -> None:
@@ -324,7 +321,7 @@ def test_an_echo_of_anything_is_none(pair: Pair, counted: Counted) -> None:
     assert counted() == (0, 0)
 
 
-@pytest.mark.usefixtures("sockets_only")
+@SOCKETS_ONLY
 @pytest.mark.parametrize("kind", ["tcp", "unix stream", "unix datagrams", "pipe"])
 def test_the_same_bytes_elsewhere_are_none(counted: Counted, kind: str, tmp_path: Path) -> None:
     if kind == "pipe":

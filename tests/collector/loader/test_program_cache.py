@@ -21,6 +21,7 @@ from collector.loader.probes import SOURCES
 from collector.loader.probes.probe import DESCRIPTOR, RAW, SOCKET, TPX, Build, ProgramType
 from collector.loader.program_cache import MOST_FILES, OWN_NAME, SUFFIX, ProgramCache
 from tests.collector.loader.test_images import DATA, IMAGE, KEY
+from tests.conftest import skip_or_fail
 
 OTHER = "b" * 64
 
@@ -117,7 +118,14 @@ def test_a_file_that_others_may_write_is_not_used(kept: Path, cache: ProgramCach
     refused(cache, "others may write it")
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give files away")
+@pytest.fixture
+def root() -> None:
+    """To give files away, and to mount."""
+    if os.geteuid() != 0:
+        skip_or_fail("needs root")
+
+
+@pytest.mark.usefixtures("root")
 def test_a_file_of_another_user_is_not_used(kept: Path, cache: ProgramCache) -> None:
     os.chown(kept, 65534, 0)
     refused(cache, "belongs to user 65534")
@@ -161,7 +169,7 @@ def test_a_directory_that_others_may_write_is_not_used(kept: Path, tmp_path: Pat
     assert kept.read_bytes() == before and len(again.notes) == 1
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give directories away")
+@pytest.mark.usefixtures("root")
 def test_a_directory_of_another_user_is_not_used(kept: Path, tmp_path: Path) -> None:
     os.chown(kept.parent, 65534, 0)
     again = ProgramCache(str(tmp_path))
@@ -202,7 +210,7 @@ def test_where_nothing_can_be_written_nothing_is_kept(tmp_path: Path) -> None:
         assert cache.notes[0].startswith(f"COLLECTOR_PROGRAM_CACHE={path}: no programs are kept: ")
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to mount")
+@pytest.mark.usefixtures("root")
 def test_a_read_only_file_system_gives_what_it_has(kept: Path, tmp_path: Path) -> None:
     code = (
         "import sys\nfrom collector.loader.program_cache import ProgramCache\n"
@@ -348,7 +356,7 @@ def test_the_tools_in_use_are_the_compilers_libraries() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     if done.returncode:
-        pytest.skip("needs bcc")
+        skip_or_fail("needs bcc")
     names = done.stdout.split()
     assert "libbcc" in names and any(name.startswith("libLLVM") for name in names) and "libc" not in names
     assert program_cache.tools_in_use() == () or "bcc" in sys.modules
