@@ -37,7 +37,9 @@ LOOK_PART = 50  # of a CPU: what looking at all processes may take
 WORK_SECONDS, READ_SECONDS = 0.001, 0.005  # between two turns, while something is attached or read
 COSTLY_SECONDS = 0.01  # of a CPU: who takes more to look at is looked at less often than others
 SLICE_SECONDS = 0.002  # of a look, or of attaching, at a time
-ABSENT_LOOKS = 2  # whole looks without a library before it is released
+# Whole looks without a library before the supervisor lets go of it, and before it is released: who maps it in between is
+# seen from the beginning.
+ABSENT_LOOKS, RELEASE_LOOKS = 2, 3
 LIBRARIES = 4096  # at a time: a bound for those who map file after file
 WITNESSES = 8  # places of a library of which one may tell it from others
 PATHS = 8192  # whose sources are remembered
@@ -435,12 +437,19 @@ class Libraries:
     def _release_absent(self) -> None:
         for name, file in list(self._files.items()):
             file.absent = 0 if name in self._seen else file.absent + 1
-            if file.absent >= ABSENT_LOOKS and not file.library.busy:
+            if file.absent >= RELEASE_LOOKS and not file.library.busy:
                 del self._files[name]
         for library in list(self._libraries.values()):
-            library.absent = 0 if library in self._used else library.absent + 1
-            if library.absent >= ABSENT_LOOKS and not library.busy:
+            if library in self._used:
+                if library.absent >= ABSENT_LOOKS:
+                    self._attachments.restore(library.target.key)
+                library.absent = 0
+                continue
+            library.absent += 1
+            if library.absent >= RELEASE_LOOKS and not library.busy:
                 self._release(library)
+            elif library.absent == ABSENT_LOOKS:
+                self._attachments.withdraw(library.target.key)
 
     # ---- what was read
 

@@ -234,7 +234,6 @@ asyncio.run(main())
 
 def test_clear_text_behind_a_preamble_in_a_process_whose_tls_works_on_memory(collector: Collector, folder: Path) -> None:
     """Its sockets' writes are compared with the library's records; what is none is captured as ever."""
-    before = collector.metric("collector_probes")
     with subprocess.Popen(
         [sys.executable, "-c", BESIDE, folder / "cert.pem", folder / "key.pem"],
         stdout=subprocess.PIPE,
@@ -246,10 +245,16 @@ def test_clear_text_behind_a_preamble_in_a_process_whose_tls_works_on_memory(col
             secure, clear = map(int, server.stdout.readline().split())
             context = ssl.create_default_context()
             context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-            with context.wrap_socket(socket.create_connection(("127.0.0.1", secure))) as connection:
-                connection.sendall(b"GET /beside/secure HTTP/1.1\r\nHost: h\r\n\r\n")
-                assert connection.recv(1000).endswith(b"secure")
-                wait_for(lambda: collector.metric("collector_probes") > before, 20)
+
+            def seen() -> bool:
+                with context.wrap_socket(socket.create_connection(("127.0.0.1", secure))) as connection:
+                    connection.sendall(b"GET /beside/secure HTTP/1.1\r\nHost: h\r\n\r\n")
+                    assert connection.recv(1000).endswith(b"secure")
+                return wait_for(
+                    lambda: {"1", "2"} <= {r["direction"] for r in collector.records("/beside/secure")}, 1, quiet=True
+                )
+
+            assert wait_for(seen, 20)  # its probes are there
             with socket.create_connection(("127.0.0.1", clear)) as connection:
                 connection.sendall(b"PROXY TCP4 192.0.2.7 127.0.0.1 4711 80\r\n")
                 for number in range(3):

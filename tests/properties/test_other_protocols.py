@@ -81,7 +81,10 @@ def test_joined_at_any_byte(name: str, place: dict[str, Any]) -> None:
     st.sampled_from([abi.SEEN, abi.MID]),
 )
 def test_random_bytes(said: Said, place: dict[str, Any], start: int) -> None:
-    assert played(said, start=start, **place).close().records() == []
+    records = played(said, start=start, **place).close().records()
+    # A line that ends with a version is a request, if an odd one, which servers answer: the record says so.
+    odd = all("ambiguous_framing" in record["words"] for record in records)
+    assert records == [] or (odd and any(b"HTTP/" in data for _side, data in said))
 
 
 # ---- what looks like HTTP inside of them

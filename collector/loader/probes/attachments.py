@@ -97,6 +97,7 @@ class Attachments:
         self._new: dict[str, int] = {}  # held, and not in a delta yet
         self._gone: list[str] = []  # likewise
         self._leaving: list[str] = []  # released, and not closed yet: the thread that closes takes them out
+        self._withdrawn: set[str] = set()  # held, and no longer by the supervisor
         self._failed: set[str] = set()
         self._most = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE_DESCRIPTORS
 
@@ -176,12 +177,28 @@ class Attachments:
             return error
         return None
 
+    def withdraw(self, target: str) -> None:
+        """Have the supervisor let go of a library, by its key: it is about to be released, and is still attached here."""
+        for name in self._of(target):
+            self._withdrawn.add(name)
+            if self._new.pop(name, None) is None:
+                self._gone.append(name)
+
+    def restore(self, target: str) -> None:
+        """It is not released after all."""
+        for name in self._of(target):
+            if name in self._withdrawn:
+                self._withdrawn.remove(name)
+                self._new[name] = self._held[name]
+
     def release(self, target: str, *, soon: bool = False) -> None:
         """Detach all of a library, by its key. It takes some time; other libraries do not wait."""
-        self._let_go(
-            [name for name in self._held if name.startswith(target + "/")],
-            CLOSE_SOON_SECONDS if soon else CLOSE_AFTER_SECONDS,
-        )
+        names = self._of(target)
+        soon = soon or self._withdrawn.issuperset(names)
+        self._let_go(names, CLOSE_SOON_SECONDS if soon else CLOSE_AFTER_SECONDS)
+
+    def _of(self, target: str) -> list[str]:
+        return [name for name in self._held if name.startswith(target + "/")]
 
     def processes(self) -> set[Process]:
         """Those for which alone something is attached."""
@@ -195,7 +212,9 @@ class Attachments:
         fds = []
         for name in names:
             fds.append(self._held.pop(name))
-            if self._new.pop(name, None) is None:
+            if name in self._withdrawn:
+                self._withdrawn.remove(name)
+            elif self._new.pop(name, None) is None:
                 self._gone.append(name)
         if fds:
             self._leaving += names

@@ -107,6 +107,7 @@ class Recorder(Attachments):
         self.places: list[tuple[str, str, tuple[int, ...]]] = []
         self.held: set[str] = set()
         self.soon = False  # the last release
+        self.withdrawn: list[str] = []
         self.alone: dict[Process, list[tuple[str, str, tuple[int, ...]]]] = {}
 
     def attach(
@@ -131,6 +132,14 @@ class Recorder(Attachments):
     def targets(self) -> set[str]:
         """Those with anything."""
         return self.held
+
+    def withdraw(self, target: str) -> None:
+        """Only noted."""
+        self.withdrawn.append(target)
+
+    def restore(self, target: str) -> None:
+        """Likewise."""
+        self.withdrawn.remove(target)
 
     def release(self, target: str, *, soon: bool = False) -> None:
         """At once."""
@@ -205,6 +214,26 @@ def test_a_library_is_found_read_attached_and_released(tmp_path: Path, look: Loo
         return not recorder.held
 
     assert wait_for(released, 30)
+
+
+def test_a_library_that_is_mapped_again_before_it_is_released_keeps_its_probes(tmp_path: Path, look: Look) -> None:
+    path = build.library("demo", tmp_path)
+    recorder = Recorder(multi=True)
+    found = look(recorder)
+
+    def turned(what: Callable[[], object]) -> bool:
+        found.turn(time.monotonic())
+        return bool(what())
+
+    with mapped(path):
+        assert wait_for(lambda: turned(lambda: len(recorder.places) == 6), 30)
+    assert wait_for(lambda: turned(lambda: recorder.withdrawn), 30) and recorder.held
+    with mapped(path):
+        assert wait_for(lambda: turned(lambda: not recorder.withdrawn), 30)
+        for _ in range(50):
+            found.turn(time.monotonic())
+        assert recorder.held and len(recorder.places) == 6
+    assert wait_for(lambda: turned(lambda: not recorder.held), 30)
 
 
 @contextlib.contextmanager

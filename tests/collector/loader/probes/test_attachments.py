@@ -117,6 +117,25 @@ def test_uprobes_are_attached_told_and_released(attached: Attachments, library: 
     wait_for(lambda: not breakpoints(library))
 
 
+def test_what_was_withdrawn_is_attached_until_it_is_released(attached: Attachments, library: Path) -> None:
+    places, where = offsets(library), target(library)
+    attached.attach(ENTRY, where, places)
+    told = [name for names, _fds, _gone in attached.delta() for name in names]
+    attached.withdraw(where.key)
+    assert [gone for _names, _fds, gone in attached.delta()] == [told] and breakpoints(library) == places
+    attached.restore(where.key)
+    attached.restore(where.key)
+    assert [names for names, _fds, _gone in attached.delta()] == [told] and breakpoints(library) == places
+    attached.withdraw(where.key)
+    attached.restore(where.key)  # before the supervisor was told
+    assert [(names, gone) for names, _fds, gone in attached.delta()] == [([], told), (told, [])]
+    attached.withdraw(where.key)
+    list(attached.delta())
+    attached.release(where.key)
+    assert not len(attached) and not list(attached.delta())
+    wait_for(lambda: not breakpoints(library))
+
+
 def test_a_file_is_left_alone_until_its_probes_are_closed(
     attached: Attachments, library: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
