@@ -1,0 +1,1 @@
+"""What leaves the node: redaction, rules, sampling (docs/policy.md)."""
