@@ -177,8 +177,10 @@ cdef void find_number(const redaction_t* r, const edits_t* e, const uint8_t* p, 
         if out.kind:
             return
     if run - p < 4 or run - p > 19:
-        if not (run == end and e.cut and run - p >= 4):
-            return
+        return
+    if run - p < 12 and not (end - run > 1 and (run[0] == c' ' or run[0] == c'-') and is_digit(run[1])) and not (
+            e.cut and end - run <= 1):
+        return
     lengths = card_lengths(p)
     if lengths == 0:
         return

@@ -36,7 +36,6 @@ _DIGITS, _LARGE = b"0123456789", b"ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _ALL = bytes(range(256))
 _BEGINNINGS = (
     (b"e", b"y", b"J"),
-    (_DIGITS, _DIGITS, _DIGITS),
     (_LARGE, _LARGE, _DIGITS),
     (b"\\", b"u/", _ALL),
     (b"-", b"-", b"-"),
@@ -45,9 +44,9 @@ _BEGINNINGS = (
     (b"Bb", b"ae", b"as"),
 )
 # Which group each has; the prefixes of products are spread over those whose bytes are like theirs.
-_GROUPS = (0, 1, 2, 3, 4, 4, 4, 5)
+_GROUPS = (0, 2, 3, 4, 4, 4, 5)
 _PREFIX_GROUPS = {"A": 6, "S": 6, "g": 7, "x": 7, "y": 7}
-_PREFIX_GROUP = 0
+_PREFIX_GROUP = 1
 
 _ESCAPE = re.compile(rb'\\(?:u([0-9a-fA-F]{4})|(.))', re.DOTALL)
 _SHORT = {b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t"}

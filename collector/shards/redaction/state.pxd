@@ -7,15 +7,17 @@ cdef extern from "redaction/scan.h" nogil:
         SCAN_BYTES
     ctypedef struct scan_t:
         uint64_t forms
+        uint64_t digits
         uint64_t ends
         uint64_t word
     ctypedef struct beginnings_t:
         uint8_t low[3][16]
         uint8_t high[3][16]
         uint8_t any[3][256]
-    void scan_prepare(int fast)
+    void scan_prepare(int most)
     void scan_block(const beginnings_t* b, const uint8_t* p, size_t n, scan_t* out)
     uint64_t twenty(uint64_t word)
+    uint64_t numbers(uint64_t digits, unsigned before)
     unsigned first_bit(uint64_t x)
     unsigned ones_below(uint64_t x)
     unsigned ones_above(uint64_t x)
