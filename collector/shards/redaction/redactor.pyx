@@ -136,7 +136,10 @@ cdef class Redactor:
             for at in range(256):
                 if pattern.match(bytes([at])):
                     self.state.allowed[at] |= 1 << number
-        for kind, text, letters, least in known.PREFIXES:
+        for kind, text, letters, least in sorted(known.PREFIXES, key=lambda one: one[1]):
+            if self.state.prefix_many[<uint8_t>ord(text[0])] == 0:
+                self.state.prefix_first[<uint8_t>ord(text[0])] = <uint8_t>i
+            self.state.prefix_many[<uint8_t>ord(text[0])] += 1
             prefix = &self.state.prefixes[i]
             data = text.encode()
             memcpy(prefix.text, <const char*>data, len(data))
@@ -147,7 +150,6 @@ cdef class Redactor:
             third = data[2:3] if len(data) > 2 else b"0123456789abcdef"
             self.learn_beginning(_PREFIX_GROUPS.get(text[0], _PREFIX_GROUP), data[:1], data[1:2], third)
             i += 1
-        self.state.prefix_count = i
         for group, three in zip(_GROUPS, _BEGINNINGS, strict=True):
             self.learn_beginning(group, *three)
         for text in known.IBANS.split():

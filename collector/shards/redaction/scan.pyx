@@ -571,6 +571,8 @@ cdef void scan(redaction_t* r, edits_t* e, bint names) noexcept:
             q = at + i
             if q < e.done:
                 continue
+            if q[0] == c':' and place.pair_kind == 0 and plain_name(r, e, q):
+                continue
             if found.forms >> i & 1 and (q[0] != c':' or is_authority(e, q)):
                 at_form(r, e, &place, q)
             elif found.ends >> i & 1 and names:
@@ -580,6 +582,12 @@ cdef void scan(redaction_t* r, edits_t* e, bint names) noexcept:
         at += SCAN_BYTES
     if row != NULL and not e.failed:
         at_row(r, e, row, e.end)
+
+
+cdef inline bint plain_name(const redaction_t* r, const edits_t* e, const uint8_t* colon) noexcept nogil:
+    """Most names of JSON: a quote before the colon, and four letters before that with which no secret's name ends."""
+    return (colon - e.begin > 6 and (colon - 1)[0] == c'"' and (colon - 2)[0] != c'\\'
+            and not may_be_name(r, e.begin, colon - 1))
 
 
 cdef inline bint is_authority(const edits_t* e, const uint8_t* p) noexcept nogil:

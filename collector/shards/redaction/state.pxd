@@ -60,7 +60,8 @@ cdef struct redaction_t:
     known_t names[8192]
     beginnings_t beginnings
     prefix_t prefixes[64]
-    uint32_t prefix_count
+    uint8_t prefix_first[256]       # by first byte: where its prefixes begin, and how many there are
+    uint8_t prefix_many[256]
     uint16_t allowed[256]           # of each byte: bits of the classes that it is in
     uint8_t ibans[676]              # length by country, 0: none
     uint8_t numbers[256]            # by kind: its values may be numbers
