@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
-from collector import counted, counter_names, lag, metrics, unsupported
+from collector import counted, counter_names, lag, metrics, metrics_policy, unsupported
 from collector.counters import CounterMemory, Counters
 from collector.health.http import Answer
 
@@ -84,7 +84,7 @@ class Pages:
         now = time.monotonic()
         if self._metrics is None or now - self._metrics[0] > METRICS_AGE:
             registry = CollectorRegistry(auto_describe=False)
-            registry.register(_Families(self.readings(), self.state["unseen"], self.state["unsupported"]))
+            registry.register(_Families(self.readings(), self.state))
             self._metrics = (now, generate_latest(registry))
         return self._metrics[1]
 
@@ -95,12 +95,12 @@ class _Families:
     def __init__(
         self,
         readings: list[counted.Reading],
-        unseen: list[tuple[str, str, int]],
-        connections: list[unsupported.Sample],
+        state: dict[str, Any],
     ) -> None:
         self._readings = readings
-        self._unseen = unseen
-        self._unsupported = connections
+        self._unseen: list[tuple[str, str, int]] = state["unseen"]
+        self._unsupported: list[unsupported.Sample] = state["unsupported"]
+        self._policy: dict[str, str] = state["policy"]
 
     def collect(self) -> Iterable[Metric]:
         """Called by prometheus_client."""
@@ -127,6 +127,9 @@ class _Families:
         for process, reason, number in self._unseen:
             unseen.add_metric([process, reason], number)
         families[metrics.UNSEEN_METRIC] = unseen
+        policy = GaugeMetricFamily(metrics_policy.INFO, metrics_policy.INFO_HELP, labels=["policy", "digest"])
+        policy.add_metric([self._policy["name"], self._policy["digest"]], 1)
+        families[metrics_policy.INFO] = policy
         for metric in unsupported.METRICS:
             counter = families[metric.name] = CounterMetricFamily(metric.name, metric.help, labels=metric.labels)
             for name, first, process, number in self._unsupported:

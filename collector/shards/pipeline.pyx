@@ -16,6 +16,7 @@ from libc.string cimport memcpy, memset
 from collector.abi cimport *
 from collector.shards.connections.table cimport *
 from collector.shards.kafka cimport HEADER_BYTES, RECORD_MOST
+from collector.shards.http.selection cimport selection_make, selection_release
 from collector.shards.layers.stack cimport *
 from collector.shards.layers.tunnel cimport tunnel_layer
 from collector.shards.marks cimport MARK_END_UNSEEN, MARK_EVICTED
@@ -29,6 +30,7 @@ from collector.shards.unwanted cimport publish, take_back, withdraw, UNWANTED_LE
 
 cdef enum:
     MINUTE_NS = 60000000000
+    AF_UNIX = 1
     LEAVE_NS = 3000000000       # what is beyond the share has so long to come to the end of its exchange
 
 _NAMES = {
@@ -37,7 +39,8 @@ _NAMES = {
     C_RECORDS_MARKED: "records_marked", C_RECORD_BYTES: "record_bytes",
     C_RECORDS_DROPPED_SIZE: "records_dropped_size", C_ORPHAN_RESPONSES: "orphan_responses",
     C_FILTERED_RULE: "filtered_rule", C_FILTERED_IP: "filtered_ip_host", C_FILTERED_METADATA: "filtered_metadata",
-    C_FILTERED_EGRESS: "filtered_egress", C_FILTERED_PORT: "filtered_port", C_HOLES: "holes",
+    C_FILTERED_EGRESS: "filtered_egress", C_FILTERED_PORT: "filtered_port",
+    C_FILTERED_POLICY: "filtered_policy", C_FILTERED_POLICY_DOUBT: "filtered_policy_doubt", C_HOLES: "holes",
     C_HOLE_BYTES: "hole_bytes", C_UNCAPTURED_BYTES: "uncaptured_bytes", C_OVERLAPS: "overlaps", C_RESYNCS: "resyncs",
     C_SKIPPED_BYTES: "skipped_bytes", C_INTERIM: "interim_responses", C_UPGRADED: "upgraded",
     C_UNDECODED: "undecoded_bodies", C_EVICTED_CONNECTIONS: "evicted_connections", C_EVICTED_BUDGET: "evicted_budget",
@@ -116,6 +119,7 @@ cdef class Pipeline:
             self.ctx.content = NULL
             self.ctx.inflater = NULL
             table_clear(&self.ctx, &self.table, 0)
+        selection_release(self.ctx.selection)
         buf_free(&self.ctx.batch.pool, &self.ctx.scratch)
         free(self.ctx.trusted)
         free(self.ctx.names)
@@ -128,6 +132,13 @@ cdef class Pipeline:
         for conn_id in list(connections)[:16]:
             self.suspects[self.suspect_count] = conn_id
             self.suspect_count += 1
+
+    def use_policy(self, policy, bytes key=b""):
+        """Go by this policy (collector.policy.model.Policy) from now on: requests that are read from now on. ``key``: of the
+        hashes in the place of redacted values, or empty. Raises ValueError for what collector/policy/reading.py refuses."""
+        cdef selection_t* selection = selection_make(policy.rules)
+        selection_release(self.ctx.selection)
+        self.ctx.selection = selection
 
     def use_unwanted(self, memory):
         """The words that the kernel reads (unwanted.pyx), a power of two of unsigned 64-bit numbers. Raises ValueError."""
@@ -517,6 +528,7 @@ cdef class Pipeline:
         cdef uint32_t i
         self.learn_role(conn, o.role)
         self.ends(conn, o.local, o.remote, o.local_port, o.remote_port)
+        conn.unix_socket = o.family == AF_UNIX
         if o.h.source != SOURCE_SYSCALL and o.h.type == EVENT_OPEN and conn.source == SOURCE_SYSCALL:
             self.change_source(conn, o.h.source)
             if o.start == START_REJOIN:

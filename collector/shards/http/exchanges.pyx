@@ -16,6 +16,7 @@ from collector.shards.http.fields cimport field_t, fields_t, request_t, same_nam
 from collector.shards.http.filtering cimport filtered
 from collector.shards.http.message cimport *
 from collector.shards.http.parts cimport in_parts, part_begins, part_body, part_last
+from collector.shards.http.selection cimport excluded_at_answer, excluded_at_end, excluded_at_request, selection_release
 from collector.shards.http.text cimport add_fields, write_request, write_response
 from collector.shards.memory cimport buf_append, buf_free, buf_reserve, buf_t
 from collector.shards.records.encode cimport emit_record
@@ -68,6 +69,8 @@ cdef inline void empty(ctx_t* ctx, buf_t* b) noexcept nogil:
 cdef void exchange_free(ctx_t* ctx, exchange_t* ex) noexcept:
     """Forget it. It must not be in its layer's queue any more."""
     ctx.counters[G_QUEUED] -= 1
+    if ex.selection != NULL:
+        selection_release(ex.selection)
     if ctx.free_count < FREE_EXCHANGES:
         empty(ctx, &ex.req.head)
         empty(ctx, &ex.req.body)
@@ -135,6 +138,12 @@ cdef void claimed_client(ctx_t* ctx, conn_t* conn, exchange_t* ex, const fields_
         ex.client_port = claim.port
 
 
+cdef void leave_out(ctx_t* ctx, exchange_t* ex) noexcept:
+    """It is followed and not recorded: nothing of it is kept."""
+    ex.flags |= EX_DROP
+    drop_buffers(ctx, ex)
+
+
 cdef void exchange_request(ctx_t* ctx, flow_t* flow, exchange_t* ex, const request_t* request, const fields_t* fields,
                            unlisted_t unlisted) noexcept:
     """The head of the request: filters, facts of its content, text of the record. A filtered exchange is followed, so that
@@ -146,6 +155,9 @@ cdef void exchange_request(ctx_t* ctx, flow_t* flow, exchange_t* ex, const reque
     if ((ctx.rule_count or ctx.ignore_ip_hosts or ctx.ignore_metadata)
             and filtered(ctx, flow.conn, fields, unlisted)):
         ex.flags |= EX_DROP
+        return
+    if ctx.selection != NULL and excluded_at_request(ctx, flow.conn, ex, request, fields):
+        leave_out(ctx, ex)
         return
     if ctx.trusted_count and flow.conn.client_source not in (CLIENT_PROXY_V1, CLIENT_PROXY_V2):
         claimed_client(ctx, flow.conn, ex, fields)
@@ -182,6 +194,11 @@ cdef void exchange_response(ctx_t* ctx, flow_t* flow, exchange_t* ex, const resp
     """The head of the final answer."""
     if ex.flags & (EX_DROP | EX_EMITTED):
         return
+    if ex.selection != NULL and excluded_at_answer(ctx, flow.conn, ex, response.status, fields):
+        leave_out(ctx, ex)
+        return
+    if ex.flags & EX_PART_HELD and ex.selection == NULL and ex.part_ns == 0:
+        part_begins(flow, ex, ex.resp.last_ns)
     content_facts(ctx, fields, &ex.resp)
     if in_parts(&ex.resp):
         ex.flags |= EX_PARTS
@@ -258,6 +275,9 @@ cdef void exchange_tell(ctx_t* ctx, flow_t* flow, exchange_t* ex, uint64_t end) 
         return
     if conn.holds & HOLD_SOCKET:            # nobody could say that this is a socket: no record
         ctx.counters[C_UNCONFIRMED] += 1
+        return
+    if ex.selection != NULL and excluded_at_end(ctx, conn, ex):
+        leave_out(ctx, ex)
         return
     if conn.client_source or ex.client_source:
         settle_claim(ctx, conn, ex)

@@ -6,6 +6,7 @@
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
+from collector.shards.http.rules cimport selection_t
 from collector.shards.memory cimport buf_t
 
 cdef enum:  # coding
@@ -73,6 +74,8 @@ cdef struct exchange_t:
     uint64_t part_ns     # when its next part is due; 0: nothing has come since the last one
     void* inner          # its layer's: the flow of another protocol that its bodies are, or NULL
     const buf_t* events  # of a WebSocket: its messages, a JSON array without the end; NULL: none
+    selection_t* selection # the rules that have not decided yet whether it is recorded (selection.pyx), or NULL
+    uint64_t candidates  # those of them that may: a bit for each
     uint32_t part        # number of the newest part; 0: it is whole, so far
     uint32_t tgid        # the process that served it, or that called
     uint32_t marks       # enum mark (marks.pxd)
@@ -83,4 +86,5 @@ cdef struct exchange_t:
     uint16_t unknown     # header fields whose name or value is not known
     uint16_t client_port # the client that a header claims, when client_source says so
     uint8_t client_source
+    uint8_t answered     # the rules have seen the head of the answer
     uint8_t client[16]

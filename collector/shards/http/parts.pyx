@@ -159,8 +159,8 @@ cdef void record_part(ctx_t* ctx, flow_t* flow, exchange_t* ex, uint32_t of_requ
 
 cdef inline bint recordable(ctx_t* ctx, flow_t* flow, const exchange_t* ex) noexcept nogil:
     """Nothing that is still to come is needed for a record: the request, where its event comes behind that of the answer;
-    whose the connection is."""
-    return ex.req.head.len != 0 and not exchange_waits(ctx, flow.conn, ex)
+    whose the connection is; whether it is to be recorded at all."""
+    return ex.req.head.len != 0 and ex.selection == NULL and not exchange_waits(ctx, flow.conn, ex)
 
 
 cdef void part_now(ctx_t* ctx, flow_t* flow, exchange_t* ex) noexcept:
