@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from collector import abi, config, errors, lag, metrics, unsupported
+from collector import abi, config, errors, lag, metrics, metrics_policy, unsupported
 from collector.loader import capturefile
 from collector.loader.streams import StreamsFile
 from tests.collector.test_files import CONN, HEAD, data, exchange, replay, stream_lines, write_capture
@@ -47,7 +47,8 @@ def test_no_metric_goes_nor_changes_its_kind_or_loses_a_label() -> None:
     for further in unsupported.METRICS:
         kinds[further.name] = metrics.COUNTER
         labels[further.name] |= set(further.labels)
-    kinds |= {lag.METRIC: "histogram", metrics.UNSEEN_METRIC: metrics.GAUGE}
+    kinds |= {lag.METRIC: "histogram", metrics.UNSEEN_METRIC: metrics.GAUGE, metrics_policy.INFO: metrics.GAUGE}
+    labels[metrics_policy.INFO] = {"policy", "digest"}
     labels[metrics.UNSEEN_METRIC] = {"process", "reason"}
     for name, (kind, promised) in PROMISED["metrics"].items():
         assert kinds.get(name) == kind and labels[name] == set(promised), name

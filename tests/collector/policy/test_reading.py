@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 
 import jsonschema
@@ -58,6 +59,13 @@ sampling: {first: 10, oneIn: 100, headsOnly: true, errorsOneIn: 2, markedOneIn: 
 
 def read(text: str | bytes) -> Policy:
     return reading.read(text.encode() if isinstance(text, str) else text, "p.yaml")
+
+
+def read_or_error(data: bytes) -> Policy | PolicyError:
+    try:
+        return read(data)
+    except PolicyError as error:
+        return error
 
 
 def test_all_that_a_file_can_say() -> None:
@@ -133,7 +141,10 @@ def test_a_file_without_a_name_is_called_as_the_file(path: str, name: str) -> No
         ("version: 1\nrules: [{exclude: {hosts: [a/b]}}]", "is no host name"),
         ("version: 1\nrules: [{exclude: {paths: [x]}}]", "did you mean /x?"),
         ("version: 1\nrules: [{exclude: {paths: ['/x?a']}}]", "without query"),
-        ("version: 1\nrules: [{exclude: {methods: [get]}}]", "p.yaml:2:30: rules[0].exclude.methods[0]: is no method; did you"),
+        (
+            "version: 1\nrules: [{exclude: {methods: [get]}}]",
+            "p.yaml:2:30: rules[0].exclude.methods[0]: is no method; did you",
+        ),
         ("version: 1\nrules: [{exclude: {methods: ['G T']}}]", "expected a method, such as GET"),
         ("version: 1\nrules: [{exclude: {statuses: [6000]}}]", "expected a status code (404), a class (2xx)"),
         ("version: 1\nrules: [{exclude: {statuses: [200.0]}}]", "expected a status code (404), a class (2xx)"),
@@ -147,18 +158,30 @@ def test_a_file_without_a_name_is_called_as_the_file(path: str, name: str) -> No
         ("version: 1\nrules: [{}]", "expected a rule with either include or exclude; there is none"),
         ("version: 1\nrules: [{include: {paths: [/]}, exclude: {paths: [/]}}]", "there are exclude and include"),
         ("version: 1\nrules: [" + "{include: {paths: [/]}}," * 65 + "]", "rules: is too long: more than 64 entries"),
-        ("version: 1\nredaction: {builtin: secret}", "p.yaml:2:22: redaction.builtin: expected off, secrets or strict; did you"),
-        ("version: 1\nredaction: {rules: [{kind: a}]}", "exactly one of header, query, path, json, name, value; there is none"),
+        (
+            "version: 1\nredaction: {builtin: secret}",
+            "p.yaml:2:22: redaction.builtin: expected off, secrets or strict; did you",
+        ),
+        (
+            "version: 1\nredaction: {rules: [{kind: a}]}",
+            "exactly one of header, query, path, json, name, value; there is none",
+        ),
         ("version: 1\nredaction: {rules: [{kind: a, query: b, header: c}]}", "there are header and query"),
         ("version: 1\nredaction: {rules: [{query: b}]}", "kind is missing"),
-        ("version: 1\nredaction: {rules: [{kind: '1', query: b}]}", "redaction.rules[0].kind: expected what a redacted value"),
+        (
+            "version: 1\nredaction: {rules: [{kind: '1', query: b}]}",
+            "redaction.rules[0].kind: expected what a redacted value",
+        ),
         ("version: 1\nredaction: {rules: [{kind: a, value: '('}]}", "redaction.rules[0].value: is no RE2: missing )"),
         ("version: 1\nredaction: {rules: [{kind: a, name: '(?=a)'}]}", "redaction.rules[0].name: is no RE2: invalid perl"),
         ("version: 1\nredaction: {rules: [{kind: a, header: 'X Y'}]}", "expected the name of a header field"),
         ("version: 1\nredaction: {rules: [{kind: a, json: $.a.b}]}", "is expected to begin with /; did you mean /a/b?"),
         ("version: 1\nredaction: {rules: [{kind: a, json: /a~2}]}", "has a `~` that is neither"),
         ("version: 1\nredaction: {rules: [{kind: a, path: /a/b}]}", "has no segment in braces"),
-        ("version: 1\nredaction: {rules: [{kind: a, path: '/a{*}'}]}", "has braces that are not around a whole segment: a{*}"),
+        (
+            "version: 1\nredaction: {rules: [{kind: a, path: '/a{*}'}]}",
+            "has braces that are not around a whole segment: a{*}",
+        ),
         ("version: 1\nredaction: {rules: [{kind: a, path: '/{*}/a*'}]}", "has a `*` that is not a whole segment: a*"),
         ("version: 1\nsampling: {}", "p.yaml:2:11: sampling: first is missing"),
         ("version: 1\nsampling: {first: yes}", "sampling.first: expected a whole number"),
@@ -172,7 +195,7 @@ def test_a_file_without_a_name_is_called_as_the_file(path: str, name: str) -> No
         ("version: 1\nversion: 1", "p.yaml:2:1: version: is there twice"),
         ("version: 1\n? [a]\n: b", "p.yaml:2:3: a key is expected to be a text"),
         ("version: 1\nrules:\n\t- exclude: 1", "p.yaml:3:1: is not YAML: indent with blanks, not with tabs"),
-        ("version: 1\nname: \"a\\n\"", "p.yaml:2:7: name: holds a control character"),
+        ('version: 1\nname: "a\\n"', "p.yaml:2:7: name: holds a control character"),
         ("version: 1\n\x00", "p.yaml:2: holds a character that YAML does not allow"),
         ("{", "p.yaml:2:1: is not YAML: did not find expected node content"),
         ("[" * 100_000, "p.yaml:1:33: more than 32 levels"),
@@ -195,11 +218,10 @@ def test_the_error_that_stands_first_is_the_one_that_is_said() -> None:
 
 @given(st.binary(max_size=200) | st.text(max_size=200).map(lambda text: text.encode("utf-8", "replace")))
 def test_any_bytes_give_a_policy_or_an_error_with_a_place(data: bytes) -> None:
-    try:
-        policy = read(data)
-    except PolicyError as error:
-        assert str(error).startswith("p.yaml:") and "\n" not in str(error)
-        assert error.place.line or not data.strip() or error.path == ()
+    policy = read_or_error(data)
+    if isinstance(policy, PolicyError):
+        assert str(policy).startswith("p.yaml:") and "\n" not in str(policy)
+        assert policy.place.line or policy.path == ()
     else:
         assert wire.from_plain(json.loads(json.dumps(wire.to_plain(policy)))) == policy
 
@@ -237,10 +259,9 @@ def _instances(form: dict) -> st.SearchStrategy:
 def test_what_the_schema_says_is_what_is_read(data: object) -> None:
     """A file that an editor with the schema takes for right is right by form: what is wrong with it then is a pattern."""
     valid = jsonschema.Draft202012Validator(schema.SCHEMA).is_valid(data)
-    try:
-        policy = read(json.dumps(data))
-    except PolicyError as error:
-        assert error.place.line == 1
+    policy = read_or_error(json.dumps(data).encode())
+    if isinstance(policy, PolicyError):
+        assert policy.place.line == 1
     else:
         assert valid
         assert wire.from_plain(json.loads(json.dumps(wire.to_plain(policy)))) == policy
@@ -276,3 +297,8 @@ def test_places() -> None:
 
 def test_a_bad_pattern_is_not_written_to_standard_error(capfd: pytest.CaptureFixture[str]) -> None:
     assert patterns.regex("(") and capfd.readouterr().err == ""
+
+
+def test_the_examples_of_the_documentation() -> None:
+    blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "policy.md").read_text(), re.DOTALL)
+    assert len(blocks) == 3 and all(reading.read(block.encode(), "p.yaml").rules for block in blocks)

@@ -203,9 +203,7 @@ def test_who_answers_is_the_process_of_the_record() -> None:
     c = conversation("include: {processes: [server]}", "exclude: {paths: ['*']}")
     c.feed(abi.pack_process(101, b"worker", ts_ns=c.now))
     c.request(get())
-    c.feed(
-        abi.pack_data((c.conn[0], 101, c.conn[2]), abi.OUT, 0, OK, ts_ns=c.now + 1, len_true=len(OK), flags=0, source=0)
-    )
+    c.feed(abi.pack_data((c.conn[0], 101, c.conn[2]), abi.OUT, 0, OK, ts_ns=c.now + 1, len_true=len(OK), flags=0, source=0))
     assert c.records() == []
 
 
@@ -260,7 +258,9 @@ def test_parts_wait_until_it_is_decided() -> None:
         c = conversation("exclude: {statuses: [200]}")
         c.request(head + b'8\r\n{"a":1}\n\r\n').wait(3)
         assert c.records() == []
-        c.response(f"HTTP/1.1 {status} X\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n".encode())
+        c.response(
+            f"HTTP/1.1 {status} X\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
+        )
         c.response(b'8\r\n{"b":2}\n\r\n').wait(3)
         records = c.records()
         assert len(records) == count
@@ -303,7 +303,8 @@ def test_a_websocket_by_its_handshake(rule: str, some: bool) -> None:
 
 def test_the_answer_of_an_upgrade_to_http2_is_the_one_that_counts() -> None:
     c = conversation("exclude: {statuses: [101]}")
-    request = b"GET /x HTTP/1.1\r\nHost: a.example\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: \r\n\r\n"
+    asks = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: \r\n"
+    request = b"GET /x HTTP/1.1\r\nHost: a.example\r\n" + asks + b"\r\n"
     c.request(request).response(b"HTTP/1.1 101 X\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n")
     assert c.counters()["filtered_policy"] == 0
 
