@@ -391,11 +391,13 @@ cdef decision_t decide(ctx_t* ctx, const conn_t* conn, exchange_t* ex, const sel
         fit = fit_later(ctx, conn, ex, rule, facts)
         if fit == FITS_NOT or (fit == FITS_PERHAPS and rule.included):
             continue
+        if fit == FITS_PERHAPS:
+            ex.doubts |= <uint64_t>1 << i
         if fit != FITS_LATER:
             if rule.included and not may_exclude:
                 return INCLUDED
             if not rule.included and not may_include:
-                return EXCLUDED if fit == FITS else EXCLUDED_IN_DOUBT
+                return EXCLUDED_IN_DOUBT if ex.doubts >> i & 1 else EXCLUDED
             ex.candidates = left | <uint64_t>1 << i
             return UNDECIDED
         left |= <uint64_t>1 << i
@@ -437,6 +439,7 @@ cdef bint excluded_at_request(ctx_t* ctx, conn_t* conn, exchange_t* ex, const re
     facts.content_type_len = 0
     facts.status = 0
     ex.candidates = 0
+    ex.doubts = 0
     ex.answered = 0
     if find_facts(ctx, selection, ex, request, fields, &facts) < 0:
         return is_excluded(ctx, EXCLUDED_IN_DOUBT)
@@ -444,6 +447,8 @@ cdef bint excluded_at_request(ctx_t* ctx, conn_t* conn, exchange_t* ex, const re
         fit = fit_request(&selection.rules[i], &facts, direction)
         if fit == FITS or (fit == FITS_PERHAPS and not selection.rules[i].included):
             ex.candidates |= <uint64_t>1 << i
+            if fit == FITS_PERHAPS:
+                ex.doubts |= <uint64_t>1 << i
     decision = decide(ctx, conn, ex, selection, &facts)
     if decision == UNDECIDED:
         selection.holders += 1
