@@ -3,16 +3,8 @@
 from __future__ import annotations
 
 from collector import lag, metrics_policy, unsupported
-from collector.metrics import (
-    COUNTER,
-    GAUGE,
-    METRICS,
-    UNSEEN_HELP,
-    UNSEEN_METRIC,
-    UNSEEN_NAMES,
-    UNSEEN_REASONS,
-    Metric,
-)
+from collector.metric import COUNTER, GAUGE, Metric
+from collector.metrics import METRICS, UNSEEN_HELP, UNSEEN_METRIC, UNSEEN_NAMES, UNSEEN_REASONS
 
 
 def markdown() -> str:

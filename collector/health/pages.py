@@ -18,6 +18,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from collector import counted, counter_names, lag, metrics, metrics_policy, unsupported
 from collector.counters import CounterMemory, Counters
 from collector.health.http import Answer
+from collector.metric import COUNTER
 
 SILENT_SECONDS = 10.0  # without a turn of the supervisor's loop, of which there are ten a second
 METRICS_AGE = 0.1  # seconds that a page of /metrics serves all who ask
@@ -111,7 +112,7 @@ class _Families:
             names = [*shard_label, *(name for name, _ in declared.labels)]
             family = families.get(declared.name)
             if family is None:
-                kind = CounterMetricFamily if declared.kind == metrics.COUNTER else GaugeMetricFamily
+                kind = CounterMetricFamily if declared.kind == COUNTER else GaugeMetricFamily
                 family = families[declared.name] = kind(declared.name, declared.help, labels=names)
             for where, labels, values in self._readings:
                 if where == role and declared.key in values:

@@ -12,9 +12,9 @@ import stat
 from dataclasses import dataclass, field, replace
 from typing import Self
 
-from collector import files
 from collector.config import Config
 from collector.errors import ConfigError
+from collector.files import Signature, signature
 from collector.policy.model import BUILTIN, Policy
 
 VARIABLE, KEY, KEY_FILE = "COLLECTOR_POLICY", "COLLECTOR_REDACTION_KEY", "COLLECTOR_REDACTION_KEY_FILE"
@@ -39,7 +39,7 @@ class Source:
     path: str = ""
     key_path: str = ""
     first: InForce = InForce()  # noqa: RUF009 - frozen
-    signatures: tuple[files.Signature, ...] = ()
+    signatures: tuple[Signature, ...] = ()
 
     @classmethod
     def of(cls, config: Config) -> Self:
@@ -66,19 +66,20 @@ class Source:
         """At whose change it is read again."""
         return tuple(filter(None, (self.path, self.key_path)))
 
-    def look(self) -> tuple[files.Signature, ...]:
+    def look(self) -> tuple[Signature, ...]:
         """Differs when one of them was written to or replaced."""
-        return tuple(map(files.signature, self.files))
+        return tuple(map(signature, self.files))
 
     def read(self) -> InForce:
         """What is in force from now on. Raises ConfigError."""
         policy, key = self.first.policy, self.first.key
         if self.path:
-            from collector.policy import reading  # with what it needs, only where there is a file
+            from collector.policy.document import PolicyError  # with what they need, only where there is a file
+            from collector.policy.reading import read_file
 
             try:
-                policy = reading.read_file(self.path)
-            except reading.PolicyError as error:
+                policy = read_file(self.path)
+            except PolicyError as error:
                 raise ConfigError(f"{VARIABLE}: {error}") from None
         if self.key_path:
             key = _checked(_contents(self.key_path).rstrip(b"\r\n"), f"{KEY_FILE}={self.key_path!r}")

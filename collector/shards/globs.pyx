@@ -48,8 +48,8 @@ cdef void globs_free(globs_t* globs) noexcept nogil:
 
 
 cdef bint glob_middle(const glob_t* glob, const uint8_t* p, uint32_t n) noexcept nogil:
-    """Are the pieces between the stars there, one behind the other? Each is taken where it comes first: if that leaves no room
-    for the next ones, no other place does."""
+    """Are the pieces between the stars there, one behind the other? Each is taken where it comes first: if that leaves no
+    room for the next ones, no other place does."""
     cdef const uint8_t* piece = glob.text + glob.head + 1
     cdef const uint8_t* last = glob.text + glob.length - glob.tail - 1      # the last star
     cdef const uint8_t* star

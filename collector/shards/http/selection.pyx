@@ -1,5 +1,5 @@
-"""Which exchanges are recorded by the include and exclude rules of a policy: the first rule that matches decides, and without
-one an exchange is recorded.
+"""Which exchanges are recorded by the include and exclude rules of a policy: the first rule that fits decides, and without one
+an exchange is recorded.
 
 It is decided as early as what the rules ask for is known, so that an exchange that is left out keeps no body:
 
@@ -8,11 +8,11 @@ It is decided as early as what the rules ask for is known, so that an exchange t
     when it is recorded           what is known then
 
 A rule that asks for what is not known yet leaves the exchange undecided, unless every rule up to one that matches says the
-same. What will never be known - lost header fields, an answer that did not come - lets nothing through that a rule might hold
-back: it fits an exclude rule, and no include rule.
+same. What will never be known - lost header fields, an answer that did not come - lets nothing through that a rule might
+hold back: it fits an exclude rule, and no include rule.
 """
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memchr
 

@@ -216,8 +216,8 @@ def test_addresses_that_are_awaited(known: bool) -> None:
     assert c.records() == []
     if known:
         socket = ident(100, 9)[0]
-        ends = {"local": ("10.0.0.1", 443), "remote": ("10.0.0.2", 40000)}
-        c.feed(abi.pack_bind(c.conn, socket, ts_ns=c.now, role=abi.SERVER, **ends))
+        local, remote = ("10.0.0.1", 443), ("10.0.0.2", 40000)
+        c.feed(abi.pack_bind(c.conn, socket, ts_ns=c.now, role=abi.SERVER, local=local, remote=remote))
     c.wait(5)
     assert len(c.records()) == known and c.counters()["filtered_policy_doubt"] == (not known)
 

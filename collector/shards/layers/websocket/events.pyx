@@ -11,7 +11,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from collector.shards.http.exchanges cimport *
-from collector.shards.http.message cimport message_t
+from collector.shards.http.message cimport EX_DROP, message_t
 from collector.shards.layers.websocket.state cimport *
 from collector.shards.memory cimport buf_append, buf_free, buf_reserve
 from collector.shards.records.text cimport escape_json, escaped_prefix, put_text, put_u64, utf8_length, TEXT_STRICT
@@ -152,6 +152,8 @@ cdef void event_data(ctx_t* ctx, flow_t* flow, websocket_t* w, half_t* h, side_t
     cdef bint cut = h.cut or not fin
     cdef char* out
     cdef char* done = NULL
+    if w.ex.flags & EX_DROP:
+        return
     if h.message == OP_TEXT and cut:
         n = without_piece(p, n)
     room = n * 6 if h.message == OP_TEXT else (n // 3 + 1) * 4
@@ -187,7 +189,10 @@ cdef void event_data(ctx_t* ctx, flow_t* flow, websocket_t* w, half_t* h, side_t
 
 cdef void event_control(ctx_t* ctx, flow_t* flow, websocket_t* w, half_t* h, side_t side, uint64_t ts) noexcept:
     """A control frame: Close with its code and reason, Ping, Pong."""
-    cdef char* out = begin_event(ctx, flow, w, side, h.opcode, True, h.control_len, 4 * CONTROL_MOST, ts)
+    cdef char* out
+    if w.ex.flags & EX_DROP:
+        return
+    out = begin_event(ctx, flow, w, side, h.opcode, True, h.control_len, 4 * CONTROL_MOST, ts)
     if out == NULL:
         return
     out = put_binary(out, h.control, h.control_len) if h.control_len else put_text(out, b'"')
