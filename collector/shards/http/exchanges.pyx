@@ -194,11 +194,12 @@ cdef void exchange_response(ctx_t* ctx, flow_t* flow, exchange_t* ex, const resp
     """The head of the final answer."""
     if ex.flags & (EX_DROP | EX_EMITTED):
         return
-    if ex.selection != NULL and excluded_at_answer(ctx, flow.conn, ex, response.status, fields):
-        leave_out(ctx, ex)
-        return
-    if ex.flags & EX_PART_HELD and ex.selection == NULL and ex.part_ns == 0:
-        part_begins(flow, ex, ex.resp.last_ns)
+    if ex.selection != NULL:
+        if excluded_at_answer(ctx, flow.conn, ex, response.status, fields):
+            leave_out(ctx, ex)
+            return
+        if ex.selection == NULL and ex.flags & EX_PART_HELD:    # its parts waited for this
+            part_begins(flow, ex, ex.resp.last_ns)
     content_facts(ctx, fields, &ex.resp)
     if in_parts(&ex.resp):
         ex.flags |= EX_PARTS

@@ -1,5 +1,5 @@
-"""Which exchanges are recorded by the include and exclude rules of a policy: the first rule that fits decides, and without one
-an exchange is recorded.
+"""Which exchanges are recorded by the include and exclude rules of a policy: the first rule that fits decides, and without
+one an exchange is recorded.
 
 It is decided as early as what the rules ask for is known, so that an exchange that is left out keeps no body:
 
