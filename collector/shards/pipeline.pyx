@@ -81,6 +81,7 @@ cdef class Pipeline:
     cdef uint32_t suspect_count
     cdef object unwanted_memory
     cdef uint32_t record_bytes
+    cdef uint32_t policies              # that were in force so far
 
     def __cinit__(self, settings, filters, content, uint64_t[::1] counters not None):
         cdef int i
@@ -134,9 +135,12 @@ cdef class Pipeline:
             self.suspect_count += 1
 
     def use_policy(self, policy, bytes key=b""):
-        """Go by this policy (collector.policy.model.Policy) from now on: requests that are read from now on. ``key``: of the
+        """Go by this policy (collector.policy.model.Policy) from now on, in every record that is made. ``key``: of the
         hashes in the place of redacted values, or empty. Raises ValueError for what collector/policy/reading.py refuses."""
         cdef selection_t* selection = selection_make(policy.rules)
+        self.policies += 1
+        if selection != NULL:
+            selection.version = self.policies
         selection_release(self.ctx.selection)
         self.ctx.selection = selection
 

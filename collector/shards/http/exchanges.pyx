@@ -16,7 +16,8 @@ from collector.shards.http.fields cimport field_t, fields_t, request_t, same_nam
 from collector.shards.http.filtering cimport filtered
 from collector.shards.http.message cimport *
 from collector.shards.http.parts cimport in_parts, part_begins, part_body, part_last
-from collector.shards.http.selection cimport excluded_at_answer, excluded_at_end, excluded_at_request, selection_release
+from collector.shards.http.selection cimport (
+    excluded_anew, excluded_at_answer, excluded_at_end, excluded_at_request, selection_release)
 from collector.shards.http.text cimport add_fields, write_request, write_response
 from collector.shards.memory cimport buf_append, buf_free, buf_reserve, buf_t
 from collector.shards.records.encode cimport emit_record
@@ -157,7 +158,9 @@ cdef void exchange_request(ctx_t* ctx, flow_t* flow, exchange_t* ex, const reque
         ex.flags |= EX_DROP
         return
     if ctx.selection != NULL and excluded_at_request(ctx, flow.conn, ex, request, fields):
-        leave_out(ctx, ex)
+        ex.flags |= EX_DROP
+        if ex.resp.started:     # whose answer was seen first
+            drop_buffers(ctx, ex)
         return
     if ctx.trusted_count and flow.conn.client_source not in (CLIENT_PROXY_V1, CLIENT_PROXY_V2):
         claimed_client(ctx, flow.conn, ex, fields)
@@ -270,6 +273,7 @@ cdef void exchange_emit(ctx_t* ctx, flow_t* flow, exchange_t* ex) noexcept:
 cdef void exchange_tell(ctx_t* ctx, flow_t* flow, exchange_t* ex, uint64_t end) noexcept:
     """As exchange_emit, of what is here at `end`."""
     cdef conn_t* conn = flow.conn
+    cdef bint excluded
     if ex.flags & (EX_EMITTED | EX_DROP) or conn.flags & (CONN_DROP | CONN_IGNORED) or ctx.silent:
         return
     if ctx.any_chosen and conn.holds & HOLD_PEER:   # no port, so none that was chosen
@@ -277,9 +281,14 @@ cdef void exchange_tell(ctx_t* ctx, flow_t* flow, exchange_t* ex, uint64_t end) 
     if conn.holds & HOLD_SOCKET:            # nobody could say that this is a socket: no record
         ctx.counters[C_UNCONFIRMED] += 1
         return
-    if ex.selection != NULL and excluded_at_end(ctx, conn, ex):
-        leave_out(ctx, ex)
-        return
+    if ctx.selection != NULL or ex.selection != NULL:
+        if ctx.selection != NULL and ctx.selection.version != ex.rules:     # another policy came meanwhile
+            excluded = excluded_anew(ctx, conn, ex)
+        else:
+            excluded = ex.selection != NULL and excluded_at_end(ctx, conn, ex)
+        if excluded:
+            leave_out(ctx, ex)
+            return
     if conn.client_source or ex.client_source:
         settle_claim(ctx, conn, ex)
     emit_record(ctx, flow, ex, end)

@@ -77,6 +77,7 @@ cdef struct exchange_t:
     selection_t* selection # the rules that have not decided yet whether it is recorded (selection.pyx), or NULL
     uint64_t candidates  # those of them that may: a bit for each
     uint64_t doubts      # those that ask for something that will not be known
+    uint32_t rules       # selection_t.version of the rules that it was decided by; 0: of none
     uint32_t part        # number of the newest part; 0: it is whole, so far
     uint32_t tgid        # the process that served it, or that called
     uint32_t marks       # enum mark (marks.pxd)

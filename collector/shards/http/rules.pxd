@@ -33,6 +33,7 @@ cdef struct selection_rule_t:
 cdef struct selection_t:
     uint32_t holders             # the pipeline, and exchanges that are not decided; freed with the last
     uint32_t count
+    uint32_t version             # from 1; no two of a shard have the same
     uint8_t asks_hosts           # any of the rules does
     uint8_t asks_paths
     selection_rule_t rules[64]   # SELECTION_RULES

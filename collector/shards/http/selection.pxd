@@ -12,4 +12,5 @@ cdef void selection_release(selection_t* selection) noexcept nogil
 cdef bint excluded_at_request(ctx_t* ctx, conn_t* conn, exchange_t* ex, const request_t* request,
                               const fields_t* fields) noexcept
 cdef bint excluded_at_answer(ctx_t* ctx, conn_t* conn, exchange_t* ex, uint32_t status, const fields_t* fields) noexcept
+cdef bint excluded_anew(ctx_t* ctx, conn_t* conn, exchange_t* ex) noexcept
 cdef bint excluded_at_end(ctx_t* ctx, conn_t* conn, exchange_t* ex) noexcept

@@ -5,7 +5,7 @@ It is decided as early as what the rules ask for is known, so that an exchange t
 
     at the head of the request    host, path, method, direction; the process; the addresses, unless they are awaited
     at the head of the answer     status, content type; the process that answers
-    when it is recorded           what is known then
+    when it is recorded           what is known then; all of it anew, where another policy came meanwhile
 
 A rule that asks for what is not known yet leaves the exchange undecided, unless every rule up to one that matches says the
 same. What will never be known - lost header fields, an answer that did not come - lets nothing through that a rule might
@@ -24,8 +24,10 @@ from collector.shards.http.fields cimport fields_t, request_t
 from collector.shards.http.message cimport exchange_t
 from collector.shards.http.rules cimport *
 from collector.shards.http.text cimport target_host
+from collector.shards.http.written cimport piece_t, written_field, written_text
 from collector.shards.marks cimport (
-    MARK_HEADERS_UNKNOWN, MARK_METHOD_UNKNOWN, MARK_PATH_UNKNOWN, MARK_STATUS_UNKNOWN)
+    MARK_HEADERS_CUT, MARK_HEADERS_UNCERTAIN, MARK_HEADERS_UNKNOWN, MARK_METHOD_UNKNOWN, MARK_ORPHAN,
+    MARK_PATH_UNKNOWN, MARK_STATUS_UNKNOWN)
 from collector.shards.memory cimport buf_reserve
 from collector.shards.names cimport process_name
 from collector.shards.state cimport *
@@ -35,6 +37,7 @@ cdef extern from "<string.h>" nogil:
 
 cdef enum:
     COMM_BYTES = 15             # of the name of a process (linux/sched.h TASK_COMM_LEN, without the NUL)
+    UNSURE = MARK_HEADERS_UNKNOWN | MARK_HEADERS_CUT | MARK_HEADERS_UNCERTAIN   # there may have been fields that are not
     NO_STATUS = 1000            # there was one, which nobody knows: no rule asks for it
     SWITCHING = 101             # another answer may follow (RFC 7540 section 3.2)
 
@@ -277,18 +280,9 @@ cdef int find_facts(ctx_t* ctx, const selection_t* selection, const exchange_t* 
     return 0
 
 
-cdef void find_content_type(facts_t* facts, uint8_t* room, uint32_t most, const fields_t* fields) noexcept nogil:
-    """The media type of the answer in lower case; a longer one than there is room for fits by its beginning only."""
-    cdef const uint8_t* p
-    cdef uint32_t i = 0, n = 0
-    facts.content_type = NULL
-    if fields.content_type == NULL:
-        if not (fields.unknown or fields.overflow):
-            facts.content_type = room
-            facts.content_type_len = 0
-        return
-    p = fields.content_type.value
-    n = fields.content_type.value_len
+cdef void find_media(facts_t* facts, uint8_t* room, uint32_t most, const uint8_t* p, uint32_t n) noexcept nogil:
+    """The media type in lower case; of a longer one than there is room for the beginning."""
+    cdef uint32_t i = 0
     while i < n and p[i] <= c' ':
         i += 1
     p += i
@@ -299,6 +293,16 @@ cdef void find_content_type(facts_t* facts, uint8_t* room, uint32_t most, const 
         i += 1
     facts.content_type = room
     facts.content_type_len = i
+
+
+cdef inline void find_content_type(facts_t* facts, uint8_t* room, uint32_t most, const fields_t* fields) noexcept nogil:
+    """The media type of the answer, where it is known whether it has one."""
+    facts.content_type = NULL
+    if fields.content_type != NULL:
+        find_media(facts, room, most, fields.content_type.value, fields.content_type.value_len)
+    elif not (fields.unknown or fields.overflow):
+        facts.content_type = room
+        facts.content_type_len = 0
 
 
 # ---- asking
@@ -409,6 +413,23 @@ cdef decision_t decide(ctx_t* ctx, const conn_t* conn, exchange_t* ex, const sel
     return UNDECIDED if may_exclude else INCLUDED
 
 
+cdef void ask_request(const conn_t* conn, exchange_t* ex, const selection_t* selection, const facts_t* facts) noexcept nogil:
+    """Which rules may decide, by the head of the request."""
+    cdef uint8_t direction = SELECT_INBOUND if conn.dir_request == DIR_IN else SELECT_OUTBOUND
+    cdef uint32_t i
+    cdef fit_t fit
+    ex.rules = selection.version
+    ex.candidates = 0
+    ex.doubts = 0
+    ex.answered = 0
+    for i in range(selection.count):
+        fit = fit_request(&selection.rules[i], facts, direction)
+        if fit == FITS or (fit == FITS_PERHAPS and not selection.rules[i].included):
+            ex.candidates |= <uint64_t>1 << i
+            if fit == FITS_PERHAPS:
+                ex.doubts |= <uint64_t>1 << i
+
+
 cdef inline void let_go(exchange_t* ex) noexcept nogil:
     selection_release(ex.selection)
     ex.selection = NULL
@@ -430,25 +451,14 @@ cdef bint excluded_at_request(ctx_t* ctx, conn_t* conn, exchange_t* ex, const re
     """Is it decided that the exchange is not recorded? It may stay undecided: then ex.selection says so. There are rules."""
     cdef selection_t* selection = ctx.selection
     cdef facts_t facts
-    cdef uint8_t direction = SELECT_INBOUND if conn.dir_request == DIR_IN else SELECT_OUTBOUND
-    cdef uint32_t i
-    cdef fit_t fit
     cdef decision_t decision
     facts.moment = AT_REQUEST
     facts.content_type = NULL
     facts.content_type_len = 0
     facts.status = 0
-    ex.candidates = 0
-    ex.doubts = 0
-    ex.answered = 0
     if find_facts(ctx, selection, ex, request, fields, &facts) < 0:
         return is_excluded(ctx, EXCLUDED_IN_DOUBT)
-    for i in range(selection.count):
-        fit = fit_request(&selection.rules[i], &facts, direction)
-        if fit == FITS or (fit == FITS_PERHAPS and not selection.rules[i].included):
-            ex.candidates |= <uint64_t>1 << i
-            if fit == FITS_PERHAPS:
-                ex.doubts |= <uint64_t>1 << i
+    ask_request(conn, ex, selection, &facts)
     decision = decide(ctx, conn, ex, selection, &facts)
     if decision == UNDECIDED:
         selection.holders += 1
@@ -461,6 +471,9 @@ cdef bint excluded_at_answer(ctx_t* ctx, conn_t* conn, exchange_t* ex, uint32_t 
     cdef uint8_t room[256]
     cdef facts_t facts
     cdef decision_t decision
+    if ex.selection != ctx.selection:
+        let_go(ex)              # another policy came meanwhile: decided when it is recorded
+        return False
     if status == SWITCHING or ex.marks & MARK_STATUS_UNKNOWN:
         return False            # the answer that counts may still come
     facts.moment = AT_ANSWER
@@ -486,3 +499,45 @@ cdef bint excluded_at_end(ctx_t* ctx, conn_t* conn, exchange_t* ex) noexcept:
     decision = decide(ctx, conn, ex, ex.selection, &facts)
     let_go(ex)
     return is_excluded(ctx, decision)
+
+
+cdef int find_written(ctx_t* ctx, const exchange_t* ex, facts_t* facts) noexcept nogil:
+    """What the heads say that were written. 0, or -1 when memory is out."""
+    cdef request_t request
+    cdef piece_t piece = written_text(&ex.req.head, b'"method":"', 10)
+    facts.method = piece.p
+    facts.method_len = piece.n
+    if ex.marks & MARK_METHOD_UNKNOWN:
+        facts.method = NULL
+    ctx.scratch.len = 0
+    if buf_reserve(&ctx.batch.pool, &ctx.scratch, 4 * <size_t>ex.req.head.len + <size_t>ex.resp.head.len + 1) < 0:
+        return -1
+    facts.path = NULL
+    piece = written_text(&ex.req.head, b'","path":"', 10)
+    if piece.p != NULL and not ex.marks & MARK_PATH_UNKNOWN:
+        request.target = piece.p
+        request.target_len = piece.n
+        find_path(facts, <uint8_t*>ctx.scratch.data, &request)
+    facts.host = NULL
+    piece = written_field(&ex.req.head, b"host", 4)
+    if piece.p != NULL and (piece.n or not ex.marks & (UNSURE | MARK_ORPHAN)):
+        find_host(facts, <uint8_t*>ctx.scratch.data + 3 * <size_t>ex.req.head.len, piece.p, piece.n)
+    facts.content_type = NULL
+    facts.content_type_len = 0
+    piece = written_field(&ex.resp.head, b"content-type", 12)
+    if piece.p != NULL and (piece.n or not ex.marks & UNSURE):
+        find_media(facts, <uint8_t*>ctx.scratch.data + 4 * <size_t>ex.req.head.len, ex.resp.head.len, piece.p, piece.n)
+    return 0
+
+
+cdef bint excluded_anew(ctx_t* ctx, conn_t* conn, exchange_t* ex) noexcept:
+    """The same by all rules in force, which came after the head of the request was read."""
+    cdef facts_t facts
+    if ex.selection != NULL:
+        let_go(ex)
+    facts.moment = AT_END
+    facts.status = NO_STATUS if ex.marks & MARK_STATUS_UNKNOWN else ex.status
+    if find_written(ctx, ex, &facts) < 0:
+        return is_excluded(ctx, EXCLUDED_IN_DOUBT)
+    ask_request(conn, ex, ctx.selection, &facts)
+    return is_excluded(ctx, decide(ctx, conn, ex, ctx.selection, &facts))
