@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import gzip
+import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from collector import abi
 from collector.policy import reading
 from collector.policy.model import Policy
 from collector.shards import globs
+from collector.shards.http import written
 from tests import http2
-from tests.events import Conversation, ident, pipeline
+from tests.events import Conversation, ident, one_line, pipeline
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\nContent-Length: 2\r\n\r\nhi"
 BODY = b"x" * 5000
@@ -312,15 +316,123 @@ def test_the_answer_of_an_upgrade_to_http2_is_the_one_that_counts() -> None:
 # ---- another policy
 
 
-def test_another_policy_counts_for_requests_that_are_read_from_then_on() -> None:
-    c = conversation("exclude: {statuses: [404]}")
-    c.request(get("/a"))
+def test_another_policy_decides_of_every_record_that_is_made_from_then_on() -> None:
+    c = conversation("exclude: {statuses: [404]}", "exclude: {paths: [/left]}")
+    c.request(get("/left") + get("/a"))
     c.pipe.use_policy(policy("exclude: {statuses: [200]}"))
     c.request(get("/b"))
+    c.response(answer(500) + answer(404) + OK)
+    assert [record["path"] for record in c.records()] == ["/a"]  # what was left out stays so
+    c.request(get("/c") + get("/d"))
     c.pipe.use_policy(Policy())
-    c.request(get("/c"))
-    c.response(OK + OK + OK)
-    assert [record["path"] for record in c.records()] == ["/a", "/c"]
+    c.response(OK).request(get("/e"))
+    c.pipe.use_policy(policy("exclude: {hosts: [a.example], paths: ['/d*']}", "exclude: {contentTypes: [text/html]}"))
+    c.response(answer(media="a/b") + OK).request(get("/f")).response(answer(media="a/b"))
+    assert [record["path"] for record in c.records()] == ["/c", "/f"]
+    assert c.counters()["filtered_policy"] == 4 and c.counters()["filtered_policy_doubt"] == 0
+
+
+@pytest.mark.parametrize(
+    ("match", "excluded"),
+    [
+        ("{hosts: [a.example], paths: [/x], methods: [GET], directions: [inbound]}", True),
+        ("{hosts: [b.example]}", False),
+        ("{paths: [/y]}", False),
+        ("{methods: [POST]}", False),
+        ("{statuses: [200], contentTypes: [text/html], processes: [server], addresses: [10.0.0.2]}", True),
+        ("{statuses: [404]}", False),
+        ("{contentTypes: [a/b]}", False),
+    ],
+)
+def test_what_is_written_is_asked_anew(match: str, excluded: bool) -> None:
+    c = Conversation()
+    c.request(get("/x?q")).response(OK[:-1])
+    c.pipe.use_policy(policy(f"exclude: {match}"))
+    c.response(OK[-1:])
+    assert len(c.records()) == (not excluded)
+    assert c.counters()["filtered_policy"] == excluded and c.counters()["filtered_policy_doubt"] == 0
+
+
+def test_what_is_not_written_as_it_was_is_in_doubt() -> None:
+    c = Conversation()
+    c.request(b'GET /"x HTTP/1.1\r\nHost: a.example\r\n\r\n').response(OK[:-1])
+    c.pipe.use_policy(policy("exclude: {paths: [/y]}"))
+    c.response(OK[-1:])
+    assert c.records() == [] and c.counters()["filtered_policy_doubt"] == 1
+
+
+def test_a_long_stream_ends_with_the_policy_that_excludes_it() -> None:
+    c = conversation()
+    c.request(get("/events")).response(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n")
+    c.response(b"data: 1\n\n").wait(3)
+    assert len(c.records()) == 1
+    c.pipe.use_policy(policy("exclude: {paths: [/other]}"))
+    c.response(b"data: 2\n\n").wait(3)
+    assert len(c.records()) == 1
+    c.pipe.use_policy(policy("exclude: {paths: [/events]}"))
+    c.response(b"data: 3\n\n").wait(3).response(b"data: 4\n\n").wait(3).close()
+    assert c.records() == [] and c.counters()["filtered_policy"] == 1
+
+
+def test_one_event_that_fills_a_part_of_a_stream_that_is_excluded_meanwhile() -> None:
+    c = conversation(body_bytes=1024)
+    c.request(get("/events")).response(b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\n\r\n")
+    c.response(b'{"a":1}\n')
+    c.pipe.use_policy(policy("exclude: {paths: [/events]}"))
+    before = held(c)
+    c.response(b'{"a":1}\n' * 1000)
+    assert held(c) <= before
+    c.close()
+    assert c.records() == []
+
+
+def test_a_websocket_ends_with_the_policy_that_excludes_it() -> None:
+    c = conversation()
+    c.request(UPGRADE).response(SWITCHED).response(b"\x81\x02hi").wait(3)
+    assert c.records()
+    c.pipe.use_policy(policy("exclude: {paths: [/chat]}"))
+    c.response(b"\x81\x02ho").wait(3).response(b"\x81\x02hu").close()
+    assert c.records() == [] and c.counters()["filtered_policy"] == 1
+
+
+# ---- heads as they are written
+
+
+@pytest.mark.parametrize(
+    ("fields", "name", "value"),
+    [
+        (b"Host: a\r\nX: y", b"x", b"y"),
+        (b"X: y\r\nHost: a", b"host", b"a"),
+        (b"Host: a", b"x", b""),
+        (b"X: \r\nHost: a", b"x", b""),
+        (b'X: {"host":"b"}\r\nHost: a', b"host", b"a"),
+        (b'X: \\","host":"b\r\nHost: a', b"host", b"a"),
+        (b"X: \\\r\nHost: a", b"host", b"a"),
+        (b"X: \\\\\r\nHost: a", b"host", b"a"),
+        (b'X: "\r\nHost: a', b"x", None),
+        (b"X: \xe9\r\nHost: a", b"x", None),
+    ],
+)
+def test_a_field_of_a_head_that_is_written(fields: bytes, name: bytes, value: bytes | None) -> None:
+    c = Conversation()
+    c.request(b"GET /x HTTP/1.1\r\n" + fields + b"\r\n\r\n").response(OK)
+    head = one_line(c)
+    assert written.field_of(head, name) == value
+    assert written.text_of(head, b'"method":"') == b"GET" and written.text_of(head, b'","path":"') == b"/x"
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["host", "x", "y"]), st.text(st.sampled_from('a\\",:{} '), max_size=8)), max_size=4)
+)
+def test_whatever_the_fields_hold(fields: list[tuple[str, str]]) -> None:
+    """Either the value as it was, or nothing."""
+    values = dict(fields)
+    inner = json.dumps(values, separators=(",", ":"))
+    head = ('{"method":"GET","requestHeaders":' + json.dumps(inner)).encode()
+    for name in ("host", "x", "y", "z"):
+        wanted = values.get(name, "")
+        found = written.field_of(head, name.encode())
+        assert found == (None if "\\" in wanted or '"' in wanted else wanted.encode())
 
 
 def test_undecided_exchanges_are_freed_with_their_pipeline() -> None:
