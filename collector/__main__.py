@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from collector import __version__, cgroups, config, config_pages, descriptor_sets, errors, files, logs, memory_plan
 from collector.errors import CollectorError, ConfigError
+from collector.policy import describing
+from collector.policy.source import InForce, Source
 from collector.settings import LoaderSettings, ReplaySettings, ShardSettings, SupervisorSettings
 from collector.sink import destinations
 from collector.supervisor.starting import Plan
@@ -37,7 +39,7 @@ exit codes:
 
 signals (`run`, `replay`):
   TERM, INT  drain, deliver, end; a second one ends at once, with 128 + its number
-  HUP        reopen the output file (after it was renamed), read the certificates for Kafka again; ends nothing
+  HUP        reopen the output file (after it was renamed), read certificates for Kafka and the policy again; ends nothing
   USR1       log a line of statistics; ends nothing
 
 Settings are environment variables: `collector config` lists those that act, `--all` every one that is accepted.
@@ -135,7 +137,13 @@ def parser() -> argparse.ArgumentParser:
         help="print the settings in force",
         description="Print the variables that act, with type, unit, default, effective value and its source.",
     )
-    shown.add_argument("--all", action="store_true", help="also those that are only accepted, with what becomes of them")
+    what = shown.add_mutually_exclusive_group()
+    what.add_argument("--all", action="store_true", help="also those that are only accepted, with what becomes of them")
+    what.add_argument(
+        "--policy",
+        action="store_true",
+        help="instead: the policy (COLLECTOR_POLICY), with all rules of what is recorded, in their order",
+    )
     return top
 
 
@@ -172,6 +180,9 @@ def main(arguments: Sequence[str] | None = None, loader: Mapping[str, Any] | Non
     try:
         settings = config.load()
         if options.command == "config":
+            if options.policy:
+                sys.stdout.write(describing.table(settings, Source.of(settings)))
+                return errors.EXIT_OK
             destinations.chosen(settings)
             sets = descriptor_sets.read(settings.COLLECTOR_GRPC_DESCRIPTORS)
             sys.stdout.write(config_pages.table(settings, everything=options.all))
@@ -259,6 +270,7 @@ def replay(settings: config.Config, output: destinations.Output, options: argpar
     if sum(len(os.fsencode(os.path.abspath(path))) + 8 for path in options.files) > MOST_NAMES_BYTES:
         raise ConfigError(f"{len(options.files)} files in one replay: their names are longer than {MOST_NAMES_BYTES} bytes")
     sets = _descriptor_sets(settings)
+    policy = Source.of(settings)
     made_of = output.made_of(settings)
     fd = output.open(settings, shared=options.shared_files)
     if fd is not None and any(os.path.samestat(os.fstat(fd), os.stat(path)) for path in options.files):
@@ -279,6 +291,7 @@ def replay(settings: config.Config, output: destinations.Output, options: argpar
                 sink=output.settings(settings, lossless=True, ordered=True, stop_seconds=3600.0),
                 output_fd=fd,
                 descriptors_fd=descriptor_sets.share(sets),
+                policy=policy,
                 reopen=output.reopen(settings, shared=options.shared_files),
                 made_of=made_of,
                 directory=tempfile.mkdtemp(prefix="collector-"),
@@ -338,6 +351,7 @@ def run(
 
     pids = tuple(_process(pid) for pid in options.pid)
     sets = _descriptor_sets(settings)
+    policy = Source.of(settings)
     plan = memory_plan.of(settings, limit=cgroups.memory_limit(), descriptors=descriptor_sets.size(sets))
     settings.override(config.Config.COLLECTOR_SHARDS, plan.shards, "memory plan")
     settings.override(config.Config.COLLECTOR_RING_BYTES, plan.ring_bytes, "memory plan")
@@ -377,7 +391,7 @@ def run(
                         queue_bytes=plan.queue_bytes,
                         compiler_first=plan.compiler_first,
                         duration_seconds=options.duration,
-                        announcement=_announcement(settings, output, options.port, pids),
+                        announcement=_announcement(settings, output, options.port, pids, policy.first),
                     ),
                     shard=ShardSettings.of(
                         settings,
@@ -403,6 +417,7 @@ def run(
                     loader_fds=fds,
                     output_fd=fd,
                     descriptors_fd=descriptor_sets.share(sets),
+                    policy=policy,
                     reopen=output.reopen(settings, shared=options.shared_files),
                     made_of=made_of,
                     rotation=output.rotation(settings, shared=options.shared_files),
@@ -415,7 +430,9 @@ def run(
         )
 
 
-def _announcement(settings: config.Config, output: destinations.Output, ports: Sequence[int], pids: Sequence[int]) -> str:
+def _announcement(
+    settings: config.Config, output: destinations.Output, ports: Sequence[int], pids: Sequence[int], policy: InForce
+) -> str:
     """The one line of every start: what is captured, where it goes, what is in it."""
     what = "HTTP of all processes"
     if pids:
@@ -423,8 +440,8 @@ def _announcement(settings: config.Config, output: destinations.Output, ports: S
     if ports:
         what += " on port " + ", ".join(map(str, ports))
     text = (
-        f"collector {__version__}: capturing {what} -> {output.describe(settings)}; records hold headers and bodies, "
-        f"nothing is redacted; {_rules(settings.AKTO_MODULE_DISCOVERY_CONFIG)}"
+        f"collector {__version__}: capturing {what} -> {output.describe(settings)}; records hold headers and bodies; "
+        f"policy {describing.words(policy)}; {_rules(settings.AKTO_MODULE_DISCOVERY_CONFIG)}"
     )
     return text.replace("{", "{{").replace("}", "}}") + " [{attached}]"
 

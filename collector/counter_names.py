@@ -22,6 +22,8 @@ CORE_NAMES = (
     "filtered_metadata",
     "filtered_egress",
     "filtered_port",
+    "filtered_policy",
+    "filtered_policy_doubt",
     "holes",
     "hole_bytes",
     "uncaptured_bytes",
@@ -169,5 +171,8 @@ SUPERVISOR_NAMES = (
     "output_rotations",
     "output_rotation_errors",
     "records_made_again",
+    "policy_reloads",
+    "policy_reload_failures",
+    "policy_reload_success_seconds",
 )
 HEALTH_NAMES = (*COMMON, "requests", "pushed_out", "too_slow", "bad_requests")

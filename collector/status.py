@@ -60,6 +60,7 @@ def text(said: dict[str, Any]) -> str:
         f"live      {'yes' if said['live'] else 'no'}: {said['live_words']}",
         f"ready     {'yes' if said['ready'] else 'no'}: {said['ready_words']}",
         f"health    {said['health_address']}" + (f": {said['health_problem']}" if said["health_problem"] else ""),
+        f"policy    {said['policy']['words']}",
         "children  "
         + ", ".join(
             f"{child['name']} {child['pid'] or '-'}" + ("" if child["ready"] else " (not ready)")

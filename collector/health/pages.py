@@ -15,9 +15,10 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
-from collector import counted, counter_names, lag, metrics, unsupported
+from collector import counted, counter_names, lag, metrics, metrics_policy, unsupported
 from collector.counters import CounterMemory, Counters
 from collector.health.http import Answer
+from collector.metric import COUNTER
 
 SILENT_SECONDS = 10.0  # without a turn of the supervisor's loop, of which there are ten a second
 METRICS_AGE = 0.1  # seconds that a page of /metrics serves all who ask
@@ -84,7 +85,7 @@ class Pages:
         now = time.monotonic()
         if self._metrics is None or now - self._metrics[0] > METRICS_AGE:
             registry = CollectorRegistry(auto_describe=False)
-            registry.register(_Families(self.readings(), self.state["unseen"], self.state["unsupported"]))
+            registry.register(_Families(self.readings(), self.state))
             self._metrics = (now, generate_latest(registry))
         return self._metrics[1]
 
@@ -95,12 +96,12 @@ class _Families:
     def __init__(
         self,
         readings: list[counted.Reading],
-        unseen: list[tuple[str, str, int]],
-        connections: list[unsupported.Sample],
+        state: dict[str, Any],
     ) -> None:
         self._readings = readings
-        self._unseen = unseen
-        self._unsupported = connections
+        self._unseen: list[tuple[str, str, int]] = state["unseen"]
+        self._unsupported: list[unsupported.Sample] = state["unsupported"]
+        self._policy: dict[str, str] = state["policy"]
 
     def collect(self) -> Iterable[Metric]:
         """Called by prometheus_client."""
@@ -111,7 +112,7 @@ class _Families:
             names = [*shard_label, *(name for name, _ in declared.labels)]
             family = families.get(declared.name)
             if family is None:
-                kind = CounterMetricFamily if declared.kind == metrics.COUNTER else GaugeMetricFamily
+                kind = CounterMetricFamily if declared.kind == COUNTER else GaugeMetricFamily
                 family = families[declared.name] = kind(declared.name, declared.help, labels=names)
             for where, labels, values in self._readings:
                 if where == role and declared.key in values:
@@ -127,6 +128,9 @@ class _Families:
         for process, reason, number in self._unseen:
             unseen.add_metric([process, reason], number)
         families[metrics.UNSEEN_METRIC] = unseen
+        policy = GaugeMetricFamily(metrics_policy.INFO, metrics_policy.INFO_HELP, labels=["policy", "digest"])
+        policy.add_metric([self._policy["name"], self._policy["digest"]], 1)
+        families[metrics_policy.INFO] = policy
         for metric in unsupported.METRICS:
             counter = families[metric.name] = CounterMetricFamily(metric.name, metric.help, labels=metric.labels)
             for name, first, process, number in self._unsupported:

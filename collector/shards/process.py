@@ -20,6 +20,7 @@ from collector import confine, descriptor_sets, heap
 from collector.counter_names import CORE_NAMES, SHARD_NAMES
 from collector.counters import Counters
 from collector.loader.ringbuffer import RingView
+from collector.policy import wire
 from collector.router import batches, endpoints, messages, slots
 from collector.router.channel import Delivery, Receiver, Sender
 from collector.runtime import Child, run_process
@@ -55,7 +56,7 @@ class Shard:
         load_charsets()
         library = _descriptors_library() if start.descriptors else None
         child.drop_privileges([confine.Rule(".", confine.SOCKETS)])
-        rings = child.fds[2:]
+        self._policy, *rings = wire.received(child.fds[2]), *child.fds[3:]
         self._methods = None
         if library is not None:
             self._methods = library(descriptor_sets.received(rings.pop(0)))
@@ -95,6 +96,7 @@ class Shard:
     def _new_pipeline(self) -> Pipeline:
         decoder = Decoder(self._methods)
         pipeline = Pipeline(self._settings, Filters(parse_rules(self._settings.rules)), decoder, self._child.block)
+        pipeline.use_policy(*self._policy)
         pipeline.skip(self._suspects)
         wanted = self._settings.batches
         self._origin = b""
@@ -142,6 +144,9 @@ class Shard:
             elif message.get("kind") == "shed":
                 self._pipeline.set_budget(message["bytes"])
                 self._trimmer.begin()
+            elif message.get("kind") == "policy":
+                self._policy = wire.received(message["fds"][0])
+                self._pipeline.use_policy(*self._policy)
             elif message.get("kind") == "rings":
                 self._map_rings(Rings.from_message(message["rings"]), message["fds"])
 

@@ -13,6 +13,7 @@ from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, 
 
 from collector.shards.http.clients cimport cidr_t, claim_kind
 from collector.shards.http.message cimport exchange_t
+from collector.shards.http.rules cimport selection_t
 from collector.shards.memory cimport buf_t, pool_t
 from collector.shards.packing cimport batch_t
 from collector.shards.redaction.state cimport redaction_t
@@ -189,6 +190,7 @@ cdef struct conn_t:
     uint8_t client_source    # enum client_source, of a PROXY preamble
     uint8_t peer_late    # what waited for BIND has gone out without ends before
     uint8_t left_out     # IGNORED because it is beyond ctx_t.share, and for no other reason
+    uint8_t unix_socket  # it has no addresses
     uint64_t beyond_ns   # since when it is beyond ctx_t.share, and in the middle of something; unless before ctx_t.share_ns
     uint16_t turn        # from its id: it has its turn when the share is above this
     uint32_t lru         # when it was last moved in the LRU list, in units of 2^LRU_SHIFT ns
@@ -240,6 +242,8 @@ cdef enum:  # counter
     C_FILTERED_METADATA
     C_FILTERED_EGRESS
     C_FILTERED_PORT
+    C_FILTERED_POLICY
+    C_FILTERED_POLICY_DOUBT
     C_HOLES
     C_HOLE_BYTES
     C_UNCAPTURED_BYTES
@@ -383,6 +387,7 @@ cdef struct ctx_t:
     rule_t rules[32]
     uint32_t rule_count
     redaction_t* redaction        # of the policy, or NULL: nothing is redacted (borrowed)
+    selection_t* selection        # rules of the policy (http/selection.pyx); NULL: none
     void* filters                 # filters.Filters (borrowed; the Pipeline owns it)
     void* content                 # records.content.Decoder (borrowed)
     void* inflater                # its records.codings.Inflater

@@ -175,6 +175,12 @@ class ChildProcess:
         self._close()
         return True
 
+    def did_not_start(self, now: float, error: OSError) -> None:
+        """A start has failed half-way."""
+        log.error("cannot start %s: %s", self.name, error)
+        self.discard()
+        self.history.ended(now, was_ready=False, lived_seconds=0)
+
     def discard(self) -> None:
         """After a start that failed half-way: end what there is and close its descriptors."""
         self.kill()

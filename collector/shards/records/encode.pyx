@@ -18,6 +18,7 @@ from collector.shards.records.text cimport (
     address_known, escape_json, put_address, put_hex, put_millis, put_text, put_u64, TEXT_LATIN1)
 from collector.shards.http.message cimport exchange_t, EX_LAST, EX_NUMBERED, EX_WEBSOCKET, MEDIA_CONNECT, MEDIA_GRPC
 from collector.shards.marks cimport *
+from collector.shards.redaction.state cimport use_rules
 from collector.shards.state cimport *
 
 cdef enum:
@@ -154,6 +155,8 @@ cdef int encode_once(ctx_t* ctx, flow_t* flow, exchange_t* ex, uint64_t end_ns, 
     cdef conn_t* conn = flow.conn
     cdef batch_t* batch = ctx.batch
     ctx.redacted = ex.redacted
+    if ctx.redaction != NULL:
+        use_rules(ctx.redaction, ex.redaction_rules, ex.redaction_version)
     if batch_reserve(batch, <size_t>ex.req.head.len + 64) < 0:
         return -1
     batch.records.data[batch.records.len] = c'{'

@@ -2,6 +2,7 @@
 inside of texts.
 """
 
+import array
 import base64
 import binascii
 import codecs
@@ -14,8 +15,9 @@ from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
-from collector.policy.model import Mode
+from collector.policy.model import Mode, Part
 from collector.shards.redaction import known
+from collector.shards.redaction.rules import Rules, apply
 from collector.shards.redaction.edits cimport edits_begin, edits_end, edits_free
 from collector.shards.redaction.names cimport learn
 from collector.shards.redaction.pairs cimport scan_pairs
@@ -72,6 +74,8 @@ cdef class Redactor:
     cdef list texts
     cdef bytes key
     cdef dict numbers
+    cdef object rules
+    cdef dict held          # by enum ruled_t: what was settled last
     cdef edits_t work       # of a text inside another one: taken in turn
 
     def __cinit__(self, redaction, bytes key=b""):
@@ -84,6 +88,9 @@ cdef class Redactor:
         self.kinds = [""]
         self.texts = [b""]
         self.numbers = {}
+        self.held = {}
+        self.rules = Rules(redaction) if redaction.rules else None
+        self.state.ruled = self.rules is not None
         self.learn_names()
         self.learn_forms()
 
@@ -167,6 +174,29 @@ cdef class Redactor:
             for c in range(256):
                 h = c >> 4
                 b.any[i][c] = b.low[i][c & 15] & b.high[i][h]
+
+    def rule_number(self, bytes host, bytes target):
+        """Of the rules in force for a request; 0: none are."""
+        return self.rules.number(host, target)
+
+    def settled(self, int what, bytes name, bytes text):
+        """What the rules in force say of a text: (the text redacted, what is settled in it, how many values), or None."""
+        rules = self.rules.set_of(self.state.rules)
+        if what == RULED_FIELD:
+            values = rules.field(name, text)
+        elif what == RULED_TARGET:
+            values = rules.target(text)
+        else:
+            values = rules.pairs(text, Part.NAME) if what == RULED_FORM else rules.body(text)
+        if not values:
+            return None
+        out, kept, count = apply(text, values, self.named)
+        self.held[what] = out, array.array("I", kept), count    # what points to them is used before the next one
+        return self.held[what]
+
+    def named(self, kind, bytes value):
+        """What a value becomes for which a rule has a name."""
+        return self.replacement(self.number_of(kind), value)
 
     # ---- what edits.pyx and scan.pyx ask for
 

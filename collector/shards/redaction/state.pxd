@@ -55,6 +55,9 @@ cdef struct prefix_t:       # a form: a beginning, and at least so many characte
 cdef struct redaction_t:
     uint8_t mode
     uint8_t keyed                   # values become keyed hashes
+    uint8_t ruled                   # there are rules of its own
+    uint16_t version                # of the policy
+    uint16_t rules                  # number of those in force for what is being read (rules.py); 0: none
     uint64_t endings[256]           # bits of the hashes of four last bytes that a name may have
     uint64_t lengths                # bits: an ending may have so many letters
     known_t names[8192]
@@ -85,9 +88,18 @@ cdef enum:  # form
     FORM_AUTHORIZATION
     FORM_UNREAD         # a text inside another one, for which nothing is left to spend
 
+cdef enum ruled_t:          # what rules are asked of
+    RULED_FIELD
+    RULED_TARGET
+    RULED_FORM
+    RULED_BODY
+
 cdef struct edits_t:        # what becomes of a text
     const uint8_t* begin
     const uint8_t* end
+    const uint8_t* text     # where `kept` counts from
+    const uint32_t* kept    # begin and end, from `text` on, of what rules have settled; NULL: nothing
+    uint32_t kept_many
     const uint8_t* done     # up to here it was copied
     char* data              # so far
     size_t len
@@ -97,3 +109,11 @@ cdef struct edits_t:        # what becomes of a text
     uint8_t cut             # the text goes on behind its end
     uint8_t depth           # of texts that it is in
     uint8_t same_size       # replaced by as many bytes: it is no text
+
+cdef enum:
+    ALL_RULES = 1           # number of the set that has all rules
+
+
+cdef inline void use_rules(redaction_t* r, uint16_t number, uint16_t version) noexcept nogil:
+    """Those that were chosen for an exchange under a version of the policy; under another one, all that there are."""
+    r.rules = 0 if not r.ruled else number if version == r.version else ALL_RULES

@@ -29,6 +29,7 @@ STATE = {
         ["collector_tls_unsupported_connections", "jsse", "java", 3],
         ["collector_quic_unsupported_connections", "client", "curl", 4],
     ],
+    "policy": {"name": "shop", "digest": "0123456789abcdef", "words": "shop (0123456789abcdef): nothing is redacted"},
     "pid": 7,
     "children": [],
     "notes": [],
@@ -75,6 +76,7 @@ def test_every_declared_metric_is_there() -> None:
     text = answer.body.decode()
     assert 'collector_records_total{shard="0"} 0.0' in text and 'collector_records_total{shard="1"} 5.0' in text
     assert 'collector_unseen_processes{process="nginx",reason="io_uring"} 2.0' in text
+    assert 'collector_policy_info{digest="0123456789abcdef",policy="shop"} 1.0' in text
     assert 'collector_quic_unsupported_connections_total{process="curl",role="client"} 4.0' in text
     for name in {metric.name for metric in metrics.METRICS if metric.role != "core"}:
         assert f"\n{name}" in text, name

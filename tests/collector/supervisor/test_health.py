@@ -27,6 +27,7 @@ STATE: dict[str, Any] = {
     "ready": [False, "not ready: loader"],
     "unseen": [],
     "unsupported": [],
+    "policy": {"name": "off", "digest": "", "words": "off: nothing is redacted"},
     "pid": 7,
     "children": [],
     "notes": [],
