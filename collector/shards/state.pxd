@@ -15,6 +15,7 @@ from collector.shards.http.clients cimport cidr_t, claim_kind
 from collector.shards.http.message cimport exchange_t
 from collector.shards.memory cimport buf_t, pool_t
 from collector.shards.packing cimport batch_t
+from collector.shards.sampling.table cimport sampler_t
 
 
 # What may be spent on decoding: units of WORK (records/codings.pyx), which come back with event time.
@@ -267,12 +268,19 @@ cdef enum:  # counter
     C_MESSAGES_TRANSCODED
     C_MESSAGES_NOT_TRANSCODED
     C_UNKNOWN_METHODS
+    C_SAMPLED_PLAIN
+    C_SAMPLED_ERRORS
+    C_SAMPLED_MARKED
+    C_SAMPLED_TOLD
+    C_SAMPLED_HEADS
+    C_SAMPLED_SHARED
     G_CONNECTIONS
     G_QUEUED
     G_BUFFER_BYTES
     G_CURRENT_CONN
     G_INPUT_BYTES
     G_BUFFER_PEAK
+    G_ENDPOINTS
     COUNTERS
 
 
@@ -380,6 +388,7 @@ cdef struct ctx_t:
     claim_kind real_ip_kind
     rule_t rules[32]
     uint32_t rule_count
+    sampler_t* sampler            # NULL: everything is recorded
     void* filters                 # filters.Filters (borrowed; the Pipeline owns it)
     void* content                 # records.content.Decoder (borrowed)
     void* inflater                # its records.codings.Inflater

@@ -19,6 +19,7 @@ from collector.shards.http.parts cimport in_parts, part_begins, part_body, part_
 from collector.shards.http.text cimport add_fields, write_request, write_response
 from collector.shards.memory cimport buf_append, buf_free, buf_reserve, buf_t
 from collector.shards.records.encode cimport emit_record
+from collector.shards.sampling.sampler cimport sample_record, sample_request, settle_early
 from collector.shards.state cimport *
 
 cdef enum:
@@ -147,6 +148,10 @@ cdef void exchange_request(ctx_t* ctx, flow_t* flow, exchange_t* ex, const reque
             and filtered(ctx, flow.conn, fields, unlisted)):
         ex.flags |= EX_DROP
         return
+    if ctx.sampler != NULL:
+        sample_request(ctx, flow.conn, ex, request, fields)
+        if ex.flags & EX_DROP:
+            return
     if ctx.trusted_count and flow.conn.client_source not in (CLIENT_PROXY_V1, CLIENT_PROXY_V2):
         claimed_client(ctx, flow.conn, ex, fields)
     content_facts(ctx, fields, &ex.req)
@@ -182,6 +187,10 @@ cdef void exchange_response(ctx_t* ctx, flow_t* flow, exchange_t* ex, const resp
     """The head of the final answer."""
     if ex.flags & (EX_DROP | EX_EMITTED):
         return
+    if ctx.sampler != NULL:
+        settle_early(ctx, ex)
+        if ex.flags & EX_DROP:
+            return
     content_facts(ctx, fields, &ex.resp)
     if in_parts(&ex.resp):
         ex.flags |= EX_PARTS
@@ -252,7 +261,9 @@ cdef void exchange_emit(ctx_t* ctx, flow_t* flow, exchange_t* ex) noexcept:
 cdef void exchange_tell(ctx_t* ctx, flow_t* flow, exchange_t* ex, uint64_t end) noexcept:
     """As exchange_emit, of what is here at `end`."""
     cdef conn_t* conn = flow.conn
-    if ex.flags & (EX_EMITTED | EX_DROP) or conn.flags & (CONN_DROP | CONN_IGNORED) or ctx.silent:
+    if ex.flags & (EX_EMITTED | EX_DROP) and not ex.sampling & SAMPLE_OUT:     # which is to be counted
+        return
+    if conn.flags & (CONN_DROP | CONN_IGNORED) or ctx.silent:
         return
     if ctx.any_chosen and conn.holds & HOLD_PEER:   # no port, so none that was chosen
         return
@@ -261,6 +272,8 @@ cdef void exchange_tell(ctx_t* ctx, flow_t* flow, exchange_t* ex, uint64_t end) 
         return
     if conn.client_source or ex.client_source:
         settle_claim(ctx, conn, ex)
+    if ctx.sampler != NULL and not sample_record(ctx, conn, ex):
+        return
     emit_record(ctx, flow, ex, end)
 
 
