@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 from typing import Any
 
 import pytest
@@ -197,8 +198,6 @@ def test_the_head_of_the_answer_may_settle_it() -> None:
 
 
 def test_the_kernel_need_not_copy_what_is_left_out() -> None:
-    import array
-
     words = array.array("Q", [0] * 32768)
     pipe = sampled(Sampling(first=0, errors_one_in=0, marked_one_in=0))
     pipe.use_unwanted(memoryview(words))
@@ -211,7 +210,7 @@ def test_what_is_no_exchange_after_all_is_not_counted() -> None:
     pipe = sampled(Sampling(first=0, errors_one_in=0, marked_one_in=0))
     c = Conversation(pipe)
     c.request(ask())
-    c.feed(abi.pack_close(c.conn, ts_ns=c.now, reason=abi.CLOSE_NOT_HTTP))
+    c.feed(abi.pack_close(c.conn, ts_ns=c.now, reason=abi.NOT_HTTP))
     assert take(pipe) == [] and left_out(pipe) == {} and pipe.untold() == 0
 
 
@@ -317,6 +316,7 @@ def grpc_call(pipe: Pipeline, number: int) -> None:
     talk.answer(one, response(200, ("content-type", "application/grpc")))
     talk.body(one, RESPONSE, message * 2)
     talk.trailers(one, RESPONSE, [("grpc-status", "0")])
+    talk.flush()
     play(talk, Conversation(pipe, conn=ident(1, number, number))).close()
 
 
