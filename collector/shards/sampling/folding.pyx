@@ -16,7 +16,7 @@ between the separators `- _ . , : ~ + =`.
 
 (1) With a dot five digits at least: `1.1` in a path is the version of an API.
 
-Every byte of a path is looked at twice at most, nothing is allocated. An endpoint is known by a hash of 64 bits, which
+Every byte of a path is looked at three times at most, and most names, which have no digit, twice; nothing is allocated. An endpoint is known by a hash of 64 bits, which
 begins with a seed that a client does not know, so that nobody can make the names of two endpoints meet.
 """
 
@@ -32,15 +32,17 @@ cdef enum:
     MIXED_BYTES = 10        # of a segment in which letters and digits take turns
     NOT_HEX = -LONGEST      # added to a piece's hexadecimal digits: it never has enough of them then
 
-cdef enum:  # what a byte of a path is
+cdef enum:  # what a byte of a path is; bits, so that what a segment has is their sum
     OTHER = 0
-    DIGIT
-    HEX
-    LETTER
-    SEPARATOR
-    AT
-    PERCENT
-    END
+    DIGIT = 1
+    HEX = 2
+    LETTER = 4
+    SEPARATOR = 8
+    AT = 16
+    PERCENT = 32
+    SEMICOLON = 64
+    END = 128
+    TELLING = DIGIT | AT | PERCENT      # no identifier is without one of these
 
 cdef uint64_t MULTIPLIER = 0x9E3779B97F4A7C15ULL
 cdef uint64_t FOLDED = 0xD6E8FEB86659FD93ULL       # in place of a segment
@@ -60,6 +62,7 @@ cdef void _fill() noexcept:
         KIND[i] = SEPARATOR
     for i in b"/?#":
         KIND[i] = END
+    KIND[c';'] = SEMICOLON
     KIND[c'@'] = AT
     KIND[c'%'] = PERCENT
 
@@ -113,21 +116,27 @@ cdef bint is_identifier(const uint8_t* p, size_t n) noexcept nogil:
 cdef inline uint64_t word_at(const uint8_t* p, size_t n) noexcept nogil:
     """The `n` bytes at p, at most 8, as a number."""
     cdef uint64_t word = 0
-    cdef size_t i
+    cdef uint32_t first, last
     if n == 8:
         memcpy(&word, p, 8)
         return word
-    for i in range(n):
-        word = word << 8 | p[i]
+    if n >= 4:
+        memcpy(&first, p, 4)
+        memcpy(&last, p + n - 4, 4)
+        return <uint64_t>first << 32 | last
+    if n:
+        word = <uint64_t>p[0] << 16 | <uint64_t>p[n >> 1] << 8 | p[n - 1]
     return word
 
 
 cdef inline uint64_t hash_words(uint64_t h, const uint8_t* p, size_t n, uint64_t lower) noexcept nogil:
     cdef size_t i = 0
+    if n <= 8:
+        return mix(h ^ (word_at(p, n) | lower), MULTIPLIER ^ n)
     while n - i > 8:
         h = mix(h ^ (word_at(p + i, 8) | lower), MULTIPLIER)
         i += 8
-    return mix(h ^ (word_at(p + i, n - i) | lower), MULTIPLIER ^ n)
+    return mix(h ^ (word_at(p + n - 8, 8) | lower), MULTIPLIER ^ n)
 
 
 cdef uint64_t hash_text(uint64_t h, const uint8_t* p, size_t n) noexcept nogil:
@@ -136,19 +145,32 @@ cdef uint64_t hash_text(uint64_t h, const uint8_t* p, size_t n) noexcept nogil:
 
 
 cdef inline const uint8_t* end_of(const uint8_t* p, const uint8_t* end) noexcept nogil:
-    """The end of the segment at p, or of what stands before the path."""
+    """The end of what stands before the path."""
     while p < end and KIND[p[0]] != END:
         p += 1
     return p
 
 
-cdef inline size_t without_parameters(const uint8_t* p, size_t n) noexcept nogil:
-    """The length of a segment without what follows `;` (RFC 3986 section 3.3): sessions, mostly."""
+cdef inline const uint8_t* read_segment(const uint8_t* p, const uint8_t* end, size_t* n, bint* folded) noexcept nogil:
+    """The segment at p: where it ends, its length without what follows `;` (RFC 3986 section 3.3: sessions, mostly), and
+    whether it is an identifier."""
+    cdef const uint8_t* stop = p
+    cdef uint8_t kind, has = 0
     cdef size_t i
-    for i in range(n):
-        if p[i] == c';':
-            return i
-    return n
+    while stop < end:
+        kind = KIND[stop[0]]
+        if kind == END:
+            break
+        has |= kind
+        stop += 1
+    n[0] = <size_t>(stop - p)
+    if has & SEMICOLON:
+        for i in range(n[0]):
+            if p[i] == c';':
+                n[0] = i
+                break
+    folded[0] = (has & TELLING or n[0] > LONGEST) and is_identifier(p, n[0])
+    return stop
 
 
 cdef inline const uint8_t* path_of(const uint8_t* p, const uint8_t* end, const uint8_t** host,
@@ -173,6 +195,7 @@ cdef uint64_t endpoint_of(uint64_t seed, uint32_t direction, const request_t* re
     cdef const uint8_t* p
     cdef const uint8_t* stop
     cdef size_t n
+    cdef bint folded
     cdef uint64_t h = hash_text(seed ^ direction, request.method, request.method_len)
     p = path_of(request.target, end, &host, &n)
     if fields.host != NULL:
@@ -180,9 +203,8 @@ cdef uint64_t endpoint_of(uint64_t seed, uint32_t direction, const request_t* re
         n = fields.host.value_len
     h = hash_words(h, host, n, LOWER)
     while True:
-        stop = end_of(p, end)
-        n = without_parameters(p, <size_t>(stop - p))
-        h = mix(h ^ FOLDED, FOLDED) if is_identifier(p, n) else hash_text(h, p, n)
+        stop = read_segment(p, end, &n, &folded)
+        h = mix(h ^ FOLDED, FOLDED) if folded else hash_text(h, p, n)
         if stop == end or stop[0] != c'/':
             return h
         p = stop + 1
@@ -197,12 +219,12 @@ def fold(target):
     cdef const uint8_t* host
     cdef const uint8_t* stop
     cdef size_t n
+    cdef bint folded
     out = []
     p = path_of(p, end, &host, &n)
     while True:
-        stop = end_of(p, end)
-        n = without_parameters(p, <size_t>(stop - p))
-        out.append(b"*" if is_identifier(p, n) else (<const char*>p)[:n])
+        stop = read_segment(p, end, &n, &folded)
+        out.append(b"*" if folded else (<const char*>p)[:n])
         if stop == end or stop[0] != c'/':
             return b"/".join(out)
         p = stop + 1
