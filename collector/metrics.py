@@ -158,13 +158,15 @@ METRICS: tuple[Metric, ...] = (
         "were waiting when their shard ended.",
     ),
     _core(
-        "collector_sampling_heads", "sampling_heads", "Records made without bodies because the policy samples their endpoint."
+        "collector_sampling_heads",
+        "sampling_heads",
+        "Records made without bodies because the policy samples their endpoint.",
     ),
     _core(
         "collector_sampling_shared",
         "sampling_shared",
-        "Exchanges of endpoints for which the table had no place, sampled together. Many: raise the policy's `endpoints`, or "
-        "somebody asks for random paths.",
+        "Exchanges of endpoints for which the table had no place, sampled together. Many: raise the policy's "
+        "`endpoints`, or somebody asks for random paths.",
     ),
     _core("collector_sampling_endpoints", "sampling_endpoints", "Endpoints that sampling knows.", kind=GAUGE),
     _core(

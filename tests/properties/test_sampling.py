@@ -105,7 +105,9 @@ class Traffic:
         self.exchanges.append(Exchange(record_id, endpoint, self._now // MINUTE, step.status))
 
     def _data(self, ring: int, conn: tuple[int, int, int], direction: int, data: bytes) -> None:
-        self.events.append((ring, abi.pack_data(conn, direction, self._positions[conn[0]][direction], data, ts_ns=self._now)))
+        self.events.append(
+            (ring, abi.pack_data(conn, direction, self._positions[conn[0]][direction], data, ts_ns=self._now))
+        )
         self._positions[conn[0]][direction] += len(data)
 
 

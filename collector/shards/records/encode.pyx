@@ -136,8 +136,8 @@ cdef int build_constant(ctx_t* ctx, flow_t* flow, uint32_t tgid, const char* pro
 
 
 cdef int put_events(batch_t* batch, const exchange_t* ex) noexcept:
-    """The messages of a WebSocket, a JSON array without its end, as text; none of them where sampling leaves bodies out. 0, or
-    -1 when memory is out."""
+    """The messages of a WebSocket, a JSON array without its end, as text; none of them where sampling leaves bodies out.
+    0, or -1 when memory is out."""
     cdef char* out
     cdef const buf_t* events = ex.events
     cdef uint32_t n = 1 if ex.sampling & SAMPLE_BODILESS else events.len

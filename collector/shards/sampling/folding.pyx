@@ -16,8 +16,9 @@ between the separators `- _ . , : ~ + =`.
 
 (1) With a dot five digits at least: `1.1` in a path is the version of an API.
 
-Every byte of a path is looked at three times at most, and most names, which have no digit, twice; nothing is allocated. An endpoint is known by a hash of 64 bits, which
-begins with a seed that a client does not know, so that nobody can make the names of two endpoints meet.
+Every byte of a path is looked at three times at most, those of a name without a digit twice; nothing is allocated. An
+endpoint is known by a hash of 64 bits, which begins with a seed that a client does not know, so that nobody can make two
+endpoints meet.
 """
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t

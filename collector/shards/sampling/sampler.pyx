@@ -8,8 +8,8 @@
 
 At its request's head an exchange gets a verdict: is it recorded if it turns out to be an error, if it has marks, and if
 neither? Of each endpoint the first ones of a minute always are; of the others those are whose hash says so. Nothing that
-comes later changes the verdict, nor does another policy. As soon as no further byte can matter, bodies are not kept any more,
-and the head is not written in the first place.
+comes later changes the verdict, nor does another policy. As soon as no answer that is still possible makes a record, nothing
+more of the exchange is kept.
 
 A record that is not made adds one to its endpoint, the next one that is made tells the sum. So what was delivered and what
 was told are together what went by, whatever the policy was and whoever had to give way in the table.
@@ -44,8 +44,8 @@ cdef uint64_t OF_MARKED = 0x9FB21C651E98DF25ULL
 # ---- policies
 
 cdef int use_sampling(ctx_t* ctx, sampling) except -1:
-    """Sample the next exchanges by ``sampling`` (collector.policy.model.Sampling), or with None not. What was left out and not
-    told of stays, and is told. Raises MemoryError, and OverflowError for numbers that are no unsigned ones of 32 bits."""
+    """Sample the next exchanges by ``sampling`` (collector.policy.model.Sampling), or with None not. What was left out and
+    not told of stays, and is told. Raises MemoryError, and OverflowError for numbers that are not unsigned ones of 32 bits."""
     cdef sampler_t* s = ctx.sampler
     cdef uint32_t i, used
     if sampling is None:
@@ -118,7 +118,7 @@ cdef inline void drop_body(ctx_t* ctx, buf_t* body) noexcept nogil:
 
 
 cdef void settle_early(ctx_t* ctx, exchange_t* ex) noexcept nogil:
-    """Is it certain that its bodies are not wanted, whatever follows? Then they are not kept. Called at each of its heads."""
+    """Is it certain that its bodies are not wanted, whatever follows? Then they are not kept. Called at both heads."""
     cdef uint8_t may = SAMPLE_MARKED
     if not ex.sampling & SAMPLE_DECIDED or ex.sampling & SAMPLE_SETTLED:
         return
@@ -153,10 +153,10 @@ cdef void sample_request(ctx_t* ctx, const conn_t* conn, exchange_t* ex, const r
     cdef uint32_t minute = <uint32_t>(ex.req.first_ns // <uint64_t>MINUTE_NS), used = group.used
     if s.ended:
         if s.untold:        # recorded, and may tell
-            ex.endpoint = endpoint_of(s.seed, conn.dir_request, request, fields)
+            ex.endpoint = endpoint_of(s.seed, conn.dir_request != DIR_IN, request, fields)
             ex.sampling = SAMPLE_DECIDED | SAMPLE_SETTLED
         return
-    ex.endpoint = endpoint_of(s.seed, conn.dir_request, request, fields)
+    ex.endpoint = endpoint_of(s.seed, conn.dir_request != DIR_IN, request, fields)
     e = find_or_add(group, ex.endpoint, minute, s.most)
     ctx.counters[G_ENDPOINTS] += group.used - used
     ctx.counters[C_SAMPLED_SHARED] += e == &group.others

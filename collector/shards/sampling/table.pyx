@@ -104,10 +104,10 @@ cdef int grow(group_t* group, uint32_t most) noexcept nogil:
 
 cdef uint32_t who_gives_way(group_t* group, uint32_t minute) noexcept nogil:
     """The number of the endpoint whose place another one may have; 0: none, all were used in this minute."""
-    cdef uint32_t number = group.oldest, i
+    cdef uint32_t number = group.oldest, _i
     if at(group, number).minute == minute:
         return 0
-    for i in range(<uint32_t>ASKED):
+    for _i in range(<uint32_t>ASKED):
         if number == 0 or at(group, number).minute == minute:
             break
         if at(group, number).untold == 0:

@@ -13,20 +13,38 @@ from collector.shards.sampling.folding import fold
 
 IDENTIFIERS = {
     "numbers": ["7", "123", "00042", "-5", "1,2,3", "52.5200,13.4050", "20261127"],
-    "dates and times": ["2026-11-27", "2026-11", "10:15", "2026-11-27T10:15:00Z", "20261127T101500Z", "2026-11-27T10:15+01:00"],
+    "dates and times": [
+        "2026-11-27",
+        "2026-11",
+        "10:15",
+        "2026-11-27T10:15:00Z",
+        "20261127T101500Z",
+        "2026-11-27T10:15+01:00",
+    ],
     "IPv4 addresses": ["10.0.0.12"],
     "UUIDs": ["550e8400-e29b-41d4-a716-446655440000", "urn:uuid:550e8400-e29b-41d4-a716-446655440000"],
-    "hexadecimal": ["4f90d13a", "507f1f77bcf86cd799439011", "DA39A3EE5E6B4B0D", "main.3f2a1b9c.js", "sha256:9f86d081884c7d65"],
+    "hexadecimal": [
+        "4f90d13a",
+        "507f1f77bcf86cd799439011",
+        "DA39A3EE5E6B4B0D",
+        "main.3f2a1b9c.js",
+        "sha256:9f86d081884c7d65",
+    ],
     "ULIDs and the like": ["01ARZ3NDEKTSV4RRFFQ69G5FAV", "0ujsszwN8NRY24YaXiTIE2VWDTS", "cjld2cjxh0000qzrmn831i7rn"],
-    "base64url": ["dQw4w9WgXcQ", "V1StGXR8_Z5jdHi6B-myT", "cus_9s6XKzkNRiz8i3", "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NSJ9.x"],
+    "base64url": [
+        "dQw4w9WgXcQ",
+        "V1StGXR8_Z5jdHi6B-myT",
+        "cus_9s6XKzkNRiz8i3",
+        "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NSJ9.x",
+    ],
     "number behind a word": ["order-12345", "INV00042", "user_100200"],
     "e-mail": ["ann@example.com", "ann%40example.com"],
     "percent-encoded": ["New%20York", "%D0%9C%D0%B8%D1%80"],
     "long": ["a" * 65],
 }
 NAMES = [
-    "", "users", "v1", "v2.0", "1.1", "1.10.2", "oauth2", "oauth2-callback", "iso8601", "top-10-best", "getUserById2", "@ann",
-    "deadbeef", "s3", "en-US", "index.html", "jquery-3.7.1.min.js", "$metadata", "Products(ID)", "a" * 64, "well-known",
+    "", "users", "v1", "v2.0", "1.1", "1.10.2", "oauth2", "oauth2-callback", "iso8601", "top-10-best", "getUserById2",
+    "@ann", "deadbeef", "s3", "en-US", "index.html", "jquery-3.7.1.min.js", "$metadata", "Products(ID)", "a" * 64, "well-known",
 ]  # fmt: skip
 
 

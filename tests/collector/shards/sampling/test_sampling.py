@@ -369,7 +369,7 @@ def test_a_websocket_by_its_heads() -> None:
 def test_endpoints_beyond_the_table_are_sampled_together() -> None:
     pipe = sampled(Sampling(first=2, endpoints=3))
     c = Conversation(pipe)
-    for path in "abc" "defgh":
+    for path in "abcdefgh":
         exchanges(c, 2, "/" + path)
     records = take(pipe)
     assert [r["path"] for r in records] == ["/a", "/a", "/b", "/b", "/c", "/c", "/d", "/d"]
