@@ -44,7 +44,8 @@ IDENTIFIERS = {
 }
 NAMES = [
     "", "users", "v1", "v2.0", "1.1", "1.10.2", "oauth2", "oauth2-callback", "iso8601", "top-10-best", "getUserById2",
-    "@ann", "deadbeef", "s3", "en-US", "index.html", "jquery-3.7.1.min.js", "$metadata", "Products(ID)", "a" * 64, "well-known",
+    "@ann", "deadbeef", "s3", "en-US", "index.html", "jquery-3.7.1.min.js", "$metadata", "Products(ID)", "a" * 64,
+    "well-known",
 ]  # fmt: skip
 
 

@@ -219,7 +219,7 @@ def test_what_is_no_exchange_after_all_is_not_counted() -> None:
 
 @pytest.mark.parametrize("early", [True, False])
 def test_heads_without_bodies(early: bool) -> None:
-    rates: dict[str, int] = {"errors_one_in": 0, "marked_one_in": 0} if early else {}
+    rates: dict[str, Any] = {"errors_one_in": 0, "marked_one_in": 0} if early else {}
     pipe = sampled(Sampling(first=1, heads_only=True, **rates), body_bytes=100)
     c = Conversation(pipe)
     for _ in range(3):
@@ -297,7 +297,7 @@ def test_a_stream_that_goes_on_over_a_minute_is_not_counted_again() -> None:
 
 @pytest.mark.parametrize("early", [True, False])
 def test_a_stream_by_its_heads(early: bool) -> None:
-    rates: dict[str, int] = {"errors_one_in": 0, "marked_one_in": 0} if early else {}
+    rates: dict[str, Any] = {"errors_one_in": 0, "marked_one_in": 0} if early else {}
     pipe = sampled(Sampling(first=0, heads_only=True, **rates))
     c = Conversation(pipe)
     stream(c)
@@ -315,7 +315,7 @@ def grpc_call(pipe: Pipeline, number: int) -> None:
     talk.body(one, REQUEST, message, end=True)
     talk.answer(one, response(200, ("content-type", "application/grpc")))
     talk.body(one, RESPONSE, message * 2)
-    talk.trailers(one, RESPONSE, [("grpc-status", "0")])
+    talk.trailers(one, RESPONSE, [(b"grpc-status", b"0")])
     talk.flush()
     play(talk, Conversation(pipe, conn=ident(1, number, number))).close()
 
@@ -346,7 +346,7 @@ def chat(pipe: Pipeline, number: int) -> None:
 
 @pytest.mark.parametrize("early", [True, False])
 def test_a_websocket_is_one_exchange(early: bool) -> None:
-    rates: dict[str, int] = {"errors_one_in": 0, "marked_one_in": 0} if early else {}
+    rates: dict[str, Any] = {"errors_one_in": 0, "marked_one_in": 0} if early else {}
     pipe = sampled(Sampling(first=1, **rates))
     for number in (1, 2, 3):
         chat(pipe, number)
