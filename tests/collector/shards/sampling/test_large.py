@@ -116,7 +116,7 @@ def test_a_million_exchanges_of_a_skewed_mix_are_exact_for_each_endpoint() -> No
     assert went_by.total() == MILLION and len(went_by) == len(endpoints)
     assert delivered.total() < MILLION // 10
     assert delivered.total() + told.total() + pipe.untold() == MILLION
-    assert abs(errors / (MILLION * 0.03 / 20) - 1) < 0.5  # one in twenty, and some among the first ones
+    assert 1 < errors / (MILLION * 0.03 / 20) < 2.5  # one in twenty, and those among the first ones
     pending = pipe.untold()
     pipe.use_policy(Policy())  # everything is recorded: a last one of each endpoint in each ring tells what is left
     wire.one_of_each_ring()
