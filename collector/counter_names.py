@@ -53,12 +53,19 @@ CORE_NAMES = (
     "messages_not_transcoded",
     "unknown_methods",
     "redacted_values",
+    "sampling_left_out",
+    "sampling_left_out_errors",
+    "sampling_left_out_marked",
+    "sampling_told",
+    "sampling_heads",
+    "sampling_shared",
     "connections",
     "queued_exchanges",
     "buffer_bytes",
     "current_connection",
     "input_bytes",
     "buffer_peak_bytes",
+    "sampling_endpoints",
 )
 # Python-side numbers of each role, in the order of their place in the block (collector/counters.py, offset CORE).
 COMMON = ("heartbeat_ns", "cpu_ns", "resident_bytes", "log_lines_dropped", "ready")

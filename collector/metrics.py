@@ -40,6 +40,10 @@ _FILTERED = (
     "Exchanges and connections left out by a filter; the reason names the setting. `policy_doubt`: by an exclude rule of "
     "the policy that asks for something that nobody knows (docs/policy.md)."
 )
+_LEFT_OUT = (
+    "Exchanges left out because the policy samples their endpoint; errors (4xx, 5xx) and exchanges with marks, which have "
+    "rates of their own, apart. Records say how many (`sampledOut`)."
+)
 _EVICTED = "Connections given up for a limit; with `connection_bytes` only what they held was."
 _LOST_EVENTS = "Events that the kernel could not hand over. Above zero: enlarge COLLECTOR_RING_BYTES or add shards."
 
@@ -140,6 +144,27 @@ METRICS: tuple[Metric, ...] = (
         "sampled_out_exchanges",
         "Exchanges not recorded because TRAFFIC_SAMPLE_BUFFER_PER_MINUTE was used up.",
     ),
+    _core("collector_exchanges_left_out", "sampling_left_out", _LEFT_OUT, ("reason", "sampling")),
+    _core("collector_exchanges_left_out", "sampling_left_out_errors", _LEFT_OUT, ("reason", "sampling_errors")),
+    _core("collector_exchanges_left_out", "sampling_left_out_marked", _LEFT_OUT, ("reason", "sampling_marked")),
+    _core(
+        "collector_sampling_told",
+        "sampling_told",
+        "Of these, how many the records made since have told of. The others wait for the next record of their endpoint, or "
+        "were waiting when their shard ended.",
+    ),
+    _core(
+        "collector_sampling_heads",
+        "sampling_heads",
+        "Records made without bodies because the policy samples their endpoint.",
+    ),
+    _core(
+        "collector_sampling_shared",
+        "sampling_shared",
+        "Exchanges of endpoints for which the table had no place, sampled together. Many: raise the policy's "
+        "`endpoints`, or somebody asks for random paths.",
+    ),
+    _core("collector_sampling_endpoints", "sampling_endpoints", "Endpoints that sampling knows.", kind=GAUGE),
     _core(
         "collector_records_over_bandwidth",
         "records_dropped_bandwidth",

@@ -24,6 +24,7 @@ from collector.shards.marks cimport MARK_END_UNSEEN, MARK_EVICTED
 from collector.shards.memory cimport buf_free
 from collector.shards.names cimport told_library, told_process
 from collector.shards.packing cimport Packer
+from collector.shards.sampling.sampler cimport forget_sampling, use_sampling
 from collector.shards.settings cimport use_settings
 from collector.shards.state cimport *
 from collector.shards.tls cimport told_tls
@@ -56,9 +57,13 @@ _NAMES = {
     C_LEFT_OUT: "left_out_connections", C_LEFT_OUT_BYTES: "left_out_bytes",
     C_MESSAGES_TRANSCODED: "messages_transcoded", C_MESSAGES_NOT_TRANSCODED: "messages_not_transcoded",
     C_UNKNOWN_METHODS: "unknown_methods", C_REDACTED: "redacted_values",
+    C_SAMPLED_PLAIN: "sampling_left_out", C_SAMPLED_ERRORS: "sampling_left_out_errors",
+    C_SAMPLED_MARKED: "sampling_left_out_marked", C_SAMPLED_TOLD: "sampling_told", C_SAMPLED_HEADS: "sampling_heads",
+    C_SAMPLED_SHARED: "sampling_shared",
     G_CONNECTIONS: "connections",
     G_QUEUED: "queued_exchanges", G_BUFFER_BYTES: "buffer_bytes", G_CURRENT_CONN: "current_connection",
     G_INPUT_BYTES: "input_bytes", G_BUFFER_PEAK: "buffer_peak_bytes",
+    G_ENDPOINTS: "sampling_endpoints",
 }
 assert sorted(_NAMES) == list(range(COUNTERS))
 COUNTER_NAMES = tuple(_NAMES[i] for i in range(COUNTERS))     # collector/counter_names.py CORE_NAMES, which a test compares
@@ -128,6 +133,7 @@ cdef class Pipeline:
             table_clear(&self.ctx, &self.table, 0)
         selection_release(self.ctx.selection)
         buf_free(&self.ctx.batch.pool, &self.ctx.scratch)
+        forget_sampling(&self.ctx)
         free(self.ctx.trusted)
         free(self.ctx.names)
         free(self.ctx.libraries)
@@ -154,6 +160,11 @@ cdef class Pipeline:
         self.ctx.redaction = NULL if self.redactor is None else <redaction_t*><size_t>self.redactor.address()
         if self.ctx.redaction != NULL:
             self.ctx.redaction.version = <uint16_t>self.policies
+        use_sampling(&self.ctx, policy.sampling)
+
+    def untold(self):
+        """How many exchanges were left out by sampling that no record has told of."""
+        return self.ctx.sampler.untold if self.ctx.sampler != NULL else 0
 
     def use_unwanted(self, memory):
         """The words that the kernel reads (unwanted.pyx), a power of two of unsigned 64-bit numbers. Raises ValueError."""

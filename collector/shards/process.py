@@ -252,6 +252,8 @@ class Shard:
             self._pipeline.finish_timers()
         while not self._pipeline.close_all():
             self._flush_or_wait()
+        if untold := self._pipeline.untold():
+            log.info("sampling has left out %d exchanges since the last record of their endpoints", untold)
 
     def _flush_ready(self) -> None:
         """Send the batch if it is ready, and no other one is on its way."""

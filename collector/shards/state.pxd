@@ -17,6 +17,7 @@ from collector.shards.http.rules cimport selection_t
 from collector.shards.memory cimport buf_t, pool_t
 from collector.shards.packing cimport batch_t
 from collector.shards.redaction.state cimport redaction_t
+from collector.shards.sampling.table cimport sampler_t
 
 
 # What may be spent on decoding: units of WORK (records/codings.pyx), which come back with event time.
@@ -273,12 +274,19 @@ cdef enum:  # counter
     C_MESSAGES_NOT_TRANSCODED
     C_UNKNOWN_METHODS
     C_REDACTED
+    C_SAMPLED_PLAIN
+    C_SAMPLED_ERRORS
+    C_SAMPLED_MARKED
+    C_SAMPLED_TOLD
+    C_SAMPLED_HEADS
+    C_SAMPLED_SHARED
     G_CONNECTIONS
     G_QUEUED
     G_BUFFER_BYTES
     G_CURRENT_CONN
     G_INPUT_BYTES
     G_BUFFER_PEAK
+    G_ENDPOINTS
     COUNTERS
 
 
@@ -388,6 +396,7 @@ cdef struct ctx_t:
     uint32_t rule_count
     redaction_t* redaction        # of the policy, or NULL: nothing is redacted (borrowed)
     selection_t* selection        # rules of the policy (http/selection.pyx); NULL: none
+    sampler_t* sampler            # NULL: everything is recorded
     void* filters                 # filters.Filters (borrowed; the Pipeline owns it)
     void* content                 # records.content.Decoder (borrowed)
     void* inflater                # its records.codings.Inflater

@@ -23,6 +23,7 @@ from collector.shards.memory cimport buf_append, buf_free, buf_reserve, buf_t
 from collector.shards.records.encode cimport emit_record
 from collector.shards.redaction.heads cimport redact_fields, redact_request, redact_response
 from collector.shards.redaction.state cimport use_rules
+from collector.shards.sampling.sampler cimport sample_record, sample_request, settle_early
 from collector.shards.state cimport *
 
 cdef enum:
@@ -186,6 +187,10 @@ cdef void exchange_request(ctx_t* ctx, flow_t* flow, exchange_t* ex, const reque
         if ex.resp.started:     # whose answer was seen first
             drop_buffers(ctx, ex)
         return
+    if ctx.sampler != NULL:
+        sample_request(ctx, flow.conn, ex, request, fields)
+        if ex.flags & EX_DROP:
+            return
     if ctx.trusted_count and flow.conn.client_source not in (CLIENT_PROXY_V1, CLIENT_PROXY_V2):
         claimed_client(ctx, flow.conn, ex, fields)
     content_facts(ctx, fields, &ex.req)
@@ -237,6 +242,10 @@ cdef void exchange_response(ctx_t* ctx, flow_t* flow, exchange_t* ex, const resp
             return
         if ex.selection == NULL and ex.flags & EX_PART_HELD:    # its parts waited for this
             part_begins(flow, ex, ex.resp.last_ns)
+    if ctx.sampler != NULL:
+        settle_early(ctx, ex)
+        if ex.flags & EX_DROP:
+            return
     content_facts(ctx, fields, &ex.resp)
     if ctx.redaction != NULL:
         line = response[0]
@@ -317,14 +326,16 @@ cdef void exchange_tell(ctx_t* ctx, flow_t* flow, exchange_t* ex, uint64_t end) 
     """As exchange_emit, of what is here at `end`."""
     cdef conn_t* conn = flow.conn
     cdef bint excluded
-    if ex.flags & (EX_EMITTED | EX_DROP) or conn.flags & (CONN_DROP | CONN_IGNORED) or ctx.silent:
+    if ex.flags & (EX_EMITTED | EX_DROP) and not ex.sampling & SAMPLE_OUT:     # which is to be counted
+        return
+    if conn.flags & (CONN_DROP | CONN_IGNORED) or ctx.silent:
         return
     if ctx.any_chosen and conn.holds & HOLD_PEER:   # no port, so none that was chosen
         return
     if conn.holds & HOLD_SOCKET:            # nobody could say that this is a socket: no record
         ctx.counters[C_UNCONFIRMED] += 1
         return
-    if ctx.selection != NULL or ex.selection != NULL:
+    if not ex.flags & EX_DROP and (ctx.selection != NULL or ex.selection != NULL):
         if ctx.selection != NULL and ctx.selection.version != ex.rules:     # another policy came meanwhile
             excluded = excluded_anew(ctx, conn, ex)
         else:
@@ -334,6 +345,8 @@ cdef void exchange_tell(ctx_t* ctx, flow_t* flow, exchange_t* ex, uint64_t end) 
             return
     if conn.client_source or ex.client_source:
         settle_claim(ctx, conn, ex)
+    if ctx.sampler != NULL and not sample_record(ctx, conn, ex):
+        return
     emit_record(ctx, flow, ex, end)
 
 

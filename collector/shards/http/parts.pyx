@@ -156,6 +156,9 @@ cdef void record_part(ctx_t* ctx, flow_t* flow, exchange_t* ex, uint32_t of_requ
         return
     give_back(ctx, &ex.req, of_request, request_held, request_rest)
     give_back(ctx, &ex.resp, of_response, response_held, response_rest)
+    if ex.flags & EX_DROP:      # sampling leaves it out
+        buf_free(&ctx.pool, &ex.req.body)
+        buf_free(&ctx.pool, &ex.resp.body)
     ex.marks = ex.marks & ~over | later
 
 
@@ -222,7 +225,10 @@ cdef void part_body(ctx_t* ctx, flow_t* flow, exchange_t* ex, bint is_request, c
     overdue(ctx, flow, ex, ts)
     m.last_ns = ts
     ex.body_ns = ts
-    while n and not ex.flags & EX_DROP:
+    while n:
+        if ex.flags & EX_DROP:
+            m.size += n
+            return
         if m.skip:
             take = skipped(m, p, n)
             m.size += take
