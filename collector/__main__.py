@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import resource
 import stat
 import sys
 import tempfile
@@ -14,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from collector import __version__, cgroups, config, config_pages, descriptor_sets, errors, files, logs, memory_plan
+from collector import __version__, cgroups, config, config_pages, cores, descriptor_sets, errors, files, logs, memory_plan
 from collector.errors import CollectorError, ConfigError
 from collector.settings import LoaderSettings, ReplaySettings, ShardSettings, SupervisorSettings
 from collector.sink import destinations
@@ -199,7 +198,7 @@ def main(arguments: Sequence[str] | None = None, loader: Mapping[str, Any] | Non
         if 1 in closed and output.name == "-":
             raise ConfigError("--output -: standard output is closed")
         hold_signals()
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # we hold keys, and what we start holds records
+        cores.forbid()  # we hold keys, and what we start holds records
         logs.set_up_supervisor(settings.AKTO_LOG_LEVEL, settings.COLLECTOR_LOG_FORMAT)
         for warning in settings.warnings:
             logging.getLogger("config").warning(warning)

@@ -18,7 +18,7 @@ import struct
 import time
 from collections.abc import Callable
 
-from collector import confine
+from collector import confine, faults
 from collector.counter_names import HEALTH_NAMES
 from collector.counters import CounterMemory
 from collector.health.http import Answer, Conversation
@@ -67,6 +67,7 @@ class Health:
     """The process; ``run`` returns its exit code."""
 
     def __init__(self, child: Child[HealthStart]) -> None:
+        faults.hide_words()
         self._child = child
         self._counters = child.counters
         start = child.start
