@@ -89,16 +89,23 @@ def drop_privileges(uid: int | None) -> None:
     prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # changing the user cleared it
 
 
-STACKS_SIGNAL = signal.SIGUSR2  # a child that is ready writes the stacks of its threads to its log
+STACKS_SIGNAL = signal.SIGUSR2  # has a process of ours write the stacks of its threads: a child to its log
 
 
-def show_stacks_on_signal() -> None:
-    """From now on STACKS_SIGNAL has the stacks written to standard error: at once that of the thread that it interrupts,
+def show_stacks_on_signal(fd: int = 2) -> None:
+    """From now on STACKS_SIGNAL has the stacks written to ``fd``: at once that of the thread that it interrupts,
     which works in compiled code, too; then those of all threads, by the interpreter, for they must not run meanwhile:
-    faulthandler alone reads their frames while they change, and has crashed busy processes.
+    faulthandler alone reads their frames while they change, and has crashed busy processes. Names of files and functions and
+    numbers of lines, no values. To be called by the main thread.
     """
-    signal.signal(STACKS_SIGNAL, lambda _number, _frame: faulthandler.dump_traceback(all_threads=True))
-    faulthandler.register(STACKS_SIGNAL, all_threads=False, chain=True)
+    signal.signal(STACKS_SIGNAL, lambda _number, _frame: faulthandler.dump_traceback(fd, all_threads=True))
+    faulthandler.register(STACKS_SIGNAL, fd, all_threads=False, chain=True)
+
+
+def hide_stacks() -> None:
+    """Undo `show_stacks_on_signal`; the signal is ignored from now on."""
+    faulthandler.unregister(STACKS_SIGNAL)
+    signal.signal(STACKS_SIGNAL, signal.SIG_IGN)
 
 
 class Usage:
