@@ -109,9 +109,16 @@ class Report:
         return self.processes
 
     def _stacks(self) -> str:
-        asked = processes.ask_for_stacks(self._running())
+        """Who was asked, and what the supervisor has written since: earlier reports asked, too."""
+        running, before = self._running(), ""
+        with contextlib.suppress(status.NoAnswerError):
+            before = self._page("/stacks")
+        asked = processes.ask_for_stacks(running)
         time.sleep(_STACKS_SECONDS)
-        return f"{asked}\n{self._page('/stacks')}"
+        try:
+            return f"{asked}\n{self._page('/stacks').removeprefix(before)}"
+        except status.NoAnswerError as error:
+            return f"{asked}\n{error}\n"
 
     def _config(self) -> str:
         try:

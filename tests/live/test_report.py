@@ -165,7 +165,9 @@ def test_a_report_has_every_part(captured: Captured) -> None:
     for module in ("supervisor", "shards", "sink", "loader", "health"):
         assert f" {module}\n" in found["processes.txt"], found["processes.txt"]
         assert f" {module}: asked" in found["stacks.txt"], found["stacks.txt"]
-    assert "supervisor.py" in found["stacks.txt"] and "in _wait" in found["stacks.txt"]
+    stacks = captured.report("again")["stacks.txt"]
+    assert "supervisor.py" in stacks and "in _wait" in stacks
+    assert stacks.count("Stack (most recent call first)") == 1  # that was asked for now: as it is, and of all threads
     for source in ("shards/process.py", "sink/process.py", "loader/process.py", "health/process.py"):
         assert source in found["log.txt"], f"no stack of {source}"
     assert re.search(r"lru_hash +conns .* \(\d+ %\)", found["maps.txt"]), found["maps.txt"]
