@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import resource
 import stat
 import sys
 import tempfile
@@ -14,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from collector import __version__, cgroups, config, config_pages, descriptor_sets, errors, files, logs, memory_plan
+from collector import __version__, cgroups, config, config_pages, cores, descriptor_sets, errors, files, logs, memory_plan
 from collector.errors import CollectorError, ConfigError
 from collector.policy import describing
 from collector.policy.source import InForce, Source
@@ -28,7 +27,8 @@ if TYPE_CHECKING:
 EPILOG = """\
 exit codes:
   0   ended as asked (signal, --duration, end of the files)
-  1   something was not delivered or not recorded, or the output went away; `status`: not ready (with --live: not live)
+  1   something was not delivered or not recorded, or the output went away; `status`: not ready (with --live: not live);
+      `report`: not written
   2   the command line is wrong
   3   AKTO_MEM_THRESH_RESTART exceeded; drained, safe to restart; `status`: no collector answers
   65  a recorded file is damaged (what was readable was processed)
@@ -68,6 +68,13 @@ where the sink's user cannot write that.
 STATUS_HELP = """\
 Ask the collector that runs on this node, over a Unix socket below COLLECTOR_RUNTIME_DIR that only its user (root) can
 reach. Works whoever has the health port. Exit codes: 0 ready, 1 not ready, 3 no collector answers.
+"""
+
+REPORT_HELP = """\
+Write one archive (tar.gz, mode 0600) for a bug report: versions, `check`, settings with secrets masked, metrics and status,
+the last lines of the log, stacks and resources of the collector's processes, how full the kernel's maps are. It holds no
+payload and no header; addresses and names of hosts are masked. Works with a collector that runs, one that is stuck, or none;
+what could not be had is said in it. As the user of the collector (root) it has most. Exit codes: 0 written, 1 not written.
 """
 
 SHARED_HELP = (
@@ -120,6 +127,12 @@ def parser() -> argparse.ArgumentParser:
     what.add_argument("--ready", action="store_true", help="exit 0 when it captures (this is the default)")
     what.add_argument("--live", action="store_true", help="exit 0 unless it cannot repair itself")
     status.add_argument("--json", action="store_true", help="print everything as one JSON object")
+
+    report = commands.add_parser(
+        "report", help="one archive for a bug report", description=REPORT_HELP, formatter_class=formatter
+    )
+    report.add_argument("--output", metavar="FILE", default="", help="(default: collector-report-TIME.tar.gz, here)")
+    report.add_argument("--with-addresses", action="store_true", help="do not mask IP addresses and names of hosts")
 
     check = commands.add_parser(
         "check",
@@ -178,6 +191,10 @@ def main(arguments: Sequence[str] | None = None, loader: Mapping[str, Any] | Non
     closed = logs.keep_standard_descriptors()
     options = parser().parse_args(arguments)
     try:
+        if options.command == "report":
+            from collector.report import command
+
+            return command.write(options.output, with_addresses=options.with_addresses)
         settings = config.load()
         if options.command == "config":
             if options.policy:
@@ -210,7 +227,7 @@ def main(arguments: Sequence[str] | None = None, loader: Mapping[str, Any] | Non
         if 1 in closed and output.name == "-":
             raise ConfigError("--output -: standard output is closed")
         hold_signals()
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # we hold keys, and what we start holds records
+        cores.forbid()  # we hold keys, and what we start holds records
         logs.set_up_supervisor(settings.AKTO_LOG_LEVEL, settings.COLLECTOR_LOG_FORMAT)
         for warning in settings.warnings:
             logging.getLogger("config").warning(warning)

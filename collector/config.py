@@ -116,6 +116,13 @@ class Config(KafkaConfig, PolicyConfig):
         "(Landlock; docs/security.md). `auto`: what the host has, with a warning where it has no seccomp; `on`: no start "
         "without seccomp; `off`: neither, to find out whether they are what does not work.",
     )
+    COLLECTOR_CORE_DUMPS = Setting(
+        parse_bool,
+        False,
+        PROCESS,
+        "A process that crashes may leave a core file, where the limit (`ulimit -c`) and core_pattern allow it: to find a "
+        "fault of compiled code. It holds traffic and keys in clear text. Without this setting there is none.",
+    )
     COLLECTOR_LOG_FORMAT = Setting(parse_log_format, "text", PROCESS, "Form of log lines on standard error.")
     AKTO_LOG_LEVEL = Setting(parse_log_level, "WARN", PROCESS, "Lowest level that is logged; OFF logs nothing.")
     # -- Capture

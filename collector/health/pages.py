@@ -1,4 +1,4 @@
-"""What the health pages say: /healthz, /readyz, /metrics, and /status for `collector status`.
+"""What the health pages say: /healthz, /readyz, /metrics; for `collector status` and `report`: /status, /log, /stacks.
 
 Live fails only when the supervisor's own repair failed, or when it sends no heartbeat; ready means that probes are
 attached and every child works.
@@ -7,6 +7,7 @@ attached and every child works.
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -19,17 +20,25 @@ from collector import counted, counter_names, lag, metrics, metrics_policy, unsu
 from collector.counters import CounterMemory, Counters
 from collector.health.http import Answer
 from collector.metric import COUNTER
+from collector.recent import Reader
 
 SILENT_SECONDS = 10.0  # without a turn of the supervisor's loop, of which there are ten a second
+MOST_STACKS = 256 << 10  # bytes of a page
 METRICS_AGE = 0.1  # seconds that a page of /metrics serves all who ask
 
 
 class Pages:
-    """``memory`` holds everybody's counters, ``own`` ours; ``state`` is what the supervisor told last."""
+    """``memory`` holds everybody's counters, ``own`` ours; ``state`` is what the supervisor told last; ``stacks`` is a
+    descriptor of what it wrote when it was asked for its stacks, ``log`` has the last lines of the log.
+    """
 
     PUBLIC = "/healthz, /readyz, /metrics"
 
-    def __init__(self, memory: CounterMemory, own: Counters, state: dict[str, Any]) -> None:
+    def __init__(
+        self, memory: CounterMemory, own: Counters, state: dict[str, Any], stacks: int = -1, log: Reader | None = None
+    ) -> None:
+        self._stacks = stacks
+        self._log = log
         self._memory = memory
         self._own = own
         self._supervisor = Counters(memory.block(memory.blocks - 1), counter_names.SUPERVISOR_NAMES)
@@ -50,6 +59,10 @@ class Pages:
         """Those for root on this node."""
         if path == "/status":
             return Answer(200, json.dumps(self.status()).encode(), "application/json")
+        if path == "/log":
+            return Answer(200, self._log.read() if self._log is not None else b"")
+        if path == "/stacks":
+            return Answer(200, os.pread(self._stacks, MOST_STACKS, 0) if self._stacks >= 0 else b"")
         return self.public(path)
 
     def was_stopped(self) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import zmq
 
-from collector import confine, descriptor_sets, heap
+from collector import confine, descriptor_sets, faults, heap
 from collector.counter_names import CORE_NAMES, SHARD_NAMES
 from collector.counters import Counters
 from collector.loader.ringbuffer import RingView
@@ -46,6 +46,7 @@ class Shard:
     """The process; ``run`` returns its exit code."""
 
     def __init__(self, child: Child[ShardStart]) -> None:
+        faults.hide_words()
         start = child.start
         self._child = child
         self._counters = child.counters

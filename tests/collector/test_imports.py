@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[2] / "collector"
-PARTS = ("attribution", "health", "loader", "router", "shards", "sink", "supervisor")
+PARTS = ("attribution", "health", "loader", "report", "router", "shards", "sink", "supervisor")
 
 # Who may import whom, beside itself and the modules directly in collector/. The loader and the shards meet in the rings;
 # the supervisor knows the settings of its children, and nothing of what they do.
@@ -18,6 +18,7 @@ ALLOWED = {
     "attribution": {"router"},
     "health": set(),
     "loader": {"attribution", "router"},
+    "report": {"loader", "supervisor"},
     "router": set(),
     "shards": {"loader", "router"},
     "sink": {"router"},
