@@ -408,6 +408,7 @@ def run(
                     rotation=output.rotation(settings, shared=options.shared_files),
                     directory=within(lock.fd, f"run-{os.getpid()}"),
                     health_directory=lock.fd,
+                    view_directory=lock.fd,
                 )
             ),
             settings,

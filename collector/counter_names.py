@@ -117,6 +117,8 @@ SHARD_NAMES = (
     "span_records",
     "span_exchanges",
     "span_state_bytes",
+    "viewer_lines",
+    "viewer_lost_lines",
 )
 SINK_NAMES = (
     *COMMON,
@@ -168,5 +170,7 @@ SUPERVISOR_NAMES = (
     "output_rotations",
     "output_rotation_errors",
     "records_made_again",
+    "viewers",
+    "viewers_refused",
 )
 HEALTH_NAMES = (*COMMON, "requests", "pushed_out", "too_slow", "bad_requests")

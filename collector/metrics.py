@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from collector import viewer_metrics
+
 COUNTER, GAUGE = "counter", "gauge"
 
 
@@ -577,6 +579,7 @@ METRICS += tuple(
         (of_shard, "shard", what.format("a shard"), ()),
     )
 )
+METRICS += tuple(Metric(*row) for row in viewer_metrics.ROWS)
 
 
 def unseen(rows: Iterable[dict[str, Any]]) -> list[tuple[str, str, int]]:

@@ -25,14 +25,16 @@ class NoAnswerError(errors.CollectorError):
     exit_code = errors.EXIT_NO_ANSWER
 
 
-def ask(directory: str) -> dict[str, Any]:
-    """What the collector whose COLLECTOR_RUNTIME_DIR is ``directory`` says of itself. Raises NoAnswerError."""
+def ask(directory: str, seconds: float = TIMEOUT_SECONDS) -> dict[str, Any]:
+    """What the collector whose COLLECTOR_RUNTIME_DIR is ``directory`` says of itself, each step of the conversation within
+    ``seconds``. Raises NoAnswerError.
+    """
     fds: list[int] = []
     try:
         fds.append(files.open_directory(os.path.abspath(directory)))
         fds.append(open_own(fds[0]))
         with socket.socket(socket.AF_UNIX) as sock:
-            sock.settimeout(TIMEOUT_SECONDS)
+            sock.settimeout(seconds)
             sock.connect(within(fds[1], STATUS_SOCKET))
             sock.sendall(b"GET /status HTTP/1.0\r\n\r\n")
             answer = b""
