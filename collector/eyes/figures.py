@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 OTHERS = "(others)"
+_ARROWS = {1: " in", 2: " out"}  # it serves; it calls
 _SUB_BUCKETS = 8
 _MOST_ROWS = 20_000  # of one interval; a shard has 256 a second
 
@@ -71,9 +72,9 @@ Key = tuple[str, int, str, str]  # process, direction (1 in, 2 out, 0 unknown), 
 # What rows are put together by, in the order of the key `g`: the name of the column, and what stands in it
 GROUPS: dict[str, Callable[[Key], str]] = {
     "endpoint": lambda key: _endpoint(key),
-    "host": lambda key: key[2] or OTHERS,
-    "process": lambda key: key[0] or OTHERS,
-    "all": lambda key: f"{key[0]} {_endpoint(key)}" if key[3] else OTHERS,
+    "host": lambda key: (key[2] or "-") if key[3] else OTHERS,
+    "process": lambda key: (key[0] or "-") + _ARROWS.get(key[1], "") if key[3] else OTHERS,
+    "all": lambda key: f"{key[0] or '-'}{_ARROWS.get(key[1], '')} {_endpoint(key)}" if key[3] else OTHERS,
 }
 SORTS: dict[str, Callable[[Sums], float]] = {
     "requests": lambda sums: sums.requests,
