@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import select
 import sys
 import time
@@ -24,6 +25,7 @@ _BODIES = (
     ("<", "responseMessagesJson", ""),
     ("=", "events", ""),
 )
+_CONTROL = re.compile(rb"[\x00-\x1f\x7f]|\xc2[\x80-\x9f]")
 _NOTICE_SECONDS = 1.0
 
 
@@ -114,7 +116,7 @@ class Output:
 
     def _made(self, raw: bytes) -> bytes | None:
         if self._as_json:
-            return raw + b"\n"  # no control character stands in a record as it is
+            return _CONTROL.sub(b"?", raw) + b"\n"  # there are none in a record, unless a shard was taken over
         try:
             record: Any = json.loads(raw)
         except (ValueError, RecursionError):
