@@ -171,11 +171,15 @@ def _viewers(commands: argparse._SubParsersAction[argparse.ArgumentParser], form
     how.add_argument("--bodies", action="store_true", help="show the payloads below each line")
     how.add_argument("--json", action="store_true", help="whole records as they are delivered, as JSON lines")
     tail.add_argument("--count", type=_positive, metavar="N", help="end after N records")
-    top = commands.add_parser("top", help="show requests, errors and latency, live", description=TOP_HELP, formatter_class=formatter)
+    top = commands.add_parser(
+        "top", help="show requests, errors and latency, live", description=TOP_HELP, formatter_class=formatter
+    )
     top.add_argument("--by", choices=("endpoint", "host", "process", "all"), default="endpoint", help="group rows by this")
     top.add_argument("--sort", choices=("requests", "errors", "p99", "bytes"), default="requests", help="what stands first")
     top.add_argument("--filter", metavar="TEXT", default="", help="only rows that hold this text")
-    top.add_argument("-d", "--delay", type=_seconds, default=2.0, metavar="S", help="seconds from one screen to the next (2)")
+    top.add_argument(
+        "-d", "--delay", type=_seconds, default=2.0, metavar="S", help="seconds from one screen to the next (2)"
+    )
     top.add_argument("-b", "--batch", action="store_true", help="plain text with all rows, for scripts and files")
     top.add_argument("-n", "--screens", type=_positive, metavar="N", help="end after N screens")
     top.add_argument("--once", action="store_true", help="the same as --batch -n 1")

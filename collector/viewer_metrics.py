@@ -29,7 +29,7 @@ ROWS = (
         "counter",
         "shard",
         "viewer_lost_lines",
-        "Records that a viewer did not get to see, or that are missing in its figures, because it read too slowly. They were "
-        "delivered all the same.",
+        "Records that a viewer did not get to see, or that are missing in its figures, because it read too slowly. They "
+        "were delivered all the same.",
     ),
 )

@@ -136,5 +136,3 @@ def main(directory: str, *, seconds: float, screens: int | None, batch: bool, ch
     finally:
         top.close()
     return errors.EXIT_OK
-
-

@@ -2,8 +2,8 @@
 
 The supervisor hands over a socket for each viewer that comes (supervisor/viewers.py); what the viewer wants is collected by
 the Tap (eyes/tap.pyx) and written here, without ever waiting. The queue is the socket's buffer in the kernel: when that is
-full, lines are lost to the viewer, counted, and told to it as soon as there is room. Records do not notice. A viewer that has
-gone is found at the next look, at most a fifth of a second later; with the last one the Tap goes, too.
+full, lines are lost to the viewer, counted, and told to it as soon as there is room. Records do not notice. A viewer that
+has gone is found at the next look, at most a fifth of a second later; with the last one the Tap goes, too.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _NS = 1_000_000_000
 
 
 class _Viewer:
-    """One of them. ``lost``: what could not be handed over, from the beginning; ``told``: how much of it the viewer knows."""
+    """One of them. ``lost``: what could not be handed over, from the beginning; ``told``: how much of it it knows."""
 
     def __init__(self, sock: socket.socket, request: Request) -> None:
         self.sock = sock

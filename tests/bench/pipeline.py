@@ -231,7 +231,9 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--gzip", action="store_true", help="gzip-encoded responses")
     parser.add_argument("--shards", type=int, default=1)
     parser.add_argument("--ring-bytes", type=int, default=8 << 20)
-    parser.add_argument("--viewer", default="", metavar="COMMAND", help="look at it meanwhile: `tail`, `top`, with arguments")
+    parser.add_argument(
+        "--viewer", default="", metavar="COMMAND", help="look at it meanwhile: `tail`, `top`, with arguments"
+    )
     parser.add_argument("--stopped", action="store_true", help="stop the viewer as soon as it is connected (SIGSTOP)")
     parser.add_argument("--runs", type=int, default=1, help="repeat and report the run with the least total CPU")
     parser.add_argument("--json", action="store_true", help="only the JSON line")

@@ -1,4 +1,4 @@
-"""`collector tail` and `collector top`, beside a collector that delivers: what they show, and that delivery does not notice."""
+"""`collector tail` and `collector top`, beside a collector that delivers: what they show; delivery does not notice."""
 
 from __future__ import annotations
 
@@ -221,7 +221,9 @@ class Tmux:
         self.name = f"eyes-{uuid.uuid4().hex[:8]}"
         settings = [f"{name}={value}" for name, value in environment_of(collector, more).items()]
         shell = shlex.join(["env", *settings, *command(*arguments)])
-        self.run("-f", "/dev/null", "new-session", "-d", "-x", str(columns), "-y", str(lines), f"{shell}; echo ended $?; cat")
+        self.run(
+            "-f", "/dev/null", "new-session", "-d", "-x", str(columns), "-y", str(lines), f"{shell}; echo ended $?; cat"
+        )
 
     def run(self, *arguments: str) -> str:
         done = subprocess.run(["tmux", "-L", self.name, *arguments], capture_output=True, text=True, check=True, timeout=20)
@@ -276,9 +278,11 @@ end
 def tmux(collector: Collector, request: pytest.FixtureRequest) -> Iterator[Tmux]:
     if shutil.which("tmux") is None:
         skip_or_fail("needs tmux: scripts/setup --test")
-    made = Tmux(collector, *getattr(request, "param", {}).get("arguments", ("top", "-d", "1")), **{
-        name: value for name, value in getattr(request, "param", {}).items() if name != "arguments"
-    })
+    made = Tmux(
+        collector,
+        *getattr(request, "param", {}).get("arguments", ("top", "-d", "1")),
+        **{name: value for name, value in getattr(request, "param", {}).items() if name != "arguments"},
+    )
     yield made
     made.close()
 
@@ -323,7 +327,7 @@ def test_the_screen(busy: None, tmux: Tmux) -> None:
 def test_the_screen_follows_the_size_of_the_terminal(busy: None, tmux: Tmux) -> None:
     tmux.wait("GET shop.example/users/{id}")
     tmux.run("resize-window", "-x", "60", "-y", "12")
-    tmux.wait("GET shop.example/users~")
+    tmux.wait("GET shop.exa~")
     screen = tmux.screen()
     assert len(screen) == 12 and screen[-1].startswith("q quit")
     tmux.run("resize-window", "-x", "140", "-y", "40")

@@ -86,7 +86,8 @@ cdef void find_host(const text_t* headers, text_t* host) noexcept nogil:
         if p == NULL:
             return
         before = p - 3
-        if p - headers.p >= 3 and memcmp(before + 1, b'\\"host\\":\\"', 11) == 0 and (before[0] == c',' or before[0] == c'{'):
+        if (p - headers.p >= 3 and memcmp(before + 1, b'\\"host\\":\\"', 11) == 0
+                and (before[0] == c',' or before[0] == c'{')):
             p += 9
             start = p
             while p < end:

@@ -5,7 +5,7 @@ others, and gives its place to the newcomer: what is frequent stays, a flood of 
 over all rows are exact. Durations fall into buckets an eighth of an octave wide, so that a percentile is at most 6 % off.
 """
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy, memset
 
@@ -141,11 +141,11 @@ cdef class Tally:
 
     cdef uint16_t evict(self) noexcept:
         """The number of a row that was given up, for its few requests, to the row of the others."""
-        cdef uint32_t at, i, best = 0
+        cdef uint32_t at, i, _look, best = 0
         cdef row_t* other = self.rows
         cdef row_t* row
         cdef uint16_t* link
-        for i in range(EVICT_LOOKS):
+        for _look in range(EVICT_LOOKS):
             self.sweep = self.sweep % (ROWS - 1) + 1
             at = self.sweep
             if best == 0 or self.rows[at].requests < self.rows[best].requests:

@@ -14,7 +14,7 @@ from collector.shards.eyes.scan cimport (
     F_DIRECTION, F_HEADERS, F_PATH, F_PROCESS_ID, F_PROCESS_NAME, F_STATUS, FIELD_LENGTHS, FIELD_NAMES, number_of, scan,
     seen_t, text_t, unit)
 from collector.shards.eyes.tally cimport Tally
-from collector.shards.memory cimport buf_append, buf_free, buf_reserve, buf_t
+from collector.shards.memory cimport buf_append, buf_free, buf_reserve
 from collector.shards.records.text cimport put_text
 
 from collector.viewing import pattern

@@ -36,7 +36,10 @@ def test_rows_of_shards_are_put_together() -> None:
         (OTHERS, 6),
         ("GET b/x", 1),
     ]
-    assert [(name, sums.requests) for name, sums in made.grouped("process", sort="requests")] == [("nginx in", 8), (OTHERS, 6)]
+    assert [(name, sums.requests) for name, sums in made.grouped("process", sort="requests")] == [
+        ("nginx in", 8),
+        (OTHERS, 6),
+    ]
     assert [name for name, _sums in made.grouped("host", sort="requests", wanted="B")] == ["b"]
     assert made.total().requests == 14 and made.total().server_errors == 2
 
@@ -76,7 +79,9 @@ def test_no_answer_has_no_percentile() -> None:
     assert bucket_middle(0) == 0.0005 and bucket_middle(8) == 0.0085
 
 
-@pytest.mark.parametrize("line", [b"nonsense", b"[]", b"[1,2,3]", b"{}", b'["a",1,"b","c",1,2,3,4,5,6,7,[1]]', b"[" * 100_000])
+@pytest.mark.parametrize(
+    "line", [b"nonsense", b"[]", b"[1,2,3]", b"{}", b'["a",1,"b","c",1,2,3,4,5,6,7,[1]]', b"[" * 100_000]
+)
 def test_what_is_no_row_is_refused(line: bytes) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - whatever it says, nobody reads it
         interval(line)
@@ -109,5 +114,7 @@ def test_how_the_collector_is_comes_from_two_answers() -> None:
     assert (state.lag, state.lag_open) == (lag.SECONDS[2], False)
     beyond = health.between(after, said(**{f"sink_lag_records_{len(lag.SECONDS)}": 1000}), 1.0)
     assert (beyond.lag, beyond.lag_open) == (lag.SECONDS[-1], True)
-    assert health.between(before, {**before, "ready": False, "ready_words": "not ready: sink"}, 1.0).words == "not ready: sink"
+    assert (
+        health.between(before, {**before, "ready": False, "ready_words": "not ready: sink"}, 1.0).words == "not ready: sink"
+    )
     assert health.between(before, before, 1.0).lag is None

@@ -20,7 +20,9 @@ STATE = State(
     delivered=10_000.0,
     lag=0.25,
     queue=2048,
-    processes=tuple(Process(name, 12.3, 40 << 20) for name in ("shard-0", "shard-1", "loader", "sink", "supervisor", "health")),
+    processes=tuple(
+        Process(name, 12.3, 40 << 20) for name in ("shard-0", "shard-1", "loader", "sink", "supervisor", "health")
+    ),
 )
 ROWS = interval(
     row("nginx", "a.example", "GET /users/{id}", 10_000, 150, 3, 0, 20, 2000, 3000, durations=(63, 9000, 90, 1000)),

@@ -27,7 +27,15 @@ def test_sizes(number: float, text: str) -> None:
 
 @pytest.mark.parametrize(
     ("milliseconds", "text"),
-    [(0.001, "0.00ms"), (9.99, "9.99ms"), (12.34, "12.3ms"), (999.4, "999ms"), (999.6, "1.00s"), (61_000, "61.0s"), (6e6, "100m")],
+    [
+        (0.001, "0.00ms"),
+        (9.99, "9.99ms"),
+        (12.34, "12.3ms"),
+        (999.4, "999ms"),
+        (999.6, "1.00s"),
+        (61_000, "61.0s"),
+        (6e6, "100m"),
+    ],
 )
 def test_durations(milliseconds: float, text: str) -> None:
     assert duration(milliseconds) == text
