@@ -30,7 +30,7 @@ exit codes:
   1   something was not delivered or not recorded, or the output went away; `status`: not ready (with --live: not live);
       `report`: not written
   2   the command line is wrong
-  3   AKTO_MEM_THRESH_RESTART exceeded; drained, safe to restart; `status`: no collector answers
+  3   AKTO_MEM_THRESH_RESTART exceeded; drained, safe to restart; `status`, `tail`, `top`: no collector answers
   65  a recorded file is damaged (what was readable was processed)
   69  capture is not possible on this host (see `collector check`)
   70  a child process could not be started or kept running
@@ -75,6 +75,25 @@ Write one archive (tar.gz, mode 0600) for a bug report: versions, `check`, setti
 the last lines of the log, stacks and resources of the collector's processes, how full the kernel's maps are. It holds no
 payload and no header; addresses and names of hosts are masked. Works with a collector that runs, one that is stuck, or none;
 what could not be had is said in it. As the user of the collector (root) it has most. Exit codes: 0 written, 1 not written.
+"""
+
+TAIL_HELP = """\
+Show the records of the collector of this node as they pass, beside their delivery: as they are delivered, redacted and
+filtered. What this reader is too slow for is not shown, and counted; no record is lost. Ends with Ctrl-C.
+
+examples:
+  collector tail --status 5xx,404 --path '/api/*'
+  collector tail --process nginx --bodies
+  collector tail --host 'shop.*' --json | jq -r .path
+"""
+
+TOP_HELP = """\
+Show requests a second, errors, latency and bytes by endpoint, host or process, and how the collector itself is.
+
+keys: q quits, g groups by the next thing, s sorts by it, / filters (Enter), space stops the screen and lets it go on
+
+err% are answers of 5xx and requests without an answer, B/s the bodies of both directions. In paths what has the form of an
+identifier is {id}.
 """
 
 SHARED_HELP = (
@@ -134,6 +153,7 @@ def parser() -> argparse.ArgumentParser:
     report.add_argument("--output", metavar="FILE", default="", help="(default: collector-report-TIME.tar.gz, here)")
     report.add_argument("--with-addresses", action="store_true", help="do not mask IP addresses and names of hosts")
 
+    _viewers(commands, formatter)
     check = commands.add_parser(
         "check",
         help="check whether capture is possible on this host",
@@ -158,6 +178,62 @@ def parser() -> argparse.ArgumentParser:
         help="instead: the policy (COLLECTOR_POLICY), with all rules of what is recorded, in their order",
     )
     return top
+
+
+def _viewers(commands: argparse._SubParsersAction[argparse.ArgumentParser], formatter: type[argparse.HelpFormatter]) -> None:
+    """The commands that look at what passes."""
+    tail = commands.add_parser("tail", help="show records as they pass", description=TAIL_HELP, formatter_class=formatter)
+    tail.add_argument("--host", metavar="GLOB", default="", help="only requests for this host: `*` and `?` stand for others")
+    tail.add_argument("--path", metavar="GLOB", default="", help="only these paths, with or without their query")
+    tail.add_argument("--status", metavar="LIST", default="", help="only these codes and classes: 5xx,404; 0: no answer")
+    tail.add_argument("--process", metavar="NAME", default="", help="only this process: a name (GLOB), or its id")
+    tail.add_argument("--direction", choices=("inbound", "outbound"), help="only what is served here, or called from here")
+    how = tail.add_mutually_exclusive_group()
+    how.add_argument("--bodies", action="store_true", help="show the payloads below each line")
+    how.add_argument("--json", action="store_true", help="whole records as they are delivered, as JSON lines")
+    tail.add_argument("--count", type=_positive, metavar="N", help="end after N records")
+    top = commands.add_parser(
+        "top", help="show requests, errors and latency, live", description=TOP_HELP, formatter_class=formatter
+    )
+    top.add_argument("--by", choices=("endpoint", "host", "process", "all"), default="endpoint", help="group rows by this")
+    top.add_argument("--sort", choices=("requests", "errors", "p99", "bytes"), default="requests", help="what stands first")
+    top.add_argument("--filter", metavar="TEXT", default="", help="only rows that hold this text")
+    top.add_argument(
+        "-d", "--delay", type=_seconds, default=2.0, metavar="S", help="seconds from one screen to the next (2)"
+    )
+    top.add_argument("-b", "--batch", action="store_true", help="plain text with all rows, for scripts and files")
+    top.add_argument("-n", "--screens", type=_positive, metavar="N", help="end after N screens")
+    top.add_argument("--once", action="store_true", help="the same as --batch -n 1")
+
+
+def _look(settings: config.Config, options: argparse.Namespace) -> int:
+    """`collector tail` and `collector top`."""
+    from collector import viewing
+
+    directory = settings.COLLECTOR_RUNTIME_DIR
+    if options.command == "top":
+        from collector.eyes import screen, top
+
+        choice = screen.Choice(group=options.by, sort=options.sort, wanted=options.filter)
+        screens = 1 if options.once else options.screens
+        return top.main(
+            directory, seconds=options.delay, screens=screens, batch=options.batch or options.once, choice=choice
+        )
+    from collector.eyes import tail
+
+    request = viewing.Request(
+        whole=options.json or options.bodies,
+        host=options.host,
+        path=options.path,
+        process=options.process,
+        status=tuple(one.strip() for one in options.status.lower().split(",")) if options.status else (),
+        direction=viewing.DIRECTIONS.get(options.direction, 0),
+    )
+    try:
+        request.check()
+    except errors.ProtocolError as error:
+        raise ConfigError(f"--{error}") from None
+    return tail.main(directory, request, as_json=options.json, with_bodies=options.bodies, most=options.count)
 
 
 def _positive(text: str) -> int:
@@ -221,6 +297,8 @@ def main(arguments: Sequence[str] | None = None, loader: Mapping[str, Any] | Non
             from collector import status
 
             return status.main(settings.COLLECTOR_RUNTIME_DIR, live=options.live, as_json=options.json)
+        if options.command in ("tail", "top"):
+            return _look(settings, options)
         from collector.supervisor.supervisor import hold_signals
 
         output = destinations.chosen(settings, options.output)
@@ -440,6 +518,7 @@ def run(
                     rotation=output.rotation(settings, shared=options.shared_files),
                     directory=within(lock.fd, f"run-{os.getpid()}"),
                     health_directory=lock.fd,
+                    view_directory=lock.fd,
                 )
             ),
             settings,

@@ -127,6 +127,8 @@ SHARD_NAMES = (
     "span_records",
     "span_exchanges",
     "span_state_bytes",
+    "viewer_lines",
+    "viewer_lost_lines",
 )
 SINK_NAMES = (
     *COMMON,
@@ -181,5 +183,7 @@ SUPERVISOR_NAMES = (
     "policy_reloads",
     "policy_reload_failures",
     "policy_reload_success_seconds",
+    "viewers",
+    "viewers_refused",
 )
 HEALTH_NAMES = (*COMMON, "requests", "pushed_out", "too_slow", "bad_requests")

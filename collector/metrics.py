@@ -10,7 +10,7 @@ import collections
 from collections.abc import Iterable
 from typing import Any
 
-from collector import metrics_policy
+from collector import metrics_policy, viewer_metrics
 from collector.metric import COUNTER, GAUGE, Metric
 
 # Why the traffic of a process is not seen (a number of loader.entries.unseen): label, what is logged once a name.
@@ -600,6 +600,7 @@ METRICS += tuple(
         (of_shard, "shard", what.format("a shard"), ()),
     )
 )
+METRICS += tuple(Metric(*row) for row in viewer_metrics.ROWS)
 
 
 def unseen(rows: Iterable[dict[str, Any]]) -> list[tuple[str, str, int]]:

@@ -25,10 +25,12 @@ class NoAnswerError(errors.CollectorError):
     exit_code = errors.EXIT_NO_ANSWER
 
 
-def ask(directory: str) -> dict[str, Any]:
-    """What the collector whose COLLECTOR_RUNTIME_DIR is ``directory`` says of itself. Raises NoAnswerError."""
+def ask(directory: str, seconds: float = TIMEOUT_SECONDS) -> dict[str, Any]:
+    """What the collector whose COLLECTOR_RUNTIME_DIR is ``directory`` says of itself, each step of the conversation within
+    ``seconds``. Raises NoAnswerError.
+    """
     try:
-        said = json.loads(page(directory, "/status"))
+        said = json.loads(page(directory, "/status", seconds))
     except ValueError:
         said = None
     if not isinstance(said, dict):
@@ -36,14 +38,16 @@ def ask(directory: str) -> dict[str, Any]:
     return said
 
 
-def page(directory: str, name: str) -> bytes:
-    """A page for the collector's own user, by its path (collector/health/pages.py). Raises NoAnswerError."""
+def page(directory: str, name: str, seconds: float = TIMEOUT_SECONDS) -> bytes:
+    """A page for the collector's own user, by its path (collector/health/pages.py), each step of the conversation within
+    ``seconds``. Raises NoAnswerError.
+    """
     fds: list[int] = []
     try:
         fds.append(files.open_directory(os.path.abspath(directory)))
         fds.append(open_own(fds[0]))
         with socket.socket(socket.AF_UNIX) as sock:
-            sock.settimeout(TIMEOUT_SECONDS)
+            sock.settimeout(seconds)
             sock.connect(within(fds[1], STATUS_SOCKET))
             sock.sendall(f"GET {name} HTTP/1.0\r\n\r\n".encode())
             answer = b""

@@ -84,13 +84,15 @@ class Pages:
         """Everything in one object (docs/troubleshooting.md)."""
         live, live_words = self._said("live")
         ready, ready_words = self._said("ready")
-        totals = counted.totals(self.readings())
+        readings = self.readings()
+        totals = counted.totals(readings)
         return {
             **{name: value for name, value in self.state.items() if name not in ("kind", "fds")},
             "live": live,
             "live_words": live_words,
             "ready": ready,
             "ready_words": ready_words,
+            "usage": {_name(role, labels): _usage(values) for role, labels, values in readings},
             "totals": {name: value for name, value in totals.items() if not name.endswith("heartbeat_ns")},
         }
 
@@ -101,6 +103,16 @@ class Pages:
             registry.register(_Families(self.readings(), self.state))
             self._metrics = (now, generate_latest(registry))
         return self._metrics[1]
+
+
+def _name(role: str, labels: dict[str, str]) -> str:
+    """Of a process, as the supervisor calls it."""
+    return "-".join([role, *labels.values()])
+
+
+def _usage(values: dict[str, int]) -> dict[str, int]:
+    """What a process uses: CPU time in ns, resident memory in bytes."""
+    return {"cpu_ns": values["cpu_ns"], "resident_bytes": values["resident_bytes"]}
 
 
 class _Families:

@@ -659,6 +659,9 @@ cdef class Pipeline:
     def pending_records(self):
         return self.packer.pending_records()
 
+    def use_tap(self, tap):
+        self.packer.use_tap(tap)
+
     def take(self, int64_t wall_ms=0):
         return self.packer.take(wall_ms)
 

@@ -30,6 +30,7 @@ from collector.shards.filters import Filters
 from collector.shards.filters.rules import parse_rules
 from collector.shards.pipeline import Pipeline
 from collector.shards.records.content import Decoder, load_charsets
+from collector.shards.viewers import Viewers
 
 if TYPE_CHECKING:
     from collector.shards.records.descriptors import Methods
@@ -69,6 +70,7 @@ class Shard:
         self._largest = 0  # bytes that the destination takes at once; 0: as the settings say
         self._number, self._life = start.number, start.life
         self._slots = slots.Writer(child.fds[1])
+        self._viewers = Viewers(start.number, self._counters)
         self._pipeline = self._new_pipeline()
         self._file = 0  # number of the recorded file that is being fed
         self._next_give_back = 0
@@ -107,6 +109,7 @@ class Shard:
             self._origin = batches.pack_origin(self._number)
         pipeline.use_slots(self._slots.memory, self._slots.count, wanted.size)
         pipeline.set_largest(self._largest)
+        pipeline.use_tap(self._viewers.tap)
         return pipeline
 
     def close(self) -> None:
@@ -150,6 +153,9 @@ class Shard:
                 self._pipeline.use_policy(*self._policy)
             elif message.get("kind") == "rings":
                 self._map_rings(Rings.from_message(message["rings"]), message["fds"])
+            elif message.get("kind") == "view":
+                self._viewers.add(message, time.monotonic_ns())
+                self._pipeline.use_tap(self._viewers.tap)
 
     def _map_rings(self, described: Rings, fds: list[int]) -> None:
         """Map the rings for reading; they come from the loader by way of the supervisor."""
@@ -282,6 +288,7 @@ class Shard:
         self._blocked = False
         batch = self._pipeline.take(time.time_ns() // 1_000_000)
         self._waits_since = 0.0
+        self._viewers.batch_taken()
         if batch is not None:
             records, index, details = batch
             details = details or self._origin
@@ -323,6 +330,9 @@ class Shard:
         self._counters["batches_resent"] = self._out.resent
         self._counters["refused_messages"] = self._in.refused
         self._counters["in_flight_bytes"] = self._out.in_flight_bytes
+        if self._viewers.tap is not None:
+            self._viewers.turn(now)
+            self._pipeline.use_tap(self._viewers.tap)
         if self._trimmer.turn():
             self._slots.give_back_all(self._pipeline.free_slots())
         elif now > self._next_give_back:

@@ -38,7 +38,7 @@ class Plan:
     ``reopen`` opens the output again (raises CollectorError), where that is possible; ``made_of`` are files at whose change
     that is due, as they were before; ``rotation`` says when the file of records gets another name. ``directory`` holds the
     sockets between the processes. ``health_directory`` is a descriptor: where the status socket is made; None for no
-    health pages.
+    health pages. ``view_directory`` is one for the socket of viewers; None for no viewers.
     """
 
     supervisor: SupervisorSettings
@@ -55,6 +55,7 @@ class Plan:
     made_of: Mapping[str, Signature] = field(default_factory=dict)
     rotation: Rotation | None = None
     health_directory: int | None = None
+    view_directory: int | None = None
 
     @property
     def rings(self) -> LoaderSettings | None:

@@ -14,7 +14,6 @@ import contextlib
 import json
 import logging
 import os
-import selectors
 import shutil
 import signal
 import time
@@ -39,6 +38,8 @@ from collector.supervisor.shedding import Shedding
 from collector.supervisor.starting import Plan
 from collector.supervisor.thermostat import Thermostat
 from collector.supervisor.unseen import Unseen
+from collector.supervisor.viewers import Viewers
+from collector.supervisor.waiting import wait
 
 log = logging.getLogger("supervisor")
 
@@ -95,6 +96,7 @@ class Supervisor:
             for i in range(self.shards)
         ]
         self._policy = PolicyFile(plan.policy, self.own, self.shard_children)
+        self._viewers = Viewers(plan.view_directory, self.shard_children, self.own)
         self.loader = ChildProcess(
             "loader",
             "loader",
@@ -249,6 +251,7 @@ class Supervisor:
         old = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
             self._make_directory()
+            self._viewers.open()
             if self._health is not None:
                 self._health.open(time.monotonic())
                 self._start_health(self._health.child, time.monotonic())
@@ -272,6 +275,7 @@ class Supervisor:
                 os.close(fd)
             self._slots.clear()
             self._policy.close()
+            self._viewers.close()
             if self._health is not None:
                 self._health.close()
             if self._plan.directory:
@@ -317,19 +321,8 @@ class Supervisor:
         """Until something may have happened: a message, a log line, an end, a signal."""
         self.own["heartbeat_ns"] = time.monotonic_ns()
         self._usage.turn()
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._wake_read, selectors.EVENT_READ)
-            for child in self.everyone:
-                if child.channel is not None:
-                    selector.register(child.channel, selectors.EVENT_READ)
-                if child.log_pipe is not None:
-                    selector.register(child.log_pipe, selectors.EVENT_READ)
-            selector.select(seconds)
-        try:
-            while os.read(self._wake_read, 4096):
-                pass
-        except BlockingIOError:
-            pass
+        wait(self._wake_read, self.everyone, self._viewers.sockets(), seconds)
+        self._viewers.turn(time.monotonic())
 
     def _answer_signals(self) -> None:
         """SIGHUP, or the output is due by itself: open it again. SIGUSR1: say how it stands, and

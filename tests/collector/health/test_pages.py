@@ -142,3 +142,12 @@ def test_what_is_given_to_read_cannot_be_written() -> None:
         mmap.mmap(fd, 0)
     assert Path(f"/proc/self/fd/{fd}").stat().st_mode & 0o777 == 0o600  # nor opened again by another user
     os.close(fd)
+
+
+def test_the_status_says_what_each_process_uses() -> None:
+    health, memory = made()
+    shard = Counters(memory.block(1), counter_names.SHARD_NAMES)
+    shard["cpu_ns"], shard["resident_bytes"] = 5, 7
+    usage = health.status()["usage"]
+    assert list(usage) == ["shard-0", "shard-1", "loader", "sink", "supervisor", "health"]
+    assert usage["shard-1"] == {"cpu_ns": 5, "resident_bytes": 7}
