@@ -1,0 +1,3 @@
+from typing import Any
+
+def find(redactor: Any, name: bytes) -> tuple[str, int] | None: ...

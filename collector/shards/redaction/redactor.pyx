@@ -1,0 +1,286 @@
+"""What shards redact by: a policy's redaction as tables, and the parts of the work that need objects - keyed hashes, and texts
+inside of texts.
+"""
+
+import base64
+import binascii
+import hashlib
+import re
+from urllib.parse import quote, unquote_to_bytes
+
+cimport cython
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.string cimport memcpy, memset
+
+from collector.policy.model import Mode
+from collector.shards.redaction import known
+from collector.shards.redaction.edits cimport edits_begin, edits_end, edits_free
+from collector.shards.redaction.names cimport learn
+from collector.shards.redaction.pairs cimport scan_pairs
+from collector.shards.redaction.scan cimport scan_forms, scan_text
+from collector.shards.redaction.state cimport *
+
+cdef enum:
+    HASH_BYTES = 8          # of a keyed hash: as many hexadecimal digits twice
+
+_MODES = {Mode.OFF: MODE_OFF, Mode.SECRETS: MODE_SECRETS, Mode.STRICT: MODE_STRICT}
+_FORM_KINDS = {
+    FORM_JWT: known.JWT, FORM_CARD: known.CARD, FORM_IBAN: known.IBAN, FORM_PRIVATE_KEY: known.PRIVATE_KEY,
+    FORM_BEARER: "bearer", FORM_BASIC: "basic", FORM_URL: known.URL_PASSWORD, FORM_TELEGRAM: "telegram_token",
+    FORM_COOKIE: known.COOKIE, FORM_AUTHORIZATION: known.AUTHORIZATION,
+}
+# Three bytes with which forms begin, in groups (scan.h), as sets of bytes: beside those of known.PREFIXES.
+_DIGITS, _LARGE = b"0123456789", b"ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+_ALL = bytes(range(256))
+_BEGINNINGS = (
+    (b"e", b"y", b"J"),
+    (_DIGITS, _DIGITS, _DIGITS),
+    (_LARGE, _LARGE, _DIGITS),
+    (b"\\", b"u/", _ALL),
+    (b"-", b"-", b"-"),
+    (b":", b"/", b"/"),
+    (b"%", b"234567", _DIGITS + b"abcdefABCDEF"),
+    (b"Bb", b"ae", b"as"),
+)
+# Which group each has; the prefixes of products are spread over those whose bytes are like theirs.
+_GROUPS = (0, 1, 2, 3, 4, 4, 4, 5)
+_PREFIX_GROUPS = {"A": 6, "S": 6, "g": 7, "x": 7, "y": 7}
+_PREFIX_GROUP = 0
+
+_ESCAPE = re.compile(rb'\\(?:u([0-9a-fA-F]{4})|(.))', re.DOTALL)
+_SHORT = {b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t"}
+_TO_ESCAPE = re.compile(rb'["\\\x00-\x1f]')
+_BASE64 = re.compile(rb"[A-Za-z0-9+/_-]{4,}={0,2}")
+
+
+def _undo(found):
+    number, other = found.groups()
+    if number is not None:
+        return chr(int(number, 16)).encode("utf-8", "surrogatepass")
+    return _SHORT.get(other, other)
+
+
+@cython.final
+cdef class Redactor:
+    """``redaction``: of collector.policy.model. ``key``: values become keyed hashes (BLAKE2b, RFC 7693), 8 bytes in
+    hexadecimal; empty: they do not. Raises ValueError for what does not fit.
+    """
+
+    cdef redaction_t state
+    cdef readonly list kinds
+    cdef list texts
+    cdef bytes key
+    cdef dict numbers
+    cdef edits_t work       # of a text inside another one: taken in turn
+
+    def __cinit__(self, redaction, bytes key=b""):
+        memset(&self.state, 0, sizeof(redaction_t))
+        memset(&self.work, 0, sizeof(edits_t))
+        self.state.owner = <void*>self
+        self.state.mode = <uint8_t>_MODES[redaction.mode]
+        self.state.keyed = len(key) > 0
+        self.key = hashlib.blake2b(key).digest() if key else b""
+        self.kinds = [""]
+        self.texts = [b""]
+        self.numbers = {}
+        scan_prepare(1)
+        self.learn_names()
+        self.learn_forms()
+
+    def __dealloc__(self):
+        edits_free(&self.work)
+
+    def address(self):
+        """Of the tables, for functions of this package."""
+        return <size_t>&self.state
+
+    cdef uint32_t number_of(self, kind) except 0:
+        number = self.numbers.get(kind)
+        if number is None:
+            number = len(self.kinds)
+            if number >= KINDS:
+                raise ValueError(f"more than {KINDS} kinds of secrets")
+            self.numbers[kind] = number
+            self.kinds.append(kind)
+            self.texts.append(b"[redacted:" + kind.encode())
+            self.state.numbers[<uint32_t>number] = kind in known.NUMBERS
+        return number
+
+    def learn_names(self):
+        for kind, names in known.ENDINGS.items():
+            for name in names:
+                for case in {name, name.upper(), name.title()} if not name.isascii() else {name}:
+                    apart = len(name.replace(" ", "")) <= 3 or name in ("clave", "parola", "totp", "cvv2", "cvc2")
+                    learn(&self.state, case, self.number_of(kind), NAME_ENDING | (NAME_APART if apart else 0) | NAME_WHOLE)
+        for listed in (known.WHOLE, known.HEADERS):
+            for kind, names in listed.items():
+                for name in names:
+                    learn(&self.state, name, self.number_of(kind), NAME_WHOLE)
+        for name in known.NOT_SECRET:
+            learn(&self.state, name, 0, NAME_NOT)
+        for name in ("name", "key"):
+            learn(&self.state, name, 0, NAME_PAIR)
+
+    def learn_forms(self):
+        cdef uint32_t i = 0, at
+        cdef prefix_t* prefix
+        classes = sorted({letters for _kind, _text, letters, _least in known.PREFIXES})
+        for form, kind in _FORM_KINDS.items():
+            self.state.kind_of[<uint32_t>form] = self.number_of(kind)
+        for number, letters in enumerate(classes):
+            pattern = re.compile(f"[{letters}]".encode())
+            for at in range(256):
+                if pattern.match(bytes([at])):
+                    self.state.allowed[at] |= 1 << number
+        for kind, text, letters, least in known.PREFIXES:
+            prefix = &self.state.prefixes[i]
+            data = text.encode()
+            memcpy(prefix.text, <const char*>data, len(data))
+            prefix.length = <uint8_t>len(data)
+            prefix.least = least
+            prefix.kind = <uint16_t>self.number_of(kind)
+            prefix.bit = 1 << classes.index(letters)
+            third = data[2:3] if len(data) > 2 else b"0123456789abcdef"
+            self.learn_beginning(_PREFIX_GROUPS.get(text[0], _PREFIX_GROUP), data[:1], data[1:2], third)
+            i += 1
+        self.state.prefix_count = i
+        for group, three in zip(_GROUPS, _BEGINNINGS, strict=True):
+            self.learn_beginning(group, *three)
+        for text in known.IBANS.split():
+            self.state.ibans[(ord(text[0]) - 65) * 26 + ord(text[1]) - 65] = <uint8_t>int(text[2:])
+
+    def learn_beginning(self, group, *three):
+        cdef uint32_t i, c, h
+        cdef uint8_t bit = <uint8_t>(1 << group)
+        cdef beginnings_t* b = &self.state.beginnings
+        for i, letters in enumerate(three):
+            for c in letters:
+                b.low[i][c & 15] |= bit
+                b.high[i][c >> 4] |= bit
+        for i in range(3):
+            for c in range(256):
+                h = c >> 4
+                b.any[i][c] = b.low[i][c & 15] & b.high[i][h]
+
+    # ---- what edits.pyx and scan.pyx ask for
+
+    def replacement(self, uint32_t kind, bytes value):
+        """What a value becomes."""
+        if self.state.keyed:
+            digest = hashlib.blake2b(value, digest_size=HASH_BYTES, key=self.key).hexdigest()
+            return b"%s:%s]" % (self.texts[kind], digest.encode())
+        return self.texts[kind] + b"]"
+
+    cdef tuple scanned(self, bytes text, bint cut, int depth, bint names):
+        """(the text redacted, how many values), or None when there is nothing."""
+        cdef edits_t e = self.work
+        cdef const uint8_t* p = text
+        memset(&self.work, 0, sizeof(edits_t))      # a text inside this one has memory of its own
+        edits_begin(&e, p, p + len(text), cut, depth)
+        if names:
+            scan_text(&self.state, &e)
+        else:
+            e.same_size = 1
+            scan_forms(&self.state, &e)
+        try:
+            if e.failed:
+                raise MemoryError
+            if not edits_end(&e):
+                return None
+            if e.failed:
+                raise MemoryError
+            return PyBytes_FromStringAndSize(e.data, <Py_ssize_t>e.len), e.count
+        finally:
+            edits_free(&self.work)
+            self.work = e
+
+    def text(self, bytes text, bint cut=False):
+        """A whole text, as a body: the text redacted. ``cut``: it goes on."""
+        found = self.scanned(text, cut, 0, True)
+        return text if found is None else found[0]
+
+    def form(self, bytes text, bint cut=False):
+        """The same of a query or form."""
+        cdef edits_t e
+        cdef const uint8_t* p = text
+        memset(&e, 0, sizeof(edits_t))
+        edits_begin(&e, p, p + len(text), cut, 0)
+        scan_pairs(&self.state, &e, c'&')
+        out = PyBytes_FromStringAndSize(e.data, <Py_ssize_t>e.len) if edits_end(&e) and not e.failed else text
+        edits_free(&e)
+        return out
+
+    def unescaped(self, bytes text, bint cut, int depth):
+        """A text of JSON with escapes: (redacted and escaped again, how many values), or None."""
+        found = self.scanned(_ESCAPE.sub(_undo, text), cut, depth, True)
+        if found is None:
+            return None
+        return _TO_ESCAPE.sub(lambda one: b"\\u%04x" % one.group()[0], found[0]), found[1]
+
+    def plain_name(self, bytes name):
+        """A name without its escapes."""
+        return _ESCAPE.sub(_undo, name)
+
+    def unquoted(self, bytes text, bint cut, int depth):
+        """The same of a word of a URL."""
+        plain = unquote_to_bytes(text)
+        found = self.scanned(plain, cut, depth, True)
+        if found is None:
+            return None
+        return quote(found[0], safe="[]:/").encode(), found[1]
+
+    def percent_decoded(self, bytes text):
+        """A name without percent-encoding."""
+        return unquote_to_bytes(text)
+
+    def of_pair(self, bytes text, bint cut, int depth):
+        """The same of a value of a query or form."""
+        if b"%" not in text and b"+" not in text:
+            return self.scanned(text, cut, depth, True)
+        if depth > DEPTH:
+            return None
+        found = self.scanned(unquote_to_bytes(text.replace(b"+", b" ")), cut, depth, True)
+        if found is None:
+            # a plus may be one
+            found = self.scanned(unquote_to_bytes(text), cut, depth, True) if b"+" in text else None
+            if found is None:
+                return None
+        return quote(found[0], safe="[]:/").encode(), found[1]
+
+    def unbase64(self, bytes text, bint cut, int depth):
+        """The same of letters of base64."""
+        row = text.rstrip(b"=")
+        url = b"-" in row or b"_" in row
+        whole = row[: len(row) // 4 * 4] if cut or len(row) % 4 == 1 else row + b"=" * ((4 - len(row) % 4) % 4)
+        try:
+            plain = base64.b64decode(whole, b"-_" if url else None, validate=True)
+        except (ValueError, binascii.Error):
+            return None
+        found = self.scanned(plain, cut, depth, True)
+        if found is None:
+            return None
+        out = base64.b64encode(found[0], b"-_" if url else None)
+        return (out if len(text) % 4 == 0 else out.rstrip(b"=")), found[1]
+
+    def binary(self, bytes data):
+        """Bytes that are no text: (as many bytes, how many values), or None; found by form only."""
+        return self.scanned(data, False, 0, False)
+
+    def messages(self, bytes payload):
+        """Messages in base64, one or a JSON array of them (records/messages.py): likewise."""
+        count = 0
+
+        def one(found):
+            nonlocal count
+            try:
+                changed = self.binary(base64.b64decode(found.group()))
+            except (ValueError, binascii.Error):
+                return found.group()
+            if changed is None:
+                return found.group()
+            count += changed[1]
+            return base64.b64encode(changed[0])
+
+        out = _BASE64.sub(one, payload)
+        return (out, count) if count else None

@@ -1,0 +1,573 @@
+"""A text of any kind: JSON, XML, logs, GraphQL, JavaScript, and texts inside of those.
+
+Nothing is parsed. What could be a name is what stands before `=`, `:` or `>`; its quotes, or their absence, say how far its
+value goes. So what is cut, broken or nested is read as well as what is whole, and JSON stays JSON: a value that is replaced
+keeps its quotes, or gets those that its name has.
+
+What hides another text - escapes in JSON, percent-encoding, base64 - is undone, read, and redone if something was found.
+"""
+
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.string cimport memchr, memcmp
+
+from collector.shards.redaction.edits cimport *
+from collector.shards.redaction.forms cimport find_form, found_t
+from collector.shards.redaction.names cimport find_name, may_be_name
+from collector.shards.redaction.state cimport *
+
+cdef extern from "<string.h>" nogil:
+    void* memmem(const void* haystack, size_t haystack_len, const void* needle, size_t needle_len)
+    void* memrchr(const void* s, int c, size_t n)
+
+cdef enum:
+    NAME_MOST = 96          # bytes of a name
+    BLANKS_MOST = 64        # between a name and its value
+    PAIR_MOST = 2048        # from `"name": "password"` to its `"value":`
+    TAG_MOST = 256          # of an element of XML, with its attributes
+    LEAST_ROW = 18          # of base64: of a card's number, without padding
+    HOLD_BACK = 4           # a value in prose has at least so many letters
+
+# What was seen of the text on the way.
+cdef struct place_t:
+    const uint8_t* skip_forms       # what begins before is none
+    const uint8_t* skip_escapes     # a text in JSON whose escapes were undone
+    const uint8_t* skip_percent
+    const uint8_t* pair_end         # up to here `value` belongs to a name that is secret
+    const uint8_t* parity_at        # how many quotes there are up to here
+    uint32_t pair_kind
+    bint inside                     # a text in quotes, at parity_at
+
+
+cdef inline bint is_blank(uint8_t c) noexcept nogil:
+    return c == c' ' or c == c'\n' or c == c'\r' or c == c'\t'
+
+
+cdef inline bint of_name(uint8_t c) noexcept nogil:
+    return (c >= c'0' and c <= c'9' or c | 0x20 >= c'a' and c | 0x20 <= c'z' or c == c'_' or c == c'-' or c == c'.'
+            or c == c'$' or c >= 0x80)
+
+
+cdef const uint8_t* end_of_quoted(const uint8_t* p, const uint8_t* end, uint8_t quote, size_t slashes) noexcept nogil:
+    """Where a text ends that has begun behind a quote with so many backslashes before it: at those, or the end of all."""
+    cdef const uint8_t* q = p
+    cdef const uint8_t* back
+    while True:
+        q = <const uint8_t*>memchr(q, quote, <size_t>(end - q))
+        if q == NULL:
+            return end
+        back = q
+        while back > p and (back - 1)[0] == c'\\':
+            back -= 1
+        # as many as before the beginning, or none of them escapes the quote
+        if <size_t>(q - back) == slashes or (slashes == 0 and (q - back) % 2 == 0):
+            return q - slashes
+        if <size_t>(q - back) < slashes:
+            return back     # the text around it ends
+        q += 1
+
+
+cdef bint inside_quotes(const edits_t* e, place_t* place, const uint8_t* at) noexcept nogil:
+    """Is `at` inside a text of JSON? Asked in ascending order."""
+    cdef const uint8_t* q = place.parity_at
+    while True:
+        q = <const uint8_t*>memchr(q, c'"', <size_t>(at - q)) if q < at else NULL
+        if q == NULL:
+            break
+        if not place.inside or not escaped(e.begin, q):
+            place.inside = not place.inside
+        q += 1
+    if at > place.parity_at:
+        place.parity_at = at
+    return place.inside
+
+
+cdef bint escaped(const uint8_t* begin, const uint8_t* q) noexcept nogil:
+    cdef const uint8_t* back = q
+    while back > begin and (back - 1)[0] == c'\\':
+        back -= 1
+    return (q - back) & 1
+
+
+# ---- a name and its value
+
+cdef void at_sign(redaction_t* r, edits_t* e, place_t* place, const uint8_t* sign) noexcept:
+    """`sign` is `=`, `:` or `>`: if a secret's name ends before it, its value is replaced."""
+    cdef const uint8_t* end = sign
+    cdef const uint8_t* name
+    cdef const uint8_t* quote = NULL
+    cdef size_t slashes = 0
+    cdef const known_t* entry
+    cdef uint32_t kind
+    if sign[0] == c'>':
+        at_tag(r, e, sign)
+        return
+    while end > e.begin and is_blank((end - 1)[0]) and sign - end < BLANKS_MOST:
+        end -= 1
+    if end == e.begin:
+        return
+    if (end - 1)[0] == c'"' or (end - 1)[0] == c"'":
+        end -= 1
+        quote = end
+        while end > e.begin and (end - 1)[0] == c'\\':
+            end -= 1
+            slashes += 1
+    elif (end - 1)[0] == c']':
+        end -= 1
+    if not may_be_name(r, e.begin, end) and not (place.pair_kind and sign < place.pair_end):
+        return
+    name = end
+    if quote != NULL:
+        while name > e.begin and end - name < NAME_MOST and (name - 1)[0] != quote[0]:
+            name -= 1
+        if slashes == 0 and memchr(name, c'\\', <size_t>(end - name)) != NULL:
+            return          # at_escape reads it
+    else:
+        while name > e.begin and end - name < NAME_MOST and (of_name((name - 1)[0]) or (name - 1)[0] == c'['):
+            name -= 1
+    if end == name:
+        return
+    if place.pair_kind and sign < place.pair_end and end - name == 5 and is_value(name):
+        kind = place.pair_kind
+        place.pair_kind = 0
+    else:
+        entry = find_name(r, name, end)
+        if entry == NULL:
+            return
+        if entry.flags & NAME_PAIR:
+            pair(r, e, place, sign + 1, quote, slashes)
+            return
+        kind = entry.kind
+    value(r, e, place, sign, kind, quote, slashes)
+
+
+cdef inline bint is_value(const uint8_t* p) noexcept nogil:
+    return (p[0] | 0x20 == c'v' and p[1] | 0x20 == c'a' and p[2] | 0x20 == c'l' and p[3] | 0x20 == c'u'
+            and p[4] | 0x20 == c'e')
+
+
+cdef const uint8_t* quoted(const edits_t* e, const uint8_t* p, uint8_t* quote, size_t* slashes) noexcept nogil:
+    """Where the text begins, if a quote is here; else NULL."""
+    cdef const uint8_t* q = p
+    while q < e.end and q[0] == c'\\':
+        q += 1
+    if q == e.end or (q[0] != c'"' and q[0] != c"'"):
+        return NULL
+    quote[0] = q[0]
+    slashes[0] = <size_t>(q - p)
+    return q + 1
+
+
+cdef const uint8_t* behind_blanks(const edits_t* e, const uint8_t* p) noexcept nogil:
+    cdef const uint8_t* most = e.end if e.end - p < BLANKS_MOST else p + BLANKS_MOST
+    while p < most and is_blank(p[0]):
+        p += 1
+    return p
+
+
+cdef void pair(redaction_t* r, edits_t* e, place_t* place, const uint8_t* p, const uint8_t* outer, size_t slashes) noexcept:
+    """`"name": "password", "value": ...`; or `name="password"` in the head of a part of multipart/form-data."""
+    cdef uint8_t quote
+    cdef size_t count
+    cdef const uint8_t* begin = quoted(e, behind_blanks(e, p), &quote, &count)
+    cdef const uint8_t* end
+    cdef const uint8_t* most
+    cdef const known_t* entry
+    if begin == NULL:
+        return
+    end = end_of_quoted(begin, e.end, quote, count)
+    if end - begin > NAME_MOST or not may_be_name(r, e.begin, end):
+        return
+    entry = find_name(r, begin, end)
+    if entry == NULL or entry.flags & NAME_PAIR:
+        return
+    most = e.end if e.end - end < PAIR_MOST else end + PAIR_MOST
+    if outer == NULL:
+        p = <const uint8_t*>memmem(end, <size_t>(most - end), b"\r\n\r\n", 4)
+        if p != NULL and memchr(end, c'>', <size_t>(p - end)) == NULL:
+            part(r, e, p + 4, entry.kind)
+            return
+    p = <const uint8_t*>memchr(end, c'}' if outer != NULL else c'>', <size_t>(most - end))
+    place.pair_kind = entry.kind
+    place.pair_end = p if p != NULL else most
+
+
+cdef void part(redaction_t* r, edits_t* e, const uint8_t* p, uint32_t kind) noexcept:
+    """The content of a part (RFC 7578), up to the next boundary."""
+    cdef const uint8_t* end = <const uint8_t*>memmem(p, <size_t>(e.end - p), b"\r\n--", 4)
+    replace(r, e, p, e.end if end == NULL else end, kind, NULL, 0)
+
+
+cdef inline bint is_word(const uint8_t* p, const uint8_t* end, const char* word, size_t n) noexcept nogil:
+    return end - p >= <Py_ssize_t>n and memcmp(p, word, n) == 0 and (end - p == <Py_ssize_t>n or not of_name(p[n]))
+
+
+cdef void value(redaction_t* r, edits_t* e, place_t* place, const uint8_t* sign, uint32_t kind, const uint8_t* outer,
+                size_t slashes) noexcept:
+    """Replace the value behind `sign`, of a name that had the quote `outer` behind so many backslashes, or none."""
+    cdef const uint8_t* p = behind_blanks(e, sign + 1)
+    cdef const uint8_t* begin
+    cdef const uint8_t* end
+    cdef uint8_t quote
+    cdef size_t count
+    if sign[0] == c'=' and sign + 1 < e.end and sign[1] == c'=':
+        return          # a comparison
+    if p == e.end:
+        return
+    begin = quoted(e, p, &quote, &count)
+    if begin != NULL:
+        replace(r, e, begin, end_of_quoted(begin, e.end, quote, count), kind, NULL, 0)
+        return
+    if outer != NULL:
+        if p[0] == c'[':
+            elements(r, e, p + 1, kind, outer, slashes)
+        elif p[0] == c'{':
+            end = <const uint8_t*>memchr(p, c'}', <size_t>(e.end - p))
+            place.pair_kind = kind
+            place.pair_end = e.end if end == NULL else end
+        else:
+            literal(r, e, p, kind, outer, slashes)
+        return
+    if sign[0] == c':' and p[0] == c'/' and p == sign + 1:
+        return          # a URL's scheme
+    end = p
+    while end < e.end and not is_blank(end[0]) and end[0] != c'&' and end[0] != c'"' and end[0] != c"'" and end[0] != c'<' \
+            and end[0] != c'>' and end[0] != c';' and end[0] != c'\\' and end[0] != c')' and end[0] != c'}' \
+            and not (end[0] == c',' and sign[0] == c':'):
+        end += 1
+    if sign[0] == c':' and (end - p < HOLD_BACK or is_prose(p, end)):
+        return
+    replace(r, e, p, end, kind, NULL, 0)
+
+
+cdef bint is_prose(const uint8_t* p, const uint8_t* end) noexcept nogil:
+    """A word, as in `Password: must have`, and not a value."""
+    if p[0] == c'[' or p[0] == c'{' or p[0] == c'$' or p[0] == c'(':
+        return True
+    p += 1
+    while p < end:
+        if not (p[0] >= c'a' and p[0] <= c'z' or p[0] == c'.' or p[0] == c','):
+            return False
+        p += 1
+    return True
+
+
+cdef const uint8_t* literal_end(const edits_t* e, const uint8_t* p) noexcept nogil:
+    while p < e.end and not is_blank(p[0]) and p[0] != c',' and p[0] != c'}' and p[0] != c']' and p[0] != c'\\' \
+            and p[0] != c'"':
+        p += 1
+    return p
+
+
+cdef void literal(redaction_t* r, edits_t* e, const uint8_t* p, uint32_t kind, const uint8_t* outer, size_t slashes) noexcept:
+    """A number, if those of this kind may be such; true, false and null stay."""
+    cdef const uint8_t* end = literal_end(e, p)
+    if end == p or not r.numbers[kind] or is_word(p, end, b"true", 4) or is_word(p, end, b"false", 5) \
+            or is_word(p, end, b"null", 4) or is_word(p, end, b"None", 4):
+        return
+    replace(r, e, p, end, kind, outer - slashes, slashes + 1)
+
+
+cdef void elements(redaction_t* r, edits_t* e, const uint8_t* p, uint32_t kind, const uint8_t* outer, size_t slashes) noexcept:
+    """What is in an array, up to its end or the first object in it."""
+    cdef const uint8_t* begin
+    cdef const uint8_t* end
+    cdef uint8_t quote
+    cdef size_t count
+    cdef int depth = 1
+    while p < e.end and depth:
+        if p[0] == c'{':
+            return
+        begin = quoted(e, p, &quote, &count)
+        if begin != NULL:
+            end = end_of_quoted(begin, e.end, quote, count)
+            replace(r, e, begin, end, kind, NULL, 0)
+            p = end + count + 1
+        elif p[0] == c'[' or p[0] == c']':
+            depth += 1 if p[0] == c'[' else -1
+            p += 1
+        elif is_blank(p[0]) or p[0] == c',' or p[0] == c'\\':
+            p += 1
+        else:
+            end = literal_end(e, p)
+            if end == p:
+                return
+            literal(r, e, p, kind, outer, slashes)
+            p = end
+
+
+cdef void at_tag(redaction_t* r, edits_t* e, const uint8_t* sign) noexcept:
+    """`<password>value</password>`, with or without a prefix and attributes (XML 1.0 section 3.1)."""
+    cdef size_t most = <size_t>(sign - e.begin)
+    cdef const uint8_t* p
+    cdef const uint8_t* name
+    cdef const uint8_t* end
+    cdef const known_t* entry
+    if sign + 1 >= e.end or sign[1] == c'<' and not (e.end - sign > 9 and memcmp(sign + 1, b"<![CDATA[", 9) == 0):
+        return
+    if sign > e.begin and (sign - 1)[0] != c'"' and (sign - 1)[0] != c"'" and not may_be_name(r, e.begin, sign):
+        return
+    if most > TAG_MOST:
+        most = TAG_MOST
+    p = <const uint8_t*>memrchr(sign - most, c'<', most)
+    if p == NULL or p + 1 == sign or p[1] == c'/' or p[1] == c'!' or p[1] == c'?' or (sign - 1)[0] == c'/':
+        return
+    name = end = p + 1
+    while end < sign and not is_blank(end[0]):
+        if end[0] == c':':
+            name = end + 1
+        end += 1
+    if not may_be_name(r, e.begin, end):
+        return
+    entry = find_name(r, name, end)
+    if entry == NULL or entry.flags & NAME_PAIR:
+        return
+    p = sign + 1
+    if p[0] == c'<':
+        p += 9
+        end = <const uint8_t*>memmem(p, <size_t>(e.end - p), b"]]>", 3)
+    else:
+        end = <const uint8_t*>memchr(p, c'<', <size_t>(e.end - p))
+    if end == NULL:
+        end = e.end
+    while p < end and is_blank(p[0]):
+        p += 1
+    while end > p and is_blank((end - 1)[0]):
+        end -= 1
+    replace(r, e, p, end, entry.kind, NULL, 0)
+
+
+# ---- what has a form, and what hides another text
+
+cdef void nested(redaction_t* r, edits_t* e, const uint8_t* p, const uint8_t* end, how) noexcept:
+    """Undo the disguise of what is from `p` to `end`; when there is a secret in it, it is replaced by what it becomes
+    redone."""
+    cdef bytes out
+    cdef const char* data
+    if e.depth >= DEPTH or end <= p or p < e.done:
+        return
+    r.work += end - p
+    try:
+        found = how(p[:end - p], e.cut and end == e.end, e.depth + 1)
+    except Exception:
+        e.failed = 1
+        return
+    if found is None:
+        return
+    out, count = found
+    data = out
+    replace_with(e, p, end, data, <size_t>len(out))
+    e.count += <uint32_t>count - 1
+
+
+cdef void at_escape(redaction_t* r, edits_t* e, place_t* place, const uint8_t* p) noexcept:
+    """An escaped letter of JSON (RFC 8259 section 7) that need not be escaped: read the whole text that it is in."""
+    cdef const uint8_t* begin = p
+    cdef const uint8_t* end
+    if p < place.skip_escapes or e.end - p < 2:
+        return
+    if p[1] == c'u' and (e.end - p < 6 or p[2] != c'0' or p[3] != c'0'):
+        return
+    if escaped(e.begin, p):
+        return
+    if not inside_quotes(e, place, p):
+        return
+    while True:
+        begin = <const uint8_t*>memrchr(e.begin, c'"', <size_t>(begin - e.begin))
+        if begin == NULL:
+            return
+        if not escaped(e.begin, begin):
+            break
+    begin += 1
+    end = end_of_quoted(begin, e.end, c'"', 0)
+    place.skip_escapes = end
+    if is_name(e, end):
+        nested_name(r, e, place, begin, end)
+    else:
+        nested(r, e, begin, end, (<object>r.owner).unescaped)
+
+
+cdef inline bint is_name(const edits_t* e, const uint8_t* end) noexcept nogil:
+    """Does a colon follow the text that ends here?"""
+    cdef const uint8_t* p = end + 1
+    while p < e.end and is_blank(p[0]):
+        p += 1
+    return p < e.end and p[0] == c':'
+
+
+cdef void nested_name(redaction_t* r, edits_t* e, place_t* place, const uint8_t* p, const uint8_t* end) noexcept:
+    """A name with escapes in it."""
+    cdef bytes name
+    cdef const uint8_t* text
+    cdef const known_t* entry
+    cdef const uint8_t* sign = end + 1
+    if end - p > NAME_MOST * 6:
+        return
+    try:
+        name = (<object>r.owner).plain_name(p[:end - p])
+    except Exception:
+        e.failed = 1
+        return
+    text = name
+    entry = find_name(r, text, text + len(name))
+    if entry == NULL or entry.flags & NAME_PAIR:
+        return
+    while sign[0] != c':':
+        sign += 1
+    value(r, e, place, sign, entry.kind, end, 0)
+
+
+cdef void at_percent(redaction_t* r, edits_t* e, place_t* place, const uint8_t* p) noexcept:
+    """An encoded letter of a URL (RFC 3986 section 2.1): read the whole word that it is in."""
+    cdef const uint8_t* begin = p
+    cdef const uint8_t* end = p
+    if p < place.skip_percent or e.end - p < 3 or not is_hex(p[2]):
+        return
+    while begin > e.done and not ends_word((begin - 1)[0]):
+        begin -= 1
+    while end < e.end and not ends_word(end[0]):
+        end += 1
+    place.skip_percent = end
+    nested(r, e, begin, end, (<object>r.owner).unquoted)
+
+
+cdef inline bint is_hex(uint8_t c) noexcept nogil:
+    return c >= c'0' and c <= c'9' or c | 0x20 >= c'a' and c | 0x20 <= c'f'
+
+
+cdef inline bint ends_word(uint8_t c) noexcept nogil:
+    return c <= c' ' or c == c'"' or c == c"'" or c == c'<' or c == c'>' or c == c'&' or c == c'?' or c == c'=' or c == c'\\' \
+        or c == c';' or c == c','
+
+
+cdef void at_form(redaction_t* r, edits_t* e, place_t* place, const uint8_t* p) noexcept:
+    cdef found_t found
+    cdef const uint8_t* before
+    if p[0] == c'\\':
+        at_escape(r, e, place, p)
+        return
+    if p[0] == c'%':
+        at_percent(r, e, place, p)
+        return
+    if p < place.skip_forms:
+        return
+    find_form(r, e, p, &found)
+    place.skip_forms = found.seen
+    if found.kind == 0:
+        return
+    before = found.begin
+    while before > e.begin and is_blank((before - 1)[0]):
+        before -= 1
+    if found.begin == p and found.begin[0] >= c'0' and found.begin[0] <= c'9' and before > e.begin and \
+            ((before - 1)[0] == c':' or (before - 1)[0] == c',' or (before - 1)[0] == c'[') and \
+            not inside_quotes(e, place, found.begin) and e.begin[0] != c'&':
+        replace(r, e, found.begin, found.end, found.kind, <const uint8_t*>b'"', 1 if is_json(e) else 0)
+    else:
+        replace(r, e, found.begin, found.end, found.kind, NULL, 0)
+
+
+cdef inline bint is_json(const edits_t* e) noexcept nogil:
+    cdef const uint8_t* p = e.begin
+    while p < e.end and is_blank(p[0]):
+        p += 1
+    return p < e.end and (p[0] == c'{' or p[0] == c'[')
+
+
+cdef void at_row(redaction_t* r, edits_t* e, const uint8_t* p, const uint8_t* end) noexcept:
+    """A long row of letters of base64 (RFC 4648): a text, if its first letters are one."""
+    if end - p < LEAST_ROW or e.depth >= DEPTH or p < e.done or not looks_like_text(p):
+        return
+    while end < e.end and end[0] == c'=':
+        end += 1
+    nested(r, e, p, end, (<object>r.owner).unbase64)
+
+
+cdef inline int sextet(uint8_t c) noexcept nogil:
+    if c >= c'A' and c <= c'Z':
+        return c - c'A'
+    if c >= c'a' and c <= c'z':
+        return c - c'a' + 26
+    if c >= c'0' and c <= c'9':
+        return c - c'0' + 52
+    return 62 if c == c'+' or c == c'-' else 63 if c == c'/' or c == c'_' else -1
+
+
+cdef bint looks_like_text(const uint8_t* p) noexcept nogil:
+    """Do these twelve letters stand for nine characters of ASCII?"""
+    cdef uint32_t bits
+    cdef int i, k, s
+    for i in range(0, 12, 4):
+        bits = 0
+        for k in range(4):
+            s = sextet(p[i + k])
+            if s < 0:
+                return False
+            bits = bits << 6 | <uint32_t>s
+        for k in range(3):
+            s = bits >> (16 - 8 * k) & 0xFF
+            if s >= 0x7F or (s < 0x20 and s != 0x0A and s != 0x0D and s != 0x09):
+                return False
+    return True
+
+
+# ---- all of it
+
+cdef void scan_text(redaction_t* r, edits_t* e) noexcept:
+    """All secrets of the text, by name and by form."""
+    scan(r, e, True)
+
+
+cdef void scan_forms(redaction_t* r, edits_t* e) noexcept:
+    """Those by form, where no names are: of bytes that are no text."""
+    scan(r, e, False)
+
+
+cdef void scan(redaction_t* r, edits_t* e, bint names) noexcept:
+    cdef const uint8_t* at = e.begin
+    cdef const uint8_t* q
+    cdef const uint8_t* row = NULL      # where letters of base64 have begun that go on
+    cdef scan_t found
+    cdef place_t place
+    cdef uint64_t bits, rows
+    cdef unsigned i
+    cdef size_t n
+    place.skip_forms = place.skip_escapes = place.skip_percent = place.parity_at = e.begin
+    place.pair_end = NULL
+    place.pair_kind = 0
+    place.inside = False
+    while at < e.end and not e.failed:
+        n = <size_t>(e.end - at)
+        scan_block(&r.beginnings, at, n, &found)
+        if n < SCAN_BYTES:
+            found.forms &= (<uint64_t>1 << n) - 1
+            found.ends &= (<uint64_t>1 << n) - 1
+            found.word &= (<uint64_t>1 << n) - 1
+        if row != NULL and ~found.word:
+            i = ones_below(found.word)
+            at_row(r, e, row, at + i)
+            row = NULL
+            found.word &= ~<uint64_t>0 << i
+        rows = twenty(found.word) & ~(found.word << 1)
+        if row == NULL and found.word >> 63 and n > SCAN_BYTES:
+            i = SCAN_BYTES - ones_above(found.word)
+            row = at + i
+            rows &= (<uint64_t>1 << i) - 1
+        bits = found.forms | rows | (found.ends if names else 0)
+        while bits:
+            i = first_bit(bits)
+            bits &= bits - 1
+            q = at + i
+            if q < e.done:
+                continue
+            if found.forms >> i & 1 and (q[0] != c':' or is_authority(e, q)):
+                at_form(r, e, &place, q)
+            elif found.ends >> i & 1 and names:
+                at_sign(r, e, &place, q)
+            if rows >> i & 1 and q >= e.done:
+                at_row(r, e, q, q + ones_below(found.word >> i))
+        at += SCAN_BYTES
+    if row != NULL and not e.failed:
+        at_row(r, e, row, e.end)
+
+
+cdef inline bint is_authority(const edits_t* e, const uint8_t* p) noexcept nogil:
+    return e.end - p > 2 and p[1] == c'/' and p[2] == c'/'
