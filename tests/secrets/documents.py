@@ -416,7 +416,7 @@ def text_base64_inside(s: Secret, n: str) -> tuple[str, str]:
     return "text/plain", "x: " + b64(f"ab {s.text} c") + " y"
 
 
-@document(named=False)
+@document(named=False, ascii=True)
 def binary(s: Secret, n: str) -> tuple[str, bytes]:
     return "application/x-thing", b"\xff\xfe\0\x81" + s.text.encode() + b"\xff\x80\0"
 

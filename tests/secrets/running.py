@@ -74,5 +74,6 @@ def answered(data: bytes = b"", kind: str = "", *fields: str, status: str = "200
     return head(f"HTTP/1.1 {status}", *([f"Content-Type: {kind}"] if kind else []), *fields, size=len(data)) + data
 
 
+JSON_TYPE = "application/json"
 PLAIN_ANSWER = answered(b'{"ok":true}', "application/json")
 PLAIN_REQUEST = asked(method="GET", target="/v1/things?page=2")

@@ -20,7 +20,11 @@ DEPTH = 4  # codings within codings
 _ESCAPE = re.compile(rb'\\(?:u([0-9a-fA-F]{4})|(["\\/bfnrt]))')
 _BASE64 = re.compile(rb"[A-Za-z0-9+/_-]{11,}")
 _HEX = re.compile(rb"[0-9a-fA-F]{16,}")
-_TEXT = re.compile(rb"[ -~]{8}|[ -~]{2,}%|\x1f\x8b\x08|(?:[ -~]\0){4}|(?:\0[ -~]){4}|[\0-\x04][ -~]\0")
+_TEXT = re.compile(
+    rb"(?:[ -~]|[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|\xf0[\x80-\xbf]{3}){6}"  # UTF-8
+    rb"|(?:[ -~]\0){4}|(?:\0[ -~]){4}|(?:[\0-\xff]\x04){4}|(?:\x04[\0-\xff]){4}"  # UTF-16, of Latin and Cyrillic letters
+    rb"|\x1f\x8b\x08"  # gzip
+)
 _STANDARD = bytes.maketrans(b"-_", b"+/")
 _PAIR = re.compile(rb"\\u(d[89ab][0-9a-f]{2})\\u(d[c-f][0-9a-f]{2})", re.I)
 _CONTROLS = {b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t"}
@@ -53,13 +57,7 @@ def _unreferenced(data: bytes) -> bytes:
 
 def _readable(piece: bytes) -> bool:
     """Could text, or something compressed, stand in there?"""
-    if _TEXT.search(piece):
-        return True
-    try:
-        piece.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
+    return _TEXT.search(piece) is not None
 
 
 def _unencoded(data: bytes) -> bytes:
@@ -122,9 +120,9 @@ def views(data: bytes, depth: int = DEPTH) -> Iterator[bytes]:
         yield last.replace(b"+", b" ")
     if depth == 0:
         return
-    coded = [_unencoded(last), _unhexed(last), _inflated(last)]
-    if b"\0" in last:
-        coded += [last.replace(b"\0", b""), _wide(last, "utf-16-le"), _wide(last, "utf-16-be")]
+    coded = [_unencoded(last), _unhexed(last), _inflated(data)]
+    if b"\0" in last or b"\x04" in last:
+        coded += [last.replace(b"\0", b""), *(_wide(last[n:], f"utf-16-{end}") for n in (0, 1) for end in ("le", "be"))]
     for one in coded:
         if len(one) >= RUN:
             yield from views(one, depth - 1)
