@@ -64,12 +64,10 @@ def _operations(corpora: Path) -> Iterator[dict[str, Any]]:
 
 
 def json_bodies(corpora: Path) -> Iterator[Any]:
-    """Those of descriptions, each as it is and in a list of ten, and the forms as objects."""
+    """Those of descriptions, their forms as objects, and harmless texts."""
     for operation in _operations(corpora):
-        for body in operation.get("json_bodies", []):
-            yield body
-        for form in operation.get("form_bodies", []):
-            yield form
+        yield from operation.get("json_bodies", [])
+        yield from operation.get("form_bodies", [])
     for name in ("crs", "gotestwaf"):
         for line in (corpora / "attacks" / f"{name}.jsonl").read_text().splitlines():
             request = json.loads(line)
@@ -88,7 +86,7 @@ def targets(corpora: Path) -> Iterator[str]:
     rng = Random(1)
     for operation in _operations(corpora):
         values = {p["name"]: str(p.get("example") or _value(p, rng)) for p in operation["parameters"]}
-        path = re.sub(r"\{(\w+)\}", lambda m: urllib.parse.quote(values.get(m[1], "7"), ""), operation["path"])
+        path = re.sub(r"\{(\w+)\}", lambda m, known=values: urllib.parse.quote(known.get(m[1], "7"), ""), operation["path"])
         query = urllib.parse.urlencode({name: rng.choice(_WORDS)(rng) for name in operation["query"]})
         yield path + (f"?{query}" if query else "")
 
