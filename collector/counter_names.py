@@ -50,6 +50,7 @@ CORE_NAMES = (
     "messages_transcoded",
     "messages_not_transcoded",
     "unknown_methods",
+    "redacted_values",
     "connections",
     "queued_exchanges",
     "buffer_bytes",

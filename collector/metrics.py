@@ -131,6 +131,11 @@ METRICS: tuple[Metric, ...] = (
         "unknown_methods",
         "Bodies with messages of a method that no descriptor set has.",
     ),
+    _core(
+        "collector_redacted_values",
+        "redacted_values",
+        "Values of records that were replaced because of the policy (COLLECTOR_POLICY).",
+    ),
     _core("collector_evicted_connections", "evicted_connections", _EVICTED, ("limit", "connections")),
     _core("collector_evicted_connections", "evicted_budget", _EVICTED, ("limit", "bytes")),
     _core("collector_evicted_connections", "evicted_connection_bytes", _EVICTED, ("limit", "connection_bytes")),

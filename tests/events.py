@@ -19,6 +19,7 @@ from typing import Any
 import jsonschema
 
 from collector import abi, config
+from collector.policy.model import BUILTIN, Policy
 from collector.settings import ShardSettings
 from collector.shards.filters import Filters
 from collector.shards.filters.rules import parse_rules
@@ -64,10 +65,14 @@ def settings(**changes: Any) -> ShardSettings:
     return dataclasses.replace(DEFAULTS, **changes)
 
 
-def pipeline(rules: str | None = "[]", methods: Any = None, **changes: Any) -> Pipeline:
+def pipeline(
+    rules: str | None = "[]", methods: Any = None, policy: Policy = BUILTIN["off"], key: bytes = b"", **changes: Any
+) -> Pipeline:
     """A pipeline with ordinary memory for its counters."""
     memory = memoryview(array.array("Q", [0] * 128))
-    return Pipeline(settings(**changes), Filters(parse_rules(rules)), Decoder(methods), memory)
+    out = Pipeline(settings(**changes), Filters(parse_rules(rules)), Decoder(methods), memory)
+    out.use_policy(policy, key)
+    return out
 
 
 def one_line(c: Conversation) -> bytes:
@@ -103,9 +108,11 @@ class Conversation:
         rules: str | None = "[]",
         source: int = 0,
         methods: Methods | None = None,
+        policy: Policy = BUILTIN["off"],
+        key: bytes = b"",
         **changes: Any,
     ) -> None:
-        self.pipe = pipe if pipe is not None else pipeline(rules, methods, **changes)
+        self.pipe = pipe if pipe is not None else pipeline(rules, methods, policy, key, **changes)
         self.conn = conn
         self.now = 1_000_000_000
         self.positions = [0, 0]

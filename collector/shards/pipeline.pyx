@@ -15,6 +15,7 @@ from libc.string cimport memcpy, memset
 
 from collector.abi cimport *
 from collector.shards.connections.table cimport *
+from collector.shards.redaction.state cimport redaction_t
 from collector.shards.kafka cimport HEADER_BYTES, RECORD_MOST
 from collector.shards.layers.stack cimport *
 from collector.shards.layers.tunnel cimport tunnel_layer
@@ -26,6 +27,9 @@ from collector.shards.settings cimport use_settings
 from collector.shards.state cimport *
 from collector.shards.tls cimport told_tls
 from collector.shards.unwanted cimport publish, take_back, withdraw, UNWANTED_LEAST
+
+from collector.policy.model import Mode
+from collector.shards.redaction.redactor import Redactor
 
 cdef enum:
     MINUTE_NS = 60000000000
@@ -48,7 +52,7 @@ _NAMES = {
     C_REFUSED_BODIES: "refused_bodies", C_OTHER_SOURCE_BYTES: "other_source_bytes", C_PEER_UNKNOWN: "peer_unknown_records",
     C_LEFT_OUT: "left_out_connections", C_LEFT_OUT_BYTES: "left_out_bytes",
     C_MESSAGES_TRANSCODED: "messages_transcoded", C_MESSAGES_NOT_TRANSCODED: "messages_not_transcoded",
-    C_UNKNOWN_METHODS: "unknown_methods",
+    C_UNKNOWN_METHODS: "unknown_methods", C_REDACTED: "redacted_values",
     G_CONNECTIONS: "connections",
     G_QUEUED: "queued_exchanges", G_BUFFER_BYTES: "buffer_bytes", G_CURRENT_CONN: "current_connection",
     G_INPUT_BYTES: "input_bytes", G_BUFFER_PEAK: "buffer_peak_bytes",
@@ -72,6 +76,7 @@ cdef class Pipeline:
     cdef object filters
     cdef object content
     cdef object inflater
+    cdef object redactor
     cdef Packer packer
     cdef uint64_t[::1] shared
     cdef uint64_t[16] suspects
@@ -113,6 +118,7 @@ cdef class Pipeline:
             self.ctx.rule_count = 0
             self.ctx.ignore_ip_hosts = 0
             self.ctx.ignore_metadata = 0
+            self.ctx.redaction = NULL
             self.ctx.content = NULL
             self.ctx.inflater = NULL
             table_clear(&self.ctx, &self.table, 0)
@@ -121,6 +127,13 @@ cdef class Pipeline:
         free(self.ctx.names)
         free(self.ctx.libraries)
         table_forget_ghosts(&self.ctx)
+
+    def use_policy(self, policy, bytes key=b""):
+        """Go by this one (collector.policy.model.Policy) from the next head on, and with the next body. ``key``: of keyed
+        hashes, or empty. Raises ValueError."""
+        redaction = policy.redaction
+        self.redactor = Redactor(redaction, key) if redaction.mode is not Mode.OFF or redaction.rules else None
+        self.ctx.redaction = NULL if self.redactor is None else <redaction_t*><size_t>self.redactor.address()
 
     def skip(self, connections):
         """Ignore these connections (their conn_id), at most 16: each killed a shard twice."""

@@ -15,6 +15,7 @@ from collector.shards.http.clients cimport cidr_t, claim_kind
 from collector.shards.http.message cimport exchange_t
 from collector.shards.memory cimport buf_t, pool_t
 from collector.shards.packing cimport batch_t
+from collector.shards.redaction.state cimport redaction_t
 
 
 # What may be spent on decoding: units of WORK (records/codings.pyx), which come back with event time.
@@ -267,6 +268,7 @@ cdef enum:  # counter
     C_MESSAGES_TRANSCODED
     C_MESSAGES_NOT_TRANSCODED
     C_UNKNOWN_METHODS
+    C_REDACTED
     G_CONNECTIONS
     G_QUEUED
     G_BUFFER_BYTES
@@ -380,6 +382,7 @@ cdef struct ctx_t:
     claim_kind real_ip_kind
     rule_t rules[32]
     uint32_t rule_count
+    redaction_t* redaction        # of the policy, or NULL: nothing is redacted (borrowed)
     void* filters                 # filters.Filters (borrowed; the Pipeline owns it)
     void* content                 # records.content.Decoder (borrowed)
     void* inflater                # its records.codings.Inflater
@@ -389,6 +392,9 @@ cdef struct ctx_t:
     uint8_t json_there            # of the record that is being written: has it a field of JSON?
     uint32_t json_messages        # so many messages,
     uint32_t json_failed          # of them so many as null
+    uint32_t redacted             # values of its bodies
+    uint32_t payload_at           # in the batch: the text of its newest payload, and its end
+    uint32_t payload_end
     char prefix[512]              # recordId prefix, set once
     uint32_t prefix_len
     char daemonset[64]

@@ -22,6 +22,7 @@ from typing import Any
 
 from collector import abi, config
 from collector.router.slots import BATCH_BYTES, SLOT_BYTES
+from collector.policy.model import BUILTIN
 from collector.settings import ShardSettings
 from collector.shards.filters import Filters
 from collector.shards.filters.rules import parse_rules
@@ -37,7 +38,7 @@ SETTINGS = dataclasses.replace(
 )
 
 
-def pipeline(**changes: Any) -> Pipeline:
+def pipeline(policy: str = "off", **changes: Any) -> Pipeline:
     """A pipeline with its counters and slots in ordinary memory."""
     pipe = Pipeline(
         dataclasses.replace(SETTINGS, **changes),
@@ -45,6 +46,7 @@ def pipeline(**changes: Any) -> Pipeline:
         Decoder(),
         memoryview(array.array("Q", [0] * 128)),
     )
+    pipe.use_policy(BUILTIN[policy])
     pipe.use_slots(bytearray(4 * SLOT_BYTES), 4, BATCH_BYTES)
     return pipe
 
@@ -113,7 +115,7 @@ def open_idle(pipe: Pipeline, count: int) -> None:
 ROUNDS = (1, 3)
 
 
-def instructions(body: int, zipped: bool, idle: int, http2: bool = False) -> float:
+def instructions(body: int, zipped: bool, idle: int, http2: bool = False, policy: str = "off") -> float:
     """Instructions per exchange by callgrind, as the difference of a long and a short run over the same file."""
     with tempfile.TemporaryDirectory() as folder:
         events = Path(folder) / "events"
@@ -123,11 +125,11 @@ def instructions(body: int, zipped: bool, idle: int, http2: bool = False) -> flo
             for piece in (*idles, *pieces):
                 file.write(len(piece).to_bytes(8, "little") + piece)
         with ThreadPoolExecutor() as pool:
-            counts = list(pool.map(lambda n: _counted(events, len(idles) + n), ROUNDS))
+            counts = list(pool.map(lambda n: _counted(events, len(idles) + n, policy), ROUNDS))
     return (counts[1] - counts[0]) / ((ROUNDS[1] - ROUNDS[0]) * traffic.CONNECTIONS * traffic.EXCHANGES_EACH)
 
 
-def _counted(events: Path, pieces: int) -> int:
+def _counted(events: Path, pieces: int, policy: str) -> int:
     done = subprocess.run(
         [
             "valgrind",
@@ -141,6 +143,8 @@ def _counted(events: Path, pieces: int) -> int:
             str(events),
             "--once",
             str(pieces),
+            "--policy",
+            policy,
         ],
         capture_output=True,
         text=True,
@@ -152,9 +156,9 @@ def _counted(events: Path, pieces: int) -> int:
     return int(found[1])
 
 
-def feed_file(path: Path, pieces: int) -> None:
+def feed_file(path: Path, pieces: int, policy: str) -> None:
     """The first pieces of a file that `instructions` made."""
-    pipe = pipeline()
+    pipe = pipeline(policy)
     with path.open("rb") as file:
         for _ in range(pieces):
             feed(pipe, [file.read(int.from_bytes(file.read(8), "little"))])
@@ -166,6 +170,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--body", type=int, default=1024)
     parser.add_argument("--gzip", action="store_true")
     parser.add_argument("--http2", action="store_true", help="the same exchanges as streams, ten of each connection")
+    parser.add_argument("--policy", choices=list(BUILTIN), default="off")
     parser.add_argument("--runs", type=int, default=7)
     parser.add_argument("--idle", type=int, default=0, help="further open connections")
     parser.add_argument("--once", type=int, metavar="PIECES", help="feed so many pieces of --events once, and end")
@@ -180,22 +185,23 @@ def main(arguments: list[str]) -> None:
                     "gzip": options.gzip,
                     "http2": options.http2,
                     "idle": options.idle,
+                    "policy": options.policy,
                     "instructions_per_exchange": round(
-                        instructions(options.body, options.gzip, options.idle, options.http2)
+                        instructions(options.body, options.gzip, options.idle, options.http2, options.policy)
                     ),
                 }
             )
         )
         return
     if options.once:
-        feed_file(options.events, options.once)
+        feed_file(options.events, options.once, options.policy)
         return
     rounds = 8
     pieces = spans(options.body, rounds, zipped=options.gzip, http2=options.http2)
     n = rounds * traffic.CONNECTIONS * traffic.EXCHANGES_EACH
     best = []
     for _ in range(options.runs):
-        pipe = pipeline()
+        pipe = pipeline(options.policy)
         open_idle(pipe, options.idle)
         feed(pipe, pieces)  # what is touched for the first time is not what is measured
         started = time.process_time()
@@ -209,6 +215,7 @@ def main(arguments: list[str]) -> None:
                 "body": options.body,
                 "gzip": options.gzip,
                 "http2": options.http2,
+                "policy": options.policy,
                 "us_per_exchange": round(min(best), 3),
                 "all": [round(b, 3) for b in sorted(best)],
             }

@@ -154,6 +154,7 @@ cdef void content_facts(ctx_t* ctx, const fields_t* fields, message_t* m) noexce
                 m.protobuf = protobuf_messages(p, n)
             elif m.media == MEDIA_ABSENT:
                 m.media = MEDIA_OTHER
+                m.form = is_type(p, n, b"application/x-www-form-urlencoded", 33)
                 if ctx.transcodes:
                     m.protobuf = protobuf_type(p, n)
             end = p + n

@@ -12,13 +12,14 @@ from libc.string cimport memcpy, memset, strlen
 from collector.abi cimport DIR_IN
 from collector.shards.http.clients cimport claim_t, read_claim, trusted
 from collector.shards.http.content cimport content_facts
-from collector.shards.http.fields cimport field_t, fields_t, request_t, same_name
+from collector.shards.http.fields cimport field_t, fields_t, request_t, response_t, same_name
 from collector.shards.http.filtering cimport filtered
 from collector.shards.http.message cimport *
 from collector.shards.http.parts cimport in_parts, part_begins, part_body, part_last
 from collector.shards.http.text cimport add_fields, write_request, write_response
 from collector.shards.memory cimport buf_append, buf_free, buf_reserve, buf_t
 from collector.shards.records.encode cimport emit_record
+from collector.shards.redaction.heads cimport redact_fields, redact_request, redact_response
 from collector.shards.state cimport *
 
 cdef enum:
@@ -135,10 +136,20 @@ cdef void claimed_client(ctx_t* ctx, conn_t* conn, exchange_t* ex, const fields_
         ex.client_port = claim.port
 
 
+cdef inline void count_redacted(ctx_t* ctx, exchange_t* ex, int count) noexcept nogil:
+    """So many values of a head were replaced; below zero: it could not be done, so it must not be shown."""
+    if count >= 0:
+        ex.redacted += <uint32_t>count
+        return
+    ex.flags |= EX_DROP
+    ctx.counters[C_RECORDS_DROPPED_SIZE] += 1
+
+
 cdef void exchange_request(ctx_t* ctx, flow_t* flow, exchange_t* ex, const request_t* request, const fields_t* fields,
                            unlisted_t unlisted) noexcept:
     """The head of the request: filters, facts of its content, text of the record. A filtered exchange is followed, so that
     what comes later is right, and not recorded. `unlisted`: the fields beyond those that are listed, or NULL."""
+    cdef request_t line
     if ctx.input_limit and ctx.input_used > ctx.input_limit:
         ex.flags |= EX_DROP         # over the minute's allowance
         ctx.counters[C_SAMPLED_OUT] += 1
@@ -150,6 +161,11 @@ cdef void exchange_request(ctx_t* ctx, flow_t* flow, exchange_t* ex, const reque
     if ctx.trusted_count and flow.conn.client_source not in (CLIENT_PROXY_V1, CLIENT_PROXY_V2):
         claimed_client(ctx, flow.conn, ex, fields)
     content_facts(ctx, fields, &ex.req)
+    if ctx.redaction != NULL:
+        line = request[0]
+        request = &line
+        count_redacted(ctx, ex, redact_request(ctx.redaction, &line, False))
+        count_redacted(ctx, ex, redact_fields(ctx.redaction, &fields, ex.marks & MARK_HEADERS_CUT != 0))
     if in_parts(&ex.req) and ex.req.media >= MEDIA_GRPC:
         ex.flags |= EX_PARTS
     if write_request(ctx, request, fields, &ex.req) < 0:
@@ -180,9 +196,15 @@ cdef void exchange_orphan(ctx_t* ctx, flow_t* flow, exchange_t* ex, uint64_t pos
 cdef void exchange_response(ctx_t* ctx, flow_t* flow, exchange_t* ex, const response_t* response,
                             const fields_t* fields) noexcept:
     """The head of the final answer."""
+    cdef response_t line
     if ex.flags & (EX_DROP | EX_EMITTED):
         return
     content_facts(ctx, fields, &ex.resp)
+    if ctx.redaction != NULL:
+        line = response[0]
+        response = &line
+        count_redacted(ctx, ex, redact_response(ctx.redaction, &line))
+        count_redacted(ctx, ex, redact_fields(ctx.redaction, &fields, ex.marks & MARK_HEADERS_CUT != 0))
     if in_parts(&ex.resp):
         ex.flags |= EX_PARTS
         if ex.part_ns == 0:
@@ -196,6 +218,8 @@ cdef void exchange_trailers(ctx_t* ctx, exchange_t* ex, const fields_t* fields) 
     """Fields behind the body of the answer: among those of its head, unless that has them already (RFC 9110 section 6.5)."""
     if ex.flags & (EX_DROP | EX_EMITTED) or ex.resp.head.len == 0:
         return
+    if ctx.redaction != NULL:
+        count_redacted(ctx, ex, redact_fields(ctx.redaction, &fields, False))
     if add_fields(ctx, fields, &ex.resp) < 0:
         ex.flags |= EX_DROP
         ctx.counters[C_RECORDS_DROPPED_SIZE] += 1

@@ -47,6 +47,7 @@ cdef struct message_t:
     uint8_t inner_coding # enum coding: of the messages in it
     uint8_t charset      # index into the shard's charset table; 0 = none or UTF-8
     uint8_t protobuf     # its messages, or the whole body, are protobuf (of gRPC and the like; else only if anybody asks)
+    uint8_t form         # application/x-www-form-urlencoded
     uint8_t started
     uint8_t done
     uint8_t body_stopped # a hole: later bytes are counted, not collected
@@ -73,6 +74,7 @@ cdef struct exchange_t:
     uint64_t part_ns     # when its next part is due; 0: nothing has come since the last one
     void* inner          # its layer's: the flow of another protocol that its bodies are, or NULL
     const buf_t* events  # of a WebSocket: its messages, a JSON array without the end; NULL: none
+    uint32_t redacted    # values of its heads, or of its events, that were replaced
     uint32_t part        # number of the newest part; 0: it is whole, so far
     uint32_t tgid        # the process that served it, or that called
     uint32_t marks       # enum mark (marks.pxd)

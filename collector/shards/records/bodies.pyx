@@ -19,6 +19,7 @@ from collector.shards.records.marks cimport shown_t
 from collector.shards.records.text cimport (
     close_json, escape_json, escaped_prefix, put_text, put_u64, utf8_length, TEXT_STRICT)
 from collector.shards.records.transcode cimport keep_body
+from collector.shards.redaction.bodies cimport *
 from collector.shards.state cimport *
 
 cdef enum:  # what content.Decoder says
@@ -50,6 +51,8 @@ cdef int put_body(ctx_t* ctx, conn_t* conn, message_t* m, bint is_request, uint3
                                  (MARK_RESPONSE_CUT | MARK_RESPONSE_LOST | MARK_RESPONSE_INCOMPLETE))) != 0
     cdef bint binary = False
     cdef bint decoded = False
+    cdef bint changed = False
+    cdef int redacted
     cdef bytes plain = None
     cdef bytes text
     cdef int64_t messages = -1
@@ -102,6 +105,17 @@ cdef int put_body(ctx_t* ctx, conn_t* conn, message_t* m, bint is_request, uint3
             n = <size_t>len(plain)
     if ctx.transcodes and m.protobuf and m.media == MEDIA_OTHER:
         keep_body(ctx, m, p, n, cut or binary)
+    if ctx.redaction != NULL and n:
+        redacted = LEFT_OUT
+        if not marks[0] & (MARK_REQUEST_REFUSED if is_request else MARK_RESPONSE_REFUSED):
+            redacted = redact_body(ctx, conn, &p, &n, SHAPE_BYTES if binary else SHAPE_MESSAGES if messages >= 0 else
+                                   SHAPE_FORM if m.form else SHAPE_TEXT, cut, now)
+        if redacted == LEFT_OUT:
+            marks[0] |= MARK_REQUEST_OMITTED if is_request else MARK_RESPONSE_OMITTED
+            n = 0
+        elif redacted:
+            ctx.redacted += <uint32_t>redacted
+            changed = True
     while True:
         q = p
         k = n
@@ -122,6 +136,7 @@ cdef int put_body(ctx_t* ctx, conn_t* conn, message_t* m, bint is_request, uint3
             return -1
         out = batch.records.data + batch.records.len
         out = put_text(out, b',"requestPayload":"' if is_request else b',"responsePayload":"')
+        ctx.payload_at = ctx.payload_end = <uint32_t>(out - batch.records.data)
         if k == 0:
             out = put_messages(out, messages, is_request)
             out[0] = c'"'
@@ -134,12 +149,13 @@ cdef int put_body(ctx_t* ctx, conn_t* conn, message_t* m, bint is_request, uint3
             n = escaped_prefix(p, n, most)
             cut = True
             marks[0] |= MARK_REQUEST_CUT if is_request else MARK_RESPONSE_CUT
-            if not decoded:
+            if not decoded and not changed:
                 shown.wire = n
             continue
         if decoded and <size_t>(done - out) > n:
             # beyond what the decoder has counted already
             spend(ctx, conn, (<int64_t>(done - out) - <int64_t>n) * WORK_ESCAPED)
+        ctx.payload_end = <uint32_t>(done - batch.records.data)
         done = put_messages(done, messages, is_request)
         done[0] = c'"'
         batch.records.len = <uint32_t>(done + 1 - batch.records.data)
@@ -147,6 +163,7 @@ cdef int put_body(ctx_t* ctx, conn_t* conn, message_t* m, bint is_request, uint3
     text = binascii.b2a_base64(PyBytes_FromStringAndSize(<const char*>q, <Py_ssize_t>k), newline=False)
     memcpy(out, <const char*>text, len(text))
     out += len(text)
+    ctx.payload_end = <uint32_t>(out - batch.records.data)
     out = put_text(out, b'","requestPayloadEncoding":"base64"' if is_request else
                    b'","responsePayloadEncoding":"base64"')
     batch.records.len = <uint32_t>(out - batch.records.data)

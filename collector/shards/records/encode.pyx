@@ -153,6 +153,7 @@ cdef int encode_once(ctx_t* ctx, flow_t* flow, exchange_t* ex, uint64_t end_ns, 
     cdef char* out
     cdef conn_t* conn = flow.conn
     cdef batch_t* batch = ctx.batch
+    ctx.redacted = ex.redacted
     if batch_reserve(batch, <size_t>ex.req.head.len + 64) < 0:
         return -1
     batch.records.data[batch.records.len] = c'{'
@@ -219,6 +220,8 @@ cdef int encode_once(ctx_t* ctx, flow_t* flow, exchange_t* ex, uint64_t end_ns, 
         out = put_u64(put_text(out, b'-p'), ex.part)
         out = put_u64(put_text(out, b'","part":"'), ex.part)
         out = put_text(out, b'","lastPart":"true' if ex.flags & EX_LAST else b'","lastPart":"false')
+    if ctx.redacted:
+        out = put_u64(put_text(out, b'","redacted":"'), ctx.redacted)
     if ex.flags & EX_WEBSOCKET:
         out = put_text(out, b'","connection_type":"WEBSOCKET')
     if marks == 0:
@@ -285,6 +288,7 @@ cdef void emit_record(ctx_t* ctx, flow_t* flow, exchange_t* ex, uint64_t end_ns)
     if ctx.transcodes:
         count_messages(ctx)
     ctx.counters[C_RECORDS] += 1
+    ctx.counters[C_REDACTED] += ctx.redacted
     ctx.counters[C_RECORD_BYTES] += batch.records.len - start
     ctx.output_used += batch.records.len - start
     if ex.marks:

@@ -7,11 +7,14 @@ there. Only what is called when there are descriptor sets is here; the sets them
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memmove
 
 from collector.shards.http.message cimport exchange_t, message_t
+from collector.shards.memory cimport buf_t
 from collector.shards.packing cimport batch_reserve, batch_t
 from collector.shards.records.budget cimport body_work, come_back, WORK_SHIFT_CONNECTION, WORK_SHIFT_SHARD
 from collector.shards.records.text cimport escape_json, put_text, TEXT_STRICT
+from collector.shards.redaction.bodies cimport *
 from collector.shards.state cimport *
 
 cdef enum:
@@ -57,6 +60,14 @@ cdef bytes transcoded(ctx_t* ctx, conn_t* conn, exchange_t* ex, bint is_request,
     return text
 
 
+cdef void without_payload(ctx_t* ctx) noexcept nogil:
+    """The newest payload becomes empty; what stands behind it stays."""
+    cdef buf_t* records = &ctx.batch.records
+    memmove(records.data + ctx.payload_at, records.data + ctx.payload_end, records.len - ctx.payload_end)
+    records.len -= ctx.payload_end - ctx.payload_at
+    ctx.payload_end = ctx.payload_at
+
+
 cdef int put_json(ctx_t* ctx, conn_t* conn, exchange_t* ex, bint is_request, size_t limit, uint64_t now) noexcept:
     """Append `,"requestMessagesJson":"[...]"` to the batch, if the body before it has messages of a method that is known. 0,
     or -1 when memory is out.
@@ -69,6 +80,8 @@ cdef int put_json(ctx_t* ctx, conn_t* conn, exchange_t* ex, bint is_request, siz
     cdef bytes text = None
     cdef const uint8_t* p
     cdef char* out
+    cdef size_t size
+    cdef int redacted
     if limit == WITHOUT_JSON:
         ctx.json_there = 0
         ctx.json_failed = ctx.json_messages
@@ -83,12 +96,20 @@ cdef int put_json(ctx_t* ctx, conn_t* conn, exchange_t* ex, bint is_request, siz
         ctx.counters[C_CALLBACK_ERRORS] += 1
     if text is None:
         return 0
-    if batch_reserve(batch, <size_t>len(text) * 6 + 64) < 0:
-        return -1
     p = <const uint8_t*><const char*>text
+    size = <size_t>len(text)
+    if ctx.redaction != NULL:
+        redacted = redact_body(ctx, conn, &p, &size, SHAPE_TEXT, False, now)
+        if redacted:
+            without_payload(ctx)        # it holds the same values, where nobody finds them
+        if redacted == LEFT_OUT:
+            return 0
+        ctx.redacted += <uint32_t>redacted
+    if batch_reserve(batch, size * 6 + 64) < 0:
+        return -1
     out = batch.records.data + batch.records.len
     out = put_text(out, b',"requestMessagesJson":"' if is_request else b',"responseMessagesJson":"')
-    out = escape_json(out, p, p + len(text), TEXT_STRICT)
+    out = escape_json(out, p, p + size, TEXT_STRICT)
     if out == NULL:
         ctx.counters[C_CALLBACK_ERRORS] += 1    # what descriptors.py gives is UTF-8
         return 0

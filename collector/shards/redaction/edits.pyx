@@ -94,6 +94,9 @@ cdef void replace(const redaction_t* r, edits_t* e, const uint8_t* p, const uint
     if e.same_size:
         stars(e, p, end)
         return
+    if not r.keyed and quote_len == 0:
+        replace_with(e, p, end, r.kind_text[kind], r.kind_length[kind])
+        return
     try:
         text = (<object>r.owner).replacement(kind, p[:end - p])
         if quote_len:

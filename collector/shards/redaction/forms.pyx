@@ -16,7 +16,7 @@ cdef extern from "<string.h>" nogil:
 
 cdef enum:
     JWT_LEAST = 16          # of each of the first two parts
-    CUT_DIGITS = 6          # of a number whose end is not there
+    CUT_DIGITS = 5          # of a number whose end is not there
     CUT_TOKEN = 4
     BEARER_LEAST = 16
     BASIC_LEAST = 8
@@ -193,6 +193,9 @@ cdef void find_number(const redaction_t* r, const edits_t* e, const uint8_t* p, 
         if lengths >> n & 1 and not is_letter(q[0]) and luhn(digits, n):
             break
         if (q[0] != c' ' and q[0] != c'-') or (between and q[0] != between) or group < 3 or group > 7:
+            break
+        if end - q < 2 and e.cut:
+            q = end
             break
         if end - q < 2 or not is_digit(q[1]):
             break

@@ -88,7 +88,7 @@ cdef void learn_ending(redaction_t* r, bytes four):
 
 cdef void learn(redaction_t* r, words, uint32_t kind, uint8_t flags) except *:
     """A name: words in lower case with blanks between them. Raises ValueError when there are too many."""
-    cdef bytes name = words.replace(" ", "").encode()
+    cdef bytes name = words.replace(" ", "").encode().lower()      # of ASCII only, as find_name
     cdef uint64_t hash = hash_of(name)
     cdef uint32_t i = <uint32_t>(hash >> 40) & (NAMES - 1)
     cdef uint32_t used = 0

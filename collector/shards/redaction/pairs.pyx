@@ -9,8 +9,11 @@ from collector.shards.redaction.edits cimport *
 from collector.shards.redaction.names cimport find_name
 from collector.shards.redaction.state cimport *
 
+scan_prepare(1)
+
 cdef enum:
     NAME_MOST = 256
+    CALL_BYTES = 100        # see scan.pyx
     LEAST = 13              # bytes: nothing with a form is shorter, nor a text with a name and a value worth hiding
 
 
@@ -83,6 +86,10 @@ cdef void alone(redaction_t* r, edits_t* e, const uint8_t* p, const uint8_t* end
     cdef const char* data
     if end - p < LEAST or not suspicious(r, p, end):
         return
+    if r.spent:
+        replace(r, e, p, end, <uint32_t>r.kind_of[FORM_UNREAD], NULL, 0)
+        return
+    r.work += end - p + CALL_BYTES
     try:
         found = (<object>r.owner).of_pair(p[:end - p], e.cut and end == e.end, e.depth + 1)
     except Exception:

@@ -4,6 +4,7 @@ inside of texts.
 
 import base64
 import binascii
+import codecs
 import hashlib
 import re
 from urllib.parse import quote, unquote_to_bytes
@@ -28,7 +29,7 @@ _MODES = {Mode.OFF: MODE_OFF, Mode.SECRETS: MODE_SECRETS, Mode.STRICT: MODE_STRI
 _FORM_KINDS = {
     FORM_JWT: known.JWT, FORM_CARD: known.CARD, FORM_IBAN: known.IBAN, FORM_PRIVATE_KEY: known.PRIVATE_KEY,
     FORM_BEARER: "bearer", FORM_BASIC: "basic", FORM_URL: known.URL_PASSWORD, FORM_TELEGRAM: "telegram_token",
-    FORM_COOKIE: known.COOKIE, FORM_AUTHORIZATION: known.AUTHORIZATION,
+    FORM_COOKIE: known.COOKIE, FORM_AUTHORIZATION: known.AUTHORIZATION, FORM_UNREAD: "unread",
 }
 # Three bytes with which forms begin, in groups (scan.h), as sets of bytes: beside those of known.PREFIXES.
 _DIGITS, _LARGE = b"0123456789", b"ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -84,7 +85,6 @@ cdef class Redactor:
         self.kinds = [""]
         self.texts = [b""]
         self.numbers = {}
-        scan_prepare(1)
         self.learn_names()
         self.learn_forms()
 
@@ -96,6 +96,7 @@ cdef class Redactor:
         return <size_t>&self.state
 
     cdef uint32_t number_of(self, kind) except 0:
+        cdef bytes text
         number = self.numbers.get(kind)
         if number is None:
             number = len(self.kinds)
@@ -103,7 +104,10 @@ cdef class Redactor:
                 raise ValueError(f"more than {KINDS} kinds of secrets")
             self.numbers[kind] = number
             self.kinds.append(kind)
-            self.texts.append(b"[redacted:" + kind.encode())
+            text = b"[redacted:" + kind.encode() + b"]"
+            self.texts.append(text)
+            self.state.kind_text[<uint32_t>number] = <const char*>text
+            self.state.kind_length[<uint32_t>number] = <uint32_t>len(text)
             self.state.numbers[<uint32_t>number] = kind in known.NUMBERS
         return number
 
@@ -167,10 +171,10 @@ cdef class Redactor:
 
     def replacement(self, uint32_t kind, bytes value):
         """What a value becomes."""
-        if self.state.keyed:
-            digest = hashlib.blake2b(value, digest_size=HASH_BYTES, key=self.key).hexdigest()
-            return b"%s:%s]" % (self.texts[kind], digest.encode())
-        return self.texts[kind] + b"]"
+        cdef bytes text = self.texts[kind]
+        if not self.state.keyed:
+            return text
+        return text[:len(text) - 1] + b":" + hashlib.blake2b(value, digest_size=HASH_BYTES, key=self.key).hexdigest().encode() + b"]"
 
     cdef tuple scanned(self, bytes text, bint cut, int depth, bint names):
         """(the text redacted, how many values), or None when there is nothing."""
@@ -266,6 +270,15 @@ cdef class Redactor:
     def binary(self, bytes data):
         """Bytes that are no text: (as many bytes, how many values), or None; found by form only."""
         return self.scanned(data, False, 0, False)
+
+    def utf16(self, bytes data, bint cut):
+        """A text in UTF-16 that nobody has said to be one: redacted in UTF-16."""
+        mark = data[:2] if data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else b""
+        name = "utf-16-be" if mark == codecs.BOM_UTF16_BE or (not mark and data[0] == 0) else "utf-16-le"
+        found = self.scanned(data[len(mark):].decode(name, "replace").encode(), cut, 0, True)
+        if found is None:
+            return None
+        return mark + found[0].decode("utf-8", "replace").encode(name), found[1]
 
     def messages(self, bytes payload):
         """Messages in base64, one or a JSON array of them (records/messages.py): likewise."""

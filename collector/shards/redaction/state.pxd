@@ -62,9 +62,12 @@ cdef struct redaction_t:
     uint16_t allowed[256]           # of each byte: bits of the classes that it is in
     uint8_t ibans[676]              # length by country, 0: none
     uint8_t numbers[256]            # by kind: its values may be numbers
+    const char* kind_text[256]      # by kind: `[redacted:KIND]` (borrowed from the Redactor)
+    uint32_t kind_length[256]
     uint64_t kind_of[16]            # kinds of forms that are no prefixes (enum form)
     void* owner                     # the Redactor (borrowed)
-    int64_t work                    # what the last text has cost beyond one look
+    int64_t work                    # what the last text has cost beyond one look, in bytes of other texts
+    uint8_t spent                   # nothing may be spent on those
 
 cdef enum:  # form
     FORM_JWT = 0
@@ -77,7 +80,7 @@ cdef enum:  # form
     FORM_TELEGRAM
     FORM_COOKIE
     FORM_AUTHORIZATION
-    FORMS
+    FORM_UNREAD         # a text inside another one, for which nothing is left to spend
 
 cdef struct edits_t:        # what becomes of a text
     const uint8_t* begin

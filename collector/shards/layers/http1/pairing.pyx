@@ -262,12 +262,13 @@ cdef void http1_request(ctx_t* ctx, http1_t* c, half_t* h, head_t* head, uint64_
     if ex.notes & NOTE_DOUBT and ex.notes & (NOTE_CONNECT | NOTE_UPGRADE):
         raise_doubt(c, DOUBT_ALL)        # its answer may go unknown: what follows may be another protocol
     ex.req.passed_on = head.te_coding
+    if cut:
+        ex.marks |= MARK_HEADERS_CUT
     exchange_request(ctx, c.flow, ex, &head.request, &head.fields, unlisted_fields)
     if ex.notes & NOTE_CONNECT and (head.has_te or (head.has_cl and head.content_length)):
         ambiguous(c, ex, AMB_NO_BODY_ALLOWED, REQUEST)      # RFC 9110 section 9.3.6; some servers read one
     h.current = ex
     if cut:
-        ex.marks |= MARK_HEADERS_CUT
         ex.client_source = CLIENT_NONE      # what is behind the cut may say otherwise
         skip_head(h)
     elif head.has_te:
@@ -426,6 +427,8 @@ cdef void http1_response(ctx_t* ctx, http1_t* c, half_t* h, head_t* head, uint64
                 no_tunnel(ex)
             ex.notes &= ~NOTE_BODY & 0xFFFF       # it came behind the body: no refusal was there before
         ex.resp.passed_on = head.te_coding
+        if cut:
+            ex.marks |= MARK_HEADERS_CUT
         exchange_response(ctx, c.flow, ex, &head.response, &head.fields)
         if ex.notes & NOTE_HEAD:
             if ex.notes & NOTE_DOUBT and not empty and (head.has_te or not head.has_cl or head.content_length):

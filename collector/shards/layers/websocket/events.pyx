@@ -14,6 +14,7 @@ from collector.shards.http.exchanges cimport *
 from collector.shards.http.message cimport message_t
 from collector.shards.layers.websocket.state cimport *
 from collector.shards.memory cimport buf_append, buf_free, buf_reserve
+from collector.shards.redaction.bodies cimport *
 from collector.shards.records.text cimport escape_json, escaped_prefix, put_text, put_u64, utf8_length, TEXT_STRICT
 from collector.shards.state cimport ctx_t, flow_t, C_RECORDS_DROPPED_SIZE
 
@@ -59,7 +60,10 @@ cdef void record_events(ctx_t* ctx, flow_t* flow, websocket_t* w, uint64_t end, 
         w.half[i].payload = w.half[i].lost = 0
     ex.part += 1
     ex.events = &w.events
+    ex.redacted += w.redacted
     exchange_tell(ctx, flow, ex, end)
+    ex.redacted -= w.redacted
+    w.redacted = 0
     ex.events = NULL
     w.marks = 0
     w.reasons = 0
@@ -152,8 +156,16 @@ cdef void event_data(ctx_t* ctx, flow_t* flow, websocket_t* w, half_t* h, side_t
     cdef bint cut = h.cut or not fin
     cdef char* out
     cdef char* done = NULL
+    cdef int replaced
     if h.message == OP_TEXT and cut:
         n = without_piece(p, n)
+    if ctx.redaction != NULL and n:
+        replaced = redact_body(ctx, flow.conn, &p, &n, SHAPE_TEXT if h.message == OP_TEXT else SHAPE_BYTES, cut, ts)
+        if replaced == LEFT_OUT:
+            n = 0
+            w.marks |= mark_of(side, MARK_REQUEST_OMITTED, MARK_RESPONSE_OMITTED)
+        else:
+            w.redacted += <uint32_t>replaced
     room = n * 6 if h.message == OP_TEXT else (n // 3 + 1) * 4
     out = begin_event(ctx, flow, w, side, h.message, fin, h.size, room, ts)
     if out == NULL:
@@ -188,7 +200,16 @@ cdef void event_data(ctx_t* ctx, flow_t* flow, websocket_t* w, half_t* h, side_t
 cdef void event_control(ctx_t* ctx, flow_t* flow, websocket_t* w, half_t* h, side_t side, uint64_t ts) noexcept:
     """A control frame: Close with its code and reason, Ping, Pong."""
     cdef char* out = begin_event(ctx, flow, w, side, h.opcode, True, h.control_len, 4 * CONTROL_MOST, ts)
+    cdef const uint8_t* p = h.control
+    cdef size_t n = h.control_len
+    cdef int replaced
     if out == NULL:
         return
-    out = put_binary(out, h.control, h.control_len) if h.control_len else put_text(out, b'"')
+    if ctx.redaction != NULL and n:
+        replaced = redact_body(ctx, flow.conn, &p, &n, SHAPE_BYTES, False, ts)
+        if replaced == LEFT_OUT:
+            n = 0
+        else:
+            w.redacted += <uint32_t>replaced
+    out = put_binary(out, p, n) if n else put_text(out, b'"')
     end_event(w, out)

@@ -74,3 +74,4 @@ cdef struct websocket_t:
     # What the record of `events` will say
     uint32_t marks           # enum mark
     uint32_t reasons         # enum malformed
+    uint32_t redacted        # values

@@ -1,0 +1,97 @@
+"""Bodies of messages, decoded as far as they can be, as the record shows them.
+
+What is returned lies in memory of this module, which the next body uses again. What reading texts inside of texts costs is
+taken from the budget of decoding (docs/decisions/0013); where nothing is left of it, they are left out.
+"""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memset
+
+from collector.shards.records.budget cimport may_spend, spend
+from collector.shards.redaction.edits cimport *
+from collector.shards.redaction.pairs cimport scan_pairs
+from collector.shards.redaction.scan cimport scan_forms, scan_text
+from collector.shards.redaction.state cimport *
+from collector.shards.redaction.strict cimport strict_json, strict_pairs
+from collector.shards.state cimport conn_t, ctx_t, C_CALLBACK_ERRORS
+
+cdef enum:
+    WORK_INSIDE = 20        # units for a byte of a text inside another one
+    KEEP_BYTES = 1 << 20
+    UTF16_SNIFF = 64
+
+cdef edits_t BODY
+memset(&BODY, 0, sizeof(edits_t))
+cdef bytes HELD = b""       # a body that was made of objects
+
+
+cdef bint is_utf16(const uint8_t* p, size_t n) noexcept nogil:
+    """Every other byte is zero, for as far as is looked: ASCII in UTF-16, which nobody has said."""
+    cdef size_t i, most = n if n < UTF16_SNIFF else UTF16_SNIFF
+    cdef size_t first = 0, second = 0
+    if n < 8:
+        return False
+    for i in range(0, most - 1, 2):
+        first += p[i] == 0
+        second += p[i + 1] == 0
+    return first * 8 > most * 3 or second * 8 > most * 3
+
+
+cdef int held(const uint8_t** p, size_t* n, tuple found) noexcept:
+    global HELD
+    if found is None:
+        return 0
+    HELD = <bytes>found[0]
+    p[0] = <const uint8_t*>PyBytes_AS_STRING(HELD)
+    n[0] = <size_t>PyBytes_GET_SIZE(HELD)
+    return <int>found[1]
+
+
+cdef int redact_body(ctx_t* ctx, conn_t* conn, const uint8_t** p, size_t* n, shape_t shape, bint cut,
+                     uint64_t now) noexcept:
+    """The body as it may be shown: how many values of it were replaced; LEFT_OUT: it must not be shown. `cut`: there is more
+    of it. `now`: event time, for the budget."""
+    cdef redaction_t* r = ctx.redaction
+    cdef bint known = True
+    cdef bytes text
+    r.work = 0
+    r.spent = not may_spend(ctx, conn, now)
+    if BODY.cap > KEEP_BYTES:
+        edits_free(&BODY)
+    if shape == SHAPE_MESSAGES or (shape <= SHAPE_TEXT and is_utf16(p[0], n[0])):
+        if r.mode == MODE_STRICT:
+            return LEFT_OUT
+        text = PyBytes_FromStringAndSize(<const char*>p[0], <Py_ssize_t>n[0])
+        try:
+            return held(p, n, (<object>r.owner).messages(text) if shape == SHAPE_MESSAGES else
+                        (<object>r.owner).utf16(text, cut))
+        except Exception:
+            ctx.counters[C_CALLBACK_ERRORS] += 1
+            return LEFT_OUT
+        finally:
+            spend(ctx, conn, <int64_t>n[0] * WORK_INSIDE)
+    edits_begin(&BODY, p[0], p[0] + n[0], cut, 0)
+    if r.mode == MODE_STRICT:
+        if shape == SHAPE_FORM:
+            strict_pairs(&BODY, c'&')
+        else:
+            known = shape == SHAPE_TEXT and strict_json(&BODY)
+    elif shape == SHAPE_FORM:
+        scan_pairs(r, &BODY, c'&')
+    elif shape == SHAPE_BYTES:
+        BODY.same_size = 1
+        scan_forms(r, &BODY)
+    else:
+        scan_text(r, &BODY)
+    if r.work:
+        spend(ctx, conn, r.work * WORK_INSIDE)
+    if BODY.failed or not known:
+        return LEFT_OUT
+    if not edits_end(&BODY):
+        return 0
+    if BODY.failed:
+        return LEFT_OUT
+    p[0] = <const uint8_t*>BODY.data
+    n[0] = BODY.len
+    return <int>BODY.count

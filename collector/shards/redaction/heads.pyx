@@ -1,0 +1,242 @@
+"""Start lines and header fields of a message, as the record shows them.
+
+What is returned points into memory of this module, which the next head uses again: a head is written into the record's text at
+once.
+"""
+
+from libc.stdint cimport uint8_t, uint32_t
+from libc.stdlib cimport realloc
+from libc.string cimport memchr, memcmp, memcpy, memset
+
+from collector.shards.http.fields cimport *
+from collector.shards.redaction.edits cimport *
+from collector.shards.redaction.names cimport find_name, may_be_name
+from collector.shards.redaction.pairs cimport alone, scan_pairs
+from collector.shards.redaction.scan cimport scan_text
+from collector.shards.redaction.state cimport *
+from collector.shards.redaction.strict cimport strict_pairs, strict_path
+
+cdef enum:
+    VALUE_LEAST = 13        # bytes: nothing with a form is shorter
+
+# A value that was replaced: of which field, and where in PLACE.
+cdef struct moved_t:
+    uint32_t field
+    uint32_t length
+    size_t at
+
+cdef fields_t FIELDS
+cdef moved_t[512] MOVED
+cdef edits_t VALUE          # of one value
+cdef edits_t TARGET
+cdef edits_t REASON
+cdef char* PLACE = NULL     # of all values of a head
+cdef size_t PLACE_BYTES = 0
+memset(&VALUE, 0, sizeof(edits_t))
+memset(&TARGET, 0, sizeof(edits_t))
+memset(&REASON, 0, sizeof(edits_t))
+
+# Fields that say what a message is, and nothing of what is in it: they stay under `strict`.
+_STAY = (
+    b"host", b"content-type", b"content-length", b"content-encoding", b"transfer-encoding", b"connection", b"upgrade",
+    b"accept", b"accept-encoding", b"grpc-status", b"grpc-encoding", b"grpc-accept-encoding", b"te", b"trailer", b"allow",
+    b"vary", b"cache-control", b"date", b"server", b"sec-websocket-version", b"sec-websocket-extensions",
+    b"sec-websocket-protocol", b"http2-settings", b"expect", b"keep-alive",
+)
+cdef enum:
+    STAY = 25
+cdef const char* STAY_NAMES[25]
+cdef uint32_t[25] STAY_LENGTHS
+assert len(_STAY) == STAY
+for _i, _name in enumerate(_STAY):
+    STAY_NAMES[<uint32_t>_i] = <const char*><bytes>_name
+    STAY_LENGTHS[<uint32_t>_i] = <uint32_t>len(_name)
+
+
+cdef bint stays(const field_t* f) noexcept nogil:
+    cdef uint32_t i
+    for i in range(<uint32_t>STAY):
+        if f.name_len == STAY_LENGTHS[i] and same_name(f.name, STAY_NAMES[i], f.name_len):
+            return True
+    return False
+
+
+cdef int keep(size_t* used, uint32_t* count, uint32_t field, const edits_t* e) noexcept nogil:
+    """The text of VALUE becomes that of a field. 0, or -1 when memory is out."""
+    global PLACE, PLACE_BYTES
+    cdef size_t size = PLACE_BYTES if PLACE_BYTES else 4096
+    cdef char* p
+    if used[0] + e.len > PLACE_BYTES:
+        while size < used[0] + e.len:
+            size *= 2
+        p = <char*>realloc(PLACE, size)
+        if p == NULL:
+            return -1
+        PLACE = p
+        PLACE_BYTES = size
+    memcpy(PLACE + used[0], e.data, e.len)
+    MOVED[count[0]].field = field
+    MOVED[count[0]].length = <uint32_t>e.len
+    MOVED[count[0]].at = used[0]
+    used[0] += e.len
+    count[0] += 1
+    return 0
+
+
+cdef void behind_scheme(redaction_t* r, edits_t* e, uint32_t kind) noexcept:
+    """Credentials (RFC 9110 section 11.4): the scheme stays, if there is one."""
+    cdef const uint8_t* p = <const uint8_t*>memchr(e.begin, c' ', <size_t>(e.end - e.begin))
+    replace(r, e, e.begin if p == NULL else p + 1, e.end, kind, NULL, 0)
+
+
+cdef void cookie(redaction_t* r, edits_t* e) noexcept:
+    """Of Set-Cookie (RFC 6265 section 4.1): the value; name and attributes stay."""
+    cdef const uint8_t* end = <const uint8_t*>memchr(e.begin, c';', <size_t>(e.end - e.begin))
+    cdef const uint8_t* sign
+    if end == NULL:
+        end = e.end
+    sign = <const uint8_t*>memchr(e.begin, c'=', <size_t>(end - e.begin))
+    sign = e.begin if sign == NULL else sign + 1
+    if r.mode == MODE_STRICT:
+        replace_size(e, sign, end, b"string", False)
+    else:
+        replace(r, e, sign, end, <uint32_t>r.kind_of[FORM_COOKIE], NULL, 0)
+
+
+cdef void redact_value(redaction_t* r, const field_t* f, edits_t* e) noexcept:
+    cdef const known_t* entry = NULL
+    if f.id == F_COOKIE:
+        if r.mode == MODE_STRICT:
+            strict_pairs(e, c';')
+        else:
+            scan_pairs(r, e, c';')
+        return
+    if f.id == F_SET_COOKIE:
+        cookie(r, e)
+        return
+    if may_be_name(r, f.name, f.name + f.name_len):
+        entry = find_name(r, f.name, f.name + f.name_len)
+    if entry != NULL and not entry.flags & NAME_PAIR:
+        if entry.kind == r.kind_of[FORM_AUTHORIZATION]:
+            behind_scheme(r, e, entry.kind)
+        else:
+            replace(r, e, e.begin, e.end, entry.kind, NULL, 0)
+    elif r.mode == MODE_STRICT:
+        if not stays(f):
+            replace_size(e, e.begin, e.end, b"string", False)
+    elif f.value_len >= VALUE_LEAST:
+        scan_text(r, e)
+
+
+cdef int redact_fields(redaction_t* r, const fields_t** fields, bint cut) noexcept:
+    """The fields with other values, if any has to have another one. How many; -1 when memory is out. ``cut``: more of the head
+    is not here."""
+    cdef const fields_t* given = fields[0]
+    cdef const field_t* f
+    cdef size_t used = 0
+    cdef uint32_t i, moved = 0, count = 0
+    for i in range(given.count):
+        f = &given.items[i]
+        if f.value_len == 0 or f.id == F_HOST:
+            continue
+        edits_begin(&VALUE, f.value, f.value + f.value_len, cut and i + 1 == given.count, 0)
+        redact_value(r, f, &VALUE)
+        if edits_end(&VALUE) or VALUE.failed:
+            if VALUE.failed or keep(&used, &moved, i, &VALUE) < 0:
+                return -1
+            count += VALUE.count
+    if moved == 0:
+        return 0
+    # all but the fields that are not there
+    memcpy(&FIELDS, given, sizeof(fields_t) - (512 - given.count) * sizeof(field_t))
+    if given.host != NULL:
+        FIELDS.host = &FIELDS.late_host if given.host == &given.late_host else &FIELDS.items[given.host - given.items]
+    for i in range(moved):
+        FIELDS.items[MOVED[i].field].value = <const uint8_t*>PLACE + MOVED[i].at
+        FIELDS.items[MOVED[i].field].value_len = MOVED[i].length
+        FIELDS.items[MOVED[i].field].plain_value = 0
+    fields[0] = &FIELDS
+    return <int>count
+
+
+cdef void segments(redaction_t* r, edits_t* e, const uint8_t* p, const uint8_t* end) noexcept:
+    """Of a path, one by one: what separates them could be part of base64."""
+    cdef const uint8_t* q
+    while p < end:
+        q = <const uint8_t*>memchr(p, c'/', <size_t>(end - p))
+        if q == NULL:
+            q = end
+        alone(r, e, p, q)
+        p = q + 1
+
+
+cdef int redact_request(redaction_t* r, request_t* request, bint cut) noexcept:
+    """The target with other values, if it has to have some. How many; -1 when memory is out."""
+    cdef const uint8_t* p = request.target
+    cdef const uint8_t* end = p + request.target_len
+    cdef const uint8_t* query
+    cdef const uint8_t* at
+    if request.target_len == 0:
+        return 0
+    query = <const uint8_t*>memchr(p, c'?', <size_t>(end - p))
+    if query == NULL:
+        query = end
+    edits_begin(&TARGET, p, end, cut, 0)
+    if p[0] != c'/' and p[0] != c'*':       # absolute: its authority first (RFC 9112 section 3.2.2)
+        at = <const uint8_t*>memchr(p, c':', <size_t>(query - p))
+        if at != NULL and query - at > 3 and memcmp(at, b"://", 3) == 0:
+            p = <const uint8_t*>memchr(at + 3, c'/', <size_t>(query - at - 3))
+            if p == NULL:
+                p = query
+            alone(r, &TARGET, request.target, p)
+    if r.mode == MODE_STRICT:
+        path_and_query(&TARGET, p, query, end)
+    else:
+        segments(r, &TARGET, p, query)
+        if query < end:
+            pairs_of(r, &TARGET, query + 1, end)
+    if not edits_end(&TARGET) and not TARGET.failed:
+        return 0
+    if TARGET.failed:
+        return -1
+    request.target = <const uint8_t*>TARGET.data
+    request.target_len = <uint32_t>TARGET.len
+    return <int>TARGET.count
+
+
+cdef void pairs_of(redaction_t* r, edits_t* e, const uint8_t* p, const uint8_t* end) noexcept:
+    """The query, and what may stand behind it."""
+    cdef const uint8_t* begin = e.begin
+    e.begin = p
+    scan_pairs(r, e, c'&')
+    e.begin = begin
+
+
+cdef void path_and_query(edits_t* e, const uint8_t* p, const uint8_t* query, const uint8_t* end) noexcept nogil:
+    cdef const uint8_t* begin = e.begin
+    e.begin = p
+    e.end = query
+    strict_path(e)
+    e.end = end
+    if query < end:
+        e.begin = query + 1
+        strict_pairs(e, c'&')
+    e.begin = begin
+
+
+cdef int redact_response(redaction_t* r, response_t* response) noexcept:
+    """The code and phrase, likewise. Servers put what went wrong there."""
+    if response.reason_len < VALUE_LEAST:
+        return 0
+    edits_begin(&REASON, response.reason, response.reason + response.reason_len, False, 0)
+    if r.mode == MODE_STRICT:
+        replace_size(&REASON, response.reason + (4 if response.reason_len > 4 else 0), REASON.end, b"string", False)
+    else:
+        scan_text(r, &REASON)
+    if not edits_end(&REASON) and not REASON.failed:
+        return 0
+    if REASON.failed:
+        return -1
+    response.reason = <const uint8_t*>REASON.data
+    response.reason_len = <uint32_t>REASON.len
+    return <int>REASON.count
