@@ -1,0 +1,108 @@
+"""What is tried: every place with every kind of secret, and what leaked of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any
+
+from collector.policy.model import Policy
+from tests.secrets.carriers import CARRIERS, Carrier
+from tests.secrets.documents import DOCUMENTS, Document
+from tests.secrets.heads import HEADS, Head
+from tests.secrets.kinds import FEW, KINDS, Secret, make
+from tests.secrets.names import FIELDS, HEADERS
+from tests.secrets.running import Calls, written
+from tests.secrets.search import found
+
+ASCII_FIELDS = tuple(name for name in FIELDS if name.isascii())
+EVERYWHERE = ("json", "json-in-json", "form", "text", "xml", "multipart-field")  # documents that every carrier carries
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A conversation with one secret. ``due``: by which policies it must be taken out. ``body``: as it was sent."""
+
+    place: str
+    secret: Secret
+    calls: Calls
+    due: tuple[str, ...]
+    body: bytes = b""
+    settings: dict[str, Any] = field(default_factory=dict)
+    recorded: bool = True
+
+    def __str__(self) -> str:
+        return f"{self.place}, {self.secret.kind}"
+
+
+def _due(place: Head | Document, secret: Secret) -> tuple[str, ...]:
+    return tuple(policy for policy in ("secrets", "strict") if place.due(secret, policy))
+
+
+def head_cases(place: Head, kinds: Iterable[str] = KINDS, seed: object = 0) -> Iterator[Case]:
+    """A kind after the other, each with another name."""
+    names = HEADERS if place.name.startswith("header-by-name") else ASCII_FIELDS
+    for number, kind in enumerate(kinds):
+        secret = make(kind, seed)
+        if place.fits(secret):
+            calls = place.build(secret, names[(number * 7) % len(names)])
+            yield Case(place.name, secret, calls, _due(place, secret), recorded=place.recorded)
+
+
+def body_of(document: Document, secret: Secret, name: str) -> tuple[str, bytes]:
+    kind, body = document.make(secret, name)
+    return kind, body if isinstance(body, bytes) else body.encode()
+
+
+def body_cases(carrier: Carrier, document: Document, kinds: Iterable[str] = KINDS, seed: object = 0) -> Iterator[Case]:
+    """The same of a document on its way in a carrier."""
+    for number, kind in enumerate(kinds):
+        secret = make(kind, seed)
+        if not document.fits(secret):
+            continue
+        name = FIELDS[(number * 7) % len(FIELDS)]
+        if document.name in ("xml-attribute", "multipart-bare-name"):
+            name = ASCII_FIELDS[(number * 7) % len(ASCII_FIELDS)]
+        media, body = body_of(document, secret, name)
+        if carrier.text and document.name in ("binary", "json-with-bad-bytes"):
+            continue
+        due = tuple(policy for policy in _due(document, secret) if policy == "strict" or carrier.named or secret.form)
+        place = f"{carrier.name}: {document.name}"
+        yield Case(place, secret, carrier.carry(media, body), due, body, carrier.settings)
+
+
+def carrier_cases(carrier: Carrier, seed: object = 0) -> Iterator[Case]:
+    """A few kinds in a few documents."""
+    for name in EVERYWHERE:
+        yield from body_cases(carrier, DOCUMENTS[name], FEW, seed)
+
+
+def document_cases(document: Document, seed: object = 0) -> Iterator[Case]:
+    """All kinds, as request and as response in turns."""
+    sides = [body_cases(CARRIERS[side], document, seed=seed) for side in ("request", "response")]
+    for number, pair in enumerate(zip(*sides, strict=True)):
+        yield pair[number % 2]
+
+
+def everything(seed: object = 0) -> Iterator[Case]:
+    """All of it."""
+    for place in HEADS.values():
+        yield from head_cases(place, seed=seed)
+    for document in DOCUMENTS.values():
+        yield from document_cases(document, seed)
+    for carrier in CARRIERS.values():
+        yield from carrier_cases(carrier, seed)
+
+
+def leaks(cases: Iterable[Case], policy: str | Policy, key: bytes = b"") -> tuple[list[str], int]:
+    """(what is still there, of how many)."""
+    out, number = [], count()
+    name = policy if isinstance(policy, str) else "secrets"
+    for case in cases:
+        if name not in case.due:
+            continue
+        next(number)
+        everything_written, _records = written(case.calls, policy, key, **case.settings)
+        out += [f"{case}: {hit!r}" for _kind, hit in found(everything_written, case.secret)]
+    return out, next(number)
