@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from collector import abi, config
-from collector.policy.model import BUILTIN, Policy, Sampling
+from collector.policy.model import BUILTIN, Sampling
 from collector.router.slots import BATCH_BYTES, SLOT_BYTES
 from collector.settings import ShardSettings
 from collector.shards.filters import Filters

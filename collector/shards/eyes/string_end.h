@@ -9,9 +9,9 @@
 #endif
 
 /*
- * The quote that ends the string whose text begins at p, or NULL when none does before `end`. Of a payload of JSON every
- * eighth byte or so is an escaped quote, so all escapes of sixteen bytes are found in one step: of a run of backslashes
- * every second one, from the first on, escapes the byte behind it.
+ * The quote that ends the string whose text begins at p, or NULL when none does before `end`. Of a payload of JSON
+ * every eighth byte or so is an escaped quote, so all escapes of sixteen bytes are found in one step: of a run of
+ * backslashes every second one, from the first on, escapes the byte behind it.
  */
 static inline const uint8_t *string_end(const uint8_t *p, const uint8_t *end)
 {

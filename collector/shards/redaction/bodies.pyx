@@ -5,7 +5,7 @@ taken from the budget of decoding (docs/decisions/0013); where nothing is left o
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.string cimport memset
 
 from collector.shards.records.budget cimport may_spend, spend

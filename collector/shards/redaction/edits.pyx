@@ -27,7 +27,8 @@ cdef void edits_begin(edits_t* e, const uint8_t* p, const uint8_t* end, bint cut
 
 
 cdef void edits_ruled(const redaction_t* r, edits_t* e, ruled_t what, const uint8_t* name, size_t name_len) noexcept:
-    """Let the rules in force settle what they say something of, before anything else does. The text may be another one then."""
+    """Let the rules in force settle what they say something of, before anything else does. The text may be another one
+    then."""
     cdef bytes text
     cdef const unsigned int[::1] kept
     try:

@@ -1,13 +1,13 @@
 """Secrets that can be told by their form: JSON web tokens (RFC 7519), keys of products by their beginnings, card numbers
-(ISO/IEC 7812, with the check digit of its annex B), IBANs (ISO 13616), private keys (RFC 7468), what follows Bearer and Basic
-(RFC 6750, RFC 7617), passwords in URLs (RFC 3986 section 3.2.1), tokens of bots.
+(ISO/IEC 7812, with the check digit of its annex B), IBANs (ISO 13616), private keys (RFC 7468), what follows Bearer and
+Basic (RFC 6750, RFC 7617), passwords in URLs (RFC 3986 section 3.2.1), tokens of bots.
 
-Each says how far it has looked, so that no byte is looked at twice for the same form, whatever the text is made of. Where the
-text is cut, what may be the beginning of a form is one.
+Each says how far it has looked, so that no byte is looked at twice for the same form, whatever the text is made of. Where
+the text is cut, what may be the beginning of a form is one.
 """
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.string cimport memchr, memcmp
+from libc.string cimport memcmp
 
 from collector.shards.redaction.state cimport *
 
@@ -122,8 +122,8 @@ cdef void find_prefix(const redaction_t* r, const edits_t* e, const uint8_t* p, 
 
 cdef inline uint32_t card_lengths(const uint8_t* d) noexcept nogil:
     """Bits: a card whose number begins with these four digits has so many. 0: there is none (the list of the ranges in use
-    by brand: Visa 4; Mastercard 51-55, 2221-2720; American Express 34, 37; Diners Club 300-305, 36, 38; Discover 6011, 644-649, 65;
-    JCB 3528-3589; UnionPay 62; Maestro 50, 56-58, 6304, 6759, 676)."""
+    by brand: Visa 4; Mastercard 51-55, 2221-2720; American Express 34, 37; Diners Club 300-305, 36, 38; Discover 6011,
+    644-649, 65; JCB 3528-3589; UnionPay 62; Maestro 50, 56-58, 6304, 6759, 676)."""
     cdef uint32_t two = (d[0] - c'0') * 10 + d[1] - c'0'
     cdef uint32_t four = two * 100 + (d[2] - c'0') * 10 + d[3] - c'0'
     if d[0] == c'4':
@@ -216,7 +216,8 @@ cdef void find_number(const redaction_t* r, const edits_t* e, const uint8_t* p, 
     out.end = out.seen = q
 
 
-cdef void find_bot(const redaction_t* r, const edits_t* e, const uint8_t* p, const uint8_t* colon, found_t* out) noexcept nogil:
+cdef void find_bot(const redaction_t* r, const edits_t* e, const uint8_t* p, const uint8_t* colon,
+                   found_t* out) noexcept nogil:
     """Of Telegram: the number of a bot, a colon, 35 letters."""
     cdef const uint8_t* q = colon + 1
     cdef const uint8_t* end = e.end if e.end - q < BOT_LETTERS + 1 else q + BOT_LETTERS + 1
@@ -275,7 +276,8 @@ cdef void find_private_key(const redaction_t* r, const edits_t* e, const uint8_t
     if p > e.begin and (p - 1)[0] == c'-':
         return
     if end - p < 16 or memcmp(p, b"-----BEGIN ", 11) != 0:
-        if e.cut and end - p < 32 and end - p >= 5 and memcmp(p, b"-----BEGIN ", <size_t>(11 if end - p > 11 else end - p)) == 0:
+        if (e.cut and end - p < 32 and end - p >= 5
+                and memcmp(p, b"-----BEGIN ", <size_t>(11 if end - p > 11 else end - p)) == 0):
             out.kind = <uint32_t>r.kind_of[FORM_PRIVATE_KEY]
             out.end = out.seen = end
         return

@@ -1,7 +1,7 @@
 """Start lines and header fields of a message, as the record shows them.
 
-What is returned points into memory of this module, which the next head uses again: a head is written into the record's text at
-once.
+What is returned points into memory of this module, which the next head uses again: a head is written into the record's text
+at once.
 """
 
 from libc.stdint cimport uint8_t, uint32_t
@@ -131,8 +131,8 @@ cdef void redact_value(redaction_t* r, const field_t* f, edits_t* e) noexcept:
 
 
 cdef int redact_fields(redaction_t* r, const fields_t** fields, bint cut) noexcept:
-    """The fields with other values, if any has to have another one. How many; -1 when memory is out. ``cut``: more of the head
-    is not here."""
+    """The fields with other values, if any has to have another one. How many; -1 when memory is out. ``cut``: more of the
+    head is not here."""
     cdef const fields_t* given = fields[0]
     cdef const field_t* f
     cdef size_t used = 0

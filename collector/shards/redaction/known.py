@@ -2,8 +2,8 @@
 
 Names are words with blanks between them, in lower case; they are found in the spellings of APIs: `api key` is api_key,
 api-key, apiKey, API.KEY and apikey. A name of ENDINGS is one at the end of a longer name, too: userPassword, db_password.
-Sources: the data sets of secret scanners (gitleaks, TruffleHog, GitHub's and GitLab's lists of token formats), OWASP's Logging
-Cheat Sheet ("Data to exclude"), the clouds' documentation of their keys.
+Sources: the data sets of secret scanners (gitleaks, TruffleHog, GitHub's and GitLab's lists of token formats), OWASP's
+Logging Cheat Sheet ("Data to exclude"), the clouds' documentation of their keys.
 """
 
 from __future__ import annotations
@@ -90,7 +90,8 @@ HEADERS: dict[str, tuple[str, ...]] = {
     API_KEY: ("x api key", "x goog api key", "x functions key", "x master key", "x algolia api key", "dd api key",
               "dd application key", "x rapidapi key", "x auth key", "x typesense api key", "api key"),
     TOKEN: ("x auth token", "x access token", "x csrf token", "x xsrf token", "x amz security token", "private token",
-            "x vault token", "x consul token", "x gitlab token", "x subject token", "x service token", "x aws ec2 metadata token"),
+            "x vault token", "x consul token", "x gitlab token", "x subject token", "x service token",
+            "x aws ec2 metadata token"),
     SECRET: ("x client secret", "x webhook secret", "x telegram bot api secret token"),
     SIGNATURE: ("x hub signature", "x hub signature 256", "stripe signature", "x slack signature", "x signature"),
     AUTHORIZATION: ("x amzn oidc data", "x amzn oidc accesstoken", "x goog iap jwt assertion", "x ms token aad access token",
@@ -141,10 +142,11 @@ PREFIXES: tuple[tuple[str, str, str, int], ...] = (
 
 # Lengths of IBANs (ISO 13616, the registry of SWIFT).
 IBANS = (
-    "AD24 AE23 AL28 AT20 AZ28 BA20 BE16 BG22 BH22 BI27 BR29 BY28 CH21 CR22 CY28 CZ24 DE22 DJ27 DK18 DO28 EE20 EG29 ES24 FI18 "
-    "FK18 FO18 FR27 GB22 GE22 GI23 GL18 GR27 GT28 HN28 HR21 HU28 IE22 IL23 IQ23 IS26 IT27 JO30 KW30 KZ20 LB28 LC32 LI21 LT20 "
-    "LU20 LV21 LY25 MC27 MD24 ME22 MK19 MN20 MR27 MT31 MU30 NI28 NL18 NO15 OM23 PK24 PL28 PS29 PT25 QA29 RO24 RS22 RU33 SA24 "
-    "SC31 SD18 SE24 SI19 SK24 SM27 SO23 ST25 SV28 TL23 TN24 TR26 UA29 VA22 VG24 XK20 YE30"
+    "AD24 AE23 AL28 AT20 AZ28 BA20 BE16 BG22 BH22 BI27 BR29 BY28 CH21 CR22 CY28 CZ24 DE22 DJ27 DK18 DO28 EE20 EG29 "
+    "ES24 FI18 FK18 FO18 FR27 GB22 GE22 GI23 GL18 GR27 GT28 HN28 HR21 HU28 IE22 IL23 IQ23 IS26 IT27 JO30 KW30 KZ20 "
+    "LB28 LC32 LI21 LT20 LU20 LV21 LY25 MC27 MD24 ME22 MK19 MN20 MR27 MT31 MU30 NI28 NL18 NO15 OM23 PK24 PL28 PS29 "
+    "PT25 QA29 RO24 RS22 RU33 SA24 SC31 SD18 SE24 SI19 SK24 SM27 SO23 ST25 SV28 TL23 TN24 TR26 UA29 VA22 VG24 XK20 "
+    "YE30"
 )
 
 # ---- the last four bytes of names, as names.pyx looks them up

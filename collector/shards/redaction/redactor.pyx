@@ -1,5 +1,5 @@
-"""What shards redact by: a policy's redaction as tables, and the parts of the work that need objects - keyed hashes, and texts
-inside of texts.
+"""What shards redact by: a policy's redaction as tables, and the parts of the work that need objects - keyed hashes, and
+texts inside of texts.
 """
 
 import array
@@ -12,7 +12,7 @@ from urllib.parse import quote, unquote_to_bytes
 
 cimport cython
 from cpython.bytes cimport PyBytes_FromStringAndSize
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memcpy, memset
 
 from collector.policy.model import Mode, Part
@@ -205,7 +205,8 @@ cdef class Redactor:
         cdef bytes text = self.texts[kind]
         if not self.state.keyed:
             return text
-        return text[:len(text) - 1] + b":" + hashlib.blake2b(value, digest_size=HASH_BYTES, key=self.key).hexdigest().encode() + b"]"
+        digest = hashlib.blake2b(value, digest_size=HASH_BYTES, key=self.key).hexdigest()
+        return text[:len(text) - 1] + b":" + digest.encode() + b"]"
 
     cdef tuple scanned(self, bytes text, bint cut, int depth, bint names):
         """(the text redacted, how many values), or None when there is nothing."""

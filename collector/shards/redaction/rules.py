@@ -1,7 +1,7 @@
 """A policy's own rules of redaction: what they say of the values of a head or a body, before the built-in policy is asked.
 
-They are for the exception, and are made of objects; what they cost is said in docs/policy.md. Without rules nothing of this is
-called.
+They are for the exception, and are made of objects; what they cost is said in docs/policy.md. Without rules nothing of
+this is called.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ class RuleSet:
 
     def body(self, text: bytes) -> list[Value]:
         """Of a body that is no form."""
-        if not text.lstrip()[:1] in (b"{", b"["):
+        if text.lstrip()[:1] not in (b"{", b"["):
             return list(self._inside(text, 0, len(text)))
         return list(self._json(text))
 

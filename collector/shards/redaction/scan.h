@@ -7,8 +7,9 @@
  *     ends     '=', ':' and '>': in front of it may be a name, and behind it its value
  *     word     letters, digits and what else base64 has: a long row may be a text in disguise
  *
- * Three bytes are compared with all beginnings at once: each byte is looked up in two tables by its halves, which have a bit
- * for each of eight groups of beginnings; a group that all six have may begin here. Wrong ones are found out later.
+ * Three bytes are compared with all beginnings at once: each byte is looked up in two tables by its halves, which have
+ * a bit for each of eight groups of beginnings; a group that all six have may begin here. Wrong ones are found out
+ * later.
  */
 #ifndef COLLECTOR_REDACTION_SCAN_H
 #define COLLECTOR_REDACTION_SCAN_H
@@ -79,8 +80,9 @@ __attribute__((target("ssse3"))) static void scan_ssse3(const beginnings_t *b, c
         __m128i v = BYTES16(i);
         __m128i f = _mm_and_si128(_mm_and_si128(halves16(l0, h0, v), halves16(l1, h1, BYTES16(i + 1))),
                                   halves16(l2, h2, BYTES16(i + 2)));
-        __m128i e = _mm_or_si128(_mm_or_si128(_mm_cmpeq_epi8(v, _mm_set1_epi8(':')), _mm_cmpeq_epi8(v, _mm_set1_epi8('='))),
-                                 _mm_cmpeq_epi8(v, _mm_set1_epi8('>')));
+        __m128i e =
+            _mm_or_si128(_mm_or_si128(_mm_cmpeq_epi8(v, _mm_set1_epi8(':')), _mm_cmpeq_epi8(v, _mm_set1_epi8('='))),
+                         _mm_cmpeq_epi8(v, _mm_set1_epi8('>')));
         /* from '0' to '9' and no others become the ten smallest signed numbers */
         __m128i d = _mm_cmplt_epi8(_mm_add_epi8(v, _mm_set1_epi8(0x50)), _mm_set1_epi8(-0x76));
         __m128i w = halves16(word_low, word_high, v);

@@ -264,7 +264,8 @@ cdef const uint8_t* literal_end(const edits_t* e, const uint8_t* p) noexcept nog
     return p
 
 
-cdef void literal(redaction_t* r, edits_t* e, const uint8_t* p, uint32_t kind, const uint8_t* outer, size_t slashes) noexcept:
+cdef void literal(redaction_t* r, edits_t* e, const uint8_t* p, uint32_t kind, const uint8_t* outer,
+                  size_t slashes) noexcept:
     """A number, if those of this kind may be such; true, false and null stay."""
     cdef const uint8_t* end = literal_end(e, p)
     if end == p or not r.numbers[kind] or is_word(p, end, b"true", 4) or is_word(p, end, b"false", 5) \
@@ -273,7 +274,8 @@ cdef void literal(redaction_t* r, edits_t* e, const uint8_t* p, uint32_t kind, c
     replace(r, e, p, end, kind, outer - slashes, slashes + 1)
 
 
-cdef void elements(redaction_t* r, edits_t* e, const uint8_t* p, uint32_t kind, const uint8_t* outer, size_t slashes) noexcept:
+cdef void elements(redaction_t* r, edits_t* e, const uint8_t* p, uint32_t kind, const uint8_t* outer,
+                   size_t slashes) noexcept:
     """What is in an array, up to its end or the first object in it."""
     cdef const uint8_t* begin
     cdef const uint8_t* end
@@ -444,8 +446,8 @@ cdef inline bint is_hex(uint8_t c) noexcept nogil:
 
 
 cdef inline bint ends_word(uint8_t c) noexcept nogil:
-    return c <= c' ' or c == c'"' or c == c"'" or c == c'<' or c == c'>' or c == c'&' or c == c'?' or c == c'=' or c == c'\\' \
-        or c == c';' or c == c','
+    return (c <= c' ' or c == c'"' or c == c"'" or c == c'<' or c == c'>' or c == c'&' or c == c'?' or c == c'='
+            or c == c'\\' or c == c';' or c == c',')
 
 
 cdef void at_form(redaction_t* r, edits_t* e, place_t* place, const uint8_t* p) noexcept:

@@ -45,7 +45,8 @@ cdef uint64_t OF_MARKED = 0x9FB21C651E98DF25ULL
 
 cdef int use_sampling(ctx_t* ctx, sampling) except -1:
     """Sample the next exchanges by ``sampling`` (collector.policy.model.Sampling), or with None not. What was left out and
-    not told of stays, and is told. Raises MemoryError, and OverflowError for numbers that are not unsigned ones of 32 bits."""
+    not told of stays, and is told. Raises MemoryError, and OverflowError for numbers that are not unsigned ones of 32
+    bits."""
     cdef sampler_t* s = ctx.sampler
     cdef uint32_t i, used
     if sampling is None:

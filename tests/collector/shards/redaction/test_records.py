@@ -78,14 +78,18 @@ def test_bodies(coding: str) -> None:
 
 
 def test_form_and_multipart() -> None:
-    record = exchange(post(b"user=u&pass%77ord=a;b&x=4111+1111+1111+1111", "application/x-www-form-urlencoded; charset=utf-8"))
+    record = exchange(
+        post(b"user=u&pass%77ord=a;b&x=4111+1111+1111+1111", "application/x-www-form-urlencoded; charset=utf-8")
+    )
     assert record["requestPayload"] == "user=u&pass%77ord=[redacted:password]&x=[redacted:card]"
     body = b'--B\r\nContent-Disposition: form-data; name="pin"\r\n\r\n12\r\n--B--\r\n'
     record = exchange(post(body, "multipart/form-data; boundary=B"))
     assert record["requestPayload"] == body.decode().replace("\r\n12\r\n", "\r\n[redacted:pin]\r\n")
 
 
-@pytest.mark.parametrize(("media", "codec"), [("application/json; charset=utf-16", "utf-16"), ("application/json", "utf-16-le")])
+@pytest.mark.parametrize(
+    ("media", "codec"), [("application/json; charset=utf-16", "utf-16"), ("application/json", "utf-16-le")]
+)
 def test_utf16(media: str, codec: str) -> None:
     record = exchange(post('{"password": "hunter2", "a": "b"}'.encode(codec), media))
     assert "hunter2" not in record["requestPayload"].replace("\0", "") and record["redacted"] == "1"
@@ -108,7 +112,12 @@ def test_every_cut_of_a_body() -> None:
 
 def test_strict() -> None:
     record = exchange(
-        post(b'{"a": "xyz", "n": -12.5, "t": true, "z": null, "l": ["q", 7], "o": {}}', "application/json", "X-Who: me", "Cookie: a=b"),
+        post(
+            b'{"a": "xyz", "n": -12.5, "t": true, "z": null, "l": ["q", 7], "o": {}}',
+            "application/json",
+            "X-Who: me",
+            "Cookie: a=b",
+        ),
         b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 5\r\n\r\nhello",
         policy=STRICT,
     )

@@ -9,12 +9,14 @@ import pytest
 from collector.policy.model import Mode, Part, Policy, Redaction, RedactionRule, Scope
 from tests.collector.shards.redaction.test_records import exchange, post
 
+EVERYWHERE = Scope()
+
 
 def policy(*rules: RedactionRule, mode: Mode = Mode.OFF) -> Policy:
     return Policy("own", redaction=Redaction(mode, rules))
 
 
-def rule(part: Part, pattern: str, kind: str = "own", *, keep: bool = False, scope: Scope = Scope()) -> RedactionRule:
+def rule(part: Part, pattern: str, kind: str = "own", *, keep: bool = False, scope: Scope = EVERYWHERE) -> RedactionRule:
     return RedactionRule(kind, part, pattern, scope, keep)
 
 
@@ -46,7 +48,9 @@ def test_heads_and_queries() -> None:
     record = exchange(
         b"GET /customers/ada/orders/7?trace=1&page=2 HTTP/1.1\r\nHost: h\r\nX-Customer: ada\r\nX-Other: v\r\n\r\n",
         policy=policy(
-            rule(Part.PATH, "/customers/{*}/**", "customer"), rule(Part.QUERY, "trace"), rule(Part.HEADER, "x-customer", "customer")
+            rule(Part.PATH, "/customers/{*}/**", "customer"),
+            rule(Part.QUERY, "trace"),
+            rule(Part.HEADER, "x-customer", "customer"),
         ),
     )
     assert record["path"] == "/customers/[redacted:customer]/orders/7?trace=[redacted:own]&page=2"
@@ -65,7 +69,10 @@ def test_what_is_kept(mode: Mode) -> None:
     record = exchange(
         post(b'{"token": "public", "password": "x", "n": "4111 1111 1111 1111"}', "application/json", "X-Api-Key: demo"),
         policy=policy(
-            rule(Part.JSON, "/token", keep=True), rule(Part.HEADER, "X-API-Key", keep=True), rule(Part.NAME, "n", "number"), mode=mode
+            rule(Part.JSON, "/token", keep=True),
+            rule(Part.HEADER, "X-API-Key", keep=True),
+            rule(Part.NAME, "n", "number"),
+            mode=mode,
         ),
     )
     body = json.loads(record["requestPayload"])
@@ -82,7 +89,12 @@ def test_the_first_rule_counts() -> None:
 
 def test_scopes() -> None:
     one = rule(Part.NAME, "c", scope=Scope(("*.example",), ("/log*",)))
-    for host, path, there in (("a.example", "/login?x=1", True), ("A.EXAMPLE:80", "/login", True), ("h", "/login", False), ("a.example", "/x", False)):
+    for host, path, there in (
+        ("a.example", "/login?x=1", True),
+        ("A.EXAMPLE:80", "/login", True),
+        ("h", "/login", False),
+        ("a.example", "/x", False),
+    ):
         request = post(BODY).replace(b"Host: h", b"Host: " + host.encode()).replace(b"/login", path.encode())
         assert exchange(request, policy=policy(one)).get("redacted", "0") == ("2" if there else "0")
 

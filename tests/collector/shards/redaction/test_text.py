@@ -120,7 +120,9 @@ FORMS = [
 
 
 @pytest.mark.parametrize(("form", "kind"), FORMS, ids=[kind for _form, kind in FORMS])
-@pytest.mark.parametrize("place", [b'{"a":"%s","b":2}', b'{"a":"see %s, and more"}', b"%s", b"x=1&y=%s", b"<a>%s</a>", b"text %s\n"])
+@pytest.mark.parametrize(
+    "place", [b'{"a":"%s","b":2}', b'{"a":"see %s, and more"}', b"%s", b"x=1&y=%s", b"<a>%s</a>", b"text %s\n"]
+)
 def test_forms(form: bytes, kind: str, place: bytes) -> None:
     marked = b"[redacted:%s]" % kind.encode()
     for before in (b"", b" " * 57, b'"x": 12345, ' * 5):
@@ -156,7 +158,7 @@ def test_forms_in_other_texts(form: bytes, kind: str) -> None:
         b'{"at": 1700000000000, "ns": 1700000000000000000, "id": "550e8400-e29b-41d4-a716-446655440000"}',
         b'{"card": "4111111111111112", "n": 12345678901234567890, "t": "2026-11-27T18:00:00.123456Z"}',
         b'{"text": "Basic authentication is required. Bearer of bad news"}',
-        b'{"etag": "d41d8cd98f00b204e9800998ecf8427e", "b64": "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk"}',
+        b'{"etag": "d41d8cd98f00b204e9800998ecf8427e", "b64": "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQ"}',
         b'{"amount": 12.4111111111111111, "x": "a4111111111111111"}',
         b'{"ghp_": "sk-short", "x": "-----BEGIN CERTIFICATE-----\\nMIIB\\n-----END CERTIFICATE-----"}',
         b'{"u": "https://host:8080/a:b@c", "v": "a\\u0026b\\/c"}',
