@@ -65,13 +65,18 @@ class Captured:
         certificate = Authority(keys, "authority").issue("server")
         self.server = Program("threads")
         self.nginx = Nginx(directory, 'location / { return 200 "{}"; }', tls=(certificate, keys / "server.key"))
-        self.collector = Collector(
-            directory,
-            AKTO_LOG_LEVEL="DEBUG",
-            COLLECTOR_KAFKA_PASSWORD=canary("a setting: password"),
-            COLLECTOR_KAFKA_TLS_KEY_PASSWORD=canary("a setting: key password"),
-            SOME_VARIABLE=canary("a variable that is none of ours"),
-        )
+        try:
+            self.collector = Collector(
+                directory,
+                AKTO_LOG_LEVEL="DEBUG",
+                COLLECTOR_KAFKA_PASSWORD=canary("a setting: password"),
+                COLLECTOR_KAFKA_TLS_KEY_PASSWORD=canary("a setting: key password"),
+                SOME_VARIABLE=canary("a variable that is none of ours"),
+            )
+        except BaseException:
+            self.server.close()
+            self.nginx.close()
+            raise
         self.speak()
         wait_for(lambda: any("last" in r["path"] for r in self.collector.records("/last")), 20)
 
