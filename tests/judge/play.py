@@ -122,7 +122,7 @@ def take(pipe: Pipeline) -> list[dict[str, Any]]:
 
 def play(batch: Batch, only: frozenset[int] | None = None) -> tuple[list[dict[str, Any]], dict[str, int]]:
     """The records, in order, and the counters; of some of the conversations if `only` names them."""
-    pipe = pipeline("[]", **batch.limits)
+    pipe = pipeline("[]", **dict[str, Any](batch.limits))
     events: list[tuple[int, int, int, bytes]] = []
     for c in batch.conversations:
         if only is None or c.number in only:

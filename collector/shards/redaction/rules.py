@@ -77,13 +77,12 @@ class RuleSet:
     """The rules in force for a host and path, in their order."""
 
     def __init__(self, rules: Sequence[RedactionRule]) -> None:
-        self._names = [
-            (Part.NAME, re2.compile(rule.pattern), rule)
-            if rule.part is Part.NAME
-            else (rule.part, rule.pattern.lower(), rule)
-            for rule in rules
-            if rule.part in (Part.NAME, Part.HEADER, Part.QUERY)
-        ]
+        self._names: list[tuple[Part, Callable[[str], object], RedactionRule]] = []
+        for rule in rules:
+            if rule.part is Part.NAME:
+                self._names.append((rule.part, re2.compile(rule.pattern).fullmatch, rule))
+            elif rule.part in (Part.HEADER, Part.QUERY):
+                self._names.append((rule.part, re.compile(re.escape(rule.pattern), re.IGNORECASE).fullmatch, rule))
         self._pointers = [(_pointer(rule.pattern), rule) for rule in rules if rule.part is Part.JSON]
         self._values = [(re2.compile(rule.pattern.encode()), rule) for rule in rules if rule.part is Part.VALUE]
         self._paths = [(_template(rule.pattern), rule) for rule in rules if rule.part is Part.PATH]
@@ -95,15 +94,8 @@ class RuleSet:
 
     def _of_name(self, part: Part, name: str) -> RedactionRule | None:
         """The first rule for a field of this name: of a head, a query or a body (NAME)."""
-        lower = name.lower()
-        return next(
-            (
-                rule
-                for kind, pattern, rule in self._names
-                if (pattern.fullmatch(name) if kind is Part.NAME else kind is part and pattern == lower)
-            ),
-            None,
-        )
+        fitting = (rule for kind, fits, rule in self._names if kind in (Part.NAME, part) and fits(name))
+        return next(fitting, None)
 
     def _inside(self, text: bytes, begin: int, end: int) -> Iterator[Value]:
         """What rules for values find in a value."""
@@ -140,8 +132,7 @@ class RuleSet:
         out = []
         for pattern, rule in self._paths:
             found = pattern.fullmatch(text)
-            for group in range(1, pattern.groups + 1) if found else ():
-                begin, end = found.span(group)
+            for begin, end in found.regs[1:] if found else ():
                 if end > begin:
                     out.append(Value(begin, end, KEEP if rule.keep else rule.kind))
         out += self._inside(target, 0, len(path))
@@ -187,7 +178,7 @@ class RuleSet:
             end -= text[end - 1 : end] == b'"' and end > begin
         elif text[begin:end] in (b"true", b"false", b"null"):
             return
-        path = b"".join(key + _END if isinstance(key, bytes) else b"%d\0" % key for _object, key in stack)  # type: ignore[str-bytes-safe]
+        path = b"".join((key if isinstance(key, bytes) else str(key).encode()) + _END for _object, key in stack)
         rules = [rule for pattern, rule in self._pointers if pattern.fullmatch(path)]
         last = next((key for is_object, key in reversed(stack) if is_object), b"")
         named = self.of_name(Part.NAME, last.decode("utf-8", "replace")) if isinstance(last, bytes) and last else None
