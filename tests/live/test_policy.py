@@ -116,7 +116,7 @@ def test_one_that_cannot_be_used_refuses_to_start(live: None, tmp_path: Path) ->
         env={**os.environ, "COLLECTOR_POLICY": str(path)},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=120,
     )
     assert done.returncode == errors.EXIT_CONFIG
     assert f"COLLECTOR_POLICY: {path}:3:13: rules[0].exclude.host: unknown key; did you mean hosts?" in done.stderr
