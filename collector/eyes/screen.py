@@ -128,8 +128,7 @@ def _head(frame: Frame, choice: Choice, width: int) -> Iterator[Text]:
     yield Text(
         _fit(
             f"lost      events {count(state.events_lost)}/s, holes {count(state.holes)}/s; "
-            f"not in these figures: {frame.lost}"
-            + (f"; {state.words}" if state.words else ""),
+            f"not in these figures: {frame.lost}" + (f"; {state.words}" if state.words else ""),
             width,
         ),
         "red" if state.events_lost or state.words else "",
