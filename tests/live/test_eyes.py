@@ -241,7 +241,7 @@ class Tmux:
     def wait(self, text: str, seconds: float = 20) -> list[str]:
         wait_for(lambda: any(text in line for line in self.screen()), seconds, quiet=True)
         found = self.screen()
-        assert any(text in line for line in found), "\n".join(found)
+        assert any(text in line for line in found), found
         return found
 
     def close(self) -> None:
@@ -327,9 +327,9 @@ def test_the_screen(busy: None, tmux: Tmux) -> None:
 def test_the_screen_follows_the_size_of_the_terminal(busy: None, tmux: Tmux) -> None:
     tmux.wait("GET shop.example/users/{id}")
     tmux.run("resize-window", "-x", "60", "-y", "12")
-    tmux.wait("GET shop.exa~")
+    tmux.wait("GET shop.exam~")
     screen = tmux.screen()
-    assert len(screen) == 12 and screen[-1].startswith("q quit")
+    assert len(screen) == 12 and screen[0].startswith("collector ") and screen[-1].startswith("q quit")
     tmux.run("resize-window", "-x", "140", "-y", "40")
     tmux.wait("queue")
     wait_for(lambda: len(tmux.screen()) == 40 and tmux.screen()[-1].startswith("q quit"))
