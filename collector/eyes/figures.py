@@ -136,7 +136,9 @@ def _row(line: bytes) -> tuple[Key, Sums]:
     """Raises ValueError."""
     try:
         process, direction, host, endpoint, *numbers, durations = json.loads(line)
-        sums = Sums(*map(int, numbers), dict(zip(map(int, durations[::2]), map(int, durations[1::2]), strict=True)))
+        requests, client_errors, server_errors, unanswered, marked, request_bytes, response_bytes = map(int, numbers)
+        by_bucket = dict(zip(map(int, durations[::2]), map(int, durations[1::2]), strict=True))
+        sums = Sums(requests, client_errors, server_errors, unanswered, marked, request_bytes, response_bytes, by_bucket)
         return (str(process), int(direction), str(host), str(endpoint)), sums
     except (TypeError, RecursionError) as error:
         raise ValueError(str(error)) from None

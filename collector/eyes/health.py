@@ -39,7 +39,7 @@ def between(old: dict[str, Any], new: dict[str, Any], seconds: float) -> State:
     before, now = old["totals"], new["totals"]
 
     def rate(*names: str) -> float:
-        return sum(now.get(name, 0) - before.get(name, 0) for name in names) / seconds
+        return float(sum(now.get(name, 0) - before.get(name, 0) for name in names) / seconds)
 
     within, is_open = _lag(before, now)
     return State(

@@ -10,7 +10,7 @@ import termios
 import tty
 from collections.abc import Iterator, Sequence
 
-from rich.console import Console, Group
+from rich.console import Console, ConsoleDimensions, Group
 from rich.live import Live
 from rich.text import Text
 
@@ -29,7 +29,10 @@ class Terminal:
         self._live: Live | None = None
 
     def size(self) -> tuple[int, int]:
-        """(columns, lines) now."""
+        """(columns, lines) now, whatever COLUMNS and LINES said when it began; a serial line may not know."""
+        with contextlib.suppress(OSError):
+            found = os.get_terminal_size(1)
+            self._console.size = ConsoleDimensions(found.columns or 80, found.lines or 24)
         return self._console.size
 
     @contextlib.contextmanager

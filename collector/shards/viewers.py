@@ -112,7 +112,8 @@ class Viewers:
         """
         viewer = self._viewers[number]
         for body, count in parts:
-            head = {"shard": self._shard, "kind": kind, "lost": viewer.lost, "seconds": round(seconds, 3)}
+            lost = viewer.lost
+            head = {"shard": self._shard, "kind": kind, "lost": lost, "seconds": round(seconds, 3)}
             try:
                 viewer.sock.send(viewing.pack(head, body), _FLAGS)
             except BlockingIOError:
@@ -123,7 +124,7 @@ class Viewers:
                     return
                 self._lose(viewer, count)
             else:
-                viewer.told = head["lost"]
+                viewer.told = lost
                 seconds = 0.0
 
     def _lose(self, viewer: _Viewer, count: int) -> None:

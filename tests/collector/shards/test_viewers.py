@@ -58,7 +58,7 @@ def rig() -> Iterator[Rig]:
 
 
 def messages(end: socket.socket) -> list[tuple[dict[str, Any], bytes]]:
-    found = []
+    found: list[tuple[dict[str, Any], bytes]] = []
     while True:
         try:
             data = end.recv(4 << 20)
