@@ -55,7 +55,7 @@ types: build  ## mypy, strict; stubs against the compiled modules
 		--ignore-disjoint-bases --concise $(STUBS)
 
 ##@ Pages
-docs:  ## generated pages
+docs:  ## generated pages, and the schema of policies
 	$(PYTHON) -m collector.docs docs
 
 help:  ## this list

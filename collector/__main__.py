@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import resource
 import stat
 import sys
 import tempfile
@@ -14,8 +13,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from collector import __version__, cgroups, config, config_pages, descriptor_sets, errors, files, logs, memory_plan
+from collector import __version__, cgroups, config, config_pages, cores, descriptor_sets, errors, files, logs, memory_plan
 from collector.errors import CollectorError, ConfigError
+from collector.policy import describing
+from collector.policy.source import InForce, Source
 from collector.settings import LoaderSettings, ReplaySettings, ShardSettings, SupervisorSettings
 from collector.sink import destinations
 from collector.supervisor.starting import Plan
@@ -26,9 +27,10 @@ if TYPE_CHECKING:
 EPILOG = """\
 exit codes:
   0   ended as asked (signal, --duration, end of the files)
-  1   something was not delivered or not recorded, or the output went away; `status`: not ready (with --live: not live)
+  1   something was not delivered or not recorded, or the output went away; `status`: not ready (with --live: not live);
+      `report`: not written
   2   the command line is wrong
-  3   AKTO_MEM_THRESH_RESTART exceeded; drained, safe to restart; `status`: no collector answers
+  3   AKTO_MEM_THRESH_RESTART exceeded; drained, safe to restart; `status`, `tail`, `top`: no collector answers
   65  a recorded file is damaged (what was readable was processed)
   69  capture is not possible on this host (see `collector check`)
   70  a child process could not be started or kept running
@@ -37,7 +39,7 @@ exit codes:
 
 signals (`run`, `replay`):
   TERM, INT  drain, deliver, end; a second one ends at once, with 128 + its number
-  HUP        reopen the output file (after it was renamed), read the certificates for Kafka again; ends nothing
+  HUP        reopen the output file (after it was renamed), read certificates for Kafka and the policy again; ends nothing
   USR1       log a line of statistics; ends nothing
 
 Settings are environment variables: `collector config` lists those that act, `--all` every one that is accepted.
@@ -66,6 +68,32 @@ where the sink's user cannot write that.
 STATUS_HELP = """\
 Ask the collector that runs on this node, over a Unix socket below COLLECTOR_RUNTIME_DIR that only its user (root) can
 reach. Works whoever has the health port. Exit codes: 0 ready, 1 not ready, 3 no collector answers.
+"""
+
+REPORT_HELP = """\
+Write one archive (tar.gz, mode 0600) for a bug report: versions, `check`, settings with secrets masked, metrics and status,
+the last lines of the log, stacks and resources of the collector's processes, how full the kernel's maps are. It holds no
+payload and no header; addresses and names of hosts are masked. Works with a collector that runs, one that is stuck, or none;
+what could not be had is said in it. As the user of the collector (root) it has most. Exit codes: 0 written, 1 not written.
+"""
+
+TAIL_HELP = """\
+Show the records of the collector of this node as they pass, beside their delivery: as they are delivered, redacted and
+filtered. What this reader is too slow for is not shown, and counted; no record is lost. Ends with Ctrl-C.
+
+examples:
+  collector tail --status 5xx,404 --path '/api/*'
+  collector tail --process nginx --bodies
+  collector tail --host 'shop.*' --json | jq -r .path
+"""
+
+TOP_HELP = """\
+Show requests a second, errors, latency and bytes by endpoint, host or process, and how the collector itself is.
+
+keys: q quits, g groups by the next thing, s sorts by it, / filters (Enter), space stops the screen and lets it go on
+
+err% are answers of 5xx and requests without an answer, B/s the bodies of both directions. In paths what has the form of an
+identifier is {id}.
 """
 
 SHARED_HELP = (
@@ -119,6 +147,13 @@ def parser() -> argparse.ArgumentParser:
     what.add_argument("--live", action="store_true", help="exit 0 unless it cannot repair itself")
     status.add_argument("--json", action="store_true", help="print everything as one JSON object")
 
+    report = commands.add_parser(
+        "report", help="one archive for a bug report", description=REPORT_HELP, formatter_class=formatter
+    )
+    report.add_argument("--output", metavar="FILE", default="", help="(default: collector-report-TIME.tar.gz, here)")
+    report.add_argument("--with-addresses", action="store_true", help="do not mask IP addresses and names of hosts")
+
+    _viewers(commands, formatter)
     check = commands.add_parser(
         "check",
         help="check whether capture is possible on this host",
@@ -135,8 +170,70 @@ def parser() -> argparse.ArgumentParser:
         help="print the settings in force",
         description="Print the variables that act, with type, unit, default, effective value and its source.",
     )
-    shown.add_argument("--all", action="store_true", help="also those that are only accepted, with what becomes of them")
+    what = shown.add_mutually_exclusive_group()
+    what.add_argument("--all", action="store_true", help="also those that are only accepted, with what becomes of them")
+    what.add_argument(
+        "--policy",
+        action="store_true",
+        help="instead: the policy (COLLECTOR_POLICY), with all rules of what is recorded, in their order",
+    )
     return top
+
+
+def _viewers(commands: argparse._SubParsersAction[argparse.ArgumentParser], formatter: type[argparse.HelpFormatter]) -> None:
+    """The commands that look at what passes."""
+    tail = commands.add_parser("tail", help="show records as they pass", description=TAIL_HELP, formatter_class=formatter)
+    tail.add_argument("--host", metavar="GLOB", default="", help="only requests for this host: `*` and `?` stand for others")
+    tail.add_argument("--path", metavar="GLOB", default="", help="only these paths, with or without their query")
+    tail.add_argument("--status", metavar="LIST", default="", help="only these codes and classes: 5xx,404; 0: no answer")
+    tail.add_argument("--process", metavar="NAME", default="", help="only this process: a name (GLOB), or its id")
+    tail.add_argument("--direction", choices=("inbound", "outbound"), help="only what is served here, or called from here")
+    how = tail.add_mutually_exclusive_group()
+    how.add_argument("--bodies", action="store_true", help="show the payloads below each line")
+    how.add_argument("--json", action="store_true", help="whole records as they are delivered, as JSON lines")
+    tail.add_argument("--count", type=_positive, metavar="N", help="end after N records")
+    top = commands.add_parser(
+        "top", help="show requests, errors and latency, live", description=TOP_HELP, formatter_class=formatter
+    )
+    top.add_argument("--by", choices=("endpoint", "host", "process", "all"), default="endpoint", help="group rows by this")
+    top.add_argument("--sort", choices=("requests", "errors", "p99", "bytes"), default="requests", help="what stands first")
+    top.add_argument("--filter", metavar="TEXT", default="", help="only rows that hold this text")
+    top.add_argument(
+        "-d", "--delay", type=_seconds, default=2.0, metavar="S", help="seconds from one screen to the next (2)"
+    )
+    top.add_argument("-b", "--batch", action="store_true", help="plain text with all rows, for scripts and files")
+    top.add_argument("-n", "--screens", type=_positive, metavar="N", help="end after N screens")
+    top.add_argument("--once", action="store_true", help="the same as --batch -n 1")
+
+
+def _look(settings: config.Config, options: argparse.Namespace) -> int:
+    """`collector tail` and `collector top`."""
+    from collector import viewing
+
+    directory = settings.COLLECTOR_RUNTIME_DIR
+    if options.command == "top":
+        from collector.eyes import screen, top
+
+        choice = screen.Choice(group=options.by, sort=options.sort, wanted=options.filter)
+        screens = 1 if options.once else options.screens
+        return top.main(
+            directory, seconds=options.delay, screens=screens, batch=options.batch or options.once, choice=choice
+        )
+    from collector.eyes import tail
+
+    request = viewing.Request(
+        whole=options.json or options.bodies,
+        host=options.host,
+        path=options.path,
+        process=options.process,
+        status=tuple(one.strip() for one in options.status.lower().split(",")) if options.status else (),
+        direction=viewing.DIRECTIONS.get(options.direction, 0),
+    )
+    try:
+        request.check()
+    except errors.ProtocolError as error:
+        raise ConfigError(f"--{error}") from None
+    return tail.main(directory, request, as_json=options.json, with_bodies=options.bodies, most=options.count)
 
 
 def _positive(text: str) -> int:
@@ -170,8 +267,15 @@ def main(arguments: Sequence[str] | None = None, loader: Mapping[str, Any] | Non
     closed = logs.keep_standard_descriptors()
     options = parser().parse_args(arguments)
     try:
+        if options.command == "report":
+            from collector.report import command
+
+            return command.write(options.output, with_addresses=options.with_addresses)
         settings = config.load()
         if options.command == "config":
+            if options.policy:
+                sys.stdout.write(describing.table(settings, Source.of(settings)))
+                return errors.EXIT_OK
             destinations.chosen(settings)
             sets = descriptor_sets.read(settings.COLLECTOR_GRPC_DESCRIPTORS)
             sys.stdout.write(config_pages.table(settings, everything=options.all))
@@ -193,13 +297,15 @@ def main(arguments: Sequence[str] | None = None, loader: Mapping[str, Any] | Non
             from collector import status
 
             return status.main(settings.COLLECTOR_RUNTIME_DIR, live=options.live, as_json=options.json)
+        if options.command in ("tail", "top"):
+            return _look(settings, options)
         from collector.supervisor.supervisor import hold_signals
 
         output = destinations.chosen(settings, options.output)
         if 1 in closed and output.name == "-":
             raise ConfigError("--output -: standard output is closed")
         hold_signals()
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # we hold keys, and what we start holds records
+        cores.forbid()  # we hold keys, and what we start holds records
         logs.set_up_supervisor(settings.AKTO_LOG_LEVEL, settings.COLLECTOR_LOG_FORMAT)
         for warning in settings.warnings:
             logging.getLogger("config").warning(warning)
@@ -259,6 +365,7 @@ def replay(settings: config.Config, output: destinations.Output, options: argpar
     if sum(len(os.fsencode(os.path.abspath(path))) + 8 for path in options.files) > MOST_NAMES_BYTES:
         raise ConfigError(f"{len(options.files)} files in one replay: their names are longer than {MOST_NAMES_BYTES} bytes")
     sets = _descriptor_sets(settings)
+    policy = Source.of(settings)
     made_of = output.made_of(settings)
     fd = output.open(settings, shared=options.shared_files)
     if fd is not None and any(os.path.samestat(os.fstat(fd), os.stat(path)) for path in options.files):
@@ -279,6 +386,7 @@ def replay(settings: config.Config, output: destinations.Output, options: argpar
                 sink=output.settings(settings, lossless=True, ordered=True, stop_seconds=3600.0),
                 output_fd=fd,
                 descriptors_fd=descriptor_sets.share(sets),
+                policy=policy,
                 reopen=output.reopen(settings, shared=options.shared_files),
                 made_of=made_of,
                 directory=tempfile.mkdtemp(prefix="collector-"),
@@ -338,6 +446,7 @@ def run(
 
     pids = tuple(_process(pid) for pid in options.pid)
     sets = _descriptor_sets(settings)
+    policy = Source.of(settings)
     plan = memory_plan.of(settings, limit=cgroups.memory_limit(), descriptors=descriptor_sets.size(sets))
     settings.override(config.Config.COLLECTOR_SHARDS, plan.shards, "memory plan")
     settings.override(config.Config.COLLECTOR_RING_BYTES, plan.ring_bytes, "memory plan")
@@ -377,7 +486,7 @@ def run(
                         queue_bytes=plan.queue_bytes,
                         compiler_first=plan.compiler_first,
                         duration_seconds=options.duration,
-                        announcement=_announcement(settings, output, options.port, pids),
+                        announcement=_announcement(settings, output, options.port, pids, policy.first),
                     ),
                     shard=ShardSettings.of(
                         settings,
@@ -403,11 +512,13 @@ def run(
                     loader_fds=fds,
                     output_fd=fd,
                     descriptors_fd=descriptor_sets.share(sets),
+                    policy=policy,
                     reopen=output.reopen(settings, shared=options.shared_files),
                     made_of=made_of,
                     rotation=output.rotation(settings, shared=options.shared_files),
                     directory=within(lock.fd, f"run-{os.getpid()}"),
                     health_directory=lock.fd,
+                    view_directory=lock.fd,
                 )
             ),
             settings,
@@ -415,7 +526,9 @@ def run(
         )
 
 
-def _announcement(settings: config.Config, output: destinations.Output, ports: Sequence[int], pids: Sequence[int]) -> str:
+def _announcement(
+    settings: config.Config, output: destinations.Output, ports: Sequence[int], pids: Sequence[int], policy: InForce
+) -> str:
     """The one line of every start: what is captured, where it goes, what is in it."""
     what = "HTTP of all processes"
     if pids:
@@ -423,8 +536,8 @@ def _announcement(settings: config.Config, output: destinations.Output, ports: S
     if ports:
         what += " on port " + ", ".join(map(str, ports))
     text = (
-        f"collector {__version__}: capturing {what} -> {output.describe(settings)}; records hold headers and bodies, "
-        f"nothing is redacted; {_rules(settings.AKTO_MODULE_DISCOVERY_CONFIG)}"
+        f"collector {__version__}: capturing {what} -> {output.describe(settings)}; records hold headers and bodies; "
+        f"policy {describing.words(policy)}; {_rules(settings.AKTO_MODULE_DISCOVERY_CONFIG)}"
     )
     return text.replace("{", "{{").replace("}", "}}") + " [{attached}]"
 

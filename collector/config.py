@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from collector import akto_names, cgroups
 from collector.config_kafka import KafkaConfig
+from collector.config_policy import PolicyConfig
 from collector.config_setting import NO_EFFECT, NOT_YET, Setting
 from collector.config_values import (
     ALL_LIBRARIES,
@@ -72,7 +73,7 @@ class Value:
     source: str
 
 
-class Config(KafkaConfig):
+class Config(KafkaConfig, PolicyConfig):
     """All settings of one run: an attribute for each variable, with the value in force."""
 
     # -- Process
@@ -114,6 +115,13 @@ class Config(KafkaConfig):
         "Limits of the processes without privilege: which system calls they can make (seccomp), which files they can open "
         "(Landlock; docs/security.md). `auto`: what the host has, with a warning where it has no seccomp; `on`: no start "
         "without seccomp; `off`: neither, to find out whether they are what does not work.",
+    )
+    COLLECTOR_CORE_DUMPS = Setting(
+        parse_bool,
+        False,
+        PROCESS,
+        "A process that crashes may leave a core file, where the limit (`ulimit -c`) and core_pattern allow it: to find a "
+        "fault of compiled code. It holds traffic and keys in clear text. Without this setting there is none.",
     )
     COLLECTOR_LOG_FORMAT = Setting(parse_log_format, "text", PROCESS, "Form of log lines on standard error.")
     AKTO_LOG_LEVEL = Setting(parse_log_level, "WARN", PROCESS, "Lowest level that is logged; OFF logs nothing.")
@@ -533,7 +541,9 @@ def _declared() -> tuple[Setting[Any], ...]:
             )
             setting.name = name
             further.append(setting)
-    ours = [value for kind in (Config, KafkaConfig) for value in vars(kind).values() if isinstance(value, Setting)]
+    ours = [
+        value for kind in (Config, PolicyConfig, KafkaConfig) for value in vars(kind).values() if isinstance(value, Setting)
+    ]
     return (*ours, *further)
 
 

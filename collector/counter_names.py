@@ -22,6 +22,8 @@ CORE_NAMES = (
     "filtered_metadata",
     "filtered_egress",
     "filtered_port",
+    "filtered_policy",
+    "filtered_policy_doubt",
     "holes",
     "hole_bytes",
     "uncaptured_bytes",
@@ -51,12 +53,19 @@ CORE_NAMES = (
     "messages_not_transcoded",
     "unknown_methods",
     "redacted_values",
+    "sampling_left_out",
+    "sampling_left_out_errors",
+    "sampling_left_out_marked",
+    "sampling_told",
+    "sampling_heads",
+    "sampling_shared",
     "connections",
     "queued_exchanges",
     "buffer_bytes",
     "current_connection",
     "input_bytes",
     "buffer_peak_bytes",
+    "sampling_endpoints",
 )
 # Python-side numbers of each role, in the order of their place in the block (collector/counters.py, offset CORE).
 COMMON = ("heartbeat_ns", "cpu_ns", "resident_bytes", "log_lines_dropped", "ready")
@@ -118,6 +127,8 @@ SHARD_NAMES = (
     "span_records",
     "span_exchanges",
     "span_state_bytes",
+    "viewer_lines",
+    "viewer_lost_lines",
 )
 SINK_NAMES = (
     *COMMON,
@@ -169,5 +180,10 @@ SUPERVISOR_NAMES = (
     "output_rotations",
     "output_rotation_errors",
     "records_made_again",
+    "policy_reloads",
+    "policy_reload_failures",
+    "policy_reload_success_seconds",
+    "viewers",
+    "viewers_refused",
 )
 HEALTH_NAMES = (*COMMON, "requests", "pushed_out", "too_slow", "bad_requests")

@@ -18,6 +18,8 @@ import os
 import sys
 import time
 
+from collector import recent
+
 LEVELS = {
     "DEBUG": logging.DEBUG,
     "INFO": logging.INFO,
@@ -123,10 +125,19 @@ def set_up_supervisor(level: str, form: str) -> None:
     root.handlers[:] = [handler]
     root.setLevel(LEVELS[level])
     multiprocessing_logging.install_mp_handler(root)
+    with contextlib.suppress(OSError):
+        root.addHandler(recent.Handler(_TextFormatter()))
+
+
+def last_lines() -> recent.Handler | None:
+    """Where the supervisor keeps the last lines of the log; None where there is no memory for that, or no supervisor."""
+    return next((handler for handler in logging.getLogger().handlers if isinstance(handler, recent.Handler)), None)
 
 
 def say(text: str) -> None:
     """A line on standard error that is no log line. Nobody reading there is no reason to stop."""
+    if (lines := last_lines()) is not None:
+        lines.say(text)
     with contextlib.suppress(OSError, ValueError):
         sys.stderr.write(text + "\n")
         sys.stderr.flush()

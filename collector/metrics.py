@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import collections
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
-COUNTER, GAUGE = "counter", "gauge"
-
+from collector import metrics_policy, viewer_metrics
+from collector.metric import COUNTER, GAUGE, Metric
 
 # Why the traffic of a process is not seen (a number of loader.entries.unseen): label, what is logged once a name.
 UNSEEN_REASONS: dict[str, tuple[str, str]] = {
@@ -29,19 +28,6 @@ UNSEEN_HELP = (
 )
 
 
-@dataclass(frozen=True)
-class Metric:
-    """One exported metric. ``labels`` is a tuple of (name, value) pairs fixed for this entry."""
-
-    name: str
-    kind: str
-    role: str
-    key: str
-    help: str
-    labels: tuple[tuple[str, str], ...] = ()
-    scale: float = 1  # what is exported is the number times this
-
-
 def _core(name: str, key: str, help_: str, *labels: tuple[str, str], kind: str = COUNTER) -> Metric:
     return Metric(name, kind, "core", key, help_, labels)
 
@@ -50,7 +36,14 @@ _HEALTH_REFUSED = (
     "Connections to the health pages that got no page: closed to make room for newer ones, too slow, or with "
     "a request that is none. Many: somebody attacks the port."
 )
-_FILTERED = "Exchanges and connections left out by a filter; the reason names the setting."
+_FILTERED = (
+    "Exchanges and connections left out by a filter; the reason names the setting. `policy_doubt`: by an exclude rule of "
+    "the policy that asks for something that nobody knows (docs/policy.md)."
+)
+_LEFT_OUT = (
+    "Exchanges left out because the policy samples their endpoint; errors (4xx, 5xx) and exchanges with marks, which have "
+    "rates of their own, apart. Records say how many (`sampledOut`)."
+)
 _EVICTED = "Connections given up for a limit; with `connection_bytes` only what they held was."
 _LOST_EVENTS = "Events that the kernel could not hand over. Above zero: enlarge COLLECTOR_RING_BYTES or add shards."
 
@@ -87,6 +80,8 @@ METRICS: tuple[Metric, ...] = (
     _core("collector_filtered", "filtered_metadata", _FILTERED, ("reason", "cloud_metadata")),
     _core("collector_filtered", "filtered_egress", _FILTERED, ("reason", "egress")),
     _core("collector_filtered", "filtered_port", _FILTERED, ("reason", "port")),
+    _core("collector_filtered", "filtered_policy", _FILTERED, ("reason", "policy")),
+    _core("collector_filtered", "filtered_policy_doubt", _FILTERED, ("reason", "policy_doubt")),
     _core("collector_holes", "holes", "Places in a stream where bytes are missing; the records they touch are marked."),
     _core("collector_hole_bytes", "hole_bytes", "Bytes missing in those places."),
     _core(
@@ -149,6 +144,27 @@ METRICS: tuple[Metric, ...] = (
         "sampled_out_exchanges",
         "Exchanges not recorded because TRAFFIC_SAMPLE_BUFFER_PER_MINUTE was used up.",
     ),
+    _core("collector_exchanges_left_out", "sampling_left_out", _LEFT_OUT, ("reason", "sampling")),
+    _core("collector_exchanges_left_out", "sampling_left_out_errors", _LEFT_OUT, ("reason", "sampling_errors")),
+    _core("collector_exchanges_left_out", "sampling_left_out_marked", _LEFT_OUT, ("reason", "sampling_marked")),
+    _core(
+        "collector_sampling_told",
+        "sampling_told",
+        "Of these, how many the records made since have told of. The others wait for the next record of their endpoint, or "
+        "were waiting when their shard ended.",
+    ),
+    _core(
+        "collector_sampling_heads",
+        "sampling_heads",
+        "Records made without bodies because the policy samples their endpoint.",
+    ),
+    _core(
+        "collector_sampling_shared",
+        "sampling_shared",
+        "Exchanges of endpoints for which the table had no place, sampled together. Many: raise the policy's "
+        "`endpoints`, or somebody asks for random paths.",
+    ),
+    _core("collector_sampling_endpoints", "sampling_endpoints", "Endpoints that sampling knows.", kind=GAUGE),
     _core(
         "collector_records_over_bandwidth",
         "records_dropped_bandwidth",
@@ -468,16 +484,18 @@ METRICS: tuple[Metric, ...] = (
         for key, certificate in (("tls_certificate_expiry", "client"), ("tls_ca_expiry", "ca"))
     ),
     Metric("collector_destination_up", GAUGE, "sink", "destination_up", "1 while the destination takes records."),
-    Metric(
-        "collector_restarts", COUNTER, "supervisor", "restarts_loader", "Child processes restarted.", (("child", "loader"),)
+    *(
+        Metric(
+            "collector_restarts",
+            COUNTER,
+            "supervisor",
+            f"restarts_{child}",
+            "Child processes restarted.",
+            (("child", child),),
+        )
+        for child in ("loader", "shard", "sink", "health")
     ),
-    Metric(
-        "collector_restarts", COUNTER, "supervisor", "restarts_shard", "Child processes restarted.", (("child", "shard"),)
-    ),
-    Metric("collector_restarts", COUNTER, "supervisor", "restarts_sink", "Child processes restarted.", (("child", "sink"),)),
-    Metric(
-        "collector_restarts", COUNTER, "supervisor", "restarts_health", "Child processes restarted.", (("child", "health"),)
-    ),
+    *metrics_policy.METRICS,
     Metric(
         "collector_output_rotations",
         COUNTER,
@@ -582,6 +600,7 @@ METRICS += tuple(
         (of_shard, "shard", what.format("a shard"), ()),
     )
 )
+METRICS += tuple(Metric(*row) for row in viewer_metrics.ROWS)
 
 
 def unseen(rows: Iterable[dict[str, Any]]) -> list[tuple[str, str, int]]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collector import lag, unsupported
-from collector.metrics import COUNTER, GAUGE, METRICS, UNSEEN_HELP, UNSEEN_METRIC, UNSEEN_NAMES, UNSEEN_REASONS, Metric
+from collector import lag, metrics_policy, unsupported
+from collector.metric import COUNTER, GAUGE, Metric
+from collector.metrics import METRICS, UNSEEN_HELP, UNSEEN_METRIC, UNSEEN_NAMES, UNSEEN_REASONS
 
 
 def markdown() -> str:
@@ -30,6 +31,7 @@ def markdown() -> str:
     out.append(f"| `{lag.METRIC}` | histogram | | {lag.HELP} |")
     reasons = ", ".join(f"`reason={label}`" for label, _words in UNSEEN_REASONS.values())
     out.append(f"| `{UNSEEN_METRIC}` | {GAUGE} | `process` (at most {UNSEEN_NAMES}), {reasons} | {UNSEEN_HELP} |")
+    out.append(f"| `{metrics_policy.INFO}` | {GAUGE} | `policy`, `digest` | {metrics_policy.INFO_HELP} |")
     for further in unsupported.METRICS:
         pairs = ", ".join(f"`{name}`" for name in further.labels) + f" (at most {unsupported.PAIRS} pairs)"
         out.append(f"| `{further.name}_total` | {COUNTER} | {pairs} | {further.help} |")

@@ -17,7 +17,6 @@ import faulthandler
 import logging
 import mmap
 import os
-import resource
 import signal
 import socket
 import struct
@@ -26,7 +25,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
-from collector import confine, control, logs
+from collector import confine, control, cores, logs
 from collector.counters import CounterMemory, Counters
 from collector.settings import Start
 
@@ -57,7 +56,8 @@ def end_with_parent(parent: int) -> None:
 
 
 def drop_privileges(uid: int | None) -> None:
-    """Become an ordinary user for good: no groups, no capabilities, none to be gained, no core dumps.
+    """Become an ordinary user for good: no groups, no capabilities, none to be gained, no core dumps
+    (unless they are asked for).
 
     Without a ``uid`` to become (we are not root, or our user namespace has none) there are only capabilities to lose.
     Raises OSError.
@@ -73,7 +73,7 @@ def drop_privileges(uid: int | None) -> None:
         header = struct.pack("=Ii", 0x20080522, 0)  # _LINUX_CAPABILITY_VERSION_3, this process
         if _libc.capset(header, struct.pack("=6I", *[0] * 6)) != 0:
             raise OSError(ctypes.get_errno(), "cannot give up capabilities")
-        if not prctl(_PR_SET_NO_NEW_PRIVS, 1) or not prctl(_PR_SET_DUMPABLE, 0):
+        if not prctl(_PR_SET_NO_NEW_PRIVS, 1) or not prctl(_PR_SET_DUMPABLE, cores.wanted()):
             raise OSError(ctypes.get_errno(), "cannot give up privileges")
         return
     try:
@@ -84,21 +84,28 @@ def drop_privileges(uid: int | None) -> None:
                 raise
     os.setresgid(uid, uid, uid)
     os.setresuid(uid, uid, uid)
-    if not prctl(_PR_SET_NO_NEW_PRIVS, 1) or not prctl(_PR_SET_DUMPABLE, 0):
+    if not prctl(_PR_SET_NO_NEW_PRIVS, 1) or not prctl(_PR_SET_DUMPABLE, cores.wanted()):
         raise OSError(ctypes.get_errno(), "cannot give up privileges")
     prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # changing the user cleared it
 
 
-STACKS_SIGNAL = signal.SIGUSR2  # a child that is ready writes the stacks of its threads to its log
+STACKS_SIGNAL = signal.SIGUSR2  # has a process of ours write the stacks of its threads: a child to its log
 
 
-def show_stacks_on_signal() -> None:
-    """From now on STACKS_SIGNAL has the stacks written to standard error: at once that of the thread that it interrupts,
+def show_stacks_on_signal(fd: int = 2) -> None:
+    """From now on STACKS_SIGNAL has the stacks written to ``fd``: at once that of the thread that it interrupts,
     which works in compiled code, too; then those of all threads, by the interpreter, for they must not run meanwhile:
-    faulthandler alone reads their frames while they change, and has crashed busy processes.
+    faulthandler alone reads their frames while they change, and has crashed busy processes. Names of files and functions and
+    numbers of lines, no values. To be called by the main thread.
     """
-    signal.signal(STACKS_SIGNAL, lambda _number, _frame: faulthandler.dump_traceback(all_threads=True))
-    faulthandler.register(STACKS_SIGNAL, all_threads=False, chain=True)
+    signal.signal(STACKS_SIGNAL, lambda _number, _frame: faulthandler.dump_traceback(fd, all_threads=True))
+    faulthandler.register(STACKS_SIGNAL, fd, all_threads=False, chain=True)
+
+
+def hide_stacks() -> None:
+    """Undo `show_stacks_on_signal`; the signal is ignored from now on."""
+    faulthandler.unregister(STACKS_SIGNAL)
+    signal.signal(STACKS_SIGNAL, signal.SIG_IGN)
 
 
 class Usage:
@@ -145,7 +152,7 @@ class Child(Generic[S]):
         ProtocolError when it is not of this kind.
         """
         prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        cores.forbid()
         # Ctrl-C, timeout(1) and systemd signal the whole group: the order of the end is the supervisor's business
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)

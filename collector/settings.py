@@ -419,7 +419,8 @@ class Rings(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardStart(StageStart):
-    """Descriptors: counters, batches, descriptor sets (if ``descriptors`` says so), rings (if there are any yet).
+    """Descriptors: counters, batches, policy (policy/wire.py), descriptor sets (if ``descriptors`` says so), rings (if there
+    are any yet).
     ``suspects`` are connections to skip.
     """
 

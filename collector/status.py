@@ -25,21 +25,35 @@ class NoAnswerError(errors.CollectorError):
     exit_code = errors.EXIT_NO_ANSWER
 
 
-def ask(directory: str) -> dict[str, Any]:
-    """What the collector whose COLLECTOR_RUNTIME_DIR is ``directory`` says of itself. Raises NoAnswerError."""
+def ask(directory: str, seconds: float = TIMEOUT_SECONDS) -> dict[str, Any]:
+    """What the collector whose COLLECTOR_RUNTIME_DIR is ``directory`` says of itself, each step of the conversation within
+    ``seconds``. Raises NoAnswerError.
+    """
+    try:
+        said = json.loads(page(directory, "/status", seconds))
+    except ValueError:
+        said = None
+    if not isinstance(said, dict):
+        raise NoAnswerError("the collector's answer cannot be read")
+    return said
+
+
+def page(directory: str, name: str, seconds: float = TIMEOUT_SECONDS) -> bytes:
+    """A page for the collector's own user, by its path (collector/health/pages.py), each step of the conversation within
+    ``seconds``. Raises NoAnswerError.
+    """
     fds: list[int] = []
     try:
         fds.append(files.open_directory(os.path.abspath(directory)))
         fds.append(open_own(fds[0]))
         with socket.socket(socket.AF_UNIX) as sock:
-            sock.settimeout(TIMEOUT_SECONDS)
+            sock.settimeout(seconds)
             sock.connect(within(fds[1], STATUS_SOCKET))
-            sock.sendall(b"GET /status HTTP/1.0\r\n\r\n")
+            sock.sendall(f"GET {name} HTTP/1.0\r\n\r\n".encode())
             answer = b""
             while len(answer) < _MOST_BYTES and (data := sock.recv(65536)):
                 answer += data
-        said = json.loads(answer.partition(b"\r\n\r\n")[2])
-    except (OSError, ValueError) as error:
+    except OSError as error:
         why = getattr(error, "strerror", None) or error
         if isinstance(error, PermissionError):
             why = f"{why} (is this the user it runs as?)"
@@ -47,9 +61,10 @@ def ask(directory: str) -> dict[str, Any]:
     finally:
         for fd in fds:
             os.close(fd)
-    if not isinstance(said, dict):
-        raise NoAnswerError("the collector's answer cannot be read")
-    return said
+    head, _, body = answer.partition(b"\r\n\r\n")
+    if head.split(b" ")[1:2] != [b"200"]:
+        raise NoAnswerError(f"the collector's answer to {name} cannot be read")
+    return body
 
 
 def text(said: dict[str, Any]) -> str:
@@ -60,6 +75,7 @@ def text(said: dict[str, Any]) -> str:
         f"live      {'yes' if said['live'] else 'no'}: {said['live_words']}",
         f"ready     {'yes' if said['ready'] else 'no'}: {said['ready_words']}",
         f"health    {said['health_address']}" + (f": {said['health_problem']}" if said["health_problem"] else ""),
+        f"policy    {said['policy']['words']}",
         "children  "
         + ", ".join(
             f"{child['name']} {child['pid'] or '-'}" + ("" if child["ready"] else " (not ready)")

@@ -1,4 +1,4 @@
-"""What the health pages say: /healthz, /readyz, /metrics, and /status for `collector status`.
+"""What the health pages say: /healthz, /readyz, /metrics; for `collector status` and `report`: /status, /log, /stacks.
 
 Live fails only when the supervisor's own repair failed, or when it sends no heartbeat; ready means that probes are
 attached and every child works.
@@ -7,6 +7,7 @@ attached and every child works.
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -15,20 +16,29 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
-from collector import counted, counter_names, lag, metrics, unsupported
+from collector import counted, counter_names, lag, metrics, metrics_policy, unsupported
 from collector.counters import CounterMemory, Counters
 from collector.health.http import Answer
+from collector.metric import COUNTER
+from collector.recent import Reader
 
 SILENT_SECONDS = 10.0  # without a turn of the supervisor's loop, of which there are ten a second
+MOST_STACKS = 256 << 10  # bytes of a page
 METRICS_AGE = 0.1  # seconds that a page of /metrics serves all who ask
 
 
 class Pages:
-    """``memory`` holds everybody's counters, ``own`` ours; ``state`` is what the supervisor told last."""
+    """``memory`` holds everybody's counters, ``own`` ours; ``state`` is what the supervisor told last; ``stacks`` is a
+    descriptor of what it wrote when it was asked for its stacks, ``log`` has the last lines of the log.
+    """
 
     PUBLIC = "/healthz, /readyz, /metrics"
 
-    def __init__(self, memory: CounterMemory, own: Counters, state: dict[str, Any]) -> None:
+    def __init__(
+        self, memory: CounterMemory, own: Counters, state: dict[str, Any], stacks: int = -1, log: Reader | None = None
+    ) -> None:
+        self._stacks = stacks
+        self._log = log
         self._memory = memory
         self._own = own
         self._supervisor = Counters(memory.block(memory.blocks - 1), counter_names.SUPERVISOR_NAMES)
@@ -49,6 +59,10 @@ class Pages:
         """Those for root on this node."""
         if path == "/status":
             return Answer(200, json.dumps(self.status()).encode(), "application/json")
+        if path == "/log":
+            return Answer(200, self._log.read() if self._log is not None else b"")
+        if path == "/stacks":
+            return Answer(200, os.pread(self._stacks, MOST_STACKS, 0) if self._stacks >= 0 else b"")
         return self.public(path)
 
     def was_stopped(self) -> None:
@@ -70,13 +84,15 @@ class Pages:
         """Everything in one object (docs/troubleshooting.md)."""
         live, live_words = self._said("live")
         ready, ready_words = self._said("ready")
-        totals = counted.totals(self.readings())
+        readings = self.readings()
+        totals = counted.totals(readings)
         return {
             **{name: value for name, value in self.state.items() if name not in ("kind", "fds")},
             "live": live,
             "live_words": live_words,
             "ready": ready,
             "ready_words": ready_words,
+            "usage": {_name(role, labels): _usage(values) for role, labels, values in readings},
             "totals": {name: value for name, value in totals.items() if not name.endswith("heartbeat_ns")},
         }
 
@@ -84,9 +100,19 @@ class Pages:
         now = time.monotonic()
         if self._metrics is None or now - self._metrics[0] > METRICS_AGE:
             registry = CollectorRegistry(auto_describe=False)
-            registry.register(_Families(self.readings(), self.state["unseen"], self.state["unsupported"]))
+            registry.register(_Families(self.readings(), self.state))
             self._metrics = (now, generate_latest(registry))
         return self._metrics[1]
+
+
+def _name(role: str, labels: dict[str, str]) -> str:
+    """Of a process, as the supervisor calls it."""
+    return "-".join([role, *labels.values()])
+
+
+def _usage(values: dict[str, int]) -> dict[str, int]:
+    """What a process uses: CPU time in ns, resident memory in bytes."""
+    return {"cpu_ns": values["cpu_ns"], "resident_bytes": values["resident_bytes"]}
 
 
 class _Families:
@@ -95,12 +121,12 @@ class _Families:
     def __init__(
         self,
         readings: list[counted.Reading],
-        unseen: list[tuple[str, str, int]],
-        connections: list[unsupported.Sample],
+        state: dict[str, Any],
     ) -> None:
         self._readings = readings
-        self._unseen = unseen
-        self._unsupported = connections
+        self._unseen: list[tuple[str, str, int]] = state["unseen"]
+        self._unsupported: list[unsupported.Sample] = state["unsupported"]
+        self._policy: dict[str, str] = state["policy"]
 
     def collect(self) -> Iterable[Metric]:
         """Called by prometheus_client."""
@@ -111,7 +137,7 @@ class _Families:
             names = [*shard_label, *(name for name, _ in declared.labels)]
             family = families.get(declared.name)
             if family is None:
-                kind = CounterMetricFamily if declared.kind == metrics.COUNTER else GaugeMetricFamily
+                kind = CounterMetricFamily if declared.kind == COUNTER else GaugeMetricFamily
                 family = families[declared.name] = kind(declared.name, declared.help, labels=names)
             for where, labels, values in self._readings:
                 if where == role and declared.key in values:
@@ -127,6 +153,9 @@ class _Families:
         for process, reason, number in self._unseen:
             unseen.add_metric([process, reason], number)
         families[metrics.UNSEEN_METRIC] = unseen
+        policy = GaugeMetricFamily(metrics_policy.INFO, metrics_policy.INFO_HELP, labels=["policy", "digest"])
+        policy.add_metric([self._policy["name"], self._policy["digest"]], 1)
+        families[metrics_policy.INFO] = policy
         for metric in unsupported.METRICS:
             counter = families[metric.name] = CounterMetricFamily(metric.name, metric.help, labels=metric.labels)
             for name, first, process, number in self._unsupported:

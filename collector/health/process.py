@@ -18,11 +18,12 @@ import struct
 import time
 from collections.abc import Callable
 
-from collector import confine
+from collector import confine, faults
 from collector.counter_names import HEALTH_NAMES
 from collector.counters import CounterMemory
 from collector.health.http import Answer, Conversation
 from collector.health.pages import Pages
+from collector.recent import Reader
 from collector.runtime import Child, run_process
 from collector.settings import HealthStart
 
@@ -67,11 +68,13 @@ class Health:
     """The process; ``run`` returns its exit code."""
 
     def __init__(self, child: Child[HealthStart]) -> None:
+        faults.hide_words()
         self._child = child
         self._counters = child.counters
         start = child.start
         memory = CounterMemory(start.all_blocks, child.fds[1], read_only=True)
-        self._pages = Pages(memory, child.counters, start.state)
+        stacks, *log = child.fds[2:]
+        self._pages = Pages(memory, child.counters, start.state, stacks, Reader(log[0]) if log else None)
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         files = MAX_CONNECTIONS + MAX_LOCAL_CONNECTIONS + 64
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(files, hard), min(files, hard)) if hard >= 0 else (files, files))

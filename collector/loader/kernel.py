@@ -23,7 +23,7 @@ _SYS_PERF_EVENT_OPEN = 241 if _ARM else 298
 _SYS_PIDFD_GETFD = 438
 
 _MAP_CREATE, _MAP_LOOKUP, _MAP_UPDATE, _PROG_LOAD, _PROG_TEST_RUN, _RAW_TRACEPOINT_OPEN = 0, 1, 2, 5, 10, 17
-_MAP_DELETE, _MAP_GET_NEXT_KEY, _OBJ_GET_INFO_BY_FD = 3, 4, 15
+_MAP_DELETE, _MAP_GET_NEXT_KEY, _MAP_GET_FD_BY_ID, _OBJ_GET_INFO_BY_FD = 3, 4, 14, 15
 _MAP_LOOKUP_BATCH, _MAP_UPDATE_BATCH, _LINK_CREATE = 24, 26, 28
 TRACE_UPROBE_MULTI = 48  # enum bpf_attach_type, kernel 6.6
 _UPROBE_MULTI_RETURN = 1
@@ -83,15 +83,23 @@ class MapInfo:
     value_bytes: int
     entries: int
     flags: int
+    name: str = ""
+
+
+def open_map(number: int) -> int:
+    """A descriptor of the map that has this number (CAP_SYS_ADMIN). Raises OSError."""
+    fd = _bpf(_MAP_GET_FD_BY_ID, struct.pack("=III", number, 0, 0))
+    os.set_inheritable(fd, False)
+    return fd
 
 
 def map_info(fd: int) -> MapInfo:
     """How a map was made. Raises OSError."""
     info = ctypes.create_string_buffer(_INFO_BYTES)
     _bpf(_OBJ_GET_INFO_BY_FD, struct.pack("=IIQ", fd, _INFO_BYTES, ctypes.addressof(info)))
-    # struct bpf_map_info: type, id, key_size, value_size, max_entries, map_flags
-    kind, _id, key_bytes, value_bytes, entries, flags = struct.unpack_from("=6I", info.raw)
-    return MapInfo(kind, key_bytes, value_bytes, entries, flags)
+    # struct bpf_map_info: type, id, key_size, value_size, max_entries, map_flags, name
+    kind, _id, key_bytes, value_bytes, entries, flags, name = struct.unpack_from("=6I16s", info.raw)
+    return MapInfo(kind, key_bytes, value_bytes, entries, flags, name.partition(b"\0")[0].decode("ascii", "replace"))
 
 
 def map_update(fd: int, key: bytes, value: bytes, flags: int = 0) -> None:

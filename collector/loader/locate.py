@@ -21,7 +21,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from collector import cgroups, runtime
+from collector import cgroups, cores, runtime
 from collector.confine import READER, limit_calls, limit_files
 from collector.loader.probes import sources
 from collector.loader.probes.probe import LIBRARY_BYTES, VALUES, Found, Site, Source, Unsupported
@@ -112,8 +112,8 @@ def confine(uid: int | None) -> None:
     None: it only loses its capabilities. Raises OSError.
     """
     runtime.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    cores.forbid()
     for limit, value in (
-        (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_FSIZE, 0),
         (resource.RLIMIT_AS, MEMORY_BYTES),
         (resource.RLIMIT_DATA, _data_bytes()),

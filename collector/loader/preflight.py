@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass
 from collector import cgroups, config, confine, descriptor_sets, errors, memory_plan
 from collector.config_values import SECCOMP_OFF, SECCOMP_ON
 from collector.loader import kernel, offsets, program_cache
+from collector.policy import describing
+from collector.policy.source import Source
 
 _CAPABILITIES = {
     "CAP_SYS_ADMIN": 21,
@@ -241,6 +243,16 @@ def _descriptor_sets() -> Row:
     return Row(need, FOUND, descriptor_sets.summary(sets) or f"none ({descriptor_sets.VARIABLE})")
 
 
+def _policy() -> Row:
+    """Read as at the start, which refuses what is refused here."""
+    need = "policy"
+    try:
+        found = Source.of(config.load())
+    except errors.ConfigError as error:
+        return Row(need, MISSING, str(error), "mend it (docs/policy.md)", True)
+    return Row(need, FOUND, describing.words(found.first))
+
+
 def _cpuid() -> Row:
     """Under some hypervisors reading the clock traps; then every event is dear."""
     started = time.perf_counter_ns()
@@ -290,6 +302,7 @@ CHECKS: tuple[Callable[[], Row], ...] = (
     _memory,
     _confinement,
     _descriptor_sets,
+    _policy,
     _cpuid,
 )
 

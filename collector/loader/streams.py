@@ -23,6 +23,7 @@ from typing import Any, BinaryIO, NoReturn
 
 from collector import abi
 from collector.errors import DamagedFileError
+from collector.router import partition
 
 BASE_NS = 1_000_000_000  # event time of t = 0: not 0, which means "never" in places
 MAX_LINE_BYTES = 16 << 20
@@ -30,6 +31,7 @@ MAX_ERRORS = 20  # named one by one; further ones are counted
 # Times are nanoseconds in 64 bits, and their sum must fit into the positive half.
 _MAX_T, _MAX_EPOCH = 1 << 31, 1 << 32
 _MAX_POSITION = 1 << 62
+_RINGS = partition.ring_count(1, 64)  # a ring of each connection that does not depend on how many shards there are
 _ADDRESS = re.compile(r"(.*):([0-9]{1,5})", re.DOTALL)
 
 
@@ -306,6 +308,7 @@ class StreamsFile:
                         ident,
                         ts_ns=ts,
                         role=abi.SERVER,
+                        ring=partition.ring_of(conn_id, _RINGS),
                         start=abi.MID if connection.mid else abi.SEEN,
                         local=connection.server,
                         remote=connection.client,

@@ -19,7 +19,7 @@ class Part(enum.Enum):
 
     HEADER = "header"  # the name of a field, in any case
     QUERY = "query"  # the name of a parameter in the target
-    PATH = "path"  # segments of the path, `/customers/{*}/orders`: those in braces
+    PATH = "path"  # segments of the path, `/customers/{*}/orders`: those in braces; `*` and `{name}` are any one
     JSON = "json"  # a pointer (RFC 6901) whose segments may be `*`, and `**` for any number of them
     NAME = "name"  # RE2: the whole name of a field of a body, a parameter or a header
     VALUE = "value"  # RE2: what is found in any value
@@ -63,7 +63,7 @@ class Direction(enum.Enum):
 class Match:
     """Exchanges by what is known of them; of each that is not empty one has to fit. Hosts, paths (without the query),
     content types (of the answer, without parameters) and names of processes by glob, methods by name, ``statuses`` from and
-    to (inclusive), ``addresses`` the network of either end (CIDR).
+    to (inclusive; 0: no answer), ``addresses`` the network of either end (CIDR).
     """
 
     hosts: tuple[str, ...] = ()

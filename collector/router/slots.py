@@ -20,7 +20,7 @@ import os
 import struct
 import time
 
-from collector import memfd
+from collector import cores, memfd
 from collector.errors import ProtocolError
 
 ALL_SLOTS, LEAST_SLOTS = 32, 4
@@ -51,6 +51,7 @@ class Writer:
         try:
             self.count = os.fstat(fd).st_size // SLOT_BYTES
             self.memory = mmap.mmap(fd, self.count * SLOT_BYTES, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
+            cores.leave_out(self.memory)
         finally:
             os.close(fd)
         self._touched: set[int] = set()
@@ -92,7 +93,9 @@ class Reader:
         """Map the memory of a shard's life; closes the descriptor."""
         try:
             size = os.fstat(fd).st_size
-            memory = memoryview(mmap.mmap(fd, size, mmap.MAP_SHARED, mmap.PROT_READ))
+            mapped = mmap.mmap(fd, size, mmap.MAP_SHARED, mmap.PROT_READ)
+            cores.leave_out(mapped)
+            memory = memoryview(mapped)
         finally:
             os.close(fd)
         for known in [k for k in self._memory if k[0] == shard]:

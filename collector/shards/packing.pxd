@@ -80,6 +80,7 @@ cdef class Packer:
     cdef size_t largest           # the same, when the destination has said it; 0: it has not
     cdef size_t complete_bytes    # batch.complete, when that is so
     cdef buf_t framed
+    cdef object tap               # eyes.tap.Tap: sees what is taken, while somebody looks; or None
     cdef void next_slot(self) noexcept
     cdef void set_largest(self, size_t batch_bytes) noexcept
     cdef take_record_batch(self, int64_t wall_ms)

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Final, Self, final
 
+from collector.shards.eyes.tap import Tap
+
 ENTRY_BYTES: Final[int]
 
 @final
@@ -13,6 +15,7 @@ class Packer:
     def use_record_batches(
         self, codec: int, compress: Callable[[memoryview], bytes | memoryview], most: int, largest: int, keys: bool = False
     ) -> None: ...
+    def use_tap(self, tap: Tap | None) -> None: ...
     def take(self, wall_ms: int = 0) -> tuple[bytes | tuple[int, int], bytes, bytes] | None: ...
     def use_slots(self, memory: memoryview | bytearray, count: int, batch_bytes: int) -> None: ...
     def release(self, slot: int) -> None: ...

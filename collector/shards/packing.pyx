@@ -13,6 +13,7 @@ from cpython.memoryview cimport PyMemoryView_FromMemory
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memmove, memset
 
+from collector.shards.eyes.tap cimport Tap
 from collector.shards.memory cimport buf_free, buf_reserve, buf_t
 from collector.shards.kafka cimport CRC_FROM, HEADER_BYTES, frame, framed_most, put_crc, put_header
 
@@ -100,6 +101,10 @@ cdef class Packer:
         """How many records are ready."""
         return self.batch.count
 
+    def use_tap(self, Tap tap):
+        """Let ``tap`` see the records of each batch that is taken from now on; None: nobody looks."""
+        self.tap = tap
+
     def take(self, int64_t wall_ms=0):
         """(records, index, details) and begin a new batch; None when there is nothing.
 
@@ -112,6 +117,8 @@ cdef class Packer:
             return None
         if self.record_batches:
             return self.take_record_batch(wall_ms)
+        if self.tap is not None:
+            (<Tap>self.tap).see(<const uint8_t*>batch.records.data, batch.records.len)
         out = ((batch.slot, batch.records.len) if batch.slot >= 0 else
                PyBytes_FromStringAndSize(batch.records.data, batch.records.len),
                PyBytes_FromStringAndSize(batch.index.data, batch.index.len),
@@ -174,6 +181,8 @@ cdef class Packer:
         memcpy(out + HEADER_BYTES, &records[0], <size_t>records.shape[0])
         put_header(out, <uint32_t>records.shape[0], self.codec, count, wall_ms)
         put_crc(out, crc32c(PyMemoryView_FromMemory(<char*>out + CRC_FROM, <Py_ssize_t>(size - CRC_FROM), PyBUF_READ)))
+        if self.tap is not None:
+            (<Tap>self.tap).see(<const uint8_t*>batch.records.data, used)
         drop_front(&batch.records, used)
         drop_front(&batch.index, count * sizeof(batch_entry_t))
         drop_front(&batch.details, details)

@@ -17,12 +17,14 @@ from collector.abi cimport *
 from collector.shards.connections.table cimport *
 from collector.shards.redaction.state cimport redaction_t
 from collector.shards.kafka cimport HEADER_BYTES, RECORD_MOST
+from collector.shards.http.selection cimport selection_make, selection_release
 from collector.shards.layers.stack cimport *
 from collector.shards.layers.tunnel cimport tunnel_layer
 from collector.shards.marks cimport MARK_END_UNSEEN, MARK_EVICTED
 from collector.shards.memory cimport buf_free
 from collector.shards.names cimport told_library, told_process
 from collector.shards.packing cimport Packer
+from collector.shards.sampling.sampler cimport forget_sampling, use_sampling
 from collector.shards.settings cimport use_settings
 from collector.shards.state cimport *
 from collector.shards.tls cimport told_tls
@@ -33,6 +35,7 @@ from collector.shards.redaction.redactor import Redactor
 
 cdef enum:
     MINUTE_NS = 60000000000
+    AF_UNIX = 1
     LEAVE_NS = 3000000000       # what is beyond the share has so long to come to the end of its exchange
 
 _NAMES = {
@@ -41,7 +44,8 @@ _NAMES = {
     C_RECORDS_MARKED: "records_marked", C_RECORD_BYTES: "record_bytes",
     C_RECORDS_DROPPED_SIZE: "records_dropped_size", C_ORPHAN_RESPONSES: "orphan_responses",
     C_FILTERED_RULE: "filtered_rule", C_FILTERED_IP: "filtered_ip_host", C_FILTERED_METADATA: "filtered_metadata",
-    C_FILTERED_EGRESS: "filtered_egress", C_FILTERED_PORT: "filtered_port", C_HOLES: "holes",
+    C_FILTERED_EGRESS: "filtered_egress", C_FILTERED_PORT: "filtered_port",
+    C_FILTERED_POLICY: "filtered_policy", C_FILTERED_POLICY_DOUBT: "filtered_policy_doubt", C_HOLES: "holes",
     C_HOLE_BYTES: "hole_bytes", C_UNCAPTURED_BYTES: "uncaptured_bytes", C_OVERLAPS: "overlaps", C_RESYNCS: "resyncs",
     C_SKIPPED_BYTES: "skipped_bytes", C_INTERIM: "interim_responses", C_UPGRADED: "upgraded",
     C_UNDECODED: "undecoded_bodies", C_EVICTED_CONNECTIONS: "evicted_connections", C_EVICTED_BUDGET: "evicted_budget",
@@ -53,9 +57,13 @@ _NAMES = {
     C_LEFT_OUT: "left_out_connections", C_LEFT_OUT_BYTES: "left_out_bytes",
     C_MESSAGES_TRANSCODED: "messages_transcoded", C_MESSAGES_NOT_TRANSCODED: "messages_not_transcoded",
     C_UNKNOWN_METHODS: "unknown_methods", C_REDACTED: "redacted_values",
+    C_SAMPLED_PLAIN: "sampling_left_out", C_SAMPLED_ERRORS: "sampling_left_out_errors",
+    C_SAMPLED_MARKED: "sampling_left_out_marked", C_SAMPLED_TOLD: "sampling_told", C_SAMPLED_HEADS: "sampling_heads",
+    C_SAMPLED_SHARED: "sampling_shared",
     G_CONNECTIONS: "connections",
     G_QUEUED: "queued_exchanges", G_BUFFER_BYTES: "buffer_bytes", G_CURRENT_CONN: "current_connection",
     G_INPUT_BYTES: "input_bytes", G_BUFFER_PEAK: "buffer_peak_bytes",
+    G_ENDPOINTS: "sampling_endpoints",
 }
 assert sorted(_NAMES) == list(range(COUNTERS))
 COUNTER_NAMES = tuple(_NAMES[i] for i in range(COUNTERS))     # collector/counter_names.py CORE_NAMES, which a test compares
@@ -83,6 +91,7 @@ cdef class Pipeline:
     cdef uint32_t suspect_count
     cdef object unwanted_memory
     cdef uint32_t record_bytes
+    cdef uint32_t policies              # that were in force so far
 
     def __cinit__(self, settings, filters, content, uint64_t[::1] counters not None):
         cdef int i
@@ -122,18 +131,13 @@ cdef class Pipeline:
             self.ctx.content = NULL
             self.ctx.inflater = NULL
             table_clear(&self.ctx, &self.table, 0)
+        selection_release(self.ctx.selection)
         buf_free(&self.ctx.batch.pool, &self.ctx.scratch)
+        forget_sampling(&self.ctx)
         free(self.ctx.trusted)
         free(self.ctx.names)
         free(self.ctx.libraries)
         table_forget_ghosts(&self.ctx)
-
-    def use_policy(self, policy, bytes key=b""):
-        """Go by this one (collector.policy.model.Policy) from the next head on, and with the next body. ``key``: of keyed
-        hashes, or empty. Raises ValueError."""
-        redaction = policy.redaction
-        self.redactor = Redactor(redaction, key) if redaction.mode is not Mode.OFF or redaction.rules else None
-        self.ctx.redaction = NULL if self.redactor is None else <redaction_t*><size_t>self.redactor.address()
 
     def skip(self, connections):
         """Ignore these connections (their conn_id), at most 16: each killed a shard twice."""
@@ -141,6 +145,26 @@ cdef class Pipeline:
         for conn_id in list(connections)[:16]:
             self.suspects[self.suspect_count] = conn_id
             self.suspect_count += 1
+
+    def use_policy(self, policy, bytes key=b""):
+        """Go by this policy (collector.policy.model.Policy) from now on, in every record that is made. ``key``: of the
+        hashes in the place of redacted values, or empty. Raises ValueError for what collector/policy/reading.py refuses."""
+        cdef selection_t* selection = selection_make(policy.rules)
+        self.policies += 1
+        if selection != NULL:
+            selection.version = self.policies
+        selection_release(self.ctx.selection)
+        self.ctx.selection = selection
+        redaction = policy.redaction
+        self.redactor = Redactor(redaction, key) if redaction.mode is not Mode.OFF or redaction.rules else None
+        self.ctx.redaction = NULL if self.redactor is None else <redaction_t*><size_t>self.redactor.address()
+        if self.ctx.redaction != NULL:
+            self.ctx.redaction.version = <uint16_t>self.policies
+        use_sampling(&self.ctx, policy.sampling)
+
+    def untold(self):
+        """How many exchanges were left out by sampling that no record has told of."""
+        return self.ctx.sampler.untold if self.ctx.sampler != NULL else 0
 
     def use_unwanted(self, memory):
         """The words that the kernel reads (unwanted.pyx), a power of two of unsigned 64-bit numbers. Raises ValueError."""
@@ -530,6 +554,7 @@ cdef class Pipeline:
         cdef uint32_t i
         self.learn_role(conn, o.role)
         self.ends(conn, o.local, o.remote, o.local_port, o.remote_port)
+        conn.unix_socket = o.family == AF_UNIX
         if o.h.source != SOURCE_SYSCALL and o.h.type == EVENT_OPEN and conn.source == SOURCE_SYSCALL:
             self.change_source(conn, o.h.source)
             if o.start == START_REJOIN:
@@ -633,6 +658,9 @@ cdef class Pipeline:
 
     def pending_records(self):
         return self.packer.pending_records()
+
+    def use_tap(self, tap):
+        self.packer.use_tap(tap)
 
     def take(self, int64_t wall_ms=0):
         return self.packer.take(wall_ms)

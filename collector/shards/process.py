@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING
 
 import zmq
 
-from collector import confine, descriptor_sets, heap
+from collector import confine, descriptor_sets, faults, heap
 from collector.counter_names import CORE_NAMES, SHARD_NAMES
 from collector.counters import Counters
 from collector.loader.ringbuffer import RingView
+from collector.policy import wire
 from collector.router import batches, endpoints, messages, slots
 from collector.router.channel import Delivery, Receiver, Sender
 from collector.runtime import Child, run_process
@@ -29,6 +30,7 @@ from collector.shards.filters import Filters
 from collector.shards.filters.rules import parse_rules
 from collector.shards.pipeline import Pipeline
 from collector.shards.records.content import Decoder, load_charsets
+from collector.shards.viewers import Viewers
 
 if TYPE_CHECKING:
     from collector.shards.records.descriptors import Methods
@@ -45,6 +47,7 @@ class Shard:
     """The process; ``run`` returns its exit code."""
 
     def __init__(self, child: Child[ShardStart]) -> None:
+        faults.hide_words()
         start = child.start
         self._child = child
         self._counters = child.counters
@@ -55,7 +58,7 @@ class Shard:
         load_charsets()
         library = _descriptors_library() if start.descriptors else None
         child.drop_privileges([confine.Rule(".", confine.SOCKETS)])
-        rings = child.fds[2:]
+        self._policy, *rings = wire.received(child.fds[2]), *child.fds[3:]
         self._methods = None
         if library is not None:
             self._methods = library(descriptor_sets.received(rings.pop(0)))
@@ -67,6 +70,7 @@ class Shard:
         self._largest = 0  # bytes that the destination takes at once; 0: as the settings say
         self._number, self._life = start.number, start.life
         self._slots = slots.Writer(child.fds[1])
+        self._viewers = Viewers(start.number, self._counters)
         self._pipeline = self._new_pipeline()
         self._file = 0  # number of the recorded file that is being fed
         self._next_give_back = 0
@@ -95,6 +99,7 @@ class Shard:
     def _new_pipeline(self) -> Pipeline:
         decoder = Decoder(self._methods)
         pipeline = Pipeline(self._settings, Filters(parse_rules(self._settings.rules)), decoder, self._child.block)
+        pipeline.use_policy(*self._policy)
         pipeline.skip(self._suspects)
         wanted = self._settings.batches
         self._origin = b""
@@ -104,6 +109,7 @@ class Shard:
             self._origin = batches.pack_origin(self._number)
         pipeline.use_slots(self._slots.memory, self._slots.count, wanted.size)
         pipeline.set_largest(self._largest)
+        pipeline.use_tap(self._viewers.tap)
         return pipeline
 
     def close(self) -> None:
@@ -142,8 +148,14 @@ class Shard:
             elif message.get("kind") == "shed":
                 self._pipeline.set_budget(message["bytes"])
                 self._trimmer.begin()
+            elif message.get("kind") == "policy":
+                self._policy = wire.received(message["fds"][0])
+                self._pipeline.use_policy(*self._policy)
             elif message.get("kind") == "rings":
                 self._map_rings(Rings.from_message(message["rings"]), message["fds"])
+            elif message.get("kind") == "view":
+                self._viewers.add(message, time.monotonic_ns())
+                self._pipeline.use_tap(self._viewers.tap)
 
     def _map_rings(self, described: Rings, fds: list[int]) -> None:
         """Map the rings for reading; they come from the loader by way of the supervisor."""
@@ -247,6 +259,8 @@ class Shard:
             self._pipeline.finish_timers()
         while not self._pipeline.close_all():
             self._flush_or_wait()
+        if untold := self._pipeline.untold():
+            log.info("sampling has left out %d exchanges since the last record of their endpoints", untold)
 
     def _flush_ready(self) -> None:
         """Send the batch if it is ready, and no other one is on its way."""
@@ -274,6 +288,7 @@ class Shard:
         self._blocked = False
         batch = self._pipeline.take(time.time_ns() // 1_000_000)
         self._waits_since = 0.0
+        self._viewers.batch_taken()
         if batch is not None:
             records, index, details = batch
             details = details or self._origin
@@ -315,6 +330,9 @@ class Shard:
         self._counters["batches_resent"] = self._out.resent
         self._counters["refused_messages"] = self._in.refused
         self._counters["in_flight_bytes"] = self._out.in_flight_bytes
+        if self._viewers.tap is not None:
+            self._viewers.turn(now)
+            self._pipeline.use_tap(self._viewers.tap)
         if self._trimmer.turn():
             self._slots.give_back_all(self._pipeline.free_slots())
         elif now > self._next_give_back:

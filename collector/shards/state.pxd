@@ -13,9 +13,11 @@ from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, 
 
 from collector.shards.http.clients cimport cidr_t, claim_kind
 from collector.shards.http.message cimport exchange_t
+from collector.shards.http.rules cimport selection_t
 from collector.shards.memory cimport buf_t, pool_t
 from collector.shards.packing cimport batch_t
 from collector.shards.redaction.state cimport redaction_t
+from collector.shards.sampling.table cimport sampler_t
 
 
 # What may be spent on decoding: units of WORK (records/codings.pyx), which come back with event time.
@@ -189,6 +191,7 @@ cdef struct conn_t:
     uint8_t client_source    # enum client_source, of a PROXY preamble
     uint8_t peer_late    # what waited for BIND has gone out without ends before
     uint8_t left_out     # IGNORED because it is beyond ctx_t.share, and for no other reason
+    uint8_t unix_socket  # it has no addresses
     uint64_t beyond_ns   # since when it is beyond ctx_t.share, and in the middle of something; unless before ctx_t.share_ns
     uint16_t turn        # from its id: it has its turn when the share is above this
     uint32_t lru         # when it was last moved in the LRU list, in units of 2^LRU_SHIFT ns
@@ -240,6 +243,8 @@ cdef enum:  # counter
     C_FILTERED_METADATA
     C_FILTERED_EGRESS
     C_FILTERED_PORT
+    C_FILTERED_POLICY
+    C_FILTERED_POLICY_DOUBT
     C_HOLES
     C_HOLE_BYTES
     C_UNCAPTURED_BYTES
@@ -269,12 +274,19 @@ cdef enum:  # counter
     C_MESSAGES_NOT_TRANSCODED
     C_UNKNOWN_METHODS
     C_REDACTED
+    C_SAMPLED_PLAIN
+    C_SAMPLED_ERRORS
+    C_SAMPLED_MARKED
+    C_SAMPLED_TOLD
+    C_SAMPLED_HEADS
+    C_SAMPLED_SHARED
     G_CONNECTIONS
     G_QUEUED
     G_BUFFER_BYTES
     G_CURRENT_CONN
     G_INPUT_BYTES
     G_BUFFER_PEAK
+    G_ENDPOINTS
     COUNTERS
 
 
@@ -383,6 +395,8 @@ cdef struct ctx_t:
     rule_t rules[32]
     uint32_t rule_count
     redaction_t* redaction        # of the policy, or NULL: nothing is redacted (borrowed)
+    selection_t* selection        # rules of the policy (http/selection.pyx); NULL: none
+    sampler_t* sampler            # NULL: everything is recorded
     void* filters                 # filters.Filters (borrowed; the Pipeline owns it)
     void* content                 # records.content.Decoder (borrowed)
     void* inflater                # its records.codings.Inflater

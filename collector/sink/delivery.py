@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from collector import faults
 from collector.errors import DestinationError, ProtocolError
 from collector.lag import Lag
 from collector.router import batches
@@ -252,7 +253,7 @@ class Delivery:
             self.destination.close()
         except Exception as error:
             log.exception("delivery failed")
-            self.give_up(str(error) or type(error).__name__)
+            self.give_up(faults.words(error))
 
     def _deliver(self, batch: Batch) -> None:
         """Until the destination has the batch, or is given up."""
@@ -269,7 +270,7 @@ class Delivery:
                 return
             except Exception as error:
                 if not isinstance(error, DestinationError):  # a fault of ours: the batch has failed with all that wait
-                    self.gone = self.gone or str(error) or type(error).__name__
+                    self.gone = self.gone or faults.words(error)
                     self.destination.give_up(batch)
                     raise
                 if not error.busy:

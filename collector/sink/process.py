@@ -11,7 +11,7 @@ import time
 
 import zmq
 
-from collector import confine, heap
+from collector import confine, faults, heap
 from collector.counter_names import SINK_NAMES
 from collector.errors import LockedError, ProtocolError
 from collector.router import batches, channel, endpoints, messages, slots
@@ -38,6 +38,7 @@ class Sink:
     """The process; ``run`` returns its exit code."""
 
     def __init__(self, child: Child[SinkStart]) -> None:
+        faults.hide_words()
         start, settings = child.start, child.start.settings
         self._child = child
         self._counters = child.counters

@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from collector import confine, control
+from collector import confine, control, cores
 from collector.counters import Counters
 from collector.logs import ChildLines
 from collector.runtime import STACKS_SIGNAL
@@ -38,6 +38,7 @@ _ENVIRONMENT = (
     "PYTHONDONTWRITEBYTECODE",
     "PYTHONMALLOC",
     confine.VARIABLE,  # it concerns those that they start, too
+    cores.VARIABLE,  # so does this
 )
 
 # Batches of some 100 KiB come and go all the time: let them come from the heap, not from fresh pages each time.
@@ -174,6 +175,12 @@ class ChildProcess:
         self._process = None
         self._close()
         return True
+
+    def did_not_start(self, now: float, error: OSError) -> None:
+        """A start has failed half-way."""
+        log.error("cannot start %s: %s", self.name, error)
+        self.discard()
+        self.history.ended(now, was_ready=False, lived_seconds=0)
 
     def discard(self) -> None:
         """After a start that failed half-way: end what there is and close its descriptors."""

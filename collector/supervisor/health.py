@@ -11,10 +11,11 @@ import os
 import socket
 from typing import Any
 
-from collector import __version__
+from collector import __version__, logs
 from collector.counter_names import HEALTH_NAMES
 from collector.counters import CounterMemory, Counters
 from collector.errors import ConfigError
+from collector.runtime import hide_stacks, show_stacks_on_signal
 from collector.settings import HealthStart
 from collector.supervisor.child import ChildProcess
 from collector.supervisor.lock import STATUS_SOCKET, within
@@ -22,6 +23,7 @@ from collector.supervisor.lock import STATUS_SOCKET, within
 log = logging.getLogger("health")
 
 BACKLOG = 512
+STACKS_BYTES = 256 << 10  # of ours that were asked for; they are a few KiB each time
 TRY_AGAIN_SECONDS = 3.0
 
 
@@ -113,6 +115,11 @@ class Health:
         self._memory = memory
         self._read_only = memory.read_only_fd()
         self._directory = directory
+        self._stacks = os.memfd_create("collector-stacks", os.MFD_CLOEXEC)
+        os.fchmod(self._stacks, 0o600)
+        self._for_reports = [os.open(f"/proc/self/fd/{self._stacks}", os.O_RDONLY | os.O_CLOEXEC)]
+        if (lines := logs.last_lines()) is not None:
+            self._for_reports.append(lines.lines.read_only_fd())
         self.child = ChildProcess(
             "health", "health", "collector.health.process", 0, Counters(self._own.block(0), HEALTH_NAMES)
         )
@@ -121,8 +128,9 @@ class Health:
         self._told: dict[str, Any] | None = None
 
     def open(self, now: float) -> None:
-        """Take the addresses. Raises ConfigError."""
+        """Take the addresses; from now on our stacks can be asked for by signal (`collector report`). Raises ConfigError."""
         self._port.first(now)
+        show_stacks_on_signal(self._stacks)
         local = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
             path = within(self._directory, STATUS_SOCKET)
@@ -139,7 +147,7 @@ class Health:
         self._told = self._with_address(state)
         self.child.start(
             HealthStart(log_level=log_level, block=0, blocks=1, uid=uid, all_blocks=self._memory.blocks, state=self._told),
-            [self._own.fd, self._read_only],
+            [self._own.fd, self._read_only, *self._for_reports],
             "/",
         )
 
@@ -149,6 +157,9 @@ class Health:
 
     def turn(self, now: float, state: dict[str, Any]) -> None:
         """Every turn of the supervisor's loop: try the port again, tell the child what has changed."""
+        if os.fstat(self._stacks).st_size > STACKS_BYTES:
+            os.ftruncate(self._stacks, 0)
+            os.lseek(self._stacks, 0, os.SEEK_SET)
         if self._port.again(now) and self.child.ready:
             self._tell_sockets(False)
         state = self._with_address(state)
@@ -167,6 +178,9 @@ class Health:
     def close(self) -> None:
         """Give everything back."""
         self._port.close()
+        hide_stacks()
+        for fd in (self._stacks, *self._for_reports):
+            os.close(fd)
         if self._local is not None:
             self._local.close()
             try:

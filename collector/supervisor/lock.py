@@ -23,6 +23,7 @@ from collector.errors import ConfigError, LockedError
 TRACEFS = ("/sys/kernel/tracing", "/sys/kernel/debug/tracing")
 OWN_NAME = "ebpf-api-collector"
 STATUS_SOCKET = "status.sock"
+LOCK_FILE = "lock"
 
 
 def replaceable(path: str) -> str:
@@ -100,7 +101,7 @@ class NodeLock:
             self.fd = open_own(theirs)
             self._fds.append(self.fd)
             os.fchmod(self.fd, 0o700)
-            lock = os.open("lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600, dir_fd=self.fd)
+            lock = os.open(LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600, dir_fd=self.fd)
         except OSError as error:
             raise ConfigError(f"COLLECTOR_RUNTIME_DIR={self._directory!r}: {error.strerror}") from None
         self._take(lock)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from collector.files import Signature
+from collector.policy.source import Source
 from collector.rotation import Rotation
 from collector.settings import (
     Adoption,
@@ -32,11 +33,12 @@ class Plan:
     """One run. ``loader`` is what the first stage is told: the live loader, a replay in its place.
 
     ``loader_fds`` go to the first stage at each start, ``output_fd`` to the sink, ``descriptors_fd``
-    (descriptor_sets.share) to the shards; they stay open during the run.
+    (descriptor_sets.share) to the shards; they stay open during the run. ``policy`` is where that comes from, and what it is
+    at the start.
     ``reopen`` opens the output again (raises CollectorError), where that is possible; ``made_of`` are files at whose change
     that is due, as they were before; ``rotation`` says when the file of records gets another name. ``directory`` holds the
     sockets between the processes. ``health_directory`` is a descriptor: where the status socket is made; None for no
-    health pages.
+    health pages. ``view_directory`` is one for the socket of viewers; None for no viewers.
     """
 
     supervisor: SupervisorSettings
@@ -48,15 +50,22 @@ class Plan:
     loader_fds: Sequence[int] = ()
     output_fd: int | None = None
     descriptors_fd: int | None = None
+    policy: Source = Source()  # noqa: RUF009 - frozen
     reopen: Callable[[], int | None] | None = None
     made_of: Mapping[str, Signature] = field(default_factory=dict)
     rotation: Rotation | None = None
     health_directory: int | None = None
+    view_directory: int | None = None
 
     @property
     def rings(self) -> LoaderSettings | None:
         """The settings of the rings, when there are rings."""
         return self.loader if isinstance(self.loader, LoaderSettings) else None
+
+    @property
+    def descriptors(self) -> list[int]:
+        """Of the descriptor sets, where there are some."""
+        return [] if self.descriptors_fd is None else [self.descriptors_fd]
 
 
 class Messages:

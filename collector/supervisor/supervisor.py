@@ -14,7 +14,6 @@ import contextlib
 import json
 import logging
 import os
-import selectors
 import shutil
 import signal
 import time
@@ -33,11 +32,14 @@ from collector.supervisor.health import Health
 from collector.supervisor.losses import Losses
 from collector.supervisor.memory import Guard
 from collector.supervisor.output import Output
+from collector.supervisor.policy_file import PolicyFile
 from collector.supervisor.said import may_say
 from collector.supervisor.shedding import Shedding
 from collector.supervisor.starting import Plan
 from collector.supervisor.thermostat import Thermostat
 from collector.supervisor.unseen import Unseen
+from collector.supervisor.viewers import Viewers
+from collector.supervisor.waiting import wait
 
 log = logging.getLogger("supervisor")
 
@@ -93,6 +95,8 @@ class Supervisor:
             )
             for i in range(self.shards)
         ]
+        self._policy = PolicyFile(plan.policy, self.own, self.shard_children)
+        self._viewers = Viewers(plan.view_directory, self.shard_children, self.own)
         self.loader = ChildProcess(
             "loader",
             "loader",
@@ -138,7 +142,7 @@ class Supervisor:
                     suspects=policy.suspects(self._deaths_while_fed),
                     rings=self._rings(),
                 ),
-                [self._memory.fd, self._slots[child.block][1], *self._descriptors(), *self._ring_fds()],
+                [self._memory.fd, self._slots[child.block][1], self._policy.fd, *self._plan.descriptors, *self._ring_fds()],
                 directory,
             )
             for message in self._told.values():
@@ -195,10 +199,6 @@ class Supervisor:
             return None
         return Rings(ring_bytes=settings.ring_bytes, memfd=settings.test_rings)
 
-    def _descriptors(self) -> list[int]:
-        """Of the descriptor sets, where there are some."""
-        return [] if self._plan.descriptors_fd is None else [self._plan.descriptors_fd]
-
     def _ring_fds(self) -> list[int]:
         """The descriptors of the rings, and behind those of the kernel the words that it reads (Handover.rings), for shards:
         they map them and close them at once (the kernel does not map a read-only descriptor, but a read-only mapping cannot
@@ -218,6 +218,7 @@ class Supervisor:
             "unseen": self._unseen.rows,
             "unsupported": self._unsupported.samples(),
             "pid": os.getpid(),
+            "policy": self._policy.policy,
             "notes": [why for why in (self._identity.why, self._unconfined) if why],
             "children": [
                 {"name": child.name, "pid": child.pid, "ready": child.ready, "lives": child.lives} for child in self.everyone
@@ -250,6 +251,7 @@ class Supervisor:
         old = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
             self._make_directory()
+            self._viewers.open()
             if self._health is not None:
                 self._health.open(time.monotonic())
                 self._start_health(self._health.child, time.monotonic())
@@ -272,6 +274,8 @@ class Supervisor:
             for _life, fd in self._slots.values():
                 os.close(fd)
             self._slots.clear()
+            self._policy.close()
+            self._viewers.close()
             if self._health is not None:
                 self._health.close()
             if self._plan.directory:
@@ -317,19 +321,8 @@ class Supervisor:
         """Until something may have happened: a message, a log line, an end, a signal."""
         self.own["heartbeat_ns"] = time.monotonic_ns()
         self._usage.turn()
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._wake_read, selectors.EVENT_READ)
-            for child in self.everyone:
-                if child.channel is not None:
-                    selector.register(child.channel, selectors.EVENT_READ)
-                if child.log_pipe is not None:
-                    selector.register(child.log_pipe, selectors.EVENT_READ)
-            selector.select(seconds)
-        try:
-            while os.read(self._wake_read, 4096):
-                pass
-        except BlockingIOError:
-            pass
+        wait(self._wake_read, self.everyone, self._viewers.sockets(), seconds)
+        self._viewers.turn(time.monotonic())
 
     def _answer_signals(self) -> None:
         """SIGHUP, or the output is due by itself: open it again. SIGUSR1: say how it stands, and
@@ -338,6 +331,7 @@ class Supervisor:
         while (held := signal.sigtimedwait(_HELD, 0)) is not None:
             if held.si_signo == signal.SIGHUP:
                 self._output.open_again("SIGHUP")
+                self._policy.read_again("SIGHUP")
             else:
                 said = logging.getLogger("statistics")
                 said.setLevel(logging.INFO)  # asked for: whatever the level
@@ -345,6 +339,7 @@ class Supervisor:
                 for child in self.everyone:
                     child.show_stacks()
         self._output.turn(time.monotonic())
+        self._policy.turn(time.monotonic())
 
     def statistics(self) -> dict[str, Any]:
         """What SIGUSR1 asks for: the processes, and all counters as in `totals`."""
@@ -379,18 +374,12 @@ class Supervisor:
         if self._health is not None:
             self._health.turn(now, self._state())
 
-    @staticmethod
-    def _did_not_start(child: ChildProcess, now: float, error: OSError) -> None:
-        log.error("cannot start %s: %s", child.name, error)
-        child.discard()
-        child.history.ended(now, was_ready=False, lived_seconds=0)
-
     def _start_health(self, child: ChildProcess, now: float) -> None:
         """Its trouble is never ours: what cannot be started is tried again."""
         try:
             self._start(child)
         except OSError as error:
-            self._did_not_start(child, now, error)
+            child.did_not_start(now, error)
             child.restart_at = now + max(policy.restart_delay(child.history) or policy.MAX_DELAY, policy.FIRST_DELAY)
 
     def _heard(self, child: ChildProcess, message: dict[str, Any], fds: list[int]) -> None:
@@ -442,7 +431,7 @@ class Supervisor:
                 try:
                     self._start(child)
                 except OSError as error:
-                    self._did_not_start(child, time.monotonic(), error)
+                    child.did_not_start(time.monotonic(), error)
                     child.restart_at = time.monotonic() + policy.FIRST_DELAY
 
     def _announce(self) -> None:
@@ -471,7 +460,7 @@ class Supervisor:
             try:
                 self._start(child)
             except OSError as error:
-                self._did_not_start(child, now, error)
+                child.did_not_start(now, error)
                 delay = policy.restart_delay(child.history)
                 if delay is None:
                     self._failed = f"{child.name} cannot be started: {error}"

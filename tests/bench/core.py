@@ -2,6 +2,7 @@
 
 scripts/bench core --body 1024                 us of CPU time, the least of several runs
 scripts/bench core --body 1024 --callgrind     instructions per exchange; they repeat for the same build
+scripts/bench core --one-in 1000               with sampling: so many exchanges have one record
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from collector import abi, config
+from collector.policy.model import BUILTIN, Policy, Sampling
 from collector.router.slots import BATCH_BYTES, SLOT_BYTES
 from collector.policy.model import BUILTIN
 from collector.settings import ShardSettings
@@ -38,15 +40,16 @@ SETTINGS = dataclasses.replace(
 )
 
 
-def pipeline(policy: str = "off", **changes: Any) -> Pipeline:
-    """A pipeline with its counters and slots in ordinary memory."""
+def pipeline(policy: str = "off", one_in: int | None = None, **changes: Any) -> Pipeline:
+    """A pipeline with its counters and slots in ordinary memory. ``one_in``: of so many exchanges one is recorded."""
     pipe = Pipeline(
         dataclasses.replace(SETTINGS, **changes),
         Filters(parse_rules(None)),
         Decoder(),
         memoryview(array.array("Q", [0] * 128)),
     )
-    pipe.use_policy(BUILTIN[policy])
+    sampling = None if one_in is None else Sampling(first=0, one_in=one_in)
+    pipe.use_policy(dataclasses.replace(BUILTIN[policy], sampling=sampling))
     pipe.use_slots(bytearray(4 * SLOT_BYTES), 4, BATCH_BYTES)
     return pipe
 
@@ -115,7 +118,9 @@ def open_idle(pipe: Pipeline, count: int) -> None:
 ROUNDS = (1, 3)
 
 
-def instructions(body: int, zipped: bool, idle: int, http2: bool = False, policy: str = "off") -> float:
+def instructions(
+    body: int, zipped: bool, idle: int, http2: bool = False, policy: str = "off", one_in: int | None = None
+) -> float:
     """Instructions per exchange by callgrind, as the difference of a long and a short run over the same file."""
     with tempfile.TemporaryDirectory() as folder:
         events = Path(folder) / "events"
@@ -125,11 +130,11 @@ def instructions(body: int, zipped: bool, idle: int, http2: bool = False, policy
             for piece in (*idles, *pieces):
                 file.write(len(piece).to_bytes(8, "little") + piece)
         with ThreadPoolExecutor() as pool:
-            counts = list(pool.map(lambda n: _counted(events, len(idles) + n, policy), ROUNDS))
+            counts = list(pool.map(lambda n: _counted(events, len(idles) + n, policy, one_in), ROUNDS))
     return (counts[1] - counts[0]) / ((ROUNDS[1] - ROUNDS[0]) * traffic.CONNECTIONS * traffic.EXCHANGES_EACH)
 
 
-def _counted(events: Path, pieces: int, policy: str) -> int:
+def _counted(events: Path, pieces: int, policy: str, one_in: int | None) -> int:
     done = subprocess.run(
         [
             "valgrind",
@@ -145,6 +150,7 @@ def _counted(events: Path, pieces: int, policy: str) -> int:
             str(pieces),
             "--policy",
             policy,
+            *([] if one_in is None else ["--one-in", str(one_in)]),
         ],
         capture_output=True,
         text=True,
@@ -156,9 +162,9 @@ def _counted(events: Path, pieces: int, policy: str) -> int:
     return int(found[1])
 
 
-def feed_file(path: Path, pieces: int, policy: str) -> None:
+def feed_file(path: Path, pieces: int, policy: str, one_in: int | None = None) -> None:
     """The first pieces of a file that `instructions` made."""
-    pipe = pipeline(policy)
+    pipe = pipeline(policy, one_in)
     with path.open("rb") as file:
         for _ in range(pieces):
             feed(pipe, [file.read(int.from_bytes(file.read(8), "little"))])
@@ -176,6 +182,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--once", type=int, metavar="PIECES", help="feed so many pieces of --events once, and end")
     parser.add_argument("--events", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--callgrind", action="store_true", help="count instructions per exchange")
+    parser.add_argument("--one-in", type=int, metavar="N", help="sample: record one in so many exchanges; 0: none")
     options = parser.parse_args(arguments)
     if options.callgrind:
         print(
@@ -187,27 +194,28 @@ def main(arguments: list[str]) -> None:
                     "idle": options.idle,
                     "policy": options.policy,
                     "instructions_per_exchange": round(
-                        instructions(options.body, options.gzip, options.idle, options.http2, options.policy)
+                        instructions(options.body, options.gzip, options.idle, options.http2, options.policy, options.one_in)
                     ),
                 }
             )
         )
         return
     if options.once:
-        feed_file(options.events, options.once, options.policy)
+        feed_file(options.events, options.once, options.policy, options.one_in)
         return
     rounds = 8
     pieces = spans(options.body, rounds, zipped=options.gzip, http2=options.http2)
     n = rounds * traffic.CONNECTIONS * traffic.EXCHANGES_EACH
     best = []
     for _ in range(options.runs):
-        pipe = pipeline(options.policy)
+        pipe = pipeline(options.policy, options.one_in)
         open_idle(pipe, options.idle)
         feed(pipe, pieces)  # what is touched for the first time is not what is measured
         started = time.process_time()
         feed(pipe, pieces)
         best.append((time.process_time() - started) / n * 1e6)
-        assert pipe.statistics()["records"] == 2 * n + options.idle, pipe.statistics()
+        counted = pipe.statistics()
+        assert counted["records"] + counted["sampling_left_out"] == 2 * n + options.idle, counted
         assert pipe.statistics()["records_marked"] == 0
     print(
         json.dumps(

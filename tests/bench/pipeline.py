@@ -6,6 +6,8 @@ import argparse
 import dataclasses
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -20,6 +22,7 @@ from collector.loader.ringbuffer import memfd_ring
 from collector.settings import LoaderSettings, ShardSettings, SupervisorSettings
 from collector.sink import destinations
 from collector.supervisor import memory
+from collector.supervisor.lock import OWN_NAME
 from collector.supervisor.starting import Plan
 from collector.supervisor.supervisor import Supervisor
 
@@ -43,6 +46,7 @@ def run_once(options: argparse.Namespace) -> dict[str, Any]:
     environment = {
         "COLLECTOR_SHARDS": str(options.shards),
         "AKTO_LOG_LEVEL": "ERROR",
+        "COLLECTOR_HEALTH_ADDRESS": "127.0.0.1:0",
         "TRAFFIC_BUFFER_THRESHOLD": "2000",
         "AKTO_MEM_THRESH_RESTART": "4000",
     }
@@ -59,6 +63,7 @@ def run_once(options: argparse.Namespace) -> dict[str, Any]:
         file, path = tempfile.mkstemp(prefix="bench-", suffix=".jsonl")
         os.close(file)
     output = destinations.chosen(settings, path or options.output)
+    runtime, own = _runtime_directory() if options.viewer else ("", None)
     supervisor = Supervisor(
         Plan(
             supervisor=SupervisorSettings.of(settings, live=False),
@@ -78,11 +83,13 @@ def run_once(options: argparse.Namespace) -> dict[str, Any]:
             output_fd=output.open(settings, shared=False),
             directory=tempfile.mkdtemp(prefix="bench-"),
             directory_exists=True,
+            health_directory=own,
+            view_directory=own,
         )
     )
     reference = reference_seconds()
     result: dict[str, Any] = {}
-    measured = threading.Thread(target=_measure, args=(supervisor, options, rings, result), daemon=True)
+    measured = threading.Thread(target=_measure, args=(supervisor, options, rings, runtime, result), daemon=True)
     measured.start()
     code = supervisor.run()
     measured.join(5)
@@ -91,6 +98,9 @@ def run_once(options: argparse.Namespace) -> dict[str, Any]:
         os.close(ring)
     if path:
         os.unlink(path)
+    if own is not None:
+        os.close(own)
+        shutil.rmtree(runtime)
     if code or "generator" not in result:
         sys.exit(f"the pipeline ended with {code}: {supervisor.problems}")
     offered = result["generator"]["exchanges"]
@@ -116,6 +126,13 @@ def run_once(options: argparse.Namespace) -> dict[str, Any]:
             "ring_refused_events": result["generator"]["refused_events"],
             "dropped_records": totals["sink_dropped_records"],
         },
+        "viewer": {
+            "command": options.viewer,
+            "records": totals["viewer_lines"],
+            "lost": totals["viewer_lost_lines"],
+            "cpu_us_per_exchange": round(result["viewer_cpu"] / n * 1e6, 3),
+        },
+        "delivered": totals["sink_delivered_records"],
         "peak_pss_mib": round(result["peak"] / memory.MIB, 1),
         "exchanges": offered,
         "body": options.body,
@@ -130,9 +147,33 @@ def _user_seconds(supervisor: Supervisor) -> float:
     return sum(psutil.Process(pid).cpu_times().user for pid in supervisor.pids() if pid != os.getpid())
 
 
-def _measure(supervisor: Supervisor, options: argparse.Namespace, rings: list[int], result: dict[str, Any]) -> None:
+def _runtime_directory() -> tuple[str, int]:
+    """One as COLLECTOR_RUNTIME_DIR has, and a descriptor of what is ours in it."""
+    runtime = tempfile.mkdtemp(prefix="bench-run-")
+    os.mkdir(os.path.join(runtime, OWN_NAME), 0o700)
+    return runtime, os.open(os.path.join(runtime, OWN_NAME), os.O_RDONLY | os.O_DIRECTORY)
+
+
+def _viewer(options: argparse.Namespace, runtime: str) -> psutil.Popen | None:
+    """The command under measurement, once it is connected."""
+    if not options.viewer:
+        return None
+    environment = {**os.environ, "COLLECTOR_RUNTIME_DIR": runtime}
+    return psutil.Popen(
+        [sys.executable, "-m", "collector", *options.viewer.split()], env=environment, stdout=subprocess.DEVNULL
+    )
+
+
+def _measure(
+    supervisor: Supervisor, options: argparse.Namespace, rings: list[int], runtime: str, result: dict[str, Any]
+) -> None:
     while not supervisor.ready()[0]:
         time.sleep(0.02)
+    viewer = _viewer(options, runtime)
+    while viewer is not None and not supervisor.own["viewers"] and viewer.poll() is None:
+        time.sleep(0.02)
+    if viewer is not None and options.stopped:
+        viewer.send_signal(signal.SIGSTOP)
     message = json.dumps(
         {
             "fds": rings,
@@ -171,6 +212,11 @@ def _measure(supervisor: Supervisor, options: argparse.Namespace, rings: list[in
     time.sleep(0.15)
     result["after"] = supervisor.totals()
     result["user"] += _user_seconds(supervisor)
+    result["viewer_cpu"] = 0.0
+    if viewer is not None:
+        result["viewer_cpu"] = sum(viewer.cpu_times()[:2])
+        viewer.kill()
+        viewer.wait()
     result["peak"] = max(peak, memory.pss_bytes(supervisor.pids()))
     supervisor._stop("measured")
 
@@ -185,6 +231,10 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--gzip", action="store_true", help="gzip-encoded responses")
     parser.add_argument("--shards", type=int, default=1)
     parser.add_argument("--ring-bytes", type=int, default=8 << 20)
+    parser.add_argument(
+        "--viewer", default="", metavar="COMMAND", help="look at it meanwhile: `tail`, `top`, with arguments"
+    )
+    parser.add_argument("--stopped", action="store_true", help="stop the viewer as soon as it is connected (SIGSTOP)")
     parser.add_argument("--runs", type=int, default=1, help="repeat and report the run with the least total CPU")
     parser.add_argument("--json", action="store_true", help="only the JSON line")
     options = parser.parse_args(arguments)

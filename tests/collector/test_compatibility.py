@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
-from collector import abi, config, errors, lag, metrics, unsupported
+from collector import abi, config, errors, lag, metrics, metrics_policy, unsupported
 from collector.loader import capturefile
 from collector.loader.streams import StreamsFile
+from collector.metric import COUNTER, GAUGE
 from tests.collector.test_files import CONN, HEAD, data, exchange, replay, stream_lines, write_capture
 from tests.events import GET, OK
 
@@ -45,9 +46,10 @@ def test_no_metric_goes_nor_changes_its_kind_or_loses_a_label() -> None:
     for metric in metrics.METRICS:
         labels[metric.name] |= {name for name, _value in metric.labels}
     for further in unsupported.METRICS:
-        kinds[further.name] = metrics.COUNTER
+        kinds[further.name] = COUNTER
         labels[further.name] |= set(further.labels)
-    kinds |= {lag.METRIC: "histogram", metrics.UNSEEN_METRIC: metrics.GAUGE}
+    kinds |= {lag.METRIC: "histogram", metrics.UNSEEN_METRIC: GAUGE, metrics_policy.INFO: GAUGE}
+    labels[metrics_policy.INFO] = {"policy", "digest"}
     labels[metrics.UNSEEN_METRIC] = {"process", "reason"}
     for name, (kind, promised) in PROMISED["metrics"].items():
         assert kinds.get(name) == kind and labels[name] == set(promised), name

@@ -10,14 +10,16 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[2] / "collector"
-PARTS = ("attribution", "health", "loader", "router", "shards", "sink", "supervisor")
+PARTS = ("attribution", "eyes", "health", "loader", "report", "router", "shards", "sink", "supervisor")
 
 # Who may import whom, beside itself and the modules directly in collector/. The loader and the shards meet in the rings;
 # the supervisor knows the settings of its children, and nothing of what they do.
 ALLOWED = {
     "attribution": {"router"},
+    "eyes": {"supervisor"},
     "health": set(),
     "loader": {"attribution", "router"},
+    "report": {"loader", "supervisor"},
     "router": set(),
     "shards": {"loader", "router"},
     "sink": {"router"},
@@ -55,6 +57,8 @@ def test_no_arrow_against_the_direction_of_the_data(part: str) -> None:
         "collector.sink.process",
         "collector.health.process",
         "collector.sink.destinations",
+        "collector.eyes.tail",
+        "collector.eyes.top",
     ],
 )
 def test_the_parser_is_loaded_by_the_shards_only(module: str) -> None:

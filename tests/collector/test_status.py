@@ -23,6 +23,7 @@ def said(unsupported: list[list[Any]], unseen: list[list[Any]]) -> dict[str, Any
         "notes": ["a note"],
         "totals": collections.Counter(),
         "unsupported": unsupported,
+        "policy": {"name": "off", "digest": "", "words": "off: nothing is redacted"},
         "unseen": unseen,
     }
 

@@ -18,6 +18,7 @@ from tests.live import connects
 from tests.live.kafka_broker import free_port
 
 HERE = Path(__file__).resolve().parent
+START_SECONDS = 60  # compiling included
 
 
 class Collector:
@@ -62,7 +63,12 @@ class Collector:
                 stdout=subprocess.DEVNULL,
                 stdin=subprocess.DEVNULL,
             )
-        wait_for(lambda: "capturing" in self.stderr.read_text() or self.process.poll() is not None, 60)
+        try:
+            wait_for(lambda: "capturing" in self.stderr.read_text() or self.process.poll() is not None, START_SECONDS)
+        except AssertionError:  # or all that come later would find that another one captures
+            self.process.kill()
+            self.process.wait()
+            raise AssertionError(f"no capture within {START_SECONDS} s: {self.stderr.read_text()[-1500:]}") from None
         if self.process.poll() is not None:
             raise RuntimeError(self.stderr.read_text())
 

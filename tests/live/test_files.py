@@ -346,7 +346,7 @@ def test_in_a_pid_namespace_of_its_own(echo: Program, tmp_path: Path, hooks: str
     nested = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
     with stderr.open("wb") as err:
         process = subprocess.Popen(
-            [*nested, sys.executable, "-m", "collector", "run", "--output", str(out), "--duration", "8"],
+            [*nested, sys.executable, "-m", "collector", "run", "--output", str(out)],
             stderr=err,
             env={
                 **os.environ,
@@ -355,10 +355,17 @@ def test_in_a_pid_namespace_of_its_own(echo: Program, tmp_path: Path, hooks: str
                 "COLLECTOR_HEALTH_ADDRESS": f"127.0.0.1:{port.port}",
             },
         )
-    wait_for(lambda: b"capturing" in stderr.read_bytes() or process.poll() is not None, 60)
-    curl(f"http://127.0.0.1:{port.port}/metrics?nested")
-    exchanges(echo.port, "/nested")
-    assert process.wait(60) == 0, stderr.read_text()
+    try:
+        wait_for(lambda: b"capturing" in stderr.read_bytes() or process.poll() is not None, 60)
+        curl(f"http://127.0.0.1:{port.port}/metrics?nested")
+        exchanges(echo.port, "/nested")
+        wait_for(lambda: out.exists() and sum(b"/nested/" in line for line in out.read_bytes().splitlines()) >= 20)
+        (inside,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        os.kill(int(inside), signal.SIGTERM)
+        process.wait(60)
+    finally:
+        process.kill()  # and with it the collector inside
+    assert process.wait() == 0, stderr.read_text()
     assert "a pid namespace of its own" in stderr.read_text()
     records = [json.loads(line) for line in out.read_text().splitlines()]
     assert [r["direction"] for r in records if "?nested" in r["path"]] == ["2"]

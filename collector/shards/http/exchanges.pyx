@@ -16,10 +16,14 @@ from collector.shards.http.fields cimport field_t, fields_t, request_t, response
 from collector.shards.http.filtering cimport filtered
 from collector.shards.http.message cimport *
 from collector.shards.http.parts cimport in_parts, part_begins, part_body, part_last
+from collector.shards.http.selection cimport (
+    excluded_anew, excluded_at_answer, excluded_at_end, excluded_at_request, selection_release)
 from collector.shards.http.text cimport add_fields, write_request, write_response
 from collector.shards.memory cimport buf_append, buf_free, buf_reserve, buf_t
 from collector.shards.records.encode cimport emit_record
 from collector.shards.redaction.heads cimport redact_fields, redact_request, redact_response
+from collector.shards.redaction.state cimport use_rules
+from collector.shards.sampling.sampler cimport sample_record, sample_request, settle_early
 from collector.shards.state cimport *
 
 cdef enum:
@@ -69,6 +73,8 @@ cdef inline void empty(ctx_t* ctx, buf_t* b) noexcept nogil:
 cdef void exchange_free(ctx_t* ctx, exchange_t* ex) noexcept:
     """Forget it. It must not be in its layer's queue any more."""
     ctx.counters[G_QUEUED] -= 1
+    if ex.selection != NULL:
+        selection_release(ex.selection)
     if ctx.free_count < FREE_EXCHANGES:
         empty(ctx, &ex.req.head)
         empty(ctx, &ex.req.body)
@@ -136,6 +142,18 @@ cdef void claimed_client(ctx_t* ctx, conn_t* conn, exchange_t* ex, const fields_
         ex.client_port = claim.port
 
 
+cdef void choose_rules(ctx_t* ctx, exchange_t* ex, const request_t* request, const fields_t* fields) noexcept:
+    """The policy's own rules for this host and path."""
+    cdef const field_t* host = fields.host
+    try:
+        ex.redaction_rules = (<object>ctx.redaction.owner).rule_number(
+            (<const char*>host.value)[:host.value_len] if host != NULL else b"",
+            (<const char*>request.target)[:request.target_len])
+    except Exception:
+        ctx.counters[C_CALLBACK_ERRORS] += 1
+        ex.flags |= EX_DROP     # what they say is not known
+
+
 cdef inline void count_redacted(ctx_t* ctx, exchange_t* ex, int count) noexcept nogil:
     """So many values of a head were replaced; below zero: it could not be done, so it must not be shown."""
     if count >= 0:
@@ -143,6 +161,12 @@ cdef inline void count_redacted(ctx_t* ctx, exchange_t* ex, int count) noexcept 
         return
     ex.flags |= EX_DROP
     ctx.counters[C_RECORDS_DROPPED_SIZE] += 1
+
+
+cdef void leave_out(ctx_t* ctx, exchange_t* ex) noexcept:
+    """It is followed and not recorded: nothing of it is kept."""
+    ex.flags |= EX_DROP
+    drop_buffers(ctx, ex)
 
 
 cdef void exchange_request(ctx_t* ctx, flow_t* flow, exchange_t* ex, const request_t* request, const fields_t* fields,
@@ -158,12 +182,25 @@ cdef void exchange_request(ctx_t* ctx, flow_t* flow, exchange_t* ex, const reque
             and filtered(ctx, flow.conn, fields, unlisted)):
         ex.flags |= EX_DROP
         return
+    if ctx.selection != NULL and excluded_at_request(ctx, flow.conn, ex, request, fields):
+        ex.flags |= EX_DROP
+        if ex.resp.started:     # whose answer was seen first
+            drop_buffers(ctx, ex)
+        return
+    if ctx.sampler != NULL:
+        sample_request(ctx, flow.conn, ex, request, fields)
+        if ex.flags & EX_DROP:
+            return
     if ctx.trusted_count and flow.conn.client_source not in (CLIENT_PROXY_V1, CLIENT_PROXY_V2):
         claimed_client(ctx, flow.conn, ex, fields)
     content_facts(ctx, fields, &ex.req)
     if ctx.redaction != NULL:
         line = request[0]
         request = &line
+        if ctx.redaction.ruled:
+            choose_rules(ctx, ex, &line, fields)
+        ex.redaction_version = ctx.redaction.version
+        use_rules(ctx.redaction, ex.redaction_rules, ex.redaction_version)
         count_redacted(ctx, ex, redact_request(ctx.redaction, &line, False))
         count_redacted(ctx, ex, redact_fields(ctx.redaction, &fields, ex.marks & MARK_HEADERS_CUT != 0))
     if in_parts(&ex.req) and ex.req.media >= MEDIA_GRPC:
@@ -199,10 +236,21 @@ cdef void exchange_response(ctx_t* ctx, flow_t* flow, exchange_t* ex, const resp
     cdef response_t line
     if ex.flags & (EX_DROP | EX_EMITTED):
         return
+    if ex.selection != NULL:
+        if excluded_at_answer(ctx, flow.conn, ex, response.status, fields):
+            leave_out(ctx, ex)
+            return
+        if ex.selection == NULL and ex.flags & EX_PART_HELD:    # its parts waited for this
+            part_begins(flow, ex, ex.resp.last_ns)
+    if ctx.sampler != NULL:
+        settle_early(ctx, ex)
+        if ex.flags & EX_DROP:
+            return
     content_facts(ctx, fields, &ex.resp)
     if ctx.redaction != NULL:
         line = response[0]
         response = &line
+        use_rules(ctx.redaction, ex.redaction_rules, ex.redaction_version)
         count_redacted(ctx, ex, redact_response(ctx.redaction, &line))
         count_redacted(ctx, ex, redact_fields(ctx.redaction, &fields, ex.marks & MARK_HEADERS_CUT != 0))
     if in_parts(&ex.resp):
@@ -219,6 +267,7 @@ cdef void exchange_trailers(ctx_t* ctx, exchange_t* ex, const fields_t* fields) 
     if ex.flags & (EX_DROP | EX_EMITTED) or ex.resp.head.len == 0:
         return
     if ctx.redaction != NULL:
+        use_rules(ctx.redaction, ex.redaction_rules, ex.redaction_version)
         count_redacted(ctx, ex, redact_fields(ctx.redaction, &fields, False))
     if add_fields(ctx, fields, &ex.resp) < 0:
         ex.flags |= EX_DROP
@@ -276,15 +325,28 @@ cdef void exchange_emit(ctx_t* ctx, flow_t* flow, exchange_t* ex) noexcept:
 cdef void exchange_tell(ctx_t* ctx, flow_t* flow, exchange_t* ex, uint64_t end) noexcept:
     """As exchange_emit, of what is here at `end`."""
     cdef conn_t* conn = flow.conn
-    if ex.flags & (EX_EMITTED | EX_DROP) or conn.flags & (CONN_DROP | CONN_IGNORED) or ctx.silent:
+    cdef bint excluded
+    if ex.flags & (EX_EMITTED | EX_DROP) and not ex.sampling & SAMPLE_OUT:     # which is to be counted
+        return
+    if conn.flags & (CONN_DROP | CONN_IGNORED) or ctx.silent:
         return
     if ctx.any_chosen and conn.holds & HOLD_PEER:   # no port, so none that was chosen
         return
     if conn.holds & HOLD_SOCKET:            # nobody could say that this is a socket: no record
         ctx.counters[C_UNCONFIRMED] += 1
         return
+    if not ex.flags & EX_DROP and (ctx.selection != NULL or ex.selection != NULL):
+        if ctx.selection != NULL and ctx.selection.version != ex.rules:     # another policy came meanwhile
+            excluded = excluded_anew(ctx, conn, ex)
+        else:
+            excluded = ex.selection != NULL and excluded_at_end(ctx, conn, ex)
+        if excluded:
+            leave_out(ctx, ex)
+            return
     if conn.client_source or ex.client_source:
         settle_claim(ctx, conn, ex)
+    if ctx.sampler != NULL and not sample_record(ctx, conn, ex):
+        return
     emit_record(ctx, flow, ex, end)
 
 

@@ -6,6 +6,7 @@
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
+from collector.shards.http.rules cimport selection_t
 from collector.shards.memory cimport buf_t
 
 cdef enum:  # coding
@@ -63,6 +64,17 @@ cdef enum:  # exchange_flag
     EX_WEBSOCKET = 32    # it opens a WebSocket, or has messages of one
     EX_PART_HELD = 64    # its next part was due, and something holds it back (exchange_waits)
 
+# What sampling makes of it (sampling/sampler.pyx). PLAIN, ERROR and MARKED: it is recorded whole if it is that.
+cdef enum:  # exchange_t.sampling
+    SAMPLE_DECIDED = 1       # it has a verdict: the others of these, and its endpoint
+    SAMPLE_PLAIN = 2         # neither an error nor marked
+    SAMPLE_ERROR = 4
+    SAMPLE_MARKED = 8
+    SAMPLE_HEADS = 16        # recorded without bodies, where it is not recorded whole
+    SAMPLE_SETTLED = 32      # what it is is known, or does not matter any more
+    SAMPLE_OUT = 64          # not recorded, and not counted yet
+    SAMPLE_BODILESS = 128    # recorded without bodies
+
 
 cdef struct exchange_t:
     exchange_t* next     # in its layer's queue
@@ -72,9 +84,14 @@ cdef struct exchange_t:
     uint64_t pos         # stream position of the request's first byte; number of its stream (EX_NUMBERED)
     uint64_t body_ns     # of what is recorded in parts: when its newest byte came
     uint64_t part_ns     # when its next part is due; 0: nothing has come since the last one
+    uint64_t endpoint    # SAMPLE_DECIDED: its number (sampling/folding.pyx)
     void* inner          # its layer's: the flow of another protocol that its bodies are, or NULL
     const buf_t* events  # of a WebSocket: its messages, a JSON array without the end; NULL: none
     uint32_t redacted    # values of its heads, or of its events, that were replaced
+    selection_t* selection # the rules that have not decided yet whether it is recorded (selection.pyx), or NULL
+    uint64_t candidates  # those of them that may: a bit for each
+    uint64_t doubts      # those that ask for something that will not be known
+    uint32_t rules       # selection_t.version of the rules that it was decided by; 0: of none
     uint32_t part        # number of the newest part; 0: it is whole, so far
     uint32_t tgid        # the process that served it, or that called
     uint32_t marks       # enum mark (marks.pxd)
@@ -83,6 +100,10 @@ cdef struct exchange_t:
     uint16_t flags       # enum exchange_flag
     uint16_t notes       # its layer's
     uint16_t unknown     # header fields whose name or value is not known
+    uint16_t redaction_version # redaction_t.version that it was read under
+    uint16_t redaction_rules # number of those in force (redaction/rules.py)
     uint16_t client_port # the client that a header claims, when client_source says so
     uint8_t client_source
+    uint8_t answered     # the rules have seen the head of the answer
+    uint8_t sampling     # enum SAMPLE_...
     uint8_t client[16]

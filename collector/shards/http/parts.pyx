@@ -152,15 +152,20 @@ cdef void record_part(ctx_t* ctx, flow_t* flow, exchange_t* ex, uint32_t of_requ
     if ex.resp.body_stopped and in_parts(&ex.resp):
         over &= ~<uint32_t>(MARK_RESPONSE_CUT | MARK_RESPONSE_LOST)
     exchange_tell(ctx, flow, ex, ex.body_ns)
+    if ex.flags & EX_DROP:      # by now it is left out: nothing of it is kept
+        return
     give_back(ctx, &ex.req, of_request, request_held, request_rest)
     give_back(ctx, &ex.resp, of_response, response_held, response_rest)
+    if ex.flags & EX_DROP:      # sampling leaves it out
+        buf_free(&ctx.pool, &ex.req.body)
+        buf_free(&ctx.pool, &ex.resp.body)
     ex.marks = ex.marks & ~over | later
 
 
 cdef inline bint recordable(ctx_t* ctx, flow_t* flow, const exchange_t* ex) noexcept nogil:
     """Nothing that is still to come is needed for a record: the request, where its event comes behind that of the answer;
-    whose the connection is."""
-    return ex.req.head.len != 0 and not exchange_waits(ctx, flow.conn, ex)
+    whose the connection is; whether it is to be recorded at all."""
+    return ex.req.head.len != 0 and ex.selection == NULL and not exchange_waits(ctx, flow.conn, ex)
 
 
 cdef void part_now(ctx_t* ctx, flow_t* flow, exchange_t* ex) noexcept:
@@ -221,6 +226,9 @@ cdef void part_body(ctx_t* ctx, flow_t* flow, exchange_t* ex, bint is_request, c
     m.last_ns = ts
     ex.body_ns = ts
     while n:
+        if ex.flags & EX_DROP:
+            m.size += n
+            return
         if m.skip:
             take = skipped(m, p, n)
             m.size += take

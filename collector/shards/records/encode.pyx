@@ -16,8 +16,11 @@ from collector.shards.records.marks cimport put_marks, shown_t
 from collector.shards.records.transcode cimport count_messages, put_json, WITHOUT_JSON
 from collector.shards.records.text cimport (
     address_known, escape_json, put_address, put_hex, put_millis, put_text, put_u64, TEXT_LATIN1)
-from collector.shards.http.message cimport exchange_t, EX_LAST, EX_NUMBERED, EX_WEBSOCKET, MEDIA_CONNECT, MEDIA_GRPC
+from collector.shards.http.message cimport (
+    exchange_t, EX_LAST, EX_NUMBERED, EX_WEBSOCKET, MEDIA_CONNECT, MEDIA_GRPC, SAMPLE_BODILESS)
 from collector.shards.marks cimport *
+from collector.shards.redaction.state cimport use_rules
+from collector.shards.sampling.sampler cimport put_sampling, record_told
 from collector.shards.state cimport *
 
 cdef enum:
@@ -133,13 +136,16 @@ cdef int build_constant(ctx_t* ctx, flow_t* flow, uint32_t tgid, const char* pro
     return 0
 
 
-cdef int put_events(batch_t* batch, const buf_t* events) noexcept:
-    """The messages of a WebSocket, a JSON array without its end, as text. 0, or -1 when memory is out."""
+cdef int put_events(batch_t* batch, const exchange_t* ex) noexcept:
+    """The messages of a WebSocket, a JSON array without its end, as text; none of them where sampling leaves bodies out.
+    0, or -1 when memory is out."""
     cdef char* out
-    if batch_reserve(batch, <size_t>events.len * 6 + 64) < 0:
+    cdef const buf_t* events = ex.events
+    cdef uint32_t n = 1 if ex.sampling & SAMPLE_BODILESS else events.len
+    if batch_reserve(batch, <size_t>n * 6 + 64) < 0:
         return -1
     out = put_text(batch.records.data + batch.records.len, b',"events":"')
-    out = escape_json(out, <const uint8_t*>events.data, <const uint8_t*>events.data + events.len, TEXT_LATIN1)
+    out = escape_json(out, <const uint8_t*>events.data, <const uint8_t*>events.data + n, TEXT_LATIN1)
     out = put_text(out, b']"')
     batch.records.len = <uint32_t>(out - batch.records.data)
     return 0
@@ -154,6 +160,8 @@ cdef int encode_once(ctx_t* ctx, flow_t* flow, exchange_t* ex, uint64_t end_ns, 
     cdef conn_t* conn = flow.conn
     cdef batch_t* batch = ctx.batch
     ctx.redacted = ex.redacted
+    if ctx.redaction != NULL:
+        use_rules(ctx.redaction, ex.redaction_rules, ex.redaction_version)
     if batch_reserve(batch, <size_t>ex.req.head.len + 64) < 0:
         return -1
     batch.records.data[batch.records.len] = c'{'
@@ -176,9 +184,9 @@ cdef int encode_once(ctx_t* ctx, flow_t* flow, exchange_t* ex, uint64_t end_ns, 
         return -1
     if ctx.transcodes and put_json(ctx, conn, ex, False, limit, end_ns) < 0:
         return -1
-    if ex.events != NULL and put_events(batch, ex.events) < 0:
+    if ex.events != NULL and put_events(batch, ex) < 0:
         return -1
-    if batch_reserve(batch, <size_t>conn.constant.len + 3200) < 0:
+    if batch_reserve(batch, <size_t>conn.constant.len + 3300) < 0:
         return -1
     out = batch.records.data + batch.records.len
     memcpy(out, conn.constant.data, conn.constant.len)
@@ -224,6 +232,8 @@ cdef int encode_once(ctx_t* ctx, flow_t* flow, exchange_t* ex, uint64_t end_ns, 
         out = put_u64(put_text(out, b'","redacted":"'), ctx.redacted)
     if ex.flags & EX_WEBSOCKET:
         out = put_text(out, b'","connection_type":"WEBSOCKET')
+    if ctx.sampler != NULL:
+        out = put_sampling(out, ctx, ex)
     if marks == 0:
         out = put_text(out, b'","marks":"[]"}')
     else:
@@ -287,6 +297,8 @@ cdef void emit_record(ctx_t* ctx, flow_t* flow, exchange_t* ex, uint64_t end_ns)
         return
     if ctx.transcodes:
         count_messages(ctx)
+    if ctx.sampler != NULL:
+        record_told(ctx, ex)
     ctx.counters[C_RECORDS] += 1
     ctx.counters[C_REDACTED] += ctx.redacted
     ctx.counters[C_RECORD_BYTES] += batch.records.len - start

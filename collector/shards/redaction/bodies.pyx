@@ -59,6 +59,8 @@ cdef int redact_body(ctx_t* ctx, conn_t* conn, const uint8_t** p, size_t* n, sha
     r.spent = not may_spend(ctx, conn, now)
     if BODY.cap > KEEP_BYTES:
         edits_free(&BODY)
+    if r.mode == MODE_OFF and not r.rules:
+        return 0
     if shape == SHAPE_MESSAGES or (shape <= SHAPE_TEXT and is_utf16(p[0], n[0])):
         if r.mode == MODE_STRICT:
             return LEFT_OUT
@@ -72,7 +74,11 @@ cdef int redact_body(ctx_t* ctx, conn_t* conn, const uint8_t** p, size_t* n, sha
         finally:
             spend(ctx, conn, <int64_t>n[0] * WORK_INSIDE)
     edits_begin(&BODY, p[0], p[0] + n[0], cut, 0)
-    if r.mode == MODE_STRICT:
+    if r.rules and shape != SHAPE_BYTES:
+        edits_ruled(r, &BODY, RULED_FORM if shape == SHAPE_FORM else RULED_BODY, NULL, 0)
+    if r.mode == MODE_OFF:
+        pass
+    elif r.mode == MODE_STRICT:
         if shape == SHAPE_FORM:
             strict_pairs(&BODY, c'&')
         else:

@@ -22,6 +22,34 @@ cdef void edits_begin(edits_t* e, const uint8_t* p, const uint8_t* end, bint cut
     e.cut = cut
     e.depth = <uint8_t>depth
     e.same_size = 0
+    e.kept = NULL
+    e.kept_many = 0
+
+
+cdef void edits_ruled(const redaction_t* r, edits_t* e, ruled_t what, const uint8_t* name, size_t name_len) noexcept:
+    """Let the rules in force settle what they say something of, before anything else does. The text may be another one then."""
+    cdef bytes text
+    cdef const unsigned int[::1] kept
+    try:
+        found = (<object>r.owner).settled(what, name[:name_len], e.begin[:e.end - e.begin])
+        if found is None:
+            return
+        text, kept, count = found
+        e.begin = e.done = e.text = <const uint8_t*><const char*>text
+        e.end = e.begin + len(text)
+        e.kept = &kept[0]
+        e.kept_many = <uint32_t>kept.shape[0]
+        e.count = <uint32_t>count
+    except Exception:
+        e.failed = 1
+
+
+cdef bint is_kept(const edits_t* e, const uint8_t* p, const uint8_t* end) noexcept nogil:
+    cdef uint32_t i
+    for i in range(0, e.kept_many, 2):
+        if e.text + e.kept[i] < end and p < e.text + e.kept[i + 1]:
+            return True
+    return False
 
 
 cdef void edits_free(edits_t* e) noexcept nogil:
@@ -89,7 +117,7 @@ cdef void replace(const redaction_t* r, edits_t* e, const uint8_t* p, const uint
     """A secret value becomes its kind, or its kind and keyed hash; with `quote` around it, where it had none."""
     cdef bytes text
     cdef const char* data
-    if end <= p or end <= e.done or is_redacted(p, <size_t>(end - p)):
+    if end <= p or end <= e.done or is_redacted(p, <size_t>(end - p)) or (e.kept_many and is_kept(e, p, end)):
         return
     if e.same_size:
         stars(e, p, end)
@@ -130,7 +158,7 @@ cdef void replace_size(edits_t* e, const uint8_t* p, const uint8_t* end, const c
     cdef char[64] text
     cdef char* out = text
     cdef const char* w = what
-    if is_redacted(p, <size_t>(end - p)):
+    if is_redacted(p, <size_t>(end - p)) or (e.kept_many and is_kept(e, p, end)):
         return
     if quoted:
         out[0] = c'"'

@@ -99,13 +99,11 @@ cdef void find_prefix(const redaction_t* r, const edits_t* e, const uint8_t* p, 
     cdef const uint8_t* end = e.end
     cdef uint32_t i
     cdef size_t have = <size_t>(end - p)
-    if p > e.begin and of_word((p - 1)[0]):
+    if r.prefix_many[p[0]] == 0 or (p > e.begin and of_word((p - 1)[0])):
         return
-    for i in range(r.prefix_count):
-        prefix = &r.prefixes[i]
-        if prefix.text[0] != p[0]:
-            continue
-        if have < prefix.length:
+    for i in range(r.prefix_many[p[0]]):
+        prefix = &r.prefixes[r.prefix_first[p[0]] + i]
+        if have < prefix.length or prefix.text[1] != p[1]:
             continue
         if memcmp(p, prefix.text, prefix.length) != 0:
             continue
@@ -177,8 +175,10 @@ cdef void find_number(const redaction_t* r, const edits_t* e, const uint8_t* p, 
         if out.kind:
             return
     if run - p < 4 or run - p > 19:
-        if not (run == end and e.cut and run - p >= 4):
-            return
+        return
+    if run - p < 12 and not (end - run > 1 and (run[0] == c' ' or run[0] == c'-') and is_digit(run[1])) and not (
+            e.cut and end - run <= 1):
+        return
     lengths = card_lengths(p)
     if lengths == 0:
         return

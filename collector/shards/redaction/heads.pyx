@@ -105,6 +105,8 @@ cdef void cookie(redaction_t* r, edits_t* e) noexcept:
 
 cdef void redact_value(redaction_t* r, const field_t* f, edits_t* e) noexcept:
     cdef const known_t* entry = NULL
+    if r.mode == MODE_OFF:
+        return
     if f.id == F_COOKIE:
         if r.mode == MODE_STRICT:
             strict_pairs(e, c';')
@@ -140,6 +142,8 @@ cdef int redact_fields(redaction_t* r, const fields_t** fields, bint cut) noexce
         if f.value_len == 0 or f.id == F_HOST:
             continue
         edits_begin(&VALUE, f.value, f.value + f.value_len, cut and i + 1 == given.count, 0)
+        if r.rules:
+            edits_ruled(r, &VALUE, RULED_FIELD, f.name, f.name_len)
         redact_value(r, f, &VALUE)
         if edits_end(&VALUE) or VALUE.failed:
             if VALUE.failed or keep(&used, &moved, i, &VALUE) < 0:
@@ -182,14 +186,25 @@ cdef int redact_request(redaction_t* r, request_t* request, bint cut) noexcept:
     if query == NULL:
         query = end
     edits_begin(&TARGET, p, end, cut, 0)
-    if p[0] != c'/' and p[0] != c'*':       # absolute: its authority first (RFC 9112 section 3.2.2)
+    if r.rules:
+        edits_ruled(r, &TARGET, RULED_TARGET, NULL, 0)
+        p = TARGET.begin
+        end = TARGET.end
+        query = <const uint8_t*>memchr(p, c'?', <size_t>(end - p))
+        if query == NULL:
+            query = end
+    if r.mode == MODE_OFF:
+        pass
+    elif p[0] != c'/' and p[0] != c'*':       # absolute: its authority first (RFC 9112 section 3.2.2)
         at = <const uint8_t*>memchr(p, c':', <size_t>(query - p))
         if at != NULL and query - at > 3 and memcmp(at, b"://", 3) == 0:
             p = <const uint8_t*>memchr(at + 3, c'/', <size_t>(query - at - 3))
             if p == NULL:
                 p = query
-            alone(r, &TARGET, request.target, p)
-    if r.mode == MODE_STRICT:
+            alone(r, &TARGET, TARGET.begin, p)
+    if r.mode == MODE_OFF:
+        pass
+    elif r.mode == MODE_STRICT:
         path_and_query(&TARGET, p, query, end)
     else:
         segments(r, &TARGET, p, query)
@@ -226,7 +241,7 @@ cdef void path_and_query(edits_t* e, const uint8_t* p, const uint8_t* query, con
 
 cdef int redact_response(redaction_t* r, response_t* response) noexcept:
     """The code and phrase, likewise. Servers put what went wrong there."""
-    if response.reason_len < VALUE_LEAST:
+    if response.reason_len < VALUE_LEAST or r.mode == MODE_OFF:
         return 0
     edits_begin(&REASON, response.reason, response.reason + response.reason_len, False, 0)
     if r.mode == MODE_STRICT:

@@ -9,7 +9,7 @@ from collector.shards.redaction.edits cimport *
 from collector.shards.redaction.names cimport find_name
 from collector.shards.redaction.state cimport *
 
-scan_prepare(1)
+scan_prepare(2)
 
 cdef enum:
     NAME_MOST = 256
@@ -72,9 +72,10 @@ cdef bint suspicious(redaction_t* r, const uint8_t* p, const uint8_t* end) noexc
         scan_block(&r.beginnings, p, n, &found)
         if n < SCAN_BYTES:
             found.forms &= (<uint64_t>1 << n) - 1
+            found.digits &= (<uint64_t>1 << n) - 1
             found.ends &= (<uint64_t>1 << n) - 1
             found.word &= (<uint64_t>1 << n) - 1
-        if found.forms | found.ends | twenty(found.word) or (n > SCAN_BYTES and found.word >> 63):
+        if found.forms | numbers(found.digits, 0) | found.ends | twenty(found.word) or (n > SCAN_BYTES and found.word >> 63):
             return True
         p += SCAN_BYTES
     return False

@@ -2,6 +2,7 @@
 inside of texts.
 """
 
+import array
 import base64
 import binascii
 import codecs
@@ -14,8 +15,9 @@ from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
-from collector.policy.model import Mode
+from collector.policy.model import Mode, Part
 from collector.shards.redaction import known
+from collector.shards.redaction.rules import Rules, apply
 from collector.shards.redaction.edits cimport edits_begin, edits_end, edits_free
 from collector.shards.redaction.names cimport learn
 from collector.shards.redaction.pairs cimport scan_pairs
@@ -36,7 +38,6 @@ _DIGITS, _LARGE = b"0123456789", b"ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _ALL = bytes(range(256))
 _BEGINNINGS = (
     (b"e", b"y", b"J"),
-    (_DIGITS, _DIGITS, _DIGITS),
     (_LARGE, _LARGE, _DIGITS),
     (b"\\", b"u/", _ALL),
     (b"-", b"-", b"-"),
@@ -45,9 +46,9 @@ _BEGINNINGS = (
     (b"Bb", b"ae", b"as"),
 )
 # Which group each has; the prefixes of products are spread over those whose bytes are like theirs.
-_GROUPS = (0, 1, 2, 3, 4, 4, 4, 5)
+_GROUPS = (0, 2, 3, 4, 4, 4, 5)
 _PREFIX_GROUPS = {"A": 6, "S": 6, "g": 7, "x": 7, "y": 7}
-_PREFIX_GROUP = 0
+_PREFIX_GROUP = 1
 
 _ESCAPE = re.compile(rb'\\(?:u([0-9a-fA-F]{4})|(.))', re.DOTALL)
 _SHORT = {b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t"}
@@ -73,6 +74,8 @@ cdef class Redactor:
     cdef list texts
     cdef bytes key
     cdef dict numbers
+    cdef object rules
+    cdef dict held          # by enum ruled_t: what was settled last
     cdef edits_t work       # of a text inside another one: taken in turn
 
     def __cinit__(self, redaction, bytes key=b""):
@@ -85,6 +88,9 @@ cdef class Redactor:
         self.kinds = [""]
         self.texts = [b""]
         self.numbers = {}
+        self.held = {}
+        self.rules = Rules(redaction) if redaction.rules else None
+        self.state.ruled = self.rules is not None
         self.learn_names()
         self.learn_forms()
 
@@ -137,7 +143,10 @@ cdef class Redactor:
             for at in range(256):
                 if pattern.match(bytes([at])):
                     self.state.allowed[at] |= 1 << number
-        for kind, text, letters, least in known.PREFIXES:
+        for kind, text, letters, least in sorted(known.PREFIXES, key=lambda one: one[1]):
+            if self.state.prefix_many[<uint8_t>ord(text[0])] == 0:
+                self.state.prefix_first[<uint8_t>ord(text[0])] = <uint8_t>i
+            self.state.prefix_many[<uint8_t>ord(text[0])] += 1
             prefix = &self.state.prefixes[i]
             data = text.encode()
             memcpy(prefix.text, <const char*>data, len(data))
@@ -148,7 +157,6 @@ cdef class Redactor:
             third = data[2:3] if len(data) > 2 else b"0123456789abcdef"
             self.learn_beginning(_PREFIX_GROUPS.get(text[0], _PREFIX_GROUP), data[:1], data[1:2], third)
             i += 1
-        self.state.prefix_count = i
         for group, three in zip(_GROUPS, _BEGINNINGS, strict=True):
             self.learn_beginning(group, *three)
         for text in known.IBANS.split():
@@ -166,6 +174,29 @@ cdef class Redactor:
             for c in range(256):
                 h = c >> 4
                 b.any[i][c] = b.low[i][c & 15] & b.high[i][h]
+
+    def rule_number(self, bytes host, bytes target):
+        """Of the rules in force for a request; 0: none are."""
+        return self.rules.number(host, target)
+
+    def settled(self, int what, bytes name, bytes text):
+        """What the rules in force say of a text: (the text redacted, what is settled in it, how many values), or None."""
+        rules = self.rules.set_of(self.state.rules)
+        if what == RULED_FIELD:
+            values = rules.field(name, text)
+        elif what == RULED_TARGET:
+            values = rules.target(text)
+        else:
+            values = rules.pairs(text, Part.NAME) if what == RULED_FORM else rules.body(text)
+        if not values:
+            return None
+        out, kept, count = apply(text, values, self.named)
+        self.held[what] = out, array.array("I", kept), count    # what points to them is used before the next one
+        return self.held[what]
+
+    def named(self, kind, bytes value):
+        """What a value becomes for which a rule has a name."""
+        return self.replacement(self.number_of(kind), value)
 
     # ---- what edits.pyx and scan.pyx ask for
 

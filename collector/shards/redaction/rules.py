@@ -55,11 +55,11 @@ def _pointer(pattern: str) -> re.Pattern[bytes]:
     out = b""
     for segment in pattern.split("/")[1:]:
         if segment == "**":
-            out += b"(?:[^\\0]*\\0)*"
+            out += b"(?:[^\\x00]*\\x00)*"
         elif segment == "*":
-            out += b"[^\\0]*\\0"
+            out += b"[^\\x00]*\\x00"
         else:
-            out += re.escape(segment.replace("~1", "/").replace("~0", "~").encode()) + b"\\0"
+            out += re.escape(segment.replace("~1", "/").replace("~0", "~").encode()) + b"\\x00"
     return re.compile(out, re.DOTALL)
 
 

@@ -7,15 +7,17 @@ cdef extern from "redaction/scan.h" nogil:
         SCAN_BYTES
     ctypedef struct scan_t:
         uint64_t forms
+        uint64_t digits
         uint64_t ends
         uint64_t word
     ctypedef struct beginnings_t:
         uint8_t low[3][16]
         uint8_t high[3][16]
         uint8_t any[3][256]
-    void scan_prepare(int fast)
+    void scan_prepare(int most)
     void scan_block(const beginnings_t* b, const uint8_t* p, size_t n, scan_t* out)
     uint64_t twenty(uint64_t word)
+    uint64_t numbers(uint64_t digits, unsigned before)
     unsigned first_bit(uint64_t x)
     unsigned ones_below(uint64_t x)
     unsigned ones_above(uint64_t x)
@@ -53,12 +55,16 @@ cdef struct prefix_t:       # a form: a beginning, and at least so many characte
 cdef struct redaction_t:
     uint8_t mode
     uint8_t keyed                   # values become keyed hashes
+    uint8_t ruled                   # there are rules of its own
+    uint16_t version                # of the policy
+    uint16_t rules                  # number of those in force for what is being read (rules.py); 0: none
     uint64_t endings[256]           # bits of the hashes of four last bytes that a name may have
     uint64_t lengths                # bits: an ending may have so many letters
     known_t names[8192]
     beginnings_t beginnings
     prefix_t prefixes[64]
-    uint32_t prefix_count
+    uint8_t prefix_first[256]       # by first byte: where its prefixes begin, and how many there are
+    uint8_t prefix_many[256]
     uint16_t allowed[256]           # of each byte: bits of the classes that it is in
     uint8_t ibans[676]              # length by country, 0: none
     uint8_t numbers[256]            # by kind: its values may be numbers
@@ -82,9 +88,18 @@ cdef enum:  # form
     FORM_AUTHORIZATION
     FORM_UNREAD         # a text inside another one, for which nothing is left to spend
 
+cdef enum ruled_t:          # what rules are asked of
+    RULED_FIELD
+    RULED_TARGET
+    RULED_FORM
+    RULED_BODY
+
 cdef struct edits_t:        # what becomes of a text
     const uint8_t* begin
     const uint8_t* end
+    const uint8_t* text     # where `kept` counts from
+    const uint32_t* kept    # begin and end, from `text` on, of what rules have settled; NULL: nothing
+    uint32_t kept_many
     const uint8_t* done     # up to here it was copied
     char* data              # so far
     size_t len
@@ -94,3 +109,11 @@ cdef struct edits_t:        # what becomes of a text
     uint8_t cut             # the text goes on behind its end
     uint8_t depth           # of texts that it is in
     uint8_t same_size       # replaced by as many bytes: it is no text
+
+cdef enum:
+    ALL_RULES = 1           # number of the set that has all rules
+
+
+cdef inline void use_rules(redaction_t* r, uint16_t number, uint16_t version) noexcept nogil:
+    """Those that were chosen for an exchange under a version of the policy; under another one, all that there are."""
+    r.rules = 0 if not r.ruled else number if version == r.version else ALL_RULES

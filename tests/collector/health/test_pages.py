@@ -29,6 +29,7 @@ STATE = {
         ["collector_tls_unsupported_connections", "jsse", "java", 3],
         ["collector_quic_unsupported_connections", "client", "curl", 4],
     ],
+    "policy": {"name": "shop", "digest": "0123456789abcdef", "words": "shop (0123456789abcdef): nothing is redacted"},
     "pid": 7,
     "children": [],
     "notes": [],
@@ -75,6 +76,7 @@ def test_every_declared_metric_is_there() -> None:
     text = answer.body.decode()
     assert 'collector_records_total{shard="0"} 0.0' in text and 'collector_records_total{shard="1"} 5.0' in text
     assert 'collector_unseen_processes{process="nginx",reason="io_uring"} 2.0' in text
+    assert 'collector_policy_info{digest="0123456789abcdef",policy="shop"} 1.0' in text
     assert 'collector_quic_unsupported_connections_total{process="curl",role="client"} 4.0' in text
     for name in {metric.name for metric in metrics.METRICS if metric.role != "core"}:
         assert f"\n{name}" in text, name
@@ -140,3 +142,12 @@ def test_what_is_given_to_read_cannot_be_written() -> None:
         mmap.mmap(fd, 0)
     assert Path(f"/proc/self/fd/{fd}").stat().st_mode & 0o777 == 0o600  # nor opened again by another user
     os.close(fd)
+
+
+def test_the_status_says_what_each_process_uses() -> None:
+    health, memory = made()
+    shard = Counters(memory.block(1), counter_names.SHARD_NAMES)
+    shard["cpu_ns"], shard["resident_bytes"] = 5, 7
+    usage = health.status()["usage"]
+    assert list(usage) == ["shard-0", "shard-1", "loader", "sink", "supervisor", "health"]
+    assert usage["shard-1"] == {"cpu_ns": 5, "resident_bytes": 7}

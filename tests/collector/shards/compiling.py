@@ -17,7 +17,8 @@ from Cython.Build import cythonize
 from setuptools import Extension, setup
 root, name = sys.argv[1:]
 setup(name=name, script_args=["-q", "build_ext", "--inplace"], ext_modules=cythonize(
-    [Extension(name, [name + ".pyx"], include_dirs=[root + "/bpf/abi", root + "/collector/shards"])],
+    [Extension(name, [name + ".pyx"], include_dirs=[root + "/bpf/abi", root + "/collector/shards"],
+        extra_compile_args=["-O0", "-g0"])],
     include_path=[root], compiler_directives={"language_level": 3, "cdivision": True, "wraparound": False}))
 """
 

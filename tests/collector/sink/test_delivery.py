@@ -237,7 +237,7 @@ def test_a_destination_that_breaks_is_gone_with_what_waits(caplog: pytest.LogCap
         out.submit(batch(b"a"))
         wait_for(lambda: out.gone)
         out.submit(batch(b"b"))
-    assert out.gone == "a fault of ours" and out.totals.failed == 2 and out.settled() and out.queue.idle()
+    assert out.gone == "RuntimeError" and out.totals.failed == 2 and out.settled() and out.queue.idle()
     assert "delivery failed" in caplog.text
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import logging
 import os
 import select
 import signal
@@ -15,11 +16,12 @@ from typing import Any
 
 import pytest
 
-from collector import __version__, counter_names
+from collector import __version__, counter_names, recent
 from collector.counters import CounterMemory, Counters
 from collector.errors import ConfigError
 from collector.health.process import MAX_CONNECTIONS
-from collector.supervisor.health import TRY_AGAIN_SECONDS, Health, Port
+from collector.runtime import STACKS_SIGNAL
+from collector.supervisor.health import STACKS_BYTES, TRY_AGAIN_SECONDS, Health, Port
 from collector.supervisor.lock import STATUS_SOCKET
 
 STATE: dict[str, Any] = {
@@ -27,6 +29,7 @@ STATE: dict[str, Any] = {
     "ready": [False, "not ready: loader"],
     "unseen": [],
     "unsupported": [],
+    "policy": {"name": "off", "digest": "", "words": "off: nothing is redacted"},
     "pid": 7,
     "children": [],
     "notes": [],
@@ -77,13 +80,17 @@ class Pages:
         answer = connection.getresponse()
         return answer.status, answer.read()
 
-    def status(self) -> dict[str, Any]:
+    def private(self, path: str) -> bytes:
+        """A page of the Unix socket."""
         self.turn()
         with socket.socket(socket.AF_UNIX) as sock:
             sock.connect(str(self.path))
-            sock.sendall(b"GET /status HTTP/1.0\r\n\r\n")
+            sock.sendall(f"GET {path} HTTP/1.0\r\n\r\n".encode())
             answer = b"".join(iter(lambda: sock.recv(65536), b""))
-        said = json.loads(answer.partition(b"\r\n\r\n")[2])
+        return answer.partition(b"\r\n\r\n")[2]
+
+    def status(self) -> dict[str, Any]:
+        said = json.loads(self.private("/status"))
         assert isinstance(said, dict)
         return said
 
@@ -116,6 +123,40 @@ def test_pages_are_served_and_follow_the_supervisors_words(pages: Pages) -> None
     assert said["ready"] and said["version"] == __version__ and said["health_problem"] == ""
     assert said["health_address"] == "{}:{}".format(*pages.address)
     assert pages.counters["requests"] >= 4 and pages.counters["bad_requests"] == 1
+
+
+@pytest.fixture
+def kept() -> Iterator[recent.Handler]:
+    """The handler of a supervisor's log that keeps its last lines."""
+    handler = recent.Handler(logging.Formatter("%(levelname)s %(message)s"))
+    logging.getLogger().addHandler(handler)
+    yield handler
+    logging.getLogger().removeHandler(handler)
+    handler.close()
+
+
+def test_the_log_and_our_stacks_are_for_reports_only(kept: recent.Handler, tmp_path: Path) -> None:
+    """The child reads them where we write them: nothing is sent, and they are there when we do not run."""
+    pages = Pages(tmp_path)
+    try:
+        logging.getLogger("x").error("first")
+        kept.say("said")
+        assert pages.private("/log").endswith(b"ERROR first\nsaid\n") and pages.private("/stacks") == b""
+        os.kill(os.getpid(), STACKS_SIGNAL)
+        stacks = pages.private("/stacks").decode()
+        assert "in test_the_log_and_our_stacks" in stacks and stacks.count("most recent call first") == 2
+        assert [pages.get(path)[0] for path in ("/log", "/stacks")] == [404, 404]
+        for _ in range(1000):  # what is asked for again and again does not fill the memory
+            os.kill(os.getpid(), STACKS_SIGNAL)
+            pages.turn()
+        assert 0 < len(pages.private("/stacks")) < 2 * STACKS_BYTES
+    finally:
+        pages.close()
+    os.kill(os.getpid(), STACKS_SIGNAL)  # ends nobody
+
+
+def test_without_a_log_there_are_pages(pages: Pages) -> None:
+    assert pages.private("/log") == b"" and pages.status()["live"]
 
 
 def test_the_status_socket_is_nobody_elses_and_goes_with_us(tmp_path: Path) -> None:

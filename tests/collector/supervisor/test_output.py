@@ -28,6 +28,9 @@ class Numbers(Counters):
     def __getitem__(self, name: str) -> int:
         return self.numbers[name]
 
+    def __setitem__(self, name: str, value: int) -> None:
+        self.numbers[name] = value
+
     def add(self, name: str, amount: int = 1) -> None:
         self.numbers[name] = self.numbers.get(name, 0) + amount
 

@@ -264,6 +264,7 @@ cdef void http1_request(ctx_t* ctx, http1_t* c, half_t* h, head_t* head, uint64_
     ex.req.passed_on = head.te_coding
     if cut:
         ex.marks |= MARK_HEADERS_CUT
+    head.fields.unknown = cut       # any field may be among those that are missing
     exchange_request(ctx, c.flow, ex, &head.request, &head.fields, unlisted_fields)
     if ex.notes & NOTE_CONNECT and (head.has_te or (head.has_cl and head.content_length)):
         ambiguous(c, ex, AMB_NO_BODY_ALLOWED, REQUEST)      # RFC 9110 section 9.3.6; some servers read one
@@ -380,6 +381,7 @@ cdef void http1_response(ctx_t* ctx, http1_t* c, half_t* h, head_t* head, uint64
     cdef uint32_t status = head.response.status
     cdef exchange_t* ex
     cdef bint empty
+    head.fields.unknown = cut
     if head.te_coding:      # of an answer that nobody needs to guess; a request may be meant for one who does not undo it
         head.ambiguity &= ~<uint32_t>AMB_TE_OBFUSCATED
     ex = awaiting(c)

@@ -11,11 +11,12 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from collector.shards.http.exchanges cimport *
-from collector.shards.http.message cimport message_t
+from collector.shards.http.message cimport EX_DROP, message_t
 from collector.shards.layers.websocket.state cimport *
 from collector.shards.memory cimport buf_append, buf_free, buf_reserve
 from collector.shards.redaction.bodies cimport *
 from collector.shards.records.text cimport escape_json, escaped_prefix, put_text, put_u64, utf8_length, TEXT_STRICT
+from collector.shards.redaction.state cimport use_rules
 from collector.shards.state cimport ctx_t, flow_t, C_RECORDS_DROPPED_SIZE
 
 cdef enum:
@@ -157,9 +158,12 @@ cdef void event_data(ctx_t* ctx, flow_t* flow, websocket_t* w, half_t* h, side_t
     cdef char* out
     cdef char* done = NULL
     cdef int replaced
+    if w.ex.flags & EX_DROP:
+        return
     if h.message == OP_TEXT and cut:
         n = without_piece(p, n)
     if ctx.redaction != NULL and n:
+        use_rules(ctx.redaction, w.ex.redaction_rules, w.ex.redaction_version)
         replaced = redact_body(ctx, flow.conn, &p, &n, SHAPE_TEXT if h.message == OP_TEXT else SHAPE_BYTES, cut, ts)
         if replaced == LEFT_OUT:
             n = 0
@@ -199,13 +203,17 @@ cdef void event_data(ctx_t* ctx, flow_t* flow, websocket_t* w, half_t* h, side_t
 
 cdef void event_control(ctx_t* ctx, flow_t* flow, websocket_t* w, half_t* h, side_t side, uint64_t ts) noexcept:
     """A control frame: Close with its code and reason, Ping, Pong."""
-    cdef char* out = begin_event(ctx, flow, w, side, h.opcode, True, h.control_len, 4 * CONTROL_MOST, ts)
+    cdef char* out
     cdef const uint8_t* p = h.control
     cdef size_t n = h.control_len
     cdef int replaced
+    if w.ex.flags & EX_DROP:
+        return
+    out = begin_event(ctx, flow, w, side, h.opcode, True, h.control_len, 4 * CONTROL_MOST, ts)
     if out == NULL:
         return
     if ctx.redaction != NULL and n:
+        use_rules(ctx.redaction, w.ex.redaction_rules, w.ex.redaction_version)
         replaced = redact_body(ctx, flow.conn, &p, &n, SHAPE_BYTES, False, ts)
         if replaced == LEFT_OUT:
             n = 0

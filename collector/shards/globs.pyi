@@ -1,0 +1,3 @@
+"""Types of globs.pyx: only what tests ask; the rest is for Cython (globs.pxd)."""
+
+def matches(pattern: bytes, text: bytes) -> bool: ...

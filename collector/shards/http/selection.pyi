@@ -1,0 +1,1 @@
+"""selection.pyx has no names for Python: its functions are for Cython (selection.pxd)."""

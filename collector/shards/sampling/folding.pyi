@@ -1,0 +1,3 @@
+"""Types of folding.pyx."""
+
+def fold(target: bytes) -> bytes: ...

@@ -1,0 +1,1 @@
+"""sampler.pyx has no names for Python: its functions are for Cython (sampler.pxd)."""

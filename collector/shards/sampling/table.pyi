@@ -1,0 +1,1 @@
+"""table.pyx has no names for Python: its functions are for Cython (table.pxd)."""
