@@ -15,7 +15,7 @@ PASSWORDS = words(
     mot_de_passe motdepasse contraseña contrasena contraseña_nueva clave_secreta senha novaSenha palavra_passe пароль
     новый_пароль 密码 密碼 パスワード 비밀번호 hasło haslo şifre sifre parola wachtwoord lösenord losenord adgangskode
     passord salasana heslo jelszó
-    كلمة_المرور סיסמה รหัสผ่าน mật_khẩu पासवर्ड
+    كلمة_المرور סיסמה mật_khẩu
     """
 )
 
@@ -42,7 +42,7 @@ KEYS = words(
 PERSONAL = words(
     """
     sessionId session_id sessionid sid JSESSIONID PHPSESSID otp otp_code one_time_code oneTimePassword totp mfa_code
-    mfaCode verification_code pin pin_code pinCode cvv cvc cvv2 cvc2 csc security_code securityCode card_number
+    mfaCode verification_code pin pin_code pinCode cvv cvc cvv2 cvc2 security_code securityCode card_number
     cardNumber creditCard credit_card ssn social_security_number socialSecurityNumber iban
     """
 )
