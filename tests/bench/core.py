@@ -24,7 +24,6 @@ from typing import Any
 from collector import abi, config
 from collector.policy.model import BUILTIN, Policy, Sampling
 from collector.router.slots import BATCH_BYTES, SLOT_BYTES
-from collector.policy.model import BUILTIN
 from collector.settings import ShardSettings
 from collector.shards.filters import Filters
 from collector.shards.filters.rules import parse_rules
