@@ -57,7 +57,7 @@ HEADERS = words(
     PRIVATE-TOKEN JOB-TOKEN X-Gitlab-Token X-Goog-Api-Key X-Goog-Iam-Authorization-Token Ocp-Apim-Subscription-Key
     X-Functions-Key X-Shopify-Access-Token X-Figma-Token X-Client-Secret Client-Secret X-Secret X-Secret-Key
     X-Api-Secret X-Password X-Auth-Password X-Refresh-Token X-Id-Token X-Jwt-Assertion X-Amz-Cognito-Token DD-API-KEY
-    DD-APPLICATION-KEY Circle-Token X-Hub-Signature-Key X-Parse-Session-Token X-Parse-Rest-Api-Key X-Rapidapi-Key
+    DD-APPLICATION-KEY Circle-Token X-Parse-Session-Token X-Parse-Rest-Api-Key X-Rapidapi-Key
     X-MBX-APIKEY CF-Access-Client-Secret X-Storage-Token X-Subject-Token X-Otp X-OTP-Code X-Github-Token
     X-Webhook-Secret
     """
