@@ -274,10 +274,3 @@ head_(
     allowed=ANY,
 )
 head_("bad-line", lambda s, n: request("X-A", f"b\r\nno colon {s.text}\r\nX-B: c"), named=False)
-head_(
-    "method",
-    lambda s, n: [(CLIENT, f"{s.text} / HTTP/1.1\r\nHost: a\r\n\r\n".encode()), (SERVER, PLAIN_ANSWER)],
-    named=False,
-    allowed=re.compile(r"[A-Za-z0-9_-]{1,60}"),
-    shown=True,
-)

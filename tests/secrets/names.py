@@ -15,7 +15,7 @@ PASSWORDS = words(
     mot_de_passe motdepasse contraseña contrasena contraseña_nueva clave_secreta senha novaSenha palavra_passe пароль
     новый_пароль 密码 密碼 パスワード 비밀번호 hasło haslo şifre sifre parola wachtwoord lösenord losenord adgangskode
     passord salasana heslo jelszó
-    كلمة_المرور סיסמה รหัสผ่าน mật_khẩu पासवर्ड
+    كلمة_المرور סיסמה mật_khẩu
     """
 )
 
@@ -42,7 +42,7 @@ KEYS = words(
 PERSONAL = words(
     """
     sessionId session_id sessionid sid JSESSIONID PHPSESSID otp otp_code one_time_code oneTimePassword totp mfa_code
-    mfaCode verification_code pin pin_code pinCode cvv cvc cvv2 cvc2 csc security_code securityCode card_number
+    mfaCode verification_code pin pin_code pinCode cvv cvc cvv2 cvc2 security_code securityCode card_number
     cardNumber creditCard credit_card ssn social_security_number socialSecurityNumber iban
     """
 )
@@ -57,7 +57,7 @@ HEADERS = words(
     PRIVATE-TOKEN JOB-TOKEN X-Gitlab-Token X-Goog-Api-Key X-Goog-Iam-Authorization-Token Ocp-Apim-Subscription-Key
     X-Functions-Key X-Shopify-Access-Token X-Figma-Token X-Client-Secret Client-Secret X-Secret X-Secret-Key
     X-Api-Secret X-Password X-Auth-Password X-Refresh-Token X-Id-Token X-Jwt-Assertion X-Amz-Cognito-Token DD-API-KEY
-    DD-APPLICATION-KEY Circle-Token X-Hub-Signature-Key X-Parse-Session-Token X-Parse-Rest-Api-Key X-Rapidapi-Key
+    DD-APPLICATION-KEY Circle-Token X-Parse-Session-Token X-Parse-Rest-Api-Key X-Rapidapi-Key
     X-MBX-APIKEY CF-Access-Client-Secret X-Storage-Token X-Subject-Token X-Otp X-OTP-Code X-Github-Token
     X-Webhook-Secret
     """

@@ -15,7 +15,7 @@ from tests.secrets.carriers import CARRIERS
 from tests.secrets.documents import DOCUMENTS
 from tests.secrets.heads import HEADS
 from tests.secrets.kinds import FEW, KINDS, make
-from tests.secrets.matrix import EVERYWHERE, body_cases, carrier_cases, document_cases, head_cases
+from tests.secrets.matrix import EVERYWHERE, body_cases, carrier_cases, document_cases, head_cases, some
 from tests.secrets.running import JSON_TYPE, PLAIN_ANSWER, SERVER, asked, drained, play, policed, written
 from tests.secrets.test_redaction import POLICIES
 
@@ -50,7 +50,7 @@ def payload(record: dict[str, Any], side: str) -> str:
     "name", [name for name in DOCUMENTS if name.startswith(("json", "graphql")) and name != "json-as-name"]
 )
 def test_json_keeps_its_shape(name: str, policy: str) -> None:
-    for case in document_cases(DOCUMENTS[name]):
+    for case in document_cases(DOCUMENTS[name], kinds=some(name)):
         _, (before,) = written(case.calls, "off")
         _, (after,) = written(case.calls, policy)
         for side in ("request", "response"):
@@ -65,7 +65,7 @@ def test_json_keeps_its_shape(name: str, policy: str) -> None:
 @POLICIES
 @pytest.mark.parametrize("name", CARRIERS)
 def test_facts_stay_as_they_were(name: str, policy: str) -> None:
-    for case in carrier_cases(CARRIERS[name]):
+    for case in carrier_cases(CARRIERS[name], kinds=some(name)):
         _, before = written(case.calls, "off", **case.settings)
         _, after = written(case.calls, policy, **case.settings)
         assert [[r[f] for f in SAME] for r in after] == [[r[f] for f in SAME] for r in before], str(case)
@@ -94,9 +94,11 @@ def test_nothing_to_redact_is_not_said() -> None:
 @pytest.mark.parametrize("group", ["heads", "documents", "carriers"])
 def test_off_changes_no_byte(group: str) -> None:
     made = {
-        "heads": lambda: (case for head in HEADS.values() for case in head_cases(head, FEW)),
-        "documents": lambda: (case for one in DOCUMENTS.values() for case in body_cases(CARRIERS["response"], one, FEW)),
-        "carriers": lambda: (case for one in CARRIERS.values() for case in carrier_cases(one)),
+        "heads": lambda: (case for head in HEADS.values() for case in head_cases(head, some(head.name)[:3])),
+        "documents": lambda: (
+            case for one in DOCUMENTS.values() for case in body_cases(CARRIERS["response"], one, some(one.name)[:3])
+        ),
+        "carriers": lambda: (case for one in CARRIERS.values() for case in carrier_cases(one, kinds=some(one.name)[:3])),
     }[group]
     for case in made():
         assert written(case.calls, "off", **case.settings)[0] == written(case.calls, None, **case.settings)[0], str(case)

@@ -1,0 +1,116 @@
+"""The live kernel, with a policy: no secret of what programs said, in clear or inside TLS, is in anything that the collector
+writes: records, its log, its pages, a recording that it was asked to redact.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.bench.tls import certificate
+from tests.live.harness import Collector, wait_for
+from tests.live.tlsplay import attached
+from tests.secrets.matrix import Case
+from tests.secrets.playing import by_client, leaks_of, plainly, sample
+from tests.secrets.running import CLIENT
+
+pytestmark = [pytest.mark.live, pytest.mark.slow, pytest.mark.timeout(300)]
+SHARE = 3  # of the cases, one in so many
+
+
+@pytest.fixture(scope="module")
+def contexts(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """The server's, the client's."""
+    folder = tmp_path_factory.mktemp("certificate")
+    certificate(folder)
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(folder / "cert.pem", folder / "key.pem")
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client.check_hostname, client.verify_mode = False, ssl.CERT_NONE
+    return server, client
+
+
+def play(case: Case, server: socket.socket, contexts: tuple[ssl.SSLContext, ssl.SSLContext] | None) -> int:
+    """The calls of a case, on a connection of its own, one side in a thread; the client's port."""
+
+    def serve() -> None:
+        accepted, _ = server.accept()
+        if contexts:
+            accepted = contexts[0].wrap_socket(accepted, server_side=True)
+        with accepted:
+            speak(accepted, case, False)
+
+    other = threading.Thread(target=serve)
+    other.start()
+    own = socket.create_connection(server.getsockname())
+    port: int = own.getsockname()[1]
+    if contexts:
+        own = contexts[1].wrap_socket(own)
+    with own:
+        speak(own, case, True)
+    other.join(20)
+    return port
+
+
+def speak(sock: socket.socket, case: Case, client: bool) -> None:
+    """One side: its calls are sent, the other's are awaited."""
+    sock.settimeout(10)
+    for asks, data in case.calls:
+        if (asks == CLIENT) == client:
+            sock.sendall(data)
+            continue
+        wanted = len(data)
+        while wanted:
+            piece = sock.recv(wanted)
+            assert piece, "the other side is gone"
+            wanted -= len(piece)
+
+
+@pytest.fixture(scope="module")
+def cases() -> list[Case]:
+    return list(sample("live", each=2))[::SHARE]
+
+
+@pytest.fixture(params=["secrets", "strict"])
+def policy(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+def collector(live: None, tmp_path: Path, policy: str) -> Iterator[Collector]:
+    found = Collector(tmp_path, "--record", str(tmp_path / "capture"), "--redact", COLLECTOR_POLICY=policy)
+    try:
+        yield found
+    finally:
+        found.stop()
+
+
+def test_no_secret_is_written(
+    collector: Collector, cases: list[Case], policy: str, contexts: tuple[ssl.SSLContext, ssl.SSLContext], tmp_path: Path
+) -> None:
+    who: dict[str, int] = {}
+    pages = ""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        wait_for(lambda: attached(collector, "libssl.so.3"), 60)
+        for secure in (None, contexts):
+            for number, case in enumerate(cases):
+                who[f"127.0.0.1:{play(case, server, secure)}"] = number
+        for page in ("metrics", "healthz", "readyz"):
+            pages += collector.page(page)
+    assert collector.stop() == 0, collector.log()
+    data = collector.output.read_bytes()
+    parts = {client: text for client, text in by_client(data.splitlines()).items() if client in who}
+    assert len(parts) > 0.9 * len(who), "most were recorded"
+    leaked = leaks_of(cases, parts, policy, who) + plainly(data, cases, policy)
+    assert not leaked, f"{len(leaked)}:\n" + "\n".join(leaked[:60])
+    for name, text in (("log", collector.log()), ("pages", pages)):
+        assert not plainly(text.encode(), cases, policy), name
+    for path in tmp_path.rglob("*"):
+        if path.is_file():
+            assert not plainly(path.read_bytes(), cases, policy), path
