@@ -64,12 +64,11 @@ def _pointer(pattern: str) -> re.Pattern[bytes]:
 
 
 def _template(pattern: str) -> re.Pattern[str]:
-    """`/customers/{*}/orders`: `*` is a segment, `**` are any, those in braces are groups."""
+    """`/customers/{*}/orders`: `*` is any segment; one in braces, whatever is in them, is any, and a group."""
     out = ""
     for segment in pattern.split("/")[1:]:
-        inner = segment.removeprefix("{").removesuffix("}")
-        one = "(?:.*)" if inner == "**" else "[^/]*".join(map(re.escape, inner.split("*")))
-        out += "/" + (f"({one})" if inner != segment else one)
+        braces = segment.startswith("{") and segment.endswith("}")
+        out += "/" + ("([^/]+)" if braces else "[^/]*" if segment == "*" else re.escape(segment))
     return re.compile(out)
 
 
