@@ -24,7 +24,16 @@ REQUEST = "\r\n".join(
         BODY,
     )
 )
-ANSWER = "HTTP/1.1 200 OK\r\nSet-Cookie: sid=0cc175b9; Path=/; HttpOnly\r\nContent-Type: text/plain\r\nContent-Length: 5\r\n\r\nhello"
+ANSWER = "\r\n".join(
+    (
+        "HTTP/1.1 200 OK",
+        "Set-Cookie: sid=0cc175b9; Path=/; HttpOnly",
+        "Content-Type: text/plain",
+        "Content-Length: 5",
+        "",
+        "hello",
+    )
+)
 
 
 def record(policy: str) -> dict[str, Any]:
