@@ -69,7 +69,7 @@ def enc(secret: Secret) -> str:
 # ---- credentials ----
 
 for _scheme in ("Bearer", "bearer", "Token", "JWT", "ApiKey", "SSWS", "GenieKey", "Negotiate", "OAuth"):
-    head_(f"authorization-{_scheme}", lambda s, n, w=_scheme: request("Authorization", f"{w} {s.text}"), allowed=TOKEN)
+    head_(f"authorization-{_scheme}", lambda s, n, w=_scheme: request("Authorization", f"{w} {s.text}"), allowed=TOKEN)  # type: ignore[misc]
 head_("authorization-alone", lambda s, n: request("Authorization", s.text))
 head_("authorization-blanks", lambda s, n: request("authorization", f" \t Bearer \t {s.text} \t"))
 head_("authorization-basic", lambda s, n: request("Authorization", f"Basic {b64(f'ann:{s.text}')}"), allowed=ANY)
@@ -144,7 +144,7 @@ for _field in (
     "X-Debug",
     "Content-Disposition",
 ):
-    head_(f"header-{_field}", lambda s, n, w=_field: request(w, s.text), named=False)
+    head_(f"header-{_field}", lambda s, n, w=_field: request(w, s.text), named=False)  # type: ignore[misc]
 head_("header-in-a-sentence", lambda s, n: request("X-Note", f"the key is ({s.text}), thanks"), named=False)
 head_("header-answered", lambda s, n: response("X-Custom", s.text), named=False)
 head_("header-encoded", lambda s, n: request("X-Custom", enc(s)), named=False, allowed=ANY)
@@ -166,13 +166,13 @@ _URLS = ("Referer", "Origin", "X-Original-URL", "X-Rewrite-URL", "X-Forwarded-Ur
 for _field in _URLS:
     head_(
         f"{_field}-query".lower(),
-        lambda s, n, w=_field: request(w, f"https://a.example/cb?a=1&{quote(n)}={enc(s)}"),
+        lambda s, n, w=_field: request(w, f"https://a.example/cb?a=1&{quote(n)}={enc(s)}"),  # type: ignore[misc]
         allowed=ANY,
     )
 for _field in ("Location", "Content-Location", "Refresh"):
     head_(
         f"{_field}-query".lower(),
-        lambda s, n, w=_field: response(w, f"{'0; url=' if w == 'Refresh' else ''}/cb?{quote(n)}={enc(s)}&b=2", "302 Found"),
+        lambda s, n, w=_field: response(w, f"{'0; url=' if w == 'Refresh' else ''}/cb?{quote(n)}={enc(s)}&b=2", "302 Found"),  # type: ignore[misc]
         allowed=ANY,
     )
 head_("link-query", lambda s, n: response("Link", f'<https://a.example/x?{quote(n)}={enc(s)}>; rel="next"'), allowed=ANY)

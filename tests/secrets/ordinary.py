@@ -86,7 +86,7 @@ def targets(corpora: Path) -> Iterator[str]:
     rng = Random(1)
     for operation in _operations(corpora):
         values = {p["name"]: str(p.get("example") or _value(p, rng)) for p in operation["parameters"]}
-        path = re.sub(r"\{(\w+)\}", lambda m, known=values: urllib.parse.quote(known.get(m[1], "7"), ""), operation["path"])
+        path = re.sub(r"\{(\w+)\}", lambda m, known=values: urllib.parse.quote(known.get(m[1], "7"), ""), operation["path"])  # type: ignore[misc]
         query = urllib.parse.urlencode({name: rng.choice(_WORDS)(rng) for name in operation["query"]})
         yield path + (f"?{query}" if query else "")
 

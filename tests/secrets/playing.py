@@ -7,8 +7,11 @@ import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from tests.secrets.carriers import CARRIERS
+from tests.secrets.documents import DOCUMENTS
+from tests.secrets.heads import HEADS
 from tests.secrets.kinds import KINDS
-from tests.secrets.matrix import CARRIERS, DOCUMENTS, HEADS, Case, body_cases, carrier_cases, head_cases
+from tests.secrets.matrix import Case, body_cases, carrier_cases, head_cases
 from tests.secrets.running import CLIENT
 from tests.secrets.search import found
 
@@ -27,9 +30,9 @@ def sample(seed: object, each: int = 3) -> Iterator[Case]:
             some = [kinds[(at + 13 * n) % len(kinds)] for n in range(each)]
             yield from body_cases(CARRIERS[carrier], document, some, seed)
             at += 1
-    for carrier in CARRIERS.values():
-        if not carrier.settings:
-            yield from carrier_cases(carrier, seed)
+    for way in CARRIERS.values():
+        if not way.settings:
+            yield from carrier_cases(way, seed)
 
 
 def client_of(number: int) -> str:
