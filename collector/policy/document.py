@@ -23,7 +23,7 @@ MOST_VALUES = 100_000
 
 Path = tuple[str | int, ...]
 
-_NULL = frozenset({"", "~", "null", "Null", "NULL"})
+_NULL = frozenset({"", "~"} | {f"{first}ull" for first in "nN"} | {"NULL"})
 _TRUE, _FALSE = frozenset({"true", "True", "TRUE"}), frozenset({"false", "False", "FALSE"})
 _INTEGER = re.compile(r"[-+]?[0-9]{1,18}")
 _TAGS = (None, "!", "tag:yaml.org,2002:str")  # none, or that of a text

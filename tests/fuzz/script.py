@@ -28,6 +28,7 @@ string is a valid script: an unknown verb is taken modulo their number. Verbs ar
     n     from here on its descriptor is not known (argument: or known again)
     t     the library tells something: TLS (argument: version, library; the text: a third of it ALPN, the rest SNI)
     l     the text is the name of a library: LIBRARY (argument: its number)
+    p     another policy (argument: which of POLICIES)
     h     another share of the connections is read (argument: 255 is all)
 """
 
@@ -41,6 +42,18 @@ from typing import Any
 
 from collector import abi
 from collector.counter_names import CORE_NAMES
+from collector.policy.model import (
+    BUILTIN,
+    Match,
+    Mode,
+    Part,
+    Policy,
+    Redaction,
+    RedactionRule,
+    Rule,
+    Sampling,
+    Scope,
+)
 from collector.settings import ShardSettings
 from collector.shards.filters import Filters
 from collector.shards.filters.rules import parse_rules
@@ -110,6 +123,26 @@ RULES = (
     None,
     '[{"key":{"eq":"Host","ifAbsent":"reject"},"value":{"regex":"^[a-z.]+$"}},'
     '{"key":{"eq":"x-a","ifAbsent":"accept"},"value":{"regex":"1"}}]',
+)
+EVERYTHING = Redaction(
+    Mode.SECRETS,
+    (
+        RedactionRule("own", Part.JSON, "/a/*/**/b"),
+        RedactionRule("own", Part.NAME, "x-.*|id"),
+        RedactionRule("own", Part.VALUE, "[0-9]{4}", Scope(("*",), ("/*",))),
+        RedactionRule("own", Part.PATH, "/a/{id}"),
+        RedactionRule("own", Part.QUERY, "q", keep=True),
+    ),
+)
+POLICIES = (
+    *BUILTIN.values(),
+    Policy("own", redaction=EVERYTHING),
+    Policy("some", rules=(Rule(False, Match(paths=("/x*",))), Rule(False, Match(statuses=((200, 299),), hosts=("h",))))),
+    Policy("none", rules=(Rule(False, Match(statuses=((0, 599),))),)),
+    Policy("doubt", rules=(Rule(False, Match(content_types=("text/*",))),)),
+    Policy("few", sampling=Sampling(1, 2, errors_one_in=2, marked_one_in=2, endpoints=2)),
+    Policy("no", sampling=Sampling(0, 0, errors_one_in=0, marked_one_in=0)),
+    Policy("heads", sampling=Sampling(0, 0, heads_only=True, errors_one_in=0, marked_one_in=3)),
 )
 FILTERS = [Filters(parse_rules(text)) for text in RULES]
 
@@ -446,6 +479,10 @@ class Runner:
         self.budget = argument * 5000
         self.pipe.set_budget(self.budget)
 
+    def policy(self, argument: int, text: bytes) -> None:
+        self.flush()
+        self.pipe.use_policy(POLICIES[argument % len(POLICIES)], b"k" * 16 if argument & 128 else b"")
+
     def share(self, argument: int, text: bytes) -> None:
         self.flush()
         self.pipe.set_share(argument * 65536 // 255)
@@ -573,6 +610,7 @@ _NAMED: dict[str, Callable[..., Any]] = {
     "t": Runner.told,
     "l": Runner.name,
     "h": Runner.share,
+    "p": Runner.policy,
 }
 _VERBS = {ord(letter): method for letter, method in _NAMED.items()}
 _LETTERS = list(_VERBS)

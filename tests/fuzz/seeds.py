@@ -19,7 +19,7 @@ from collector.loader import streams
 from tests.corpus import cases
 from tests.events import ident
 from tests.fuzz.schema import PATH
-from tests.fuzz.script import GROWS, LENGTHS, STEP
+from tests.fuzz.script import GROWS, LENGTHS, POLICIES, STEP
 from tests.http2 import random_talk
 from tests.websocket import random_chat
 
@@ -236,6 +236,34 @@ def own() -> Iterator[bytes]:
     yield seed(("B", 255, b""), ("I", 0, GET), ("r", 7, b""), *exchange(GET, OK))
     yield seed(("h", 0, b""), *exchange(GET, OK), ("h", 255, b""), *exchange(GET, OK), ("h", 0, b""), *exchange(GET, OK) * 2)
     yield seed(("I", 0, GET), ("h", 0, b""), ("O", 0, OK[:30]), ("T", 200, b""), ("O", 0, OK[30:]), *exchange(GET, OK))
+    secret = (
+        b'{"password": "a", "x": {"y": "4111 1111 1111 1111", '
+        b'"z": "pass\\u0077ord=b %70in%3D1 ZXlKaGJHY2lPaUpJVXpJMU5pSjk="}}'
+    )
+    marked = b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhi"
+    failed = b"HTTP/1.1 500 No token=abc\r\nSet-Cookie: a=b; Path=/\r\nContent-Type: text/plain\r\nContent-Length: 0\r\n\r\n"
+    for policy in range(len(POLICIES)):
+        ask = (
+            b"POST /x/1234?password=a&q=eyJhbGciOiJIUzI1NiJ9.eyJhIjoxfQ.abc HTTP/1.1\r\nHost: h\r\n"
+            b"Authorization: Basic YTpi\r\nCookie: a=b; c\r\nX-Id: 7\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+            % len(secret)
+        ) + secret
+        form = ask.replace(b"application/json", b"application/x-www-form-urlencoded")
+        for number in (policy, policy | 128):
+            yield seed(
+                ("p", number, b""),
+                *exchange(ask, OK),
+                *exchange(form, failed) * 3,
+                *exchange(GET, OK) * 12,
+                *(step for one in (b"/a", b"/b", b"/c", b"/d") for step in exchange(GET.replace(b"/x", one), OK)),
+                ("I", 0, ask[:200]),
+                ("p", number + 1, b""),
+                ("I", 0, ask[200:]),
+                ("O", 0, marked),
+                ("p", number, b""),
+                ("I", 0, GET),
+                ("T", 11, b""),
+            )
     for limits in (0, 12):
         yield seed(("M", 5, GET), ("M", 128 | 3, GET), ("X", 0, b""), limits=limits)
     json_head = POST + b"Content-Type: application/json\r\nContent-Length: 4096\r\n\r\n"

@@ -201,7 +201,8 @@ cdef void exchange_request(ctx_t* ctx, flow_t* flow, exchange_t* ex, const reque
             choose_rules(ctx, ex, &line, fields)
         ex.redaction_version = ctx.redaction.version
         use_rules(ctx.redaction, ex.redaction_rules, ex.redaction_version)
-        count_redacted(ctx, ex, redact_request(ctx.redaction, &line, False))
+        count_redacted(ctx, ex, redact_request(ctx.redaction, &line,
+                                                ex.marks & MARK_HEADERS_CUT != 0 and fields.count == 0))
         count_redacted(ctx, ex, redact_fields(ctx.redaction, &fields, ex.marks & MARK_HEADERS_CUT != 0))
     if in_parts(&ex.req) and ex.req.media >= MEDIA_GRPC:
         ex.flags |= EX_PARTS

@@ -61,7 +61,10 @@ cdef int redact_body(ctx_t* ctx, conn_t* conn, const uint8_t** p, size_t* n, sha
         edits_free(&BODY)
     if r.mode == MODE_OFF and not r.rules:
         return 0
-    if shape == SHAPE_MESSAGES or (shape <= SHAPE_TEXT and is_utf16(p[0], n[0])):
+    if n[0] and (p[0][0] == c'{' or p[0][0] == c'['):
+        if shape == SHAPE_FORM or shape == SHAPE_BYTES:
+            shape = SHAPE_TEXT      # JSON, whatever was said
+    if shape == SHAPE_MESSAGES or ((shape == SHAPE_TEXT or shape == SHAPE_FORM) and is_utf16(p[0], n[0])):
         if r.mode == MODE_STRICT:
             return LEFT_OUT
         text = PyBytes_FromStringAndSize(<const char*>p[0], <Py_ssize_t>n[0])

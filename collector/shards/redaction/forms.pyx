@@ -251,7 +251,7 @@ cdef void find_iban(const redaction_t* r, const edits_t* e, const uint8_t* p, fo
             break
         q += 1
     if n < length:
-        if q == end and e.cut and n >= CUT_TOKEN + 4:
+        if q == end and e.cut and n >= CUT_TOKEN + 2:
             out.kind = <uint32_t>r.kind_of[FORM_IBAN]
             out.end = out.seen = end
         return

@@ -25,7 +25,8 @@ ENDINGS: dict[str, tuple[str, ...]] = {
         "senha", "palavra passe", "parola", "wachtwoord", "lösenord", "losenord", "passord", "adgangskode", "salasana",
         "hasło", "haslo", "heslo", "geslo", "lozinka", "jelszó", "jelszo", "şifre", "sifre", "пароль", "лозинка", "密码",
         "密碼", "パスワード", "비밀번호", "mật khẩu", "mat khau", "kata sandi", "katasandi", "סיסמה", "كلمة المرور",
-        "password confirmation", "password confirm", "password hash", "password again", "password repeat",
+        "pass", "password confirmation", "password confirm", "clave secreta",
+        "contraseña nueva", "password hash", "password again", "password repeat",
         "password 1", "password 2", "password1", "password2", "passwd1", "passwd2", "pwd1", "pwd2",
     ),
     SECRET: (
@@ -62,7 +63,7 @@ ENDINGS: dict[str, tuple[str, ...]] = {
 
 # The whole name, and no ending.
 WHOLE: dict[str, tuple[str, ...]] = {
-    PASSWORD: ("pass", "pw", "passwords", "passwds"),
+    PASSWORD: ("pw", "passwords", "passwds"),
     SECRET: ("secrets",),
     API_KEY: ("apikeys", "api keys"),
     SIGNATURE: ("sig",),
@@ -70,7 +71,14 @@ WHOLE: dict[str, tuple[str, ...]] = {
     CREDENTIAL: ("nonce secret",),
     TOKEN: ("access tokens", "refresh tokens"),
     CARD: ("pan", "ccnum", "cc num"),
-    AUTHORIZATION: ("authorization", "proxy authorization", "x authorization", "x forwarded authorization"),
+    AUTHORIZATION: (
+        "authorization",
+        "proxy authorization",
+        "x authorization",
+        "x forwarded authorization",
+        "x original authorization",
+        "x auth",
+    ),
     COOKIE: ("cookie", "set cookie", "cookies"),
 }
 
@@ -104,6 +112,8 @@ PREFIXES: tuple[tuple[str, str, str, int], ...] = (
     ("aws_access_key", "AKIA", "A-Z0-9", 16),
     ("aws_access_key", "ASIA", "A-Z0-9", 16),
     ("google_api_key", "AIza", "A-Za-z0-9_-", 35),
+    ("google_client_secret", "GOCSPX-", "A-Za-z0-9_-", 24),
+    ("huggingface_token", "hf_", "A-Za-z0-9", 30),
     ("google_token", "ya29.", "A-Za-z0-9_.-", 20),
     ("github_token", "ghp_", "A-Za-z0-9", 36),
     ("github_token", "gho_", "A-Za-z0-9", 36),

@@ -46,7 +46,7 @@ _BEGINNINGS = (
     (b"Bb", b"ae", b"as"),
 )
 # Which group each has; the prefixes of products are spread over those whose bytes are like theirs.
-_GROUPS = (0, 2, 3, 4, 4, 4, 5)
+_GROUPS = (0, 2, 3, 4, 0, 4, 5)
 _PREFIX_GROUPS = {"A": 6, "S": 6, "g": 7, "x": 7, "y": 7}
 _PREFIX_GROUP = 1
 
@@ -118,10 +118,11 @@ cdef class Redactor:
         return number
 
     def learn_names(self):
+        self.state.password = self.number_of(known.PASSWORD)
         for kind, names in known.ENDINGS.items():
             for name in names:
                 for case in {name, name.upper(), name.title()} if not name.isascii() else {name}:
-                    apart = len(name.replace(" ", "")) <= 3 or name in ("clave", "parola", "totp", "cvv2", "cvc2")
+                    apart = len(name.replace(" ", "")) <= 3 or name in ("clave", "parola", "totp", "cvv2", "cvc2", "pass")
                     learn(&self.state, case, self.number_of(kind), NAME_ENDING | (NAME_APART if apart else 0) | NAME_WHOLE)
         for listed in (known.WHOLE, known.HEADERS):
             for kind, names in listed.items():
@@ -319,7 +320,9 @@ cdef class Redactor:
         def one(found):
             nonlocal count
             try:
-                changed = self.binary(base64.b64decode(found.group()))
+                data = base64.b64decode(found.group())
+                # messages of JSON have names; their length may be another one, for none stands beside them
+                changed = self.scanned(data, False, 1, True) if data[:1] in (b"{", b"[") else self.binary(data)
             except (ValueError, binascii.Error):
                 return found.group()
             if changed is None:

@@ -226,6 +226,8 @@ cdef void value(redaction_t* r, edits_t* e, place_t* place, const uint8_t* sign,
     if outer != NULL:
         if p[0] == c'[':
             elements(r, e, p + 1, kind, outer, slashes)
+        elif p[0] == c'{' and kind == r.password:
+            members(r, e, p, kind, outer, slashes)
         elif p[0] == c'{':
             end = <const uint8_t*>memchr(p, c'}', <size_t>(e.end - p))
             place.pair_kind = kind
@@ -272,6 +274,40 @@ cdef void literal(redaction_t* r, edits_t* e, const uint8_t* p, uint32_t kind, c
             or is_word(p, end, b"null", 4) or is_word(p, end, b"None", 4):
         return
     replace(r, e, p, end, kind, outer - slashes, slashes + 1)
+
+
+cdef void members(redaction_t* r, edits_t* e, const uint8_t* p, uint32_t kind, const uint8_t* outer,
+                  size_t slashes) noexcept:
+    """The values in an object, and in what it has in it, up to its end."""
+    cdef const uint8_t* begin
+    cdef const uint8_t* end
+    cdef const uint8_t* next
+    cdef uint8_t quote
+    cdef size_t count
+    cdef int depth = 0
+    while p < e.end:
+        begin = quoted(e, p, &quote, &count)
+        if begin != NULL:
+            end = end_of_quoted(begin, e.end, quote, count)
+            next = end + count + 1
+            while next < e.end and is_blank(next[0]):
+                next += 1
+            if next >= e.end or next[0] != c':':
+                replace(r, e, begin, end, kind, NULL, 0)
+            p = end + count + 1
+            continue
+        if p[0] == c'{' or p[0] == c'[':
+            depth += 1
+        elif p[0] == c'}' or p[0] == c']':
+            depth -= 1
+            if depth <= 0:
+                return
+        elif p[0] == c'-' or p[0] >= c'0' and p[0] <= c'9':
+            end = literal_end(e, p)
+            literal(r, e, p, kind, outer, slashes)
+            p = end
+            continue
+        p += 1
 
 
 cdef void elements(redaction_t* r, edits_t* e, const uint8_t* p, uint32_t kind, const uint8_t* outer,
@@ -374,10 +410,10 @@ cdef void at_escape(redaction_t* r, edits_t* e, place_t* place, const uint8_t* p
     """An escaped letter of JSON (RFC 8259 section 7) that need not be escaped: read the whole text that it is in."""
     cdef const uint8_t* begin = p
     cdef const uint8_t* end
+    cdef bint other
     if p < place.skip_escapes or e.end - p < 2:
         return
-    if p[1] == c'u' and (e.end - p < 6 or p[2] != c'0' or p[3] != c'0'):
-        return
+    other = p[1] == c'u' and (e.end - p < 6 or p[2] != c'0' or p[3] != c'0')     # no letter of ASCII: only in a name
     if escaped(e.begin, p):
         return
     if not inside_quotes(e, place, p):
@@ -393,6 +429,8 @@ cdef void at_escape(redaction_t* r, edits_t* e, place_t* place, const uint8_t* p
     place.skip_escapes = end
     if is_name(e, end):
         nested_name(r, e, place, begin, end)
+    elif other:
+        place.skip_escapes = p + 6
     else:
         nested(r, e, begin, end, (<object>r.owner).unescaped)
 
@@ -575,10 +613,11 @@ cdef void scan(redaction_t* r, edits_t* e, bint names) noexcept:
                 continue
             if q[0] == c':' and place.pair_kind == 0 and plain_name(r, e, q):
                 continue
-            if found.forms >> i & 1 and (q[0] != c':' or is_authority(e, q)):
+            if found.ends >> i & 1 and not (q[0] == c':' and is_authority(e, q)):
+                if names:
+                    at_sign(r, e, &place, q)
+            elif found.forms >> i & 1:
                 at_form(r, e, &place, q)
-            elif found.ends >> i & 1 and names:
-                at_sign(r, e, &place, q)
             if rows >> i & 1 and q >= e.done:
                 at_row(r, e, q, q + ones_below(found.word >> i))
         at += SCAN_BYTES

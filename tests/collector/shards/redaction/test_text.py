@@ -90,6 +90,12 @@ def test_names_of_nothing_secret(name: str) -> None:
         ("level=info password=x,y user=u", "level=info password=[redacted:password] user=u"),
         ("Password: must be long", "Password: must be long"),
         ("password: hunter2", "password: [redacted:password]"),
+        ('<i x="1" token="hunter2" key="secret" value="hunter2">',
+         '<i x="1" token="[redacted:token]" key="secret" value="[redacted:secret]">'),
+        ('{"password": {"old": "a", "n": [1, "b"]}, "c": "d"}',
+         '{"password": {"old": "[redacted:password]", "n": ["[redacted:password]", "[redacted:password]"]}, "c": "d"}'),
+        ('{"\\u043f\\u0430\\u0440\\u043e\\u043b\\u044c": "x"}',
+         '{"\\u043f\\u0430\\u0440\\u043e\\u043b\\u044c": "[redacted:password]"}'),
         ("{'password': 'x', 'a': 'b'}", "{'password': '[redacted:password]', 'a': 'b'}"),
     ],
 )  # fmt: skip
@@ -166,6 +172,16 @@ def test_forms_in_other_texts(form: bytes, kind: str) -> None:
 )
 def test_what_only_looks_like_a_form(text: bytes) -> None:
     assert SECRETS.text(text) == text
+
+
+@pytest.mark.parametrize("name", ["token", "accessToken", "db_password", "old-password", "cvv", "userPass", "client_secret"])
+@pytest.mark.parametrize("secret", ["x", "hunter2", "0123456789", "-a b-", "=%41"])
+def test_parts_and_attributes(name: str, secret: str) -> None:
+    head = f'--B\r\nContent-Disposition: form-data; name="{name}"\r\nContent-Type: text/plain\r\n\r\n'
+    rest = '\r\n--B\r\nContent-Disposition: form-data; name="city"\r\n\r\nParis\r\n--B--\r\n'
+    out = SECRETS.text((head + secret + rest).encode()).decode()
+    assert out.startswith(head + "[redacted:") and out.endswith("]" + rest)
+    assert SECRETS.text(f'<a {name}="{secret}" b="c">'.encode()).decode().startswith(f'<a {name}="[redacted:')
 
 
 def test_a_number_becomes_a_text() -> None:
