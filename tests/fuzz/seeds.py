@@ -245,8 +245,8 @@ def own() -> Iterator[bytes]:
     for policy in range(len(POLICIES)):
         ask = (
             b"POST /x/1234?password=a&q=eyJhbGciOiJIUzI1NiJ9.eyJhIjoxfQ.abc HTTP/1.1\r\nHost: h\r\n"
-            b"Authorization: Basic YTpi\r\nCookie: a=b; c\r\nX-Id: 7\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
-            % len(secret)
+            b"Authorization: Basic YTpi\r\nCookie: a=b; c\r\nX-Id: 7\r\n"
+            b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(secret)
         ) + secret
         form = ask.replace(b"application/json", b"application/x-www-form-urlencoded")
         for number in (policy, policy | 128):
