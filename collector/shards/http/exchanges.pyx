@@ -174,6 +174,7 @@ cdef void exchange_request(ctx_t* ctx, flow_t* flow, exchange_t* ex, const reque
     """The head of the request: filters, facts of its content, text of the record. A filtered exchange is followed, so that
     what comes later is right, and not recorded. `unlisted`: the fields beyond those that are listed, or NULL."""
     cdef request_t line
+    cdef bint cut
     if ctx.input_limit and ctx.input_used > ctx.input_limit:
         ex.flags |= EX_DROP         # over the minute's allowance
         ctx.counters[C_SAMPLED_OUT] += 1
@@ -201,9 +202,9 @@ cdef void exchange_request(ctx_t* ctx, flow_t* flow, exchange_t* ex, const reque
             choose_rules(ctx, ex, &line, fields)
         ex.redaction_version = ctx.redaction.version
         use_rules(ctx.redaction, ex.redaction_rules, ex.redaction_version)
-        count_redacted(ctx, ex, redact_request(ctx.redaction, &line,
-                                                ex.marks & MARK_HEADERS_CUT != 0 and fields.count == 0))
-        count_redacted(ctx, ex, redact_fields(ctx.redaction, &fields, ex.marks & MARK_HEADERS_CUT != 0))
+        cut = ex.marks & MARK_HEADERS_CUT != 0
+        count_redacted(ctx, ex, redact_request(ctx.redaction, &line, cut and fields.count == 0))
+        count_redacted(ctx, ex, redact_fields(ctx.redaction, &fields, cut))
     if in_parts(&ex.req) and ex.req.media >= MEDIA_GRPC:
         ex.flags |= EX_PARTS
     if write_request(ctx, request, fields, &ex.req) < 0:
