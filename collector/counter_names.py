@@ -127,6 +127,7 @@ SHARD_NAMES = (
     "span_records",
     "span_exchanges",
     "span_state_bytes",
+    "viewer_connections",
     "viewer_lines",
     "viewer_lost_lines",
 )

@@ -18,6 +18,13 @@ ROWS = (
         "Viewers that were sent away: 8 were there already, or the request could not be read.",
     ),
     (
+        "collector_viewer_connections",
+        "gauge",
+        "shard",
+        "viewer_connections",
+        "Viewers that a shard writes to: all of them, soon after they are connected.",
+    ),
+    (
         "collector_viewer_records",
         "counter",
         "shard",

@@ -60,6 +60,7 @@ class Viewers:
             return
         self.tap = self.tap or Tap()
         self._viewers[number] = _Viewer(socket.socket(fileno=fds[0]), request)
+        self._counters["viewer_connections"] = len(self._viewers)
         if not request.figures:
             self.tap.watch(number, request)
         elif not self._anybody_for_figures():
@@ -134,6 +135,7 @@ class Viewers:
     def _forget(self, number: int) -> None:
         viewer = self._viewers.pop(number)
         viewer.sock.close()
+        self._counters["viewer_connections"] = len(self._viewers)
         assert self.tap is not None
         self.tap.forget(number)
         if not self._viewers:
