@@ -32,7 +32,7 @@ cdef void edits_ruled(const redaction_t* r, edits_t* e, ruled_t what, const uint
     cdef bytes text
     cdef const unsigned int[::1] kept
     try:
-        found = (<object>r.owner).settled(what, name[:name_len], e.begin[:e.end - e.begin])
+        found = (<object>r.owner).settled(what, b"" if name == NULL else name[:name_len], e.begin[:e.end - e.begin])
         if found is None:
             return
         text, kept, count = found
