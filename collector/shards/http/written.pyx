@@ -31,13 +31,14 @@ cdef piece_t plain(const uint8_t* p, const uint8_t* end) noexcept nogil:
 
 cdef piece_t written_text(const buf_t* head, const char* before, uint32_t n) noexcept nogil:
     """The text that begins behind `before`, which ends with its quote."""
-    cdef const uint8_t* end = <const uint8_t*>head.data + head.len
+    cdef const uint8_t* end
     cdef const uint8_t* p = NULL
     cdef const uint8_t* q
     if head.len:
         p = <const uint8_t*>memmem(head.data, head.len, before, n)
     if p == NULL:
         return plain(NULL, NULL)
+    end = <const uint8_t*>head.data + head.len
     p += n
     q = p
     while q < end and q[0] != c'"':
@@ -62,7 +63,7 @@ cdef const uint8_t* end_of_text(const uint8_t* p, const uint8_t* end) noexcept n
 
 cdef piece_t written_field(const buf_t* head, const char* name, uint32_t n) noexcept nogil:
     """The value of a header field, `name` being lower case; empty where there is none."""
-    cdef const uint8_t* end = <const uint8_t*>head.data + head.len
+    cdef const uint8_t* end
     cdef const uint8_t* p = NULL
     cdef const uint8_t* stop
     cdef bint found
@@ -70,6 +71,7 @@ cdef piece_t written_field(const buf_t* head, const char* name, uint32_t n) noex
         p = <const uint8_t*>memmem(head.data, head.len, b'Headers":"{', 11)
     if p == NULL:
         return plain(NULL, NULL)
+    end = <const uint8_t*>head.data + head.len
     p += 11
     while end - p > 2 and memcmp(p, b'\\"', 2) == 0:
         p += 2
