@@ -13,6 +13,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -53,11 +54,12 @@ def command(*arguments: str) -> list[str]:
 
 
 class Viewer:
-    """`collector tail` or `top` with its output in a pipe, connected."""
+    """`collector tail` or `top` with its output in a pipe, connected. ``alive``: all that have not ended."""
+
+    alive: ClassVar[list[Viewer]] = []
 
     def __init__(self, collector: Collector, *arguments: str) -> None:
-        wait_for(lambda: looks(collector) >= 0)  # those before it that have ended are no longer counted
-        before = looks(collector)
+        wait_for(lambda: looks(collector) == len(self.alive))  # those that have ended are no longer counted
         self.process = subprocess.Popen(
             command(*arguments),
             env=environment(collector),
@@ -65,13 +67,15 @@ class Viewer:
             stderr=subprocess.PIPE,
             stdin=subprocess.DEVNULL,
         )
-        wait_for(lambda: looks(collector) == before + 1 or self.process.poll() is not None)
+        self.alive.append(self)
+        wait_for(lambda: looks(collector) == len(self.alive) or self.process.poll() is not None)
 
     def end(self, number: int = 0) -> tuple[bytes, str, int]:
         """(output, what it said, exit code)."""
         if number:
             self.process.send_signal(number)
         out, said = self.process.communicate(timeout=30)
+        self.alive.remove(self)
         return out, said.decode(), self.process.returncode
 
 
