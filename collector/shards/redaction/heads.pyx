@@ -137,6 +137,7 @@ cdef int redact_fields(redaction_t* r, const fields_t** fields, bint cut) noexce
     cdef const field_t* f
     cdef size_t used = 0
     cdef uint32_t i, moved = 0, count = 0
+    r.spent = 0     # what a body has spent: a head is bounded by COLLECTOR_HEADER_BYTES
     for i in range(given.count):
         f = &given.items[i]
         if f.value_len == 0 or f.id == F_HOST:
@@ -182,6 +183,7 @@ cdef int redact_request(redaction_t* r, request_t* request, bint cut) noexcept:
     cdef const uint8_t* at
     if request.target_len == 0:
         return 0
+    r.spent = 0
     query = <const uint8_t*>memchr(p, c'?', <size_t>(end - p))
     if query == NULL:
         query = end
@@ -243,6 +245,7 @@ cdef int redact_response(redaction_t* r, response_t* response) noexcept:
     """The code and phrase, likewise. Servers put what went wrong there."""
     if response.reason_len < VALUE_LEAST or r.mode == MODE_OFF:
         return 0
+    r.spent = 0
     edits_begin(&REASON, response.reason, response.reason + response.reason_len, False, 0)
     if r.mode == MODE_STRICT:
         replace_size(&REASON, response.reason + (4 if response.reason_len > 4 else 0), REASON.end, b"string", False)

@@ -171,6 +171,18 @@ def test_joined_in_the_middle() -> None:
     assert all("hunter2" not in str(record) for record in c.records())
 
 
+def test_a_costly_body_does_not_spend_what_heads_need() -> None:
+    head = b"GET /x?next=%2Fhome%2Fpage%2Fone HTTP/1.1\r\nHost: h\r\n\r\n"
+    c = Conversation(policy=SECRETS)
+    for _ in range(300):
+        c.send(c.requests, post(b"%7B" * 20_000, "application/x-www-form-urlencoded"), step_ms=0.01)
+        c.response(b"HTTP/1.1 204 N\r\n\r\n")
+    spent = any("[redacted:unread]" in record["requestPayload"] for record in c.records())
+    c.request(head).response(b"HTTP/1.1 204 N\r\n\r\n")
+    (record,) = c.records()
+    assert spent and record["path"] == "/x?next=%2Fhome%2Fpage%2Fone"
+
+
 def test_one_line_is_json() -> None:
     c = Conversation(policy=SECRETS)
     c.request(post(b'{"password": "\\u0000"}')).response(b"HTTP/1.1 204 N\r\n\r\n")
