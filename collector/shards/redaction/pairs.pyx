@@ -2,7 +2,7 @@
 6265), whose values are all secret.
 """
 
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memchr
 
 from collector.shards.redaction.edits cimport *
@@ -70,11 +70,6 @@ cdef bint suspicious(redaction_t* r, const uint8_t* p, const uint8_t* end) noexc
         if memchr(p, c'%', n) != NULL or memchr(p, c'+', n) != NULL:
             return True
         scan_block(&r.beginnings, p, n, &found)
-        if n < SCAN_BYTES:
-            found.forms &= (<uint64_t>1 << n) - 1
-            found.digits &= (<uint64_t>1 << n) - 1
-            found.ends &= (<uint64_t>1 << n) - 1
-            found.word &= (<uint64_t>1 << n) - 1
         if found.forms | numbers(found.digits, 0) | found.ends | twenty(found.word) or (n > SCAN_BYTES and found.word >> 63):
             return True
         p += SCAN_BYTES

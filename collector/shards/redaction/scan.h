@@ -144,7 +144,8 @@ static inline void scan_prepare(int most)
 #endif
 }
 
-/* The n bytes at p (those behind SCAN_BYTES are not looked at); reads no further than p + n. */
+/* The n bytes at p (those behind SCAN_BYTES are not looked at); reads no further than p + n. Behind a text there are
+ * zeros, which are nothing of all this: no bit is set there. */
 static inline void scan_block(const beginnings_t *b, const uint8_t *p, size_t n, scan_t *out)
 {
     uint8_t rest[SCAN_BYTES + 16];

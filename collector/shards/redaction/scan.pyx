@@ -586,11 +586,6 @@ cdef void scan(redaction_t* r, edits_t* e, bint names) noexcept:
     while at < e.end and not e.failed:
         n = <size_t>(e.end - at)
         scan_block(&r.beginnings, at, n, &found)
-        if n < SCAN_BYTES:
-            found.forms &= (<uint64_t>1 << n) - 1
-            found.digits &= (<uint64_t>1 << n) - 1
-            found.ends &= (<uint64_t>1 << n) - 1
-            found.word &= (<uint64_t>1 << n) - 1
         if row != NULL and ~found.word:
             i = ones_below(found.word)
             at_row(r, e, row, at + i)
