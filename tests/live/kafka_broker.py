@@ -118,6 +118,16 @@ def _secured(keys: Path) -> list[str]:
     return out
 
 
+def _takes_connections(address: str) -> bool:
+    """HOST:PORT, an IPv6 address in brackets."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
 class Broker:
     """Start, kill, start again; data are kept until ``close``. With ``keys``, a folder of broker.pem, expired.pem and
     trusted.pem, there are the listeners of SECURED as well; ``at`` has their addresses. ``first``: the broker of a cluster
@@ -203,12 +213,10 @@ class Broker:
 
     def answers(self) -> bool:
         """Does it take connections?"""
-        with socket.socket() as sock:
-            sock.settimeout(1)
-            return sock.connect_ex((self.host, self.port)) == 0
+        return _takes_connections(self.address)
 
     def start(self) -> None:
-        """Until the port answers."""
+        """Until every listener answers: the broker opens one after the other."""
         with open(self.directory / "broker.log", "ab") as log:
             self._process = subprocess.Popen(
                 [*self._inside, *self._java(), "kafka.Kafka", str(self.directory / "server.properties")],
@@ -218,7 +226,7 @@ class Broker:
             )
         deadline = time.monotonic() + 90
         while time.monotonic() < deadline:
-            if self.answers():
+            if all(map(_takes_connections, (self.address, *self.at.values()))):
                 return
             if self._process.poll() is not None:
                 break
