@@ -141,6 +141,7 @@ _json("json-with-nan", lambda s, n: '{"a": NaN, "b": -Infinity, ' + dumps({n: s.
 _json("json-with-raw-controls", lambda s, n: '{"a": "x\ty\x01", ' + dumps({n: s.text})[1:])
 _json("json-value-alone", lambda s, n: dumps(s.text), named=False)
 _json("json-other-name", lambda s, n: dumps({"comment": s.text}), named=False)
+_json("json-behind-an-escape", lambda s, n: dumps({"message": f"log in:\n{s.text}\tand\n"}), named=False)
 _json("json-in-a-sentence", lambda s, n: dumps({"message": f"Use {s.text} to log in, please."}), named=False)
 _json("json-as-name", lambda s, n: dumps({"by_key": {s.text: 1}}), named=False)
 _json("json-in-array", lambda s, n: dumps(["a", [s.text], 1]), named=False)

@@ -148,7 +148,7 @@ for _field in (
 head_("header-in-a-sentence", lambda s, n: request("X-Note", f"the key is ({s.text}), thanks"), named=False)
 head_("header-answered", lambda s, n: response("X-Custom", s.text), named=False)
 head_("header-encoded", lambda s, n: request("X-Custom", enc(s)), named=False, allowed=ANY)
-head_("header-base64", lambda s, n: request("X-Custom", b64(f"ab{s.text}")), named=False, allowed=ANY)
+head_("header-base64", lambda s, n: request("X-Custom", b64(f"a {s.text}")), named=False, allowed=ANY)
 head_("header-json", lambda s, n: request("X-Custom", dumps({"a": [s.text]})), named=False)
 head_(
     "www-authenticate",
@@ -225,7 +225,7 @@ head_(
 )
 head_("path", lambda s, n: target(f"/v1/reset/{enc(s)}/confirm?a=1"), named=False, allowed=ANY, shown=True)
 head_("path-last", lambda s, n: target(f"/v1/reset/{enc(s)}"), named=False, allowed=ANY, shown=True)
-head_("path-inside", lambda s, n: target(f"/bot{enc(s)}/sendMessage"), named=False, allowed=ANY, shown=True)
+head_("path-inside", lambda s, n: target(f"/file:{enc(s)},a/sendMessage"), named=False, allowed=ANY, shown=True)
 head_("path-parameter", lambda s, n: target(f"/v1/me;{quote(n)}={enc(s)}/x"), allowed=ANY)
 head_("target-absolute", lambda s, n: target(f"http://api.example/x?{quote(n)}={enc(s)}"), allowed=ANY)
 head_("target-user", lambda s, n: target(f"http://ann:{enc(s)}@api.example/x"), allowed=ANY)

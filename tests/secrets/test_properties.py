@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import string
 from typing import Any
 
@@ -149,7 +150,7 @@ def test_the_record_always_comes_and_json_stays_json(body: bytes, media: str, po
     after = record(body, media, policy, answer=answer, key=key)
     assert before[f"{side}Size"] == after[f"{side}Size"]
     was, now = (parsed(one[f"{side}Payload"]) for one in (before, after))
-    if was is not ... and f"{side}PayloadEncoding" not in before:
+    if isinstance(was, dict | list) or (was is not ... and media != FORM and f"{side}PayloadEncoding" not in before):
         assert now is not ..., after[f"{side}Payload"]
         assert type(now) is type(was) or not isinstance(was, (dict, list))
 
@@ -161,7 +162,8 @@ def test_what_was_redacted_is_not_changed_again(body: bytes, media: str, answer:
     once = record(body, media, "secrets", answer=answer)
     if f"{side}Messages" in once:
         return
-    again = record(plain(once, side), media, "secrets", answer=answer)
+    in_utf8 = re.sub("charset=[a-z0-9-]+", "charset=utf-8", media)  # as records are
+    again = record(plain(once, side), in_utf8, "secrets", answer=answer)
     if f"{side}PayloadEncoding" not in once:
         assert again[f"{side}Payload"] == once[f"{side}Payload"]
 
@@ -253,6 +255,8 @@ def test_a_damaged_text_still_hides_what_has_a_form(
     own, body = body_of(DOCUMENTS[name], secret, "note")
     text = secret.text.encode()
     before, _, after = body.partition(text)
+    if found(before + after, secret):
+        return  # it is there in another form too, which damage may hit
     edges = (before[-2:], after[:2])  # what is glued to it makes another word of it
     before, after = before[:-2], after[2:]
     for where, piece, gone in damage:
@@ -272,4 +276,4 @@ def test_a_damaged_text_still_hides_what_has_a_form(
 def test_depth_is_no_danger(policy: str, depth: int) -> None:
     for left, right in ((b"[", b"]"), (b'{"a":', b"}"), (b'{"password":', b"}"), (b"<a>", b"</a>")):
         shown = record(left * depth + b'"x"' + right * depth, JSON, policy)
-        assert shown["responsePayload"]
+        assert shown["responsePayload"] or (policy == "strict" and left == b"<a>")

@@ -6,12 +6,13 @@ taken from the budget of decoding (docs/decisions/0013); where nothing is left o
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport int64_t, uint8_t, uint64_t
-from libc.string cimport memset
+from libc.string cimport memmove, memset
 
 from collector.shards.records.budget cimport may_spend, spend
 from collector.shards.redaction.edits cimport *
 from collector.shards.redaction.pairs cimport scan_pairs
 from collector.shards.redaction.scan cimport scan_forms, scan_text
+from collector.shards.redaction.sniffing cimport is_number, is_text, is_utf16
 from collector.shards.redaction.state cimport *
 from collector.shards.redaction.strict cimport strict_json, strict_pairs
 from collector.shards.state cimport conn_t, ctx_t, C_CALLBACK_ERRORS
@@ -19,23 +20,21 @@ from collector.shards.state cimport conn_t, ctx_t, C_CALLBACK_ERRORS
 cdef enum:
     WORK_INSIDE = 20        # units for a byte of a text inside another one
     KEEP_BYTES = 1 << 20
-    UTF16_SNIFF = 64
+    NUMBER_MOST = 32        # bytes of one with a form
 
 cdef edits_t BODY
 memset(&BODY, 0, sizeof(edits_t))
 cdef bytes HELD = b""       # a body that was made of objects
 
 
-cdef bint is_utf16(const uint8_t* p, size_t n) noexcept nogil:
-    """Every other byte is zero, for as far as is looked: ASCII in UTF-16, which nobody has said."""
-    cdef size_t i, most = n if n < UTF16_SNIFF else UTF16_SNIFF
-    cdef size_t first = 0, second = 0
-    if n < 8:
-        return False
-    for i in range(0, most - 1, 2):
-        first += p[i] == 0
-        second += p[i + 1] == 0
-    return first * 8 > most * 3 or second * 8 > most * 3
+cdef void in_quotes(edits_t* e) noexcept nogil:
+    """What became of it is a text: JSON stays JSON."""
+    cdef char* p = room(e, 2)
+    if p == NULL or e.data[0] == c'"':
+        return
+    memmove(e.data + 1, e.data, e.len)
+    e.data[0] = e.data[e.len + 1] = c'"'
+    e.len += 2
 
 
 cdef int held(const uint8_t** p, size_t* n, tuple found) noexcept:
@@ -64,6 +63,8 @@ cdef int redact_body(ctx_t* ctx, conn_t* conn, const uint8_t** p, size_t* n, sha
     if n[0] and (p[0][0] == c'{' or p[0][0] == c'['):
         if shape == SHAPE_FORM or shape == SHAPE_BYTES:
             shape = SHAPE_TEXT      # JSON, whatever was said
+    if shape == SHAPE_BYTES and r.mode == MODE_SECRETS and is_text(p[0], n[0]):
+        shape = SHAPE_TEXT
     if shape == SHAPE_MESSAGES or ((shape == SHAPE_TEXT or shape == SHAPE_FORM) and is_utf16(p[0], n[0])):
         if r.mode == MODE_STRICT:
             return LEFT_OUT
@@ -99,6 +100,8 @@ cdef int redact_body(ctx_t* ctx, conn_t* conn, const uint8_t** p, size_t* n, sha
         return LEFT_OUT
     if not edits_end(&BODY):
         return 0
+    if n[0] < NUMBER_MOST and shape == SHAPE_TEXT and is_number(p[0], n[0]):
+        in_quotes(&BODY)
     if BODY.failed:
         return LEFT_OUT
     p[0] = <const uint8_t*>BODY.data

@@ -10,4 +10,5 @@ cdef void replace(const redaction_t* r, edits_t* e, const uint8_t* p, const uint
                   const uint8_t* quote, size_t quote_len) noexcept
 cdef void replace_with(edits_t* e, const uint8_t* p, const uint8_t* end, const char* text, size_t n) noexcept nogil
 cdef void replace_size(edits_t* e, const uint8_t* p, const uint8_t* end, const char* what, bint quoted) noexcept nogil
+cdef char* room(edits_t* e, size_t more) noexcept nogil
 cdef bint edits_end(edits_t* e) noexcept nogil

@@ -38,6 +38,17 @@ cdef inline bint of_word(uint8_t c) noexcept nogil:
     return is_digit(c) or is_letter(c) or c == c'-' or c == c'_'
 
 
+cdef inline uint8_t before(const edits_t* e, const uint8_t* p) noexcept nogil:
+    """The character before `p`, or a blank: none is there, or an escaped one of a text in JSON."""
+    cdef uint8_t c
+    if p == e.begin:
+        return c' '
+    c = (p - 1)[0]
+    if (c == c'n' or c == c'r' or c == c't' or c == c'f' or c == c'b') and p - e.begin > 1 and (p - 2)[0] == c'\\':
+        return c' '
+    return c
+
+
 cdef inline const uint8_t* behind_word(const uint8_t* p, const uint8_t* end) noexcept nogil:
     while p < end and of_word(p[0]):
         p += 1
@@ -72,12 +83,10 @@ cdef void find_jwt(const redaction_t* r, const edits_t* e, const uint8_t* p, fou
     cdef const uint8_t* end = e.end
     cdef const uint8_t* q
     cdef int parts = 1
-    if p > e.begin and (of_word((p - 1)[0]) or (p - 1)[0] == c'.'):
-        return
     q = behind_word(p, end)
     out.seen = q
     if q == end and e.cut:
-        if q - p >= CUT_TOKEN:
+        if q - p >= CUT_TOKEN and not (of_word(before(e, p)) or before(e, p) == c'.'):
             out.kind = <uint32_t>r.kind_of[FORM_JWT]
             out.end = q
         return
@@ -99,7 +108,7 @@ cdef void find_prefix(const redaction_t* r, const edits_t* e, const uint8_t* p, 
     cdef const uint8_t* end = e.end
     cdef uint32_t i
     cdef size_t have = <size_t>(end - p)
-    if r.prefix_many[p[0]] == 0 or (p > e.begin and of_word((p - 1)[0])):
+    if r.prefix_many[p[0]] == 0 or of_word(before(e, p)):
         return
     for i in range(r.prefix_many[p[0]]):
         prefix = &r.prefixes[r.prefix_first[p[0]] + i]
@@ -161,19 +170,20 @@ cdef void find_number(const redaction_t* r, const edits_t* e, const uint8_t* p, 
     cdef const uint8_t* q = p
     cdef const uint8_t* run
     cdef uint8_t[20] digits
+    cdef uint8_t c
     cdef uint32_t n = 0, group = 0, lengths
     cdef uint8_t between = 0
     while q < end and is_digit(q[0]):
         q += 1
     run = q
     out.seen = run      # of the digits in a row only the first can be the beginning
-    if p > e.begin and (is_digit((p - 1)[0]) or is_letter((p - 1)[0]) or (p - 1)[0] == c'_' or (p - 1)[0] == c'.'
-                        or (p - 1)[0] == c'%'):
-        return
-    if run - p >= 8 and run - p <= 10 and run < end and run[0] == c':':
+    if run - p >= 8 and run - p <= 19 and run < end and run[0] == c':':
         find_bot(r, e, p, run, out)
         if out.kind:
             return
+    c = before(e, p)
+    if is_digit(c) or is_letter(c) or c == c'_' or c == c'.' or c == c'%':
+        return
     if run - p < 4 or run - p > 19:
         return
     if run - p < 12 and not (end - run > 1 and (run[0] == c' ' or run[0] == c'-') and is_digit(run[1])) and not (
@@ -237,7 +247,7 @@ cdef void find_iban(const redaction_t* r, const edits_t* e, const uint8_t* p, fo
     cdef uint8_t c
     if end - p < 5 or not (p[1] >= c'A' and p[1] <= c'Z') or not is_digit(p[2]) or not is_digit(p[3]):
         return
-    if p > e.begin and (of_word((p - 1)[0]) or (p - 1)[0] == c'.'):
+    if of_word(before(e, p)) or before(e, p) == c'.':
         return
     length = r.ibans[(p[0] - c'A') * 26 + p[1] - c'A']
     if length == 0:
@@ -308,7 +318,7 @@ cdef void find_scheme(const redaction_t* r, const edits_t* e, const uint8_t* p, 
     cdef const uint8_t* token
     cdef bint bearer
     cdef bint digits = False, small = False, large = False, other = False
-    if p > e.begin and (is_letter((p - 1)[0]) or is_digit((p - 1)[0])):
+    if is_letter(before(e, p)) or is_digit(before(e, p)):
         return
     if end - p > 7 and memcmp(p + 1, b"earer", 5) == 0:
         bearer = True

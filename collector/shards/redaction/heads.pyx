@@ -11,13 +11,17 @@ from libc.string cimport memchr, memcmp, memcpy, memset
 from collector.shards.http.fields cimport *
 from collector.shards.redaction.edits cimport *
 from collector.shards.redaction.names cimport find_name, may_be_name
-from collector.shards.redaction.pairs cimport alone, scan_pairs
+from collector.shards.redaction.pairs cimport end_of_name, scan_pair, scan_pairs
 from collector.shards.redaction.scan cimport scan_text
 from collector.shards.redaction.state cimport *
 from collector.shards.redaction.strict cimport strict_pairs, strict_path
 
+cdef extern from "<string.h>" nogil:
+    void* memrchr(const void* s, int c, size_t n)
+
 cdef enum:
     VALUE_LEAST = 13        # bytes: nothing with a form is shorter
+    BLANKS_MOST = 8         # between a name and its value, colon included
 
 # A value that was replaced: of which field, and where in PLACE.
 cdef struct moved_t:
@@ -95,12 +99,18 @@ cdef void cookie(redaction_t* r, edits_t* e) noexcept:
     cdef const uint8_t* sign
     if end == NULL:
         end = e.end
-    sign = <const uint8_t*>memchr(e.begin, c'=', <size_t>(end - e.begin))
+    sign = end_of_name(e.begin, end)
     sign = e.begin if sign == NULL else sign + 1
     if r.mode == MODE_STRICT:
         replace_size(e, sign, end, b"string", False)
     else:
         replace(r, e, sign, end, <uint32_t>r.kind_of[FORM_COOKIE], NULL, 0)
+
+
+cdef inline bint is_no_name(const field_t* f) noexcept nogil:
+    """A line that is no field, as there are blanks before its colon (RFC 9112 section 5.1): it is read as a whole."""
+    return (memchr(f.name, c' ', f.name_len) != NULL and f.value > f.name
+            and f.value - f.name - f.name_len < BLANKS_MOST)
 
 
 cdef void redact_value(redaction_t* r, const field_t* f, edits_t* e) noexcept:
@@ -145,6 +155,8 @@ cdef int redact_fields(redaction_t* r, const fields_t** fields, bint cut) noexce
         edits_begin(&VALUE, f.value, f.value + f.value_len, cut and i + 1 == given.count, 0)
         if r.rules:
             edits_ruled(r, &VALUE, RULED_FIELD, f.name, f.name_len)
+        elif r.mode == MODE_SECRETS and is_no_name(f):
+            VALUE.begin = f.name    # a form may begin there
         redact_value(r, f, &VALUE)
         if edits_end(&VALUE) or VALUE.failed:
             if VALUE.failed or keep(&used, &moved, i, &VALUE) < 0:
@@ -171,8 +183,28 @@ cdef void segments(redaction_t* r, edits_t* e, const uint8_t* p, const uint8_t* 
         q = <const uint8_t*>memchr(p, c'/', <size_t>(end - p))
         if q == NULL:
             q = end
-        alone(r, e, p, q)
+        scan_pair(r, e, p, q)
         p = q + 1
+
+
+cdef const uint8_t* end_of_path(const uint8_t* p, const uint8_t* end) noexcept nogil:
+    """Where a query begins, or a fragment, which no target should have."""
+    cdef const uint8_t* query = <const uint8_t*>memchr(p, c'?', <size_t>(end - p))
+    cdef const uint8_t* fragment
+    if query == NULL:
+        query = end
+    fragment = <const uint8_t*>memchr(p, c'#', <size_t>(query - p))
+    return query if fragment == NULL else fragment
+
+
+cdef void authority(redaction_t* r, edits_t* e, const uint8_t* p, const uint8_t* end) noexcept:
+    """Its password; user information that is but one word may be a token."""
+    cdef const uint8_t* at = <const uint8_t*>memrchr(p, c'@', <size_t>(end - p))
+    cdef const uint8_t* colon
+    if at == NULL:
+        return
+    colon = <const uint8_t*>memchr(p, c':', <size_t>(at - p))
+    replace(r, e, p if colon == NULL else colon + 1, at, <uint32_t>r.kind_of[FORM_URL], NULL, 0)
 
 
 cdef int redact_request(redaction_t* r, request_t* request, bint cut) noexcept:
@@ -184,17 +216,13 @@ cdef int redact_request(redaction_t* r, request_t* request, bint cut) noexcept:
     if request.target_len == 0:
         return 0
     r.spent = 0
-    query = <const uint8_t*>memchr(p, c'?', <size_t>(end - p))
-    if query == NULL:
-        query = end
+    query = end_of_path(p, end)
     edits_begin(&TARGET, p, end, cut, 0)
     if r.rules:
         edits_ruled(r, &TARGET, RULED_TARGET, NULL, 0)
         p = TARGET.begin
         end = TARGET.end
-        query = <const uint8_t*>memchr(p, c'?', <size_t>(end - p))
-        if query == NULL:
-            query = end
+        query = end_of_path(p, end)
     if r.mode == MODE_OFF:
         pass
     elif p[0] != c'/' and p[0] != c'*':       # absolute: its authority first (RFC 9112 section 3.2.2)
@@ -203,7 +231,7 @@ cdef int redact_request(redaction_t* r, request_t* request, bint cut) noexcept:
             p = <const uint8_t*>memchr(at + 3, c'/', <size_t>(query - at - 3))
             if p == NULL:
                 p = query
-            alone(r, &TARGET, TARGET.begin, p)
+            authority(r, &TARGET, at + 3, p)
     if r.mode == MODE_OFF:
         pass
     elif r.mode == MODE_STRICT:

@@ -25,7 +25,7 @@ ENDINGS: dict[str, tuple[str, ...]] = {
         "senha", "palavra passe", "parola", "wachtwoord", "lösenord", "losenord", "passord", "adgangskode", "salasana",
         "hasło", "haslo", "heslo", "geslo", "lozinka", "jelszó", "jelszo", "şifre", "sifre", "пароль", "лозинка", "密码",
         "密碼", "パスワード", "비밀번호", "mật khẩu", "mat khau", "kata sandi", "katasandi", "סיסמה", "كلمة المرور",
-        "pass", "password confirmation", "password confirm", "clave secreta",
+        "pass", "admin pass", "user pass", "root pass", "db pass", "login pass", "password confirmation", "password confirm", "clave secreta",
         "contraseña nueva", "password hash", "password again", "password repeat",
         "password 1", "password 2", "password1", "password2", "passwd1", "passwd2", "pwd1", "pwd2",
     ),
@@ -69,7 +69,7 @@ WHOLE: dict[str, tuple[str, ...]] = {
     SIGNATURE: ("sig",),
     SESSION: ("sid", "session", "ssid token"),
     CREDENTIAL: ("nonce secret",),
-    TOKEN: ("access tokens", "refresh tokens"),
+    TOKEN: ("access tokens", "refresh tokens", "next nonce"),
     CARD: ("pan", "ccnum", "cc num"),
     AUTHORIZATION: (
         "authorization",
@@ -79,7 +79,7 @@ WHOLE: dict[str, tuple[str, ...]] = {
         "x original authorization",
         "x auth",
     ),
-    COOKIE: ("cookie", "set cookie", "cookies"),
+    COOKIE: ("cookie", "set cookie", "cookies", "cookie2", "set cookie2"),
 }
 
 # Names that end like secrets and are none: cursors, counts, descriptions of secrets.

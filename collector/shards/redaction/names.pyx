@@ -57,8 +57,15 @@ cdef const known_t* find_name(const redaction_t* r, const uint8_t* p, const uint
         letters += 1
         if r.lengths >> letters & 1:
             entry = known(r, hash | 1)
-            if entry != NULL and entry.flags & NAME_ENDING and (not entry.flags & NAME_APART or apart(p, q)):
+            if entry == NULL:
+                continue
+            if entry.flags & NAME_ENDING and (not entry.flags & NAME_APART or apart(p, q)):
                 found = entry
+            if q > p and ((q - 1)[0] == c'[' or (q - 1)[0] == c'.'):      # the name of a member: user[sid], page.nextToken
+                if entry.flags & NAME_NOT:
+                    return NULL
+                if entry.flags & NAME_WHOLE:
+                    found = entry
     if q > p:       # longer than any whole name
         return found
     entry = known(r, hash | 1)
@@ -101,10 +108,10 @@ cdef void learn(redaction_t* r, words, uint32_t kind, uint8_t flags) except *:
         r.names[i].hash = hash
         r.names[i].kind = <uint16_t>kind
     r.names[i].flags |= flags
+    if len(name) < 64:
+        r.lengths |= <uint64_t>1 << len(name)
     if flags & NAME_NOT:
         return
-    if flags & NAME_ENDING and len(name) < 64:
-        r.lengths |= <uint64_t>1 << len(name)
     for four in lists.endings(words):
         learn_ending(r, four)
 

@@ -26,39 +26,78 @@ cdef void scan_pairs(redaction_t* r, edits_t* e, char between) noexcept:
         end = <const uint8_t*>memchr(p, between, <size_t>(e.end - p))
         if end == NULL:
             end = e.end
-        sign = <const uint8_t*>memchr(p, c'=', <size_t>(end - p))
         if between == c';':
+            sign = end_of_name(p, end)
             while sign == NULL and p < end and p[0] == c' ':
                 p += 1
             replace(r, e, p if sign == NULL else sign + 1, end, <uint32_t>r.kind_of[FORM_COOKIE], NULL, 0)
-        elif sign == NULL:
-            alone(r, e, p, end)
         else:
-            one(r, e, p, sign, end)
+            scan_pair(r, e, p, end)
         p = end + 1
 
 
-cdef void one(redaction_t* r, edits_t* e, const uint8_t* p, const uint8_t* sign, const uint8_t* end) noexcept:
-    """A name, `=` and a value."""
+cdef const uint8_t* end_of_name(const uint8_t* p, const uint8_t* end) noexcept nogil:
+    """Its `=`, or NULL: there is none, or only the padding of a long row of base64 without a name."""
+    cdef const uint8_t* sign = <const uint8_t*>memchr(p, c'=', <size_t>(end - p))
+    cdef const uint8_t* q = sign
+    if sign == NULL or sign - p < LEAST:
+        return sign
+    while q < end and q[0] == c'=':
+        q += 1
+    if q == end:
+        return NULL
+    return sign
+
+
+cdef void scan_pair(redaction_t* r, edits_t* e, const uint8_t* p, const uint8_t* end) noexcept:
+    """A name, `=` and a value; or several of them, with `;`, `?` or `#` between them. All of what is behind the name of
+    a secret is its value."""
+    cdef const uint8_t* sign
+    cdef const uint8_t* next
     cdef const known_t* entry
+    while p < end and not e.failed:
+        sign = end_of_name(p, end)
+        if sign == NULL:
+            alone(r, e, p, end)
+            return
+        next = other_sign(p, sign)
+        if next < sign:
+            alone(r, e, p, next)
+            p = next + 1
+            continue
+        entry = name_of_pair(r, e, p, sign)
+        if entry != NULL and not entry.flags & NAME_PAIR:
+            replace(r, e, sign + 1, end, entry.kind, NULL, 0)
+            return
+        alone(r, e, p, sign)
+        next = other_sign(sign + 1, end)
+        if next < end and memchr(next, c'=', <size_t>(end - next)) == NULL:
+            next = end
+        alone(r, e, sign + 1, next)
+        p = next + 1
+
+
+cdef const uint8_t* other_sign(const uint8_t* p, const uint8_t* end) noexcept nogil:
+    """The first that may stand between pairs where it is not `&`, or the end."""
+    while p < end and p[0] != c';' and p[0] != c'?' and p[0] != c'#':
+        p += 1
+    return p
+
+
+cdef const known_t* name_of_pair(redaction_t* r, edits_t* e, const uint8_t* p, const uint8_t* end) noexcept:
     cdef bytes plain
     cdef const uint8_t* text
-    if memchr(p, c'%', <size_t>(sign - p)) == NULL:
-        entry = find_name(r, p, sign)
-    elif sign - p > NAME_MOST:
-        entry = NULL
-    else:
-        try:
-            plain = (<object>r.owner).percent_decoded(p[:sign - p])
-        except Exception:
-            e.failed = 1
-            return
-        text = plain
-        entry = find_name(r, text, text + len(plain))
-    if entry != NULL and not entry.flags & NAME_PAIR:
-        replace(r, e, sign + 1, end, entry.kind, NULL, 0)
-    else:
-        alone(r, e, sign + 1, end)
+    if memchr(p, c'%', <size_t>(end - p)) == NULL:
+        return find_name(r, p, end)
+    if end - p > NAME_MOST:
+        return NULL
+    try:
+        plain = (<object>r.owner).percent_decoded(p[:end - p])
+    except Exception:
+        e.failed = 1
+        return NULL
+    text = plain
+    return find_name(r, text, text + len(plain))
 
 
 cdef bint suspicious(redaction_t* r, const uint8_t* p, const uint8_t* end) noexcept nogil:
@@ -70,7 +109,7 @@ cdef bint suspicious(redaction_t* r, const uint8_t* p, const uint8_t* end) noexc
         if memchr(p, c'%', n) != NULL or memchr(p, c'+', n) != NULL:
             return True
         scan_block(&r.beginnings, p, n, &found)
-        if found.forms | numbers(found.digits, 0) | found.ends | twenty(found.word) or (n > SCAN_BYTES and found.word >> 63):
+        if found.forms | numbers(found.digits, 0) | found.ends | eighteen(found.word) or (n > SCAN_BYTES and found.word >> 63):
             return True
         p += SCAN_BYTES
     return False

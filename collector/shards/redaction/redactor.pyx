@@ -22,6 +22,7 @@ from collector.shards.redaction.edits cimport edits_begin, edits_end, edits_free
 from collector.shards.redaction.names cimport learn
 from collector.shards.redaction.pairs cimport scan_pairs
 from collector.shards.redaction.scan cimport scan_forms, scan_text
+from collector.shards.redaction.sniffing cimport is_text
 from collector.shards.redaction.state cimport *
 
 cdef enum:
@@ -42,7 +43,7 @@ _BEGINNINGS = (
     (b"\\", b"u/", _ALL),
     (b"-", b"-", b"-"),
     (b":", b"/", b"/"),
-    (b"%", b"234567", _DIGITS + b"abcdefABCDEF"),
+    (b"%", b"0234567", _DIGITS + b"abcdefABCDEF"),
     (b"Bb", b"ae", b"as"),
 )
 # Which group each has; the prefixes of products are spread over those whose bytes are like theirs.
@@ -318,11 +319,12 @@ cdef class Redactor:
         count = 0
 
         def one(found):
+            cdef bytes data
             nonlocal count
             try:
                 data = base64.b64decode(found.group())
-                # messages of JSON have names; their length may be another one, for none stands beside them
-                changed = self.scanned(data, False, 1, True) if data[:1] in (b"{", b"[") else self.binary(data)
+                # texts have names; their length may be another one, for none stands beside them
+                changed = self.scanned(data, False, 1, True) if is_text(<const uint8_t*><const char*>data, <size_t>len(data)) else self.binary(data)
             except (ValueError, binascii.Error):
                 return found.group()
             if changed is None:

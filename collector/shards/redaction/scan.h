@@ -167,11 +167,11 @@ static inline void scan_block(const beginnings_t *b, const uint8_t *p, size_t n,
     scan_bytes(b, p, out);
 }
 
-/* Of `word`, the bytes at which twenty in a row begin. */
-static inline uint64_t twenty(uint64_t word)
+/* Of `word`, the bytes at which eighteen in a row begin. */
+static inline uint64_t eighteen(uint64_t word)
 {
     uint64_t two = word & word >> 1, four = two & two >> 2, eight = four & four >> 4;
-    return eight & eight >> 8 & four >> 16;
+    return eight & eight >> 8 & two >> 16;
 }
 
 /* Of `digits`, the bytes at which a row of four or more begins, or may. `before`: a digit stands in front of them. */

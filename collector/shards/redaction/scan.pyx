@@ -69,6 +69,23 @@ cdef const uint8_t* end_of_quoted(const uint8_t* p, const uint8_t* end, uint8_t 
         q += 1
 
 
+cdef const uint8_t* end_of_block(const uint8_t* p, const uint8_t* end, uint8_t quote, size_t slashes) noexcept nogil:
+    """Where a block string (GraphQL, section 2.9.4) ends whose first of three quotes is before `p`; NULL: it is none."""
+    cdef uint8_t[3 * 4] quotes
+    cdef size_t one = slashes + 1
+    cdef size_t i
+    cdef const uint8_t* q
+    if slashes > 3 or <size_t>(end - p) < 2 * one:
+        return NULL
+    for i in range(3 * one):
+        quotes[i] = quote if i % one == slashes else c'\\'
+    if memcmp(p, quotes, 2 * one) != 0:
+        return NULL
+    q = p + 2 * one
+    q = <const uint8_t*>memmem(q, <size_t>(end - q), quotes, 3 * one)
+    return end if q == NULL else q
+
+
 cdef bint inside_quotes(const edits_t* e, place_t* place, const uint8_t* at) noexcept nogil:
     """Is `at` inside a text of JSON? Asked in ascending order."""
     cdef const uint8_t* q = place.parity_at
@@ -178,9 +195,14 @@ cdef void pair(redaction_t* r, edits_t* e, place_t* place, const uint8_t* p, con
     cdef const uint8_t* end
     cdef const uint8_t* most
     cdef const known_t* entry
-    if begin == NULL:
+    if begin != NULL:
+        end = end_of_quoted(begin, e.end, quote, count)
+    elif outer == NULL:
+        begin = end = p
+        while end < e.end and (of_name(end[0]) or end[0] == c'[' or end[0] == c']'):
+            end += 1
+    else:
         return
-    end = end_of_quoted(begin, e.end, quote, count)
     if end - begin > NAME_MOST or not may_be_name(r, e.begin, end):
         return
     entry = find_name(r, begin, end)
@@ -188,9 +210,9 @@ cdef void pair(redaction_t* r, edits_t* e, place_t* place, const uint8_t* p, con
         return
     most = e.end if e.end - end < PAIR_MOST else end + PAIR_MOST
     if outer == NULL:
-        p = <const uint8_t*>memmem(end, <size_t>(most - end), b"\r\n\r\n", 4)
-        if p != NULL and memchr(end, c'>', <size_t>(p - end)) == NULL:
-            part(r, e, p + 4, entry.kind)
+        p = content(end, most)
+        if p != NULL:
+            part(r, e, p, entry.kind)
             return
     p = <const uint8_t*>memchr(end, c'}' if outer != NULL else c'>', <size_t>(most - end))
     place.pair_kind = entry.kind
@@ -199,8 +221,28 @@ cdef void pair(redaction_t* r, edits_t* e, place_t* place, const uint8_t* p, con
 
 cdef void part(redaction_t* r, edits_t* e, const uint8_t* p, uint32_t kind) noexcept:
     """The content of a part (RFC 7578), up to the next boundary."""
-    cdef const uint8_t* end = <const uint8_t*>memmem(p, <size_t>(e.end - p), b"\r\n--", 4)
-    replace(r, e, p, e.end if end == NULL else end, kind, NULL, 0)
+    cdef const uint8_t* end = <const uint8_t*>memmem(p, <size_t>(e.end - p), b"\n--", 3)
+    if end == NULL:
+        end = e.end
+    elif end > p and (end - 1)[0] == c'\r':
+        end -= 1
+    replace(r, e, p, end, kind, NULL, 0)
+
+
+cdef const uint8_t* content(const uint8_t* p, const uint8_t* end) noexcept nogil:
+    """What an empty line is before, of a part whose head is at `p`; its lines may end without CR. NULL: that is no head."""
+    cdef const uint8_t* line = p
+    while True:
+        line = <const uint8_t*>memchr(line, c'\n', <size_t>(end - line))
+        if line == NULL:
+            return NULL
+        line += 1
+        if line < end and line[0] == c'\r':
+            line += 1
+        if line < end and line[0] == c'\n':
+            return line + 1
+        if end - line < 8 or not (memcmp(line + 1, b"ontent-", 7) == 0 or line[1] == c'-'):
+            return NULL         # no field that parts have
 
 
 cdef inline bint is_word(const uint8_t* p, const uint8_t* end, const char* word, size_t n) noexcept nogil:
@@ -213,6 +255,7 @@ cdef void value(redaction_t* r, edits_t* e, place_t* place, const uint8_t* sign,
     cdef const uint8_t* p = behind_blanks(e, sign + 1)
     cdef const uint8_t* begin
     cdef const uint8_t* end
+    cdef found_t found
     cdef uint8_t quote
     cdef size_t count
     if sign[0] == c'=' and sign + 1 < e.end and sign[1] == c'=':
@@ -221,7 +264,12 @@ cdef void value(redaction_t* r, edits_t* e, place_t* place, const uint8_t* sign,
         return
     begin = quoted(e, p, &quote, &count)
     if begin != NULL:
-        replace(r, e, begin, end_of_quoted(begin, e.end, quote, count), kind, NULL, 0)
+        end = end_of_block(begin, e.end, quote, count)
+        if end != NULL:
+            begin += 2 * (count + 1)
+        else:
+            end = end_of_quoted(begin, e.end, quote, count)
+        replace(r, e, begin, end, kind, NULL, 0)
         return
     if outer != NULL:
         if p[0] == c'[':
@@ -244,7 +292,8 @@ cdef void value(redaction_t* r, edits_t* e, place_t* place, const uint8_t* sign,
         end += 1
     if sign[0] == c':' and (end - p < HOLD_BACK or is_prose(p, end)):
         return
-    replace(r, e, p, end, kind, NULL, 0)
+    find_form(r, e, p, &found)      # with blanks in it
+    replace(r, e, p, found.end if found.kind and found.end > end else end, kind, NULL, 0)
 
 
 cdef bint is_prose(const uint8_t* p, const uint8_t* end) noexcept nogil:
@@ -339,6 +388,12 @@ cdef void elements(redaction_t* r, edits_t* e, const uint8_t* p, uint32_t kind, 
             p = end
 
 
+cdef bint may_end_tag(const redaction_t* r, const edits_t* e, const uint8_t* sign) noexcept nogil:
+    """Is there a name of a secret before `>`, or an attribute or blank, before which one may be?"""
+    return (sign > e.begin and ((sign - 1)[0] == c'"' or (sign - 1)[0] == c"'" or is_blank((sign - 1)[0]))
+            or may_be_name(r, e.begin, sign))
+
+
 cdef void at_tag(redaction_t* r, edits_t* e, const uint8_t* sign) noexcept:
     """`<password>value</password>`, with or without a prefix and attributes (XML 1.0 section 3.1)."""
     cdef size_t most = <size_t>(sign - e.begin)
@@ -348,7 +403,7 @@ cdef void at_tag(redaction_t* r, edits_t* e, const uint8_t* sign) noexcept:
     cdef const known_t* entry
     if sign + 1 >= e.end or sign[1] == c'<' and not (e.end - sign > 9 and memcmp(sign + 1, b"<![CDATA[", 9) == 0):
         return
-    if sign > e.begin and (sign - 1)[0] != c'"' and (sign - 1)[0] != c"'" and not may_be_name(r, e.begin, sign):
+    if not may_end_tag(r, e, sign):
         return
     if most > TAG_MOST:
         most = TAG_MOST
@@ -591,7 +646,7 @@ cdef void scan(redaction_t* r, edits_t* e, bint names) noexcept:
             at_row(r, e, row, at + i)
             row = NULL
             found.word &= ~<uint64_t>0 << i
-        rows = twenty(found.word) & ~(found.word << 1)
+        rows = 0 if row != NULL else eighteen(found.word) & ~(found.word << 1)
         if row == NULL and found.word >> 63 and n > SCAN_BYTES:
             i = SCAN_BYTES - ones_above(found.word)
             row = at + i

@@ -16,7 +16,7 @@ cdef extern from "redaction/scan.h" nogil:
         uint8_t any[3][256]
     void scan_prepare(int most)
     void scan_block(const beginnings_t* b, const uint8_t* p, size_t n, scan_t* out)
-    uint64_t twenty(uint64_t word)
+    uint64_t eighteen(uint64_t word)
     uint64_t numbers(uint64_t digits, unsigned before)
     unsigned first_bit(uint64_t x)
     unsigned ones_below(uint64_t x)
@@ -59,7 +59,7 @@ cdef struct redaction_t:
     uint16_t version                # of the policy
     uint16_t rules                  # number of those in force for what is being read (rules.py); 0: none
     uint64_t endings[256]           # bits of the hashes of four last bytes that a name may have
-    uint64_t lengths                # bits: an ending may have so many letters
+    uint64_t lengths                # bits: what is known may have so many letters
     known_t names[8192]
     beginnings_t beginnings
     prefix_t prefixes[64]

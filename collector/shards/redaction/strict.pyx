@@ -7,6 +7,7 @@ from libc.stdint cimport uint8_t
 from libc.string cimport memchr, memcmp
 
 from collector.shards.redaction.edits cimport *
+from collector.shards.redaction.pairs cimport end_of_name
 from collector.shards.redaction.scan cimport end_of_quoted
 from collector.shards.redaction.state cimport *
 
@@ -20,6 +21,11 @@ cdef inline bint is_blank(uint8_t c) noexcept nogil:
 
 cdef inline bint ends_literal(uint8_t c) noexcept nogil:
     return is_blank(c) or c == c',' or c == c'}' or c == c']' or c == c':' or c == c'"' or c == c'{' or c == c'['
+
+
+cdef inline bint is_no_number(const uint8_t* p, const uint8_t* end) noexcept nogil:
+    """What some libraries write for numbers that JSON does not have."""
+    return end - p == 3 and memcmp(p, b"NaN", 3) == 0 or end - p == 8 and memcmp(p, b"Infinity", 8) == 0
 
 
 cdef bint strict_json(edits_t* e) noexcept nogil:
@@ -49,7 +55,7 @@ cdef bint strict_json(edits_t* e) noexcept nogil:
             q += 1
         if q - p == 4 and memcmp(p, b"null", 4) == 0:
             pass
-        elif p[0] == c'-' or p[0] >= c'0' and p[0] <= c'9':
+        elif p[0] == c'-' or p[0] >= c'0' and p[0] <= c'9' or is_no_number(p, q):
             replace_size(e, p, q, b"number", True)
         elif q - p == 4 and memcmp(p, b"true", 4) == 0 or q - p == 5 and memcmp(p, b"false", 5) == 0:
             replace_size(e, p, q, b"boolean", True)
@@ -70,7 +76,7 @@ cdef void strict_pairs(edits_t* e, char between) noexcept nogil:
         end = <const uint8_t*>memchr(p, between, <size_t>(e.end - p))
         if end == NULL:
             end = e.end
-        sign = <const uint8_t*>memchr(p, c'=', <size_t>(end - p))
+        sign = end_of_name(p, end)
         if between == c';':
             while sign == NULL and p < end and p[0] == c' ':
                 p += 1
