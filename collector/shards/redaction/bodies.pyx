@@ -12,7 +12,7 @@ from collector.shards.records.budget cimport may_spend, spend
 from collector.shards.redaction.edits cimport *
 from collector.shards.redaction.pairs cimport scan_pairs
 from collector.shards.redaction.scan cimport scan_forms, scan_text
-from collector.shards.redaction.sniffing cimport is_number, is_text, is_utf16
+from collector.shards.redaction.sniffing cimport is_blank, is_number, is_text, is_utf16
 from collector.shards.redaction.state cimport *
 from collector.shards.redaction.strict cimport strict_json, strict_pairs
 from collector.shards.state cimport conn_t, ctx_t, C_CALLBACK_ERRORS
@@ -29,10 +29,17 @@ cdef bytes HELD = b""       # a body that was made of objects
 
 cdef void in_quotes(edits_t* e) noexcept nogil:
     """What became of it is a text: JSON stays JSON."""
-    cdef char* p = room(e, 2)
-    if p == NULL or e.data[0] == c'"':
+    cdef size_t first = 0
+    if room(e, 2) == NULL:
         return
-    memmove(e.data + 1, e.data, e.len)
+    while e.len and is_blank(<uint8_t>e.data[e.len - 1]):
+        e.len -= 1
+    while first < e.len and is_blank(<uint8_t>e.data[first]):
+        first += 1
+    if first == e.len or e.data[first] == c'"':
+        return
+    e.len -= first
+    memmove(e.data + 1, e.data + first, e.len)
     e.data[0] = e.data[e.len + 1] = c'"'
     e.len += 2
 

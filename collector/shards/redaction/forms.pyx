@@ -9,6 +9,7 @@ the text is cut, what may be the beginning of a form is one.
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp
 
+from collector.shards.redaction.sniffing cimport is_blank
 from collector.shards.redaction.state cimport *
 
 cdef extern from "<string.h>" nogil:
@@ -164,6 +165,14 @@ cdef bint luhn(const uint8_t* digits, uint32_t n) noexcept nogil:
     return total % 10 == 0
 
 
+cdef bint is_negative(const edits_t* e, const uint8_t* minus) noexcept nogil:
+    """A number of JSON below zero, which no card has."""
+    cdef const uint8_t* q = minus
+    while q > e.begin and is_blank((q - 1)[0]):
+        q -= 1
+    return q == e.begin or (q - 1)[0] == c':' or (q - 1)[0] == c',' or (q - 1)[0] == c'['
+
+
 cdef void find_number(const redaction_t* r, const edits_t* e, const uint8_t* p, found_t* out) noexcept nogil:
     """A card's number: in one piece, or in groups of four or more with one kind of blank or dash between them."""
     cdef const uint8_t* end = e.end
@@ -182,7 +191,7 @@ cdef void find_number(const redaction_t* r, const edits_t* e, const uint8_t* p, 
         if out.kind:
             return
     c = before(e, p)
-    if is_digit(c) or is_letter(c) or c == c'_' or c == c'.' or c == c'%':
+    if is_digit(c) or is_letter(c) or c == c'_' or c == c'.' or c == c'%' or c == c'-' and is_negative(e, p - 1):
         return
     if run - p < 4 or run - p > 19:
         return
@@ -283,7 +292,7 @@ cdef void find_private_key(const redaction_t* r, const edits_t* e, const uint8_t
     cdef const uint8_t* end = e.end
     cdef const uint8_t* q = p
     cdef const uint8_t* last
-    if p > e.begin and (p - 1)[0] == c'-':
+    if p > e.done and (p - 1)[0] == c'-':
         return
     if end - p < 16 or memcmp(p, b"-----BEGIN ", 11) != 0:
         if (e.cut and end - p < 32 and end - p >= 5

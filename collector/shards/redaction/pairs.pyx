@@ -66,10 +66,10 @@ cdef void scan_pair(redaction_t* r, edits_t* e, const uint8_t* p, const uint8_t*
             p = next + 1
             continue
         entry = name_of_pair(r, e, p, sign)
+        alone(r, e, p, sign)
         if entry != NULL and not entry.flags & NAME_PAIR:
             replace(r, e, sign + 1, end, entry.kind, NULL, 0)
             return
-        alone(r, e, p, sign)
         next = other_sign(sign + 1, end)
         if next < end and memchr(next, c'=', <size_t>(end - next)) == NULL:
             next = end

@@ -13,6 +13,7 @@ from libc.string cimport memchr, memcmp
 from collector.shards.redaction.edits cimport *
 from collector.shards.redaction.forms cimport find_form, found_t
 from collector.shards.redaction.names cimport find_name, may_be_name
+from collector.shards.redaction.sniffing cimport is_blank
 from collector.shards.redaction.state cimport *
 
 cdef extern from "<string.h>" nogil:
@@ -39,10 +40,6 @@ cdef struct place_t:
     const uint8_t* parity_at        # how many quotes there are up to here
     uint32_t pair_kind
     bint inside                     # a text in quotes, at parity_at
-
-
-cdef inline bint is_blank(uint8_t c) noexcept nogil:
-    return c == c' ' or c == c'\n' or c == c'\r' or c == c'\t'
 
 
 cdef inline bint of_name(uint8_t c) noexcept nogil:
@@ -132,6 +129,8 @@ cdef void at_sign(redaction_t* r, edits_t* e, place_t* place, const uint8_t* sig
             end -= 1
             slashes += 1
     elif (end - 1)[0] == c']':
+        if ends_redacted(e, end):
+            return
         end -= 1
     if not may_be_name(r, e.begin, end) and not (place.pair_kind and sign < place.pair_end):
         return
@@ -161,6 +160,16 @@ cdef void at_sign(redaction_t* r, edits_t* e, place_t* place, const uint8_t* sig
             return
         kind = entry.kind
     value(r, e, place, sign, kind, quote, slashes)
+
+
+cdef bint ends_redacted(const edits_t* e, const uint8_t* end) noexcept nogil:
+    """Is it the end of what another value became?"""
+    cdef size_t most = <size_t>(end - e.begin)
+    cdef const uint8_t* p
+    if most > NAME_MOST:
+        most = NAME_MOST
+    p = <const uint8_t*>memrchr(end - most, c'[', most)
+    return p != NULL and end - p > 10 and memcmp(p, b"[redacted:", 10) == 0
 
 
 cdef inline bint is_value(const uint8_t* p) noexcept nogil:

@@ -32,9 +32,9 @@ cdef bint is_utf16(const uint8_t* p, size_t n) noexcept nogil:
 
 
 cdef bint is_number(const uint8_t* p, size_t n) noexcept nogil:
-    """Digits and nothing else: JSON, of which a text has to be made."""
+    """Digits and nothing else but blanks: JSON, of which a text has to be made."""
     cdef size_t i
     for i in range(n):
-        if not (p[i] >= c'0' and p[i] <= c'9'):
+        if not (p[i] >= c'0' and p[i] <= c'9' or is_blank(p[i])):
             return False
     return True

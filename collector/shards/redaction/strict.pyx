@@ -9,14 +9,11 @@ from libc.string cimport memchr, memcmp
 from collector.shards.redaction.edits cimport *
 from collector.shards.redaction.pairs cimport end_of_name
 from collector.shards.redaction.scan cimport end_of_quoted
+from collector.shards.redaction.sniffing cimport is_blank
 from collector.shards.redaction.state cimport *
 
 cdef enum:
     NAME_MOST = 128         # bytes of a name that stays; longer ones are data
-
-
-cdef inline bint is_blank(uint8_t c) noexcept nogil:
-    return c == c' ' or c == c'\n' or c == c'\r' or c == c'\t'
 
 
 cdef inline bint ends_literal(uint8_t c) noexcept nogil:
