@@ -100,7 +100,7 @@ cdef const known_t* name_of_pair(redaction_t* r, edits_t* e, const uint8_t* p, c
     return find_name(r, text, text + len(plain))
 
 
-cdef bint suspicious(redaction_t* r, const uint8_t* p, const uint8_t* end) noexcept nogil:
+cdef bint suspicious(redaction_t* r, const uint8_t* p, const uint8_t* end, bint cut) noexcept nogil:
     """Is there anything in it that has to be looked at?"""
     cdef scan_t found
     cdef size_t n
@@ -109,7 +109,8 @@ cdef bint suspicious(redaction_t* r, const uint8_t* p, const uint8_t* end) noexc
         if memchr(p, c'%', n) != NULL or memchr(p, c'+', n) != NULL:
             return True
         scan_block(&r.beginnings, p, n, &found)
-        if found.forms | numbers(found.digits, 0) | found.ends | eighteen(found.word) or (n > SCAN_BYTES and found.word >> 63):
+        if (found.forms | found.ends | eighteen(found.word) or (n > SCAN_BYTES and found.word >> 63)
+                or (rows_of_digits(found.digits, 0) if cut else numbers(&found, 0))):
             return True
         p += SCAN_BYTES
     return False
@@ -119,7 +120,7 @@ cdef void alone(redaction_t* r, edits_t* e, const uint8_t* p, const uint8_t* end
     """A value whose name is no secret: what has a form, or is a text with names of its own."""
     cdef bytes out
     cdef const char* data
-    if end - p < LEAST or not suspicious(r, p, end):
+    if end - p < LEAST or not suspicious(r, p, end, e.cut and end == e.end):
         return
     if r.spent:
         replace(r, e, p, end, <uint32_t>r.kind_of[FORM_UNREAD], NULL, 0)

@@ -46,10 +46,18 @@ _BEGINNINGS = (
     (b"%", b"0234567", _DIGITS + b"abcdefABCDEF"),
     (b"Bb", b"ae", b"as"),
 )
-# Which group each has; the prefixes of products are spread over those whose bytes are like theirs.
-_GROUPS = (0, 2, 3, 4, 0, 4, 5)
-_PREFIX_GROUPS = {"A": 6, "S": 6, "g": 7, "x": 7, "y": 7}
-_PREFIX_GROUP = 1
+# Which group each has, and the prefixes of products by their first three letters: so that together they take few other
+# texts for a beginning (of documents and OpenAPI examples 0.7 % of all bytes; 4 % with groups by first letter).
+_GROUPS = (0, 5, 3, 6, 3, 4, 2)
+_PREFIX_GROUPS = {
+    three: group
+    for group, many in enumerate((
+        "AIz AKI ASI pyp xox", "GOC doo dop dor gho ghp ghr ghs hf_ hvb hvs", "", "", "SG. SK", "",
+        "rk_ shp sk- sk_ whs xap ya2", "ghu git glp npm",
+    ))
+    for three in many.split()
+}  # fmt: skip
+_PREFIX_GROUP = 1       # of others
 
 _ESCAPE = re.compile(rb'\\(?:u([0-9a-fA-F]{4})|(.))', re.DOTALL)
 _SHORT = {b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t"}
@@ -157,7 +165,7 @@ cdef class Redactor:
             prefix.kind = <uint16_t>self.number_of(kind)
             prefix.bit = 1 << classes.index(letters)
             third = data[2:3] if len(data) > 2 else b"0123456789abcdef"
-            self.learn_beginning(_PREFIX_GROUPS.get(text[0], _PREFIX_GROUP), data[:1], data[1:2], third)
+            self.learn_beginning(_PREFIX_GROUPS.get(text[:3], _PREFIX_GROUP), data[:1], data[1:2], third)
             i += 1
         for group, three in zip(_GROUPS, _BEGINNINGS, strict=True):
             self.learn_beginning(group, *three)

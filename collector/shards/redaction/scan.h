@@ -4,6 +4,7 @@
  *
  *     forms    three bytes with which a secret of a known form may begin, or bytes that hide another text (\u, %xx)
  *     digits   '0' to '9'
+ *     gaps     blanks and dashes: between groups of digits
  *     ends     '=', ':' and '>': in front of it may be a name, and behind it its value
  *     word     letters, digits and what else base64 has: a long row may be a text in disguise
  *
@@ -24,7 +25,7 @@
 #define SCAN_AHEAD 2 /* read behind them */
 
 typedef struct {
-    uint64_t forms, digits, ends, word;
+    uint64_t forms, digits, gaps, ends, word;
 } scan_t;
 
 typedef struct {
@@ -34,7 +35,7 @@ typedef struct {
 
 static inline void scan_bytes(const beginnings_t *b, const uint8_t *p, scan_t *out)
 {
-    uint64_t forms = 0, digits = 0, ends = 0, word = 0;
+    uint64_t forms = 0, digits = 0, gaps = 0, ends = 0, word = 0;
     for (unsigned i = 0; i < SCAN_BYTES; i++) {
         uint8_t c = p[i];
         uint64_t bit = (uint64_t)1 << i;
@@ -42,6 +43,8 @@ static inline void scan_bytes(const beginnings_t *b, const uint8_t *p, scan_t *o
             forms |= bit;
         if (c >= '0' && c <= '9')
             digits |= bit;
+        if (c == ' ' || c == '-')
+            gaps |= bit;
         if (c == '=' || c == ':' || c == '>')
             ends |= bit;
         if ((c >= '0' && c <= '9') || ((c | 0x20) >= 'a' && (c | 0x20) <= 'z') || c == '+' || c == '/' || c == '_' ||
@@ -50,6 +53,7 @@ static inline void scan_bytes(const beginnings_t *b, const uint8_t *p, scan_t *o
     }
     out->forms = forms;
     out->digits = digits;
+    out->gaps = gaps;
     out->ends = ends;
     out->word = word;
 }
@@ -75,7 +79,7 @@ __attribute__((target("ssse3"))) static void scan_ssse3(const beginnings_t *b, c
     const __m128i l2 = TABLE16(low, 2), h2 = TABLE16(high, 2);
     const __m128i word_low = _mm_setr_epi8(WORD_LOW), word_high = _mm_setr_epi8(WORD_HIGH);
     const __m128i zero = _mm_setzero_si128();
-    uint64_t forms = 0, digits = 0, ends = 0, word = 0;
+    uint64_t forms = 0, digits = 0, gaps = 0, ends = 0, word = 0;
     for (unsigned i = 0; i < SCAN_BYTES; i += 16) {
         __m128i v = BYTES16(i);
         __m128i f = _mm_and_si128(_mm_and_si128(halves16(l0, h0, v), halves16(l1, h1, BYTES16(i + 1))),
@@ -85,14 +89,17 @@ __attribute__((target("ssse3"))) static void scan_ssse3(const beginnings_t *b, c
                          _mm_cmpeq_epi8(v, _mm_set1_epi8('>')));
         /* from '0' to '9' and no others become the ten smallest signed numbers */
         __m128i d = _mm_cmplt_epi8(_mm_add_epi8(v, _mm_set1_epi8(0x50)), _mm_set1_epi8(-0x76));
+        __m128i g = _mm_or_si128(_mm_cmpeq_epi8(v, _mm_set1_epi8(' ')), _mm_cmpeq_epi8(v, _mm_set1_epi8('-')));
         __m128i w = halves16(word_low, word_high, v);
         forms |= (uint64_t)(uint16_t)~_mm_movemask_epi8(_mm_cmpeq_epi8(f, zero)) << i;
         digits |= (uint64_t)(uint16_t)_mm_movemask_epi8(d) << i;
+        gaps |= (uint64_t)(uint16_t)_mm_movemask_epi8(g) << i;
         ends |= (uint64_t)(uint16_t)_mm_movemask_epi8(e) << i;
         word |= (uint64_t)(uint16_t)~_mm_movemask_epi8(_mm_cmpeq_epi8(w, zero)) << i;
     }
     out->forms = forms;
     out->digits = digits;
+    out->gaps = gaps;
     out->ends = ends;
     out->word = word;
 }
@@ -113,7 +120,7 @@ __attribute__((target("avx2"))) static void scan_avx2(const beginnings_t *b, con
     const __m256i l2 = TABLE32(low, 2), h2 = TABLE32(high, 2);
     const __m256i word_low = _mm256_setr_epi8(WORD_LOW, WORD_LOW), word_high = _mm256_setr_epi8(WORD_HIGH, WORD_HIGH);
     const __m256i zero = _mm256_setzero_si256();
-    uint64_t forms = 0, digits = 0, ends = 0, word = 0;
+    uint64_t forms = 0, digits = 0, gaps = 0, ends = 0, word = 0;
     for (unsigned i = 0; i < SCAN_BYTES; i += 32) {
         __m256i v = BYTES32(i);
         __m256i f = _mm256_and_si256(_mm256_and_si256(halves32(l0, h0, v), halves32(l1, h1, BYTES32(i + 1))),
@@ -122,14 +129,17 @@ __attribute__((target("avx2"))) static void scan_avx2(const beginnings_t *b, con
             _mm256_or_si256(_mm256_cmpeq_epi8(v, _mm256_set1_epi8(':')), _mm256_cmpeq_epi8(v, _mm256_set1_epi8('='))),
             _mm256_cmpeq_epi8(v, _mm256_set1_epi8('>')));
         __m256i d = _mm256_cmpgt_epi8(_mm256_set1_epi8(-0x76), _mm256_add_epi8(v, _mm256_set1_epi8(0x50)));
+        __m256i g = _mm256_or_si256(_mm256_cmpeq_epi8(v, _mm256_set1_epi8(' ')), _mm256_cmpeq_epi8(v, _mm256_set1_epi8('-')));
         __m256i w = halves32(word_low, word_high, v);
         forms |= (uint64_t)(uint32_t)~_mm256_movemask_epi8(_mm256_cmpeq_epi8(f, zero)) << i;
         digits |= (uint64_t)(uint32_t)_mm256_movemask_epi8(d) << i;
+        gaps |= (uint64_t)(uint32_t)_mm256_movemask_epi8(g) << i;
         ends |= (uint64_t)(uint32_t)_mm256_movemask_epi8(e) << i;
         word |= (uint64_t)(uint32_t)~_mm256_movemask_epi8(_mm256_cmpeq_epi8(w, zero)) << i;
     }
     out->forms = forms;
     out->digits = digits;
+    out->gaps = gaps;
     out->ends = ends;
     out->word = word;
 }
@@ -174,8 +184,27 @@ static inline uint64_t eighteen(uint64_t word)
     return eight & eight >> 8 & two >> 16;
 }
 
-/* Of `digits`, the bytes at which a row of four or more begins, or may. `before`: a digit stands in front of them. */
-static inline uint64_t numbers(uint64_t digits, unsigned before)
+/* Of `x`, moved down by k bytes; what comes behind the block may be anything. */
+static inline uint64_t ahead(uint64_t x, unsigned k)
+{
+    return x >> k | ~(~(uint64_t)0 >> k);
+}
+
+/* Of the digits, the bytes at which a number may begin that has a form (forms.pyx): a row of twelve or more, one of four to
+ * seven before a gap and three more, one of eight or more before a colon. `before`: a digit stands in front of them. */
+static inline uint64_t numbers(const scan_t *s, unsigned before)
+{
+    const uint64_t d = s->digits, two = d & ahead(d, 1), four = two & ahead(two, 2), eight = four & ahead(four, 4);
+    const uint64_t start = d & ~(d << 1 | before) & four;
+    uint64_t gap;
+    if (!start)
+        return 0;
+    gap = s->gaps & four << 4 & ahead(two, 1) & ahead(d, 3);
+    return start & ((eight & ahead(four, 8)) | gap >> 4 | gap >> 5 | gap >> 6 | gap >> 7 | (s->ends & eight << 8 ? eight : 0));
+}
+
+/* Of `digits`, the bytes at which a row of four or more begins, or may, whatever follows. */
+static inline uint64_t rows_of_digits(uint64_t digits, unsigned before)
 {
     const uint64_t top = (uint64_t)7 << 61;
     return digits & ~(digits << 1 | before) & (digits >> 1 | top) & (digits >> 2 | top) & (digits >> 3 | top);

@@ -12,7 +12,7 @@ from libc.string cimport memchr, memcmp
 
 from collector.shards.redaction.edits cimport *
 from collector.shards.redaction.forms cimport find_form, found_t
-from collector.shards.redaction.names cimport find_name, may_be_name
+from collector.shards.redaction.names cimport ending_of, find_name, may_be_name
 from collector.shards.redaction.sniffing cimport is_blank
 from collector.shards.redaction.state cimport *
 
@@ -640,7 +640,7 @@ cdef void scan(redaction_t* r, edits_t* e, bint names) noexcept:
     cdef const uint8_t* row = NULL      # where letters of base64 have begun that go on
     cdef scan_t found
     cdef place_t place
-    cdef uint64_t bits, rows
+    cdef uint64_t bits, rows, ends = 0
     cdef unsigned i, digit = 0
     cdef size_t n
     place.skip_forms = place.skip_escapes = place.skip_percent = place.parity_at = e.begin
@@ -652,7 +652,8 @@ cdef void scan(redaction_t* r, edits_t* e, bint names) noexcept:
         scan_block(&r.beginnings, at, n, &found)
         if row != NULL and ~found.word:
             i = ones_below(found.word)
-            at_row(r, e, row, at + i)
+            if at + i - row >= LEAST_ROW:
+                at_row(r, e, row, at + i)
             row = NULL
             found.word &= ~<uint64_t>0 << i
         rows = 0 if row != NULL else eighteen(found.word) & ~(found.word << 1)
@@ -661,20 +662,23 @@ cdef void scan(redaction_t* r, edits_t* e, bint names) noexcept:
             row = at + i
             rows &= (<uint64_t>1 << i) - 1
         # a number in a row of digits only begins with it
-        found.forms = found.forms & ~found.digits | numbers(found.digits, digit)
+        found.forms = found.forms & ~found.digits | (
+            numbers(&found, digit) if n > SCAN_BYTES or not e.cut else rows_of_digits(found.digits, digit))
         digit = <unsigned>(found.digits >> 63)
-        bits = found.forms | rows | (found.ends if names else 0)
+        if names:
+            ends = found.ends if place.pair_kind or at == e.begin else unusual(r, at, found.ends)
+        bits = found.forms | rows | ends
         while bits:
             i = first_bit(bits)
             bits &= bits - 1
             q = at + i
             if q < e.done:
                 continue
-            if q[0] == c':' and place.pair_kind == 0 and plain_name(r, e, q):
-                continue
-            if found.ends >> i & 1 and not (q[0] == c':' and is_authority(e, q)):
-                if names:
-                    at_sign(r, e, &place, q)
+            if ends >> i & 1 and not (q[0] == c':' and is_authority(e, q)):
+                at_sign(r, e, &place, q)
+                if place.pair_kind:     # its value may have any name
+                    bits |= found.ends & ~<uint64_t>1 << i
+                    ends = found.ends
             elif found.forms >> i & 1:
                 at_form(r, e, &place, q)
             if rows >> i & 1 and q >= e.done:
@@ -684,10 +688,21 @@ cdef void scan(redaction_t* r, edits_t* e, bint names) noexcept:
         at_row(r, e, row, e.end)
 
 
-cdef inline bint plain_name(const redaction_t* r, const edits_t* e, const uint8_t* colon) noexcept nogil:
-    """Most names of JSON: a quote before the colon, and four letters before that with which no secret's name ends."""
-    return (colon - e.begin > 6 and (colon - 1)[0] == c'"' and (colon - 2)[0] != c'\\'
-            and not may_be_name(r, e.begin, colon - 1))
+cdef inline uint64_t unusual(const redaction_t* r, const uint8_t* at, uint64_t ends) noexcept nogil:
+    """Of the signs in the block at `at`, which is not the first one, those before which there may be a name of a secret.
+    Without branches for most names of JSON: a quote before the colon, and four letters before that with which no secret's
+    name ends."""
+    cdef uint64_t left = 0
+    cdef const uint8_t* q
+    cdef uint32_t bit
+    cdef unsigned i
+    while ends:
+        i = first_bit(ends)
+        ends &= ends - 1
+        q = at + i
+        bit = ending_of(q - 1)
+        left |= <uint64_t>((q[0] != c':') | ((q - 1)[0] != c'"') | ((q - 2)[0] == c'\\') | (r.endings[bit >> 6] >> (bit & 63) & 1)) << i
+    return left
 
 
 cdef inline bint is_authority(const edits_t* e, const uint8_t* p) noexcept nogil:

@@ -8,6 +8,7 @@ cdef extern from "redaction/scan.h" nogil:
     ctypedef struct scan_t:
         uint64_t forms
         uint64_t digits
+        uint64_t gaps
         uint64_t ends
         uint64_t word
     ctypedef struct beginnings_t:
@@ -17,7 +18,8 @@ cdef extern from "redaction/scan.h" nogil:
     void scan_prepare(int most)
     void scan_block(const beginnings_t* b, const uint8_t* p, size_t n, scan_t* out)
     uint64_t eighteen(uint64_t word)
-    uint64_t numbers(uint64_t digits, unsigned before)
+    uint64_t numbers(const scan_t* s, unsigned before)
+    uint64_t rows_of_digits(uint64_t digits, unsigned before)
     unsigned first_bit(uint64_t x)
     unsigned ones_below(uint64_t x)
     unsigned ones_above(uint64_t x)
