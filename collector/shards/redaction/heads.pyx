@@ -30,7 +30,7 @@ cdef extern from "<string.h>" nogil:
 cdef enum:
     VALUE_LEAST = 13        # bytes: nothing with a form is shorter
     BLANKS_MOST = 8         # between a name and its value, colon included
-    SEEN_VALUES = 4096
+    SEEN_FIELDS = 4096
     SEEN_MOST = 512         # bytes of a value
 
 # A value that was replaced: of which field, and where in PLACE.
@@ -50,7 +50,7 @@ memset(&VALUE, 0, sizeof(edits_t))
 memset(&TARGET, 0, sizeof(edits_t))
 memset(&REASON, 0, sizeof(edits_t))
 
-# Hashes of values that were looked at lately and have nothing in them: clients send the same ones with every request.
+# Hashes of fields that were looked at lately and have nothing in them: clients send the same ones with every request.
 cdef uint64_t[4096] SEEN
 cdef uint64_t[3] SEED
 memset(SEEN, 0, sizeof(SEEN))
@@ -136,10 +136,12 @@ cdef inline uint64_t mixed(uint64_t a, uint64_t b) noexcept nogil:
     return <uint64_t>product ^ <uint64_t>(product >> 64)
 
 
-cdef uint64_t hash_of_value(const uint8_t* p, size_t n) noexcept nogil:
-    """Of at least eight bytes. Nobody outside of this process can find two texts that have the same one."""
-    cdef const uint8_t* last = p + n - 8
-    cdef uint64_t hash = SEED[0] ^ n
+cdef uint64_t hash_of_field(const field_t* f) noexcept nogil:
+    """Of its name and value of at least eight bytes. Nobody outside of this process can find two fields that have the same
+    one."""
+    cdef const uint8_t* p = f.value
+    cdef const uint8_t* last = p + f.value_len - 8
+    cdef uint64_t hash = SEED[0] ^ f.value_len ^ <uint64_t>f.hash << 32
     cdef uint64_t word
     while p < last:
         memcpy(&word, p, 8)
@@ -151,8 +153,6 @@ cdef uint64_t hash_of_value(const uint8_t* p, size_t n) noexcept nogil:
 
 cdef void redact_value(redaction_t* r, const field_t* f, edits_t* e) noexcept:
     cdef const known_t* entry = NULL
-    cdef uint64_t hash
-    cdef uint64_t* seen
     if r.mode == MODE_OFF:
         return
     if f.id == F_COOKIE:
@@ -174,17 +174,8 @@ cdef void redact_value(redaction_t* r, const field_t* f, edits_t* e) noexcept:
     elif r.mode == MODE_STRICT:
         if not stays(f):
             replace_size(e, e.begin, e.end, b"string", False)
-    elif f.value_len < VALUE_LEAST:
-        pass
-    elif r.rules or e.cut or e.begin != f.value or f.value_len > SEEN_MOST:
+    elif e.end - e.begin >= VALUE_LEAST:
         scan_text(r, e)
-    else:
-        hash = hash_of_value(e.begin, f.value_len)
-        seen = &SEEN[hash & (SEEN_VALUES - 1)]
-        if seen[0] != hash:
-            scan_text(r, e)
-            if e.count == 0 and not e.failed:
-                seen[0] = hash
 
 
 cdef int redact_fields(redaction_t* r, const fields_t** fields, bint cut) noexcept:
@@ -194,12 +185,19 @@ cdef int redact_fields(redaction_t* r, const fields_t** fields, bint cut) noexce
     cdef const field_t* f
     cdef size_t used = 0
     cdef uint32_t i, moved = 0, count = 0
+    cdef uint64_t hash
+    cdef bint may_be_seen, whole
     r.spent = 0     # what a body has spent: a head is bounded by COLLECTOR_HEADER_BYTES
     for i in range(given.count):
         f = &given.items[i]
         if f.value_len == 0 or f.id == F_HOST:
             continue
-        edits_begin(&VALUE, f.value, f.value + f.value_len, cut and i + 1 == given.count, 0)
+        whole = not cut or i + 1 < given.count
+        may_be_seen = r.mode == MODE_SECRETS and not r.rules and whole and f.value_len >= 8 and f.value_len <= SEEN_MOST
+        hash = hash_of_field(f) if may_be_seen else 0
+        if may_be_seen and SEEN[hash & (SEEN_FIELDS - 1)] == hash:
+            continue
+        edits_begin(&VALUE, f.value, f.value + f.value_len, not whole, 0)
         if r.rules:
             edits_ruled(r, &VALUE, RULED_FIELD, f.name, f.name_len)
         elif r.mode == MODE_SECRETS and is_no_name(f):
@@ -209,6 +207,8 @@ cdef int redact_fields(redaction_t* r, const fields_t** fields, bint cut) noexce
             if VALUE.failed or keep(&used, &moved, i, &VALUE) < 0:
                 return -1
             count += VALUE.count
+        elif may_be_seen:
+            SEEN[hash & (SEEN_FIELDS - 1)] = hash
     if moved == 0:
         return 0
     # all but the fields that are not there

@@ -25,3 +25,4 @@ cdef inline bint may_be_name(const redaction_t* r, const uint8_t* begin, const u
 
 
 cdef void learn(redaction_t* r, words, uint32_t kind, uint8_t flags) except *
+cdef void learn_last(redaction_t* r, words)

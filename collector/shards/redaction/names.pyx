@@ -93,6 +93,12 @@ cdef void learn_ending(redaction_t* r, bytes four):
     r.endings[bit >> 6] |= <uint64_t>1 << (bit & 63)
 
 
+cdef void learn_last(redaction_t* r, words):
+    """Of a name that is looked at though it is none of a secret."""
+    for four in lists.endings(words):
+        learn_ending(r, four)
+
+
 cdef void learn(redaction_t* r, words, uint32_t kind, uint8_t flags) except *:
     """A name: words in lower case with blanks between them. Raises ValueError when there are too many."""
     cdef bytes name = words.replace(" ", "").encode().lower()      # of ASCII only, as find_name
@@ -112,8 +118,7 @@ cdef void learn(redaction_t* r, words, uint32_t kind, uint8_t flags) except *:
         r.lengths |= <uint64_t>1 << len(name)
     if flags & NAME_NOT:
         return
-    for four in lists.endings(words):
-        learn_ending(r, four)
+    learn_last(r, words)
 
 
 def find(redactor, bytes name):

@@ -102,17 +102,21 @@ cdef const known_t* name_of_pair(redaction_t* r, edits_t* e, const uint8_t* p, c
 
 cdef bint suspicious(redaction_t* r, const uint8_t* p, const uint8_t* end, bint cut) noexcept nogil:
     """Is there anything in it that has to be looked at?"""
-    cdef scan_t found
+    cdef scan_t[8] found
+    cdef scan_t* one
+    cdef unsigned i, blocks
     cdef size_t n
     while p < end:
         n = <size_t>(end - p)
         if memchr(p, c'%', n) != NULL or memchr(p, c'+', n) != NULL:
             return True
-        scan_block(&r.beginnings, p, n, &found)
-        if (found.forms | found.ends | eighteen(found.word) or (n > SCAN_BYTES and found.word >> 63)
-                or (rows_of_digits(found.digits, 0) if cut else numbers(&found, 0))):
-            return True
-        p += SCAN_BYTES
+        blocks = scan_blocks(&r.beginnings, p, n, found)
+        for i in range(blocks):
+            one = &found[i]
+            if (one.forms | one.ends | eighteen(one.word) or (n > SCAN_BYTES and one.word >> 63)
+                    or (rows_of_digits(one.digits, 0) if cut else numbers(one, 0))):
+                return True
+        p += blocks * SCAN_BYTES
     return False
 
 

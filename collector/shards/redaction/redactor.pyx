@@ -19,7 +19,7 @@ from collector.policy.model import Mode, Part
 from collector.shards.redaction import known
 from collector.shards.redaction.rules import Rules, apply
 from collector.shards.redaction.edits cimport edits_begin, edits_end, edits_free
-from collector.shards.redaction.names cimport learn
+from collector.shards.redaction.names cimport learn, learn_last
 from collector.shards.redaction.pairs cimport scan_pairs
 from collector.shards.redaction.scan cimport scan_forms, scan_text
 from collector.shards.redaction.sniffing cimport is_text
@@ -141,6 +141,7 @@ cdef class Redactor:
             learn(&self.state, name, 0, NAME_NOT)
         for name in ("name", "key"):
             learn(&self.state, name, 0, NAME_PAIR)
+        learn_last(&self.state, "value")
 
     def learn_forms(self):
         cdef uint32_t i = 0, at

@@ -22,6 +22,7 @@
 #endif
 
 #define SCAN_BYTES 64
+#define SCAN_MANY 8
 #define SCAN_AHEAD 2 /* read behind them */
 
 typedef struct {
@@ -73,35 +74,37 @@ __attribute__((target("ssse3"))) static inline __m128i halves16(__m128i low, __m
 #define TABLE16(half, i) _mm_loadu_si128((const __m128i *)b->half[i])
 #define BYTES16(i) _mm_loadu_si128((const __m128i *)(p + (i)))
 
-__attribute__((target("ssse3"))) static void scan_ssse3(const beginnings_t *b, const uint8_t *p, scan_t *out)
+__attribute__((target("ssse3"))) static void scan_ssse3(const beginnings_t *b, const uint8_t *p, scan_t *out, unsigned blocks)
 {
     const __m128i l0 = TABLE16(low, 0), h0 = TABLE16(high, 0), l1 = TABLE16(low, 1), h1 = TABLE16(high, 1);
     const __m128i l2 = TABLE16(low, 2), h2 = TABLE16(high, 2);
     const __m128i word_low = _mm_setr_epi8(WORD_LOW), word_high = _mm_setr_epi8(WORD_HIGH);
     const __m128i zero = _mm_setzero_si128();
-    uint64_t forms = 0, digits = 0, gaps = 0, ends = 0, word = 0;
-    for (unsigned i = 0; i < SCAN_BYTES; i += 16) {
-        __m128i v = BYTES16(i);
-        __m128i f = _mm_and_si128(_mm_and_si128(halves16(l0, h0, v), halves16(l1, h1, BYTES16(i + 1))),
-                                  halves16(l2, h2, BYTES16(i + 2)));
-        __m128i e =
-            _mm_or_si128(_mm_or_si128(_mm_cmpeq_epi8(v, _mm_set1_epi8(':')), _mm_cmpeq_epi8(v, _mm_set1_epi8('='))),
-                         _mm_cmpeq_epi8(v, _mm_set1_epi8('>')));
-        /* from '0' to '9' and no others become the ten smallest signed numbers */
-        __m128i d = _mm_cmplt_epi8(_mm_add_epi8(v, _mm_set1_epi8(0x50)), _mm_set1_epi8(-0x76));
-        __m128i g = _mm_or_si128(_mm_cmpeq_epi8(v, _mm_set1_epi8(' ')), _mm_cmpeq_epi8(v, _mm_set1_epi8('-')));
-        __m128i w = halves16(word_low, word_high, v);
-        forms |= (uint64_t)(uint16_t)~_mm_movemask_epi8(_mm_cmpeq_epi8(f, zero)) << i;
-        digits |= (uint64_t)(uint16_t)_mm_movemask_epi8(d) << i;
-        gaps |= (uint64_t)(uint16_t)_mm_movemask_epi8(g) << i;
-        ends |= (uint64_t)(uint16_t)_mm_movemask_epi8(e) << i;
-        word |= (uint64_t)(uint16_t)~_mm_movemask_epi8(_mm_cmpeq_epi8(w, zero)) << i;
+    for (; blocks; blocks--, p += SCAN_BYTES, out++) {
+        uint64_t forms = 0, digits = 0, gaps = 0, ends = 0, word = 0;
+        for (unsigned i = 0; i < SCAN_BYTES; i += 16) {
+            __m128i v = BYTES16(i);
+            __m128i f = _mm_and_si128(_mm_and_si128(halves16(l0, h0, v), halves16(l1, h1, BYTES16(i + 1))),
+                                      halves16(l2, h2, BYTES16(i + 2)));
+            __m128i e =
+                _mm_or_si128(_mm_or_si128(_mm_cmpeq_epi8(v, _mm_set1_epi8(':')), _mm_cmpeq_epi8(v, _mm_set1_epi8('='))),
+                             _mm_cmpeq_epi8(v, _mm_set1_epi8('>')));
+            /* from '0' to '9' and no others become the ten smallest signed numbers */
+            __m128i d = _mm_cmplt_epi8(_mm_add_epi8(v, _mm_set1_epi8(0x50)), _mm_set1_epi8(-0x76));
+            __m128i g = _mm_or_si128(_mm_cmpeq_epi8(v, _mm_set1_epi8(' ')), _mm_cmpeq_epi8(v, _mm_set1_epi8('-')));
+            __m128i w = halves16(word_low, word_high, v);
+            forms |= (uint64_t)(uint16_t)~_mm_movemask_epi8(_mm_cmpeq_epi8(f, zero)) << i;
+            digits |= (uint64_t)(uint16_t)_mm_movemask_epi8(d) << i;
+            gaps |= (uint64_t)(uint16_t)_mm_movemask_epi8(g) << i;
+            ends |= (uint64_t)(uint16_t)_mm_movemask_epi8(e) << i;
+            word |= (uint64_t)(uint16_t)~_mm_movemask_epi8(_mm_cmpeq_epi8(w, zero)) << i;
+        }
+        out->forms = forms;
+        out->digits = digits;
+        out->gaps = gaps;
+        out->ends = ends;
+        out->word = word;
     }
-    out->forms = forms;
-    out->digits = digits;
-    out->gaps = gaps;
-    out->ends = ends;
-    out->word = word;
 }
 
 __attribute__((target("avx2"))) static inline __m256i halves32(__m256i low, __m256i high, __m256i v)
@@ -114,34 +117,36 @@ __attribute__((target("avx2"))) static inline __m256i halves32(__m256i low, __m2
 #define TABLE32(half, i) _mm256_broadcastsi128_si256(TABLE16(half, i))
 #define BYTES32(i) _mm256_loadu_si256((const __m256i *)(p + (i)))
 
-__attribute__((target("avx2"))) static void scan_avx2(const beginnings_t *b, const uint8_t *p, scan_t *out)
+__attribute__((target("avx2"))) static void scan_avx2(const beginnings_t *b, const uint8_t *p, scan_t *out, unsigned blocks)
 {
     const __m256i l0 = TABLE32(low, 0), h0 = TABLE32(high, 0), l1 = TABLE32(low, 1), h1 = TABLE32(high, 1);
     const __m256i l2 = TABLE32(low, 2), h2 = TABLE32(high, 2);
     const __m256i word_low = _mm256_setr_epi8(WORD_LOW, WORD_LOW), word_high = _mm256_setr_epi8(WORD_HIGH, WORD_HIGH);
     const __m256i zero = _mm256_setzero_si256();
-    uint64_t forms = 0, digits = 0, gaps = 0, ends = 0, word = 0;
-    for (unsigned i = 0; i < SCAN_BYTES; i += 32) {
-        __m256i v = BYTES32(i);
-        __m256i f = _mm256_and_si256(_mm256_and_si256(halves32(l0, h0, v), halves32(l1, h1, BYTES32(i + 1))),
-                                     halves32(l2, h2, BYTES32(i + 2)));
-        __m256i e = _mm256_or_si256(
-            _mm256_or_si256(_mm256_cmpeq_epi8(v, _mm256_set1_epi8(':')), _mm256_cmpeq_epi8(v, _mm256_set1_epi8('='))),
-            _mm256_cmpeq_epi8(v, _mm256_set1_epi8('>')));
-        __m256i d = _mm256_cmpgt_epi8(_mm256_set1_epi8(-0x76), _mm256_add_epi8(v, _mm256_set1_epi8(0x50)));
-        __m256i g = _mm256_or_si256(_mm256_cmpeq_epi8(v, _mm256_set1_epi8(' ')), _mm256_cmpeq_epi8(v, _mm256_set1_epi8('-')));
-        __m256i w = halves32(word_low, word_high, v);
-        forms |= (uint64_t)(uint32_t)~_mm256_movemask_epi8(_mm256_cmpeq_epi8(f, zero)) << i;
-        digits |= (uint64_t)(uint32_t)_mm256_movemask_epi8(d) << i;
-        gaps |= (uint64_t)(uint32_t)_mm256_movemask_epi8(g) << i;
-        ends |= (uint64_t)(uint32_t)_mm256_movemask_epi8(e) << i;
-        word |= (uint64_t)(uint32_t)~_mm256_movemask_epi8(_mm256_cmpeq_epi8(w, zero)) << i;
+    for (; blocks; blocks--, p += SCAN_BYTES, out++) {
+        uint64_t forms = 0, digits = 0, gaps = 0, ends = 0, word = 0;
+        for (unsigned i = 0; i < SCAN_BYTES; i += 32) {
+            __m256i v = BYTES32(i);
+            __m256i f = _mm256_and_si256(_mm256_and_si256(halves32(l0, h0, v), halves32(l1, h1, BYTES32(i + 1))),
+                                         halves32(l2, h2, BYTES32(i + 2)));
+            __m256i e = _mm256_or_si256(
+                _mm256_or_si256(_mm256_cmpeq_epi8(v, _mm256_set1_epi8(':')), _mm256_cmpeq_epi8(v, _mm256_set1_epi8('='))),
+                _mm256_cmpeq_epi8(v, _mm256_set1_epi8('>')));
+            __m256i d = _mm256_cmpgt_epi8(_mm256_set1_epi8(-0x76), _mm256_add_epi8(v, _mm256_set1_epi8(0x50)));
+            __m256i g = _mm256_or_si256(_mm256_cmpeq_epi8(v, _mm256_set1_epi8(' ')), _mm256_cmpeq_epi8(v, _mm256_set1_epi8('-')));
+            __m256i w = halves32(word_low, word_high, v);
+            forms |= (uint64_t)(uint32_t)~_mm256_movemask_epi8(_mm256_cmpeq_epi8(f, zero)) << i;
+            digits |= (uint64_t)(uint32_t)_mm256_movemask_epi8(d) << i;
+            gaps |= (uint64_t)(uint32_t)_mm256_movemask_epi8(g) << i;
+            ends |= (uint64_t)(uint32_t)_mm256_movemask_epi8(e) << i;
+            word |= (uint64_t)(uint32_t)~_mm256_movemask_epi8(_mm256_cmpeq_epi8(w, zero)) << i;
+        }
+        out->forms = forms;
+        out->digits = digits;
+        out->gaps = gaps;
+        out->ends = ends;
+        out->word = word;
     }
-    out->forms = forms;
-    out->digits = digits;
-    out->gaps = gaps;
-    out->ends = ends;
-    out->word = word;
 }
 #endif
 
@@ -154,27 +159,32 @@ static inline void scan_prepare(int most)
 #endif
 }
 
-/* The n bytes at p (those behind SCAN_BYTES are not looked at); reads no further than p + n. Behind a text there are
+/* Blocks of the n bytes at p, as many as there is room for: how many. Reads no further than p + n. Behind a text there are
  * zeros, which are nothing of all this: no bit is set there. */
-static inline void scan_block(const beginnings_t *b, const uint8_t *p, size_t n, scan_t *out)
+static inline unsigned scan_blocks(const beginnings_t *b, const uint8_t *p, size_t n, scan_t *out)
 {
     uint8_t rest[SCAN_BYTES + 16];
+    unsigned blocks = 1;
     if (n < SCAN_BYTES + SCAN_AHEAD) {
         memset(rest, 0, sizeof(rest));
         memcpy(rest, p, n);
         p = rest;
+    } else {
+        blocks = n < SCAN_MANY * SCAN_BYTES + SCAN_AHEAD ? (unsigned)((n - SCAN_AHEAD) / SCAN_BYTES) : SCAN_MANY;
     }
 #if defined(__x86_64__)
     if (scan_speed == 2) {
-        scan_avx2(b, p, out);
-        return;
+        scan_avx2(b, p, out, blocks);
+        return blocks;
     }
     if (scan_speed == 1) {
-        scan_ssse3(b, p, out);
-        return;
+        scan_ssse3(b, p, out, blocks);
+        return blocks;
     }
 #endif
-    scan_bytes(b, p, out);
+    for (unsigned i = 0; i < blocks; i++)
+        scan_bytes(b, p + i * SCAN_BYTES, out + i);
+    return blocks;
 }
 
 /* Of `word`, the bytes at which eighteen in a row begin. */

@@ -39,6 +39,8 @@ cdef struct place_t:
     const uint8_t* pair_end         # up to here `value` belongs to a name that is secret
     const uint8_t* parity_at        # how many quotes there are up to here
     uint32_t pair_kind
+    const uint8_t* pair_name        # the sign behind the last `"name"`, whose value may say what the next `value` is
+    size_t pair_slashes
     bint inside                     # a text in quotes, at parity_at
 
 
@@ -115,6 +117,9 @@ cdef void at_sign(redaction_t* r, edits_t* e, place_t* place, const uint8_t* sig
     cdef size_t slashes = 0
     cdef const known_t* entry
     cdef uint32_t kind
+    if sign[0] == c':' and sign - e.begin > 6 and memcmp(sign - 6, b'"name"', 6) == 0:
+        note_name(place, sign, 0)       # the most frequent name of all
+        return
     if sign[0] == c'>':
         at_tag(r, e, sign)
         return
@@ -132,12 +137,9 @@ cdef void at_sign(redaction_t* r, edits_t* e, place_t* place, const uint8_t* sig
         if ends_redacted(e, end):
             return
         end -= 1
-    if not may_be_name(r, e.begin, end) and not (place.pair_kind and sign < place.pair_end):
+    if not may_be_name(r, e.begin, end):
         return
     name = end
-    if quote != NULL and end - e.begin > 4 and (end - 5)[0] == quote[0] and memcmp(end - 4, b"name", 4) == 0:
-        pair(r, e, place, sign + 1, quote, slashes)     # the most frequent name of all
-        return
     if quote != NULL:
         while name > e.begin and end - name < NAME_MOST and (name - 1)[0] != quote[0]:
             name -= 1
@@ -148,15 +150,19 @@ cdef void at_sign(redaction_t* r, edits_t* e, place_t* place, const uint8_t* sig
             name -= 1
     if end == name:
         return
-    if place.pair_kind and sign < place.pair_end and end - name == 5 and is_value(name):
-        kind = place.pair_kind
-        place.pair_kind = 0
+    if end - name == 5 and is_value(name):
+        kind = kind_of_value(r, e, place, sign)
+        if kind == 0:
+            return
     else:
         entry = find_name(r, name, end)
         if entry == NULL:
             return
         if entry.flags & NAME_PAIR:
-            pair(r, e, place, sign + 1, quote, slashes)
+            if quote != NULL:
+                note_name(place, sign, slashes)
+            else:
+                pair(r, e, place, sign + 1)
             return
         kind = entry.kind
     value(r, e, place, sign, kind, quote, slashes)
@@ -196,8 +202,39 @@ cdef const uint8_t* behind_blanks(const edits_t* e, const uint8_t* p) noexcept n
     return p
 
 
-cdef void pair(redaction_t* r, edits_t* e, place_t* place, const uint8_t* p, const uint8_t* outer, size_t slashes) noexcept:
-    """`"name": "password", "value": ...`; or `name="password"` in the head of a part of multipart/form-data."""
+cdef inline void note_name(place_t* place, const uint8_t* sign, size_t slashes) noexcept nogil:
+    """`"name": "password", "value": ...`: what the name is counts when there is a value."""
+    place.pair_name = sign
+    place.pair_slashes = slashes
+
+
+cdef uint32_t kind_of_value(const redaction_t* r, const edits_t* e, place_t* place, const uint8_t* sign) noexcept nogil:
+    """Of what a member `value` is, by the name beside it or around it; 0: of no secret."""
+    cdef uint32_t kind = place.pair_kind
+    cdef const uint8_t* begin
+    cdef const uint8_t* end
+    cdef const known_t* entry
+    cdef uint8_t quote
+    cdef size_t count
+    if kind and sign < place.pair_end:
+        place.pair_kind = 0
+        return kind
+    begin = place.pair_name
+    place.pair_name = NULL
+    if begin == NULL or sign - begin > PAIR_MOST or memchr(begin, c'}', <size_t>(sign - begin)) != NULL:
+        return 0
+    begin = quoted(e, behind_blanks(e, begin + 1), &quote, &count)
+    if begin == NULL or count != place.pair_slashes:
+        return 0
+    end = end_of_quoted(begin, e.end, quote, count)
+    if end - begin > NAME_MOST:
+        return 0
+    entry = find_name(r, begin, end)
+    return 0 if entry == NULL or entry.flags & NAME_PAIR else entry.kind
+
+
+cdef void pair(redaction_t* r, edits_t* e, place_t* place, const uint8_t* p) noexcept:
+    """`name="password"` in the head of a part of multipart/form-data or of an element, or `name: "password", value: ...`."""
     cdef uint8_t quote
     cdef size_t count
     cdef const uint8_t* begin = quoted(e, behind_blanks(e, p), &quote, &count)
@@ -206,24 +243,21 @@ cdef void pair(redaction_t* r, edits_t* e, place_t* place, const uint8_t* p, con
     cdef const known_t* entry
     if begin != NULL:
         end = end_of_quoted(begin, e.end, quote, count)
-    elif outer == NULL:
+    else:
         begin = end = p
         while end < e.end and (of_name(end[0]) or end[0] == c'[' or end[0] == c']'):
             end += 1
-    else:
-        return
     if end - begin > NAME_MOST or not may_be_name(r, e.begin, end):
         return
     entry = find_name(r, begin, end)
     if entry == NULL or entry.flags & NAME_PAIR:
         return
     most = e.end if e.end - end < PAIR_MOST else end + PAIR_MOST
-    if outer == NULL:
-        p = content(end, most)
-        if p != NULL:
-            part(r, e, p, entry.kind)
-            return
-    p = <const uint8_t*>memchr(end, c'}' if outer != NULL else c'>', <size_t>(most - end))
+    p = content(end, most)
+    if p != NULL:
+        part(r, e, p, entry.kind)
+        return
+    p = <const uint8_t*>memchr(end, c'>', <size_t>(most - end))
     place.pair_kind = entry.kind
     place.pair_end = p if p != NULL else most
 
@@ -638,18 +672,25 @@ cdef void scan(redaction_t* r, edits_t* e, bint names) noexcept:
     cdef const uint8_t* at = e.begin
     cdef const uint8_t* q
     cdef const uint8_t* row = NULL      # where letters of base64 have begun that go on
-    cdef scan_t found
+    cdef scan_t[8] blocks               # SCAN_MANY
+    cdef scan_t* found
+    cdef unsigned block = 0, scanned = 0
     cdef place_t place
     cdef uint64_t bits, rows, ends = 0
     cdef unsigned i, digit = 0
     cdef size_t n
     place.skip_forms = place.skip_escapes = place.skip_percent = place.parity_at = e.begin
-    place.pair_end = NULL
+    place.pair_end = place.pair_name = NULL
+    place.pair_slashes = 0
     place.pair_kind = 0
     place.inside = False
     while at < e.end and not e.failed:
         n = <size_t>(e.end - at)
-        scan_block(&r.beginnings, at, n, &found)
+        if block == scanned:
+            scanned = scan_blocks(&r.beginnings, at, n, blocks)
+            block = 0
+        found = &blocks[block]
+        block += 1
         if row != NULL and ~found.word:
             i = ones_below(found.word)
             if at + i - row >= LEAST_ROW:
@@ -663,10 +704,10 @@ cdef void scan(redaction_t* r, edits_t* e, bint names) noexcept:
             rows &= (<uint64_t>1 << i) - 1
         # a number in a row of digits only begins with it
         found.forms = found.forms & ~found.digits | (
-            numbers(&found, digit) if n > SCAN_BYTES or not e.cut else rows_of_digits(found.digits, digit))
+            numbers(found, digit) if n > SCAN_BYTES or not e.cut else rows_of_digits(found.digits, digit))
         digit = <unsigned>(found.digits >> 63)
         if names:
-            ends = found.ends if place.pair_kind or at == e.begin else unusual(r, at, found.ends)
+            ends = found.ends if at == e.begin else unusual(r, at, found.ends)
         bits = found.forms | rows | ends
         while bits:
             i = first_bit(bits)
@@ -676,9 +717,6 @@ cdef void scan(redaction_t* r, edits_t* e, bint names) noexcept:
                 continue
             if ends >> i & 1 and not (q[0] == c':' and is_authority(e, q)):
                 at_sign(r, e, &place, q)
-                if place.pair_kind:     # its value may have any name
-                    bits |= found.ends & ~<uint64_t>1 << i
-                    ends = found.ends
             elif found.forms >> i & 1:
                 at_form(r, e, &place, q)
             if rows >> i & 1 and q >= e.done:
@@ -694,14 +732,15 @@ cdef inline uint64_t unusual(const redaction_t* r, const uint8_t* at, uint64_t e
     name ends."""
     cdef uint64_t left = 0
     cdef const uint8_t* q
-    cdef uint32_t bit
+    cdef uint32_t bit, two
     cdef unsigned i
     while ends:
         i = first_bit(ends)
         ends &= ends - 1
         q = at + i
         bit = ending_of(q - 1)
-        left |= <uint64_t>((q[0] != c':') | ((q - 1)[0] != c'"') | ((q - 2)[0] == c'\\') | (r.endings[bit >> 6] >> (bit & 63) & 1)) << i
+        two = (q - 1)[0] | <uint32_t>q[0] << 8
+        left |= <uint64_t>((two != (c'"' | c':' << 8)) | ((q - 2)[0] == c'\\') | r.endings[bit >> 6] >> (bit & 63) & 1) << i
     return left
 
 

@@ -1,6 +1,7 @@
 """What bytes are that nobody has said anything of, or not the truth."""
 
 from libc.stdint cimport uint8_t
+from libc.string cimport memchr
 
 cdef enum:
     UTF16_SNIFF = 64        # bytes looked at
@@ -23,7 +24,7 @@ cdef bint is_utf16(const uint8_t* p, size_t n) noexcept nogil:
     """Every other byte is zero, for as far as is looked: ASCII in UTF-16."""
     cdef size_t i, most = n if n < UTF16_SNIFF else UTF16_SNIFF
     cdef size_t first = 0, second = 0
-    if n < UTF16_LEAST:
+    if n < UTF16_LEAST or memchr(p, 0, most) == NULL:
         return False
     for i in range(0, most - 1, 2):
         first += p[i] == 0

@@ -5,6 +5,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 cdef extern from "redaction/scan.h" nogil:
     enum:
         SCAN_BYTES
+        SCAN_MANY
     ctypedef struct scan_t:
         uint64_t forms
         uint64_t digits
@@ -16,7 +17,7 @@ cdef extern from "redaction/scan.h" nogil:
         uint8_t high[3][16]
         uint8_t any[3][256]
     void scan_prepare(int most)
-    void scan_block(const beginnings_t* b, const uint8_t* p, size_t n, scan_t* out)
+    unsigned scan_blocks(const beginnings_t* b, const uint8_t* p, size_t n, scan_t* out)
     uint64_t eighteen(uint64_t word)
     uint64_t numbers(const scan_t* s, unsigned before)
     uint64_t rows_of_digits(uint64_t digits, unsigned before)
