@@ -4,9 +4,9 @@ bcc and LLVM take some 100 MB; they live for a few seconds. The child is started
 
     python -m collector.loader.compiler CHANNEL PARENT
 
-and gets one message {defines, variants, identity, sources, uprobes, cache}; it answers with the descriptors, as many
-messages {names} as it takes, and then {variant, identity, uprobes, why, verified, cached, notes, suspicious}, or with
-{error}. bcc is pointed at our stub headers, so the node needs no kernel headers.
+and gets one message {defines, variants, identity, sources, uprobes, cache, cpu_seconds}; it answers with the descriptors,
+as many messages {names} as it takes, and then {variant, identity, uprobes, why, verified, cached, notes, suspicious}, or
+with {error}. bcc is pointed at our stub headers, so the node needs no kernel headers.
 
 What bcc makes is an image (images.py), which is kept for the next start (program_cache.py). Whether it was just compiled or
 kept, it gets into the kernel in one way (loading.py); when it was kept, bcc and LLVM are not even loaded.
@@ -19,6 +19,7 @@ import dataclasses
 import importlib.util
 import os
 import re
+import resource
 import socket
 import sys
 from collections.abc import Mapping, Sequence
@@ -394,6 +395,8 @@ def main() -> int:
     if received is None:
         return 1
     request = received[0]
+    seconds = request["cpu_seconds"]
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))  # SIGXCPU, by which the parent knows it
     cache = ProgramCache(request["cache"])
     try:
         built = build(

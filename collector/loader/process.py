@@ -253,7 +253,13 @@ class Loader:
             raise errors.PreflightError("tracefs is not mounted and may not be mounted (see `collector check`)")
         variants = list(settings.variants) or compiler.default_variants()
         self._loaded = loaded = compile_programs(
-            self._defines(), variants, settings.identity, settings.sources, settings.uprobes, settings.program_cache
+            self._defines(),
+            variants,
+            settings.identity,
+            settings.sources,
+            settings.uprobes,
+            settings.program_cache,
+            self._child.beat,
         )
         for note in loaded.notes:
             log.log(logging.WARNING if loaded.suspicious else logging.INFO, "%s", note)

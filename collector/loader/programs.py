@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import select
+import signal
+import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from collector import control, errors
 from collector.loader.loading import MULTI, PERF
@@ -15,6 +21,9 @@ from collector.loader.probes.probe import Build
 from collector.settings import KernelState
 
 __all__ = ["MULTI", "PERF", "Loaded", "compile_programs"]
+
+CPU_SECONDS = 120  # that the compiler may use; ten times what it takes
+LOOK_SECONDS = 1.0
 
 
 @dataclass
@@ -79,10 +88,11 @@ def compile_programs(
     sources: Sequence[str] = (),
     uprobes: str = "",
     cache: str = "",
+    progress: Callable[[], None] = lambda: None,
 ) -> Loaded:
     """Run the compiler child. ``sources``: modules of further probe sources; ``uprobes``: MULTI, PERF or "" for the best
-    that the kernel has; ``cache``: the directory in which programs are kept between starts, "" for none. Raises
-    PreflightError with the child's message when nothing loads.
+    that the kernel has; ``cache``: the directory in which programs are kept between starts, "" for none; ``progress`` is
+    called every second in which the child has got on. Raises PreflightError with the child's message when nothing loads.
     """
     ours, theirs = control.pair()
     with ours, tempfile.TemporaryFile() as stderr:  # not a pipe: a verifier log is longer than one holds
@@ -103,18 +113,19 @@ def compile_programs(
                 "sources": list(sources),
                 "uprobes": uprobes,
                 "cache": cache,
+                "cpu_seconds": CPU_SECONDS,
             },
         )
         named: dict[str, int] = {}
-        received = control.receive(ours)
+        received = wait_for_answer(ours, process.pid, progress)
         while received is not None and "names" in received[0]:
             named.update(zip(received[0]["names"], received[1], strict=True))
-            received = control.receive(ours)
+            received = wait_for_answer(ours, process.pid, progress)
         process.wait()
         stderr.seek(0)
         noise = stderr.read()
     if received is None or "error" in received[0]:
-        why = received[0]["error"] if received else f"the compiler ended with {process.returncode}"
+        why = received[0]["error"] if received else _end_of_compiler(process.returncode)
         detail = noise.decode("utf-8", "replace").strip()[-1500:]
         raise errors.PreflightError(f"cannot load the kernel programs: {why}\n{detail}")
     answer = received[0]
@@ -122,3 +133,30 @@ def compile_programs(
     out.why, out.verified = answer["why"], answer["verified"]
     out.cached, out.notes, out.suspicious = answer["cached"], answer["notes"], answer["suspicious"]
     return out
+
+
+def wait_for_answer(
+    channel: socket.socket, pid: int, progress: Callable[[], None]
+) -> tuple[dict[str, Any], list[int]] | None:
+    """The next message of the child `pid`; None when it has ended. ``progress`` is called meanwhile, as often as it is seen
+    to have used CPU time since the last look: on a machine with much to do it may take minutes for seconds of that.
+    """
+    used = _cpu_ns(pid)
+    while not select.select([channel], [], [], LOOK_SECONDS)[0]:
+        before, used = used, _cpu_ns(pid)
+        if used > before:
+            progress()
+    return control.receive(channel)
+
+
+def _cpu_ns(pid: int) -> int:
+    """CPU time of a process, of all its threads; 0 when it has gone."""
+    with contextlib.suppress(OSError):
+        return time.clock_gettime_ns(~pid << 3 | 2)  # clock_getcpuclockid(3), with CPUCLOCK_SCHED
+    return 0
+
+
+def _end_of_compiler(code: int) -> str:
+    if code == -signal.SIGXCPU:
+        return f"the compiler did not come to an end: it used more than {CPU_SECONDS} s of CPU"
+    return f"the compiler ended with {code}"

@@ -11,9 +11,10 @@ Time is event time (CLOCK_MONOTONIC of the capturing host, ns), so recorded traf
 cimport cython
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcpy, memset
+from libc.string cimport memset
 
 from collector.abi cimport *
+from collector.shards.connections.ends cimport change_source, choose, told_ends, told_socket
 from collector.shards.connections.table cimport *
 from collector.shards.redaction.state cimport redaction_t
 from collector.shards.kafka cimport HEADER_BYTES, RECORD_MOST
@@ -35,7 +36,6 @@ from collector.shards.redaction.redactor import Redactor
 
 cdef enum:
     MINUTE_NS = 60000000000
-    AF_UNIX = 1
     LEAVE_NS = 3000000000       # what is beyond the share has so long to come to the end of its exchange
 
 _NAMES = {
@@ -272,13 +272,13 @@ cdef class Pipeline:
                 return
             self.data(conn, h)
         elif h.type == EVENT_OPEN or h.type == EVENT_ADDRESS:
-            self.opened(conn, <event_open*>h)
+            told_ends(ctx, conn, <event_open*>h)
         elif h.type == EVENT_EOF:
             if h.source == conn.source:
                 self.reached(conn, h.dir, h.pos, h.ts_ns)
                 flow_end(ctx, &conn.flow, h.dir)
         elif h.type == EVENT_BIND:
-            self.bound(conn, <event_bind*>h)
+            told_socket(ctx, &self.table, conn, <event_bind*>h)
         elif h.type == EVENT_TLS:
             told_tls(ctx, conn, <event_tls*>h)
         elif h.type == EVENT_AHEAD:
@@ -322,7 +322,7 @@ cdef class Pipeline:
                     conn.flags |= CONN_JOINED
                     take_back(ctx, conn)        # what a shard before us has said of it
             if h.type == EVENT_DATA:
-                self.choose(conn)
+                choose(ctx, conn)
         conn.held += ctx.pool.bytes - ctx.free_bytes - before
         return conn
 
@@ -330,26 +330,11 @@ cdef class Pipeline:
         """Bytes of another source than the one that the positions count. What a library has in clear counts, whatever was
         seen of the socket before; bytes of a socket whose plaintext is captured are ciphertext, and nobody's."""
         if h.source != SOURCE_SYSCALL and conn.source == SOURCE_SYSCALL:
-            self.change_source(conn, h.source)
+            change_source(&self.ctx, conn, h.source)
             conn.flags |= CONN_JOINED           # its OPEN was lost
             return True
         self.ctx.counters[C_OTHER_SOURCE_BYTES] += h.len_true
         return False
-
-    cdef void change_source(self, conn_t* conn, uint8_t source) noexcept:
-        """From here on the plaintext of a library is captured: what was read of the socket is over, and new positions count.
-        What a preamble of the PROXY protocol has claimed in front of the ciphertext stays."""
-        cdef uint32_t i
-        flow_close(&self.ctx, &conn.flow, 0)
-        conn.flow.passed = 0
-        withdraw(&self.ctx, conn)
-        buf_free(&self.ctx.pool, &conn.constant)
-        conn.source = source
-        conn.flags |= CONN_TLS
-        conn.holds = 0          # no library takes a file for a connection
-        conn.flags &= ~(CONN_OPENED | CONN_JOINED) & 0xFF
-        for i in range(2):
-            conn.stream[i].known = 0
 
     cdef void leave_out(self, conn_t* conn, uint64_t ts) noexcept:
         """There is not the CPU for all connections, and this one is beyond the share: it is left out from its beginning, or
@@ -382,7 +367,7 @@ cdef class Pipeline:
         if conn.turn >= self.ctx.share:
             return False
         conn.left_out = 0
-        self.choose(conn)
+        choose(&self.ctx, conn)
         return not conn.flags & CONN_IGNORED
 
     cdef void pass_over(self, conn_t* conn, event_header* h) noexcept:
@@ -456,61 +441,6 @@ cdef class Pipeline:
         table_close(ctx, &self.table, conn,
                     MARK_END_UNSEEN if e.h.reason == CLOSE_SWEPT or e.h.reason == CLOSE_REPLACED else 0)
 
-    cdef void bound(self, conn_t* conn, event_bind* b) noexcept:
-        """The connection, which is an object of a TLS library, is that socket: both names are one connection from now on.
-        What is known of the socket - its ends, its role - is known of it; bytes of the socket itself are ciphertext."""
-        cdef ctx_t* ctx = &self.ctx
-        cdef conn_t* socket
-        cdef size_t held
-        if b.socket == 0 or b.socket == conn.id or conn.socket == b.socket or conn.source == SOURCE_SYSCALL:
-            return
-        socket = table_find(&self.table, b.socket)
-        if socket == conn:
-            return
-        if conn.socket:
-            conn.client_source = CLIENT_NONE        # what was claimed in front of the socket that it was before
-        if socket != NULL:
-            if not conn.role:
-                self.learn_role(conn, socket.role)
-            if not socket_known(conn) and socket_known(socket):
-                self.ends(conn, socket.local, socket.remote, socket.local_port, socket.remote_port)
-            conn.client_source = socket.client_source       # a preamble stands in front of the ciphertext
-            memcpy(conn.client, socket.client, 16)
-            conn.client_port = socket.client_port
-            if socket.socket == 0:
-                held = ctx.pool.bytes - ctx.free_bytes
-                table_close(ctx, &self.table, socket, 0)
-                conn.held += held - (ctx.pool.bytes - ctx.free_bytes)   # what it held was not this one's (account)
-            else:
-                table_bind(&self.table, socket, 0)      # it was another object's: the newer one has it
-        self.learn_role(conn, b.role)
-        if b.local_port or b.remote_port:
-            self.ends(conn, b.local, b.remote, b.local_port, b.remote_port)
-        table_bind(&self.table, conn, b.socket)
-        if conn.fd < 0:
-            conn.fd = b.h.fd
-        conn.flags |= CONN_TLS
-        buf_free(&ctx.pool, &conn.constant)
-        self.choose(conn)
-        table_release(ctx, conn, HOLD_PEER)
-
-    cdef void learn_role(self, conn_t* conn, uint8_t role) noexcept:
-        """Who accepted and who connected is known, if `role` says so: what had been guessed from bytes of a body is over."""
-        cdef uint8_t d = DIR_IN if role == ROLE_SERVER else DIR_OUT
-        if role == ROLE_UNKNOWN:
-            return
-        conn.role = role
-        if conn.dir_request != DIR_UNKNOWN and conn.dir_request != d:
-            flow_rejoin(&self.ctx, &conn.flow, 0)
-            conn.dir_request = d
-
-    cdef inline void ends(self, conn_t* conn, const uint8_t* local, const uint8_t* remote, uint16_t local_port,
-                          uint16_t remote_port) noexcept:
-        memcpy(conn.local, local, 16)
-        memcpy(conn.remote, remote, 16)
-        conn.local_port = local_port
-        conn.remote_port = remote_port
-
     cdef inline void account(self, conn_t* conn, size_t before) noexcept:
         """What the event has made the connection hold; limits."""
         cdef ctx_t* ctx = &self.ctx
@@ -547,63 +477,6 @@ cdef class Pipeline:
             self.ctx.counters[C_HOLE_BYTES] += gap
             stream.pos = pos
             flow_hole(&self.ctx, &conn.flow, d, gap, True, ts)
-
-    cdef void opened(self, conn_t* conn, event_open* o) noexcept:
-        """Ends, role and first positions are known."""
-        cdef ctx_t* ctx = &self.ctx
-        cdef uint32_t i
-        self.learn_role(conn, o.role)
-        self.ends(conn, o.local, o.remote, o.local_port, o.remote_port)
-        conn.unix_socket = o.family == AF_UNIX
-        if o.h.source != SOURCE_SYSCALL and o.h.type == EVENT_OPEN and conn.source == SOURCE_SYSCALL:
-            self.change_source(conn, o.h.source)
-            if o.start == START_REJOIN:
-                conn.flags |= CONN_JOINED
-        if (o.h.type == EVENT_OPEN and o.start != START_REJOIN and not conn.flags & CONN_OPENED
-                and not conn.stream[0].known and not conn.stream[1].known):
-            conn.flags |= CONN_OPENED
-            conn.flags &= ~CONN_JOINED & 0xFF       # this shard may have been told of it before it came to its beginning
-            for i in range(2):
-                conn.stream[i].known = 1
-                conn.stream[i].pos = o.pos[i]
-            if o.start != START_SEEN:
-                conn.flags |= CONN_JOINED
-                if o.start == START_UNCONFIRMED:
-                    conn.holds |= HOLD_SOCKET
-        buf_free(&ctx.pool, &conn.constant)
-        if o.h.type == EVENT_ADDRESS:
-            table_release(ctx, conn, HOLD_SOCKET)
-        self.choose(conn)
-        if socket_known(conn) or o.h.fd >= 0:
-            table_release(ctx, conn, HOLD_PEER)
-
-    cdef void choose(self, conn_t* conn) noexcept:
-        """The filters that look at ports and role: of a new connection, or when they are learnt."""
-        cdef ctx_t* ctx = &self.ctx
-        cdef uint16_t server_port
-        cdef uint32_t i
-        cdef bint was_ignored = conn.flags & CONN_IGNORED
-        # a connection is chosen by either of its ports; one whose ports are not known yet is not, unless they are awaited
-        if (ctx.any_chosen and not (ctx.port_rule[conn.local_port] | ctx.port_rule[conn.remote_port]) & PORT_CHOSEN
-                and (socket_known(conn) or not conn.holds & HOLD_PEER)):
-            ignore(ctx, conn)
-            return
-        if ctx.disable_egress and conn.role == ROLE_CLIENT:
-            ctx.counters[C_FILTERED_EGRESS] += not was_ignored
-            ignore(ctx, conn)
-            return
-        if ctx.any_ignored:
-            server_port = conn.remote_port if conn.role == ROLE_CLIENT else conn.local_port
-            if server_port and ctx.port_rule[server_port] & PORT_IGNORED:
-                ctx.counters[C_FILTERED_PORT] += not was_ignored
-                ignore(ctx, conn)
-                return
-        if was_ignored and not conn.left_out:
-            conn.flags &= ~CONN_IGNORED & 0xFF
-            conn.flags |= CONN_JOINED
-            withdraw(ctx, conn)
-            for i in range(2):
-                conn.stream[i].known = 0
 
     def tick(self, uint64_t now_ns):
         """Timers; `now_ns` is CLOCK_MONOTONIC."""

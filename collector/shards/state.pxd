@@ -124,7 +124,7 @@ cdef enum:
     SHARES = 65536       # all connections (ctx_t.share, conn_t.turn)
 
 
-# Who may set and clear a flag: P pipeline.pyx, T connections/table.pyx, L the connection's layer.
+# Who may set and clear a flag: P pipeline.pyx and connections/ends.pyx, T connections/table.pyx, L the connection's layer.
 #
 #     flag        set   cleared   while it is set
 #     IGNORED     P T   P         nothing is read; positions go on (left_out: until it has its turn again)

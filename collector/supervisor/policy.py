@@ -8,7 +8,8 @@ FIRST_DELAY, MAX_DELAY = 0.5, 30.0
 HEALTHY_SECONDS = 60.0
 MAX_FAILED_STARTS = 5
 HANG_SECONDS = 5.0
-START_SECONDS = 60.0
+START_SECONDS = 60.0  # for a child that starts: its heartbeat comes whenever it has got on
+LONGEST_START_SECONDS = 600.0
 
 
 @dataclass
@@ -35,8 +36,10 @@ def restart_delay(history: History) -> float | None:
 
 
 def hangs(*, ready: bool, silent_seconds: float, lived_seconds: float) -> bool:
-    """Has the child's main loop stalled, or has it been starting for too long?"""
-    return silent_seconds > HANG_SECONDS if ready else lived_seconds > START_SECONDS
+    """Has the child's main loop stalled, or its start?"""
+    if ready:
+        return silent_seconds > HANG_SECONDS
+    return silent_seconds > START_SECONDS or lived_seconds > LONGEST_START_SECONDS
 
 
 def suspects(deaths_while_fed: dict[int, int]) -> list[int]:

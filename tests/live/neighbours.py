@@ -4,7 +4,8 @@
     neighbours.py many PORT NUMBER      so many connections that say nothing, opened at once and kept
     neighbours.py resets PORT RATE      so many connections a second that are reset in the middle of a request
 
-It prints a line when the attack is under way and goes on until its standard input ends.
+It prints a line when the attack is under way and goes on until its standard input ends. Its process is called "neighbour",
+so that a line of the log that names it can be told from those about others.
 """
 
 import contextlib
@@ -70,4 +71,6 @@ def resets(port: int, rate: int) -> None:
 
 
 if __name__ == "__main__":
+    with open("/proc/self/comm", "w") as comm:
+        comm.write("neighbour")
     {"slow": slow, "many": many, "resets": resets}[sys.argv[1]](int(sys.argv[2]), int(sys.argv[3]))

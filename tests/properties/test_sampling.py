@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from collector import abi
 from collector.policy.model import Policy, Sampling
 from collector.router import partition
+from collector.shards.folding import folded
 from collector.shards.pipeline import Pipeline
-from collector.shards.sampling.folding import fold
 from tests.events import ident, pipeline, take
 
 MINUTE = 60 * 10**9
@@ -101,7 +101,7 @@ class Traffic:
         else:
             final = self._positions[conn[0]]
             self.events.append((ring, abi.pack_close(conn, ts_ns=self._now, final_in=final[0], final_out=final[1])))
-        endpoint = (ring, "1" if served else "2", step.method.decode(), fold(target).decode())
+        endpoint = (ring, "1" if served else "2", step.method.decode(), folded(target).decode())
         self.exchanges.append(Exchange(record_id, endpoint, self._now // MINUTE, step.status))
 
     def _data(self, ring: int, conn: tuple[int, int, int], direction: int, data: bytes) -> None:

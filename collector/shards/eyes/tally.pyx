@@ -5,16 +5,16 @@ others, and gives its place to the newcomer: what is frequent stays, a flood of 
 over all rows are exact. Durations fall into buckets an eighth of an octave wide, so that a percentile is at most 6 % off.
 """
 
-from libc.stdint cimport uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy, memset
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
 
-from collector.shards.eyes.folding cimport fold
 from collector.shards.eyes.scan cimport (
     F_DIRECTION, F_DURATION, F_MARKS, F_METHOD, F_PART, F_PATH, F_PROCESS_NAME, F_REQUEST_SIZE, F_RESPONSE_SIZE, F_STATUS,
     number_of, prefix, seen_t, text_t)
+from collector.shards.folding cimport fold
 from collector.shards.memory cimport buf_free, buf_reserve, buf_t, pool_t
 from collector.shards.records.text cimport put_text, put_u64
 
@@ -25,6 +25,7 @@ cdef enum:
     EVICT_LOOKS = 8
     MOST_OCTAVE = 39     # of microseconds: six days
     NUMBERS_BYTES = 7 * 21 + 32
+    CHARACTER_BYTES = 6      # the longest one: an escape, \u001f
 
 DURATION_BUCKETS = BUCKETS
 
@@ -57,9 +58,18 @@ cdef inline void put_part(row_t* row, const text_t* text, size_t most) noexcept 
         row.key_len += <uint16_t>n
 
 
+cdef inline void put_path(row_t* row, const text_t* path) noexcept nogil:
+    """The folded path. One character more than fits is asked for, so that none before the cut is divided."""
+    cdef uint8_t[PATH_BYTES + CHARACTER_BYTES] out
+    cdef text_t folded
+    if path.p != NULL:
+        folded.p = &out[0]
+        folded.n = fold(path.p, path.p + path.n, &out[0], PATH_BYTES + CHARACTER_BYTES)
+        put_part(row, &folded, PATH_BYTES)
+
+
 cdef void put_key(row_t* row, const seen_t* seen) noexcept nogil:
     """What the record is counted under."""
-    cdef const text_t* path = &seen.field[F_PATH]
     row.key_len = 0
     row.direction = seen.field[F_DIRECTION].p[0] if seen.field[F_DIRECTION].n else c'0'
     put_part(row, &seen.field[F_PROCESS_NAME], PROCESS_BYTES)
@@ -69,8 +79,7 @@ cdef void put_key(row_t* row, const seen_t* seen) noexcept nogil:
     put_part(row, &seen.field[F_METHOD], METHOD_BYTES)
     row.key[row.key_len] = c' '
     row.key_len += 1
-    if path.p != NULL:
-        row.key_len += <uint16_t>fold(path.p, path.p + path.n, &row.key[row.key_len], PATH_BYTES)
+    put_path(row, &seen.field[F_PATH])
 
 
 cdef class Tally:

@@ -84,7 +84,7 @@ cdef struct exchange_t:
     uint64_t pos         # stream position of the request's first byte; number of its stream (EX_NUMBERED)
     uint64_t body_ns     # of what is recorded in parts: when its newest byte came
     uint64_t part_ns     # when its next part is due; 0: nothing has come since the last one
-    uint64_t endpoint    # SAMPLE_DECIDED: its number (sampling/folding.pyx)
+    uint64_t endpoint    # SAMPLE_DECIDED: its number (sampling/endpoints.pyx)
     void* inner          # its layer's: the flow of another protocol that its bodies are, or NULL
     const buf_t* events  # of a WebSocket: its messages, a JSON array without the end; NULL: none
     uint32_t redacted    # values of its heads, or of its events, that were replaced

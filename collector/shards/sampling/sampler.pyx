@@ -24,7 +24,7 @@ from collector.shards.http.message cimport *
 from collector.shards.marks cimport *
 from collector.shards.memory cimport buf_free, buf_t
 from collector.shards.records.text cimport put_text, put_u64
-from collector.shards.sampling.folding cimport endpoint_of, hash_text, mix
+from collector.shards.sampling.endpoints cimport endpoint_of, hash_text, mix
 from collector.shards.sampling.table cimport *
 from collector.shards.state cimport *
 

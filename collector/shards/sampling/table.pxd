@@ -13,7 +13,7 @@ cdef enum:
     GROUPS = 64          # as many as a node has rings (router/partition.py); a power of two
 
 cdef struct endpoint_t:
-    uint64_t key         # folding.pyx
+    uint64_t key         # endpoints.pyx
     uint64_t untold      # exchanges left out that no record has told of
     uint32_t minute      # of event time, of the newest exchange
     uint32_t count       # of exchanges that began in that minute

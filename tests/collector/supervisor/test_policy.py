@@ -33,8 +33,14 @@ def test_a_child_that_cannot_start_is_given_up() -> None:
 def test_hangs() -> None:
     assert policy.hangs(ready=True, silent_seconds=6, lived_seconds=100)
     assert not policy.hangs(ready=True, silent_seconds=4, lived_seconds=100)
+
+
+def test_a_start_may_take_long_as_long_as_it_gets_on() -> None:
     assert not policy.hangs(ready=False, silent_seconds=30, lived_seconds=30)
     assert policy.hangs(ready=False, silent_seconds=61, lived_seconds=61)
+    assert not policy.hangs(ready=False, silent_seconds=1, lived_seconds=300)
+    assert policy.hangs(ready=False, silent_seconds=61, lived_seconds=300)
+    assert policy.hangs(ready=False, silent_seconds=1, lived_seconds=601)
 
 
 def test_what_killed_a_shard_twice_is_skipped() -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from collector.eyes.figures import bucket_middle
 from collector.shards.eyes.tally import DURATION_BUCKETS
 from collector.shards.eyes.tap import Tap
+from collector.shards.folding import folded
 
 
 def record(path: str = "/p", status: str = "200", duration: str = "1.000", **more: str) -> bytes:
@@ -61,6 +62,18 @@ def test_keys_that_differ_in_one_thing_are_rows_of_their_own() -> None:
     assert len(made) == 5 and all(row[4] == 1 for row in made)
 
 
+@given(
+    st.lists(st.sampled_from(["/", "7", "users/", "%41", "\x1f", '"', "\\", "é", "€", "😀", "x" * 60]), max_size=60).map(
+        "".join
+    )
+)
+def test_a_long_path_is_cut_behind_a_character(path: str) -> None:
+    (row,) = rows(record(path))
+    text = json.dumps(path, ensure_ascii=False)[1:-1]  # escapes are folded with what is around them
+    whole = json.loads(f'"GET {folded(text.encode()).decode()}"')
+    assert whole.startswith(row[3]) and (row[3] == whole or len(json.dumps(row[3], ensure_ascii=False).encode()) > 160)
+
+
 @given(st.lists(st.tuples(st.text(max_size=30), st.text(max_size=30), st.text(max_size=30)), max_size=20))
 def test_rows_are_json_whatever_is_in_the_names(names: list[tuple[str, str, str]]) -> None:
     lines = [
@@ -75,7 +88,9 @@ def test_a_flood_of_paths_costs_no_count_and_does_not_push_out_what_is_frequent(
     source = random.Random(1)
     lines = []
     for number in range(20_000):
-        lines.append(record("/frequent") if number % 4 == 0 else record(f"/x{source.random()}", "500"))
+        lines.append(
+            record("/frequent") if number % 4 == 0 else record("/" + "".join(source.choices("ghijklmn", k=20)), "500")
+        )
     made = rows(*lines)
     assert len(made) <= 256
     assert sum(row[4] for row in made) == 20_000 and sum(row[6] for row in made) == 15_000

@@ -15,8 +15,8 @@ import pytest
 from collector import abi
 from collector.policy.model import Policy, Sampling
 from collector.router import partition
+from collector.shards.folding import folded
 from collector.shards.pipeline import Pipeline
-from collector.shards.sampling.folding import fold
 from tests.events import ident, pipeline
 
 MILLION = 1_000_000
@@ -77,7 +77,7 @@ def feed(pipe: Pipeline, spans: Iterator[bytes]) -> Iterator[dict[str, str]]:
 
 def endpoint_of(record: dict[str, str]) -> Asked:
     host = json.loads(record["requestHeaders"])["host"]
-    return host.encode(), record["method"].encode(), fold(record["path"].encode())
+    return host.encode(), record["method"].encode(), folded(record["path"].encode())
 
 
 def resident_bytes() -> int:
@@ -101,7 +101,7 @@ def test_a_million_exchanges_of_a_skewed_mix_are_exact_for_each_endpoint() -> No
 
     def mix() -> Iterator[tuple[Asked, int]]:
         for host, method, form in choose.choices(endpoints, cum_weights=weights, k=MILLION):
-            went_by[host, method, fold(form % 7)] += 1
+            went_by[host, method, folded(form % 7)] += 1
             yield (host, method, form % choose.randrange(10**6)), choose.choices((200, 404, 500), (97, 2, 1))[0]
 
     pipe, wire = pipeline(), Wire()

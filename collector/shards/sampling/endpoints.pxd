@@ -1,4 +1,4 @@
-"""Endpoints: paths with their identifiers folded, as numbers; see folding.pyx."""
+"""Endpoints as numbers; see endpoints.pyx."""
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 

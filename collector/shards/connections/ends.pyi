@@ -1,0 +1,1 @@
+"""ends.pyx has no names for Python: its functions are for Cython (ends.pxd)."""

@@ -1,5 +1,0 @@
-"""Types of folding.pyx."""
-
-from _typeshed import ReadableBuffer
-
-def folded(path: ReadableBuffer, most: int = 192) -> bytes: ...

@@ -1,0 +1,3 @@
+"""Types of folding.pyx."""
+
+def folded(target: bytes, most: int = 0) -> bytes: ...

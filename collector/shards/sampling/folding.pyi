@@ -1,3 +1,0 @@
-"""Types of folding.pyx."""
-
-def fold(target: bytes) -> bytes: ...
