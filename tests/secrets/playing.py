@@ -55,11 +55,13 @@ def write_streams(path: Path, cases: Iterable[Case]) -> None:
             file.writelines(json.dumps(line) + "\n" for line in lines)
 
 
-def plainly(blob: bytes, cases: Iterable[Case], policy: str) -> list[str]:
-    """Secrets that stand in it as they are, whatever it is."""
+def plainly(blob: bytes, cases: list[Case], policy: str) -> list[str]:
+    """Secrets that stand in it as they are, whatever it is: of those that are due at every place where they were sent."""
+    shown = {core for case in cases if policy not in case.due for core in case.secret.cores}
     out = []
     for case in cases:
-        if policy in case.due and any(core.encode()[:16] in blob for core in case.secret.cores):
+        cores = set(case.secret.cores) - shown
+        if any(core.encode()[:16] in blob for core in cores):
             out.append(f"{case}: {case.secret.text[:40]!r}")
     return out
 

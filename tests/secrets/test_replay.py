@@ -100,6 +100,8 @@ def test_a_broker(cases: list[Case], streams: Path, broker: Broker, policy: str)
             parts[client] = parts.get(client, b"") + written + headers + (message.key or b"")
     assert len(parts) > 0.95 * len(cases)
     leaked = leaks_of(cases, parts, policy, numbers(cases)) + plainly(said, cases, policy)
-    for path in broker.directory.rglob("*.log"):
+    logs = [path for path in broker.directory.rglob("*.log") if path.parent.name.startswith(name)]
+    assert logs
+    for path in logs:
         leaked += [f"{path.name}: {leak}" for leak in plainly(path.read_bytes(), cases, policy)]
     assert not leaked, show(leaked)

@@ -40,11 +40,13 @@ cdef inline bint of_word(uint8_t c) noexcept nogil:
 
 
 cdef inline uint8_t before(const edits_t* e, const uint8_t* p) noexcept nogil:
-    """The character before `p`, or a blank: none is there, or an escaped one of a text in JSON."""
+    """The character before `p`, or a blank: none is there, or one that is escaped, in JSON or as a part of a URL."""
     cdef uint8_t c
     if p == e.begin:
         return c' '
     c = (p - 1)[0]
+    if p - e.begin > 2 and (p - 3)[0] == c'%' and (p - 2)[0] <= c'3' and is_digit((p - 2)[0]):
+        return c' '         # a control character, a sign, or a digit that nobody encodes
     if (c == c'n' or c == c'r' or c == c't' or c == c'f' or c == c'b') and p - e.begin > 1 and (p - 2)[0] == c'\\':
         return c' '
     return c

@@ -317,7 +317,7 @@ cdef class Redactor:
     def utf16(self, bytes data, bint cut):
         """A text in UTF-16 that nobody has said to be one: redacted in UTF-16."""
         mark = data[:2] if data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else b""
-        name = "utf-16-be" if mark == codecs.BOM_UTF16_BE or (not mark and data[0] == 0) else "utf-16-le"
+        name = "utf-16-be" if mark == codecs.BOM_UTF16_BE or (not mark and data[0:64:2].count(0) > data[1:64:2].count(0)) else "utf-16-le"
         found = self.scanned(data[len(mark):].decode(name, "replace").encode(), cut, 0, True)
         if found is None:
             return None

@@ -21,15 +21,20 @@ cdef bint is_text(const uint8_t* p, size_t n) noexcept nogil:
 
 
 cdef bint is_utf16(const uint8_t* p, size_t n) noexcept nogil:
-    """Every other byte is zero, for as far as is looked: ASCII in UTF-16."""
+    """A mark that says so (RFC 2781 section 3.2), or of every other byte at least a quarter is zero, and hardly any of those
+    between: ASCII and other letters in UTF-16, for as far as is looked."""
     cdef size_t i, most = n if n < UTF16_SNIFF else UTF16_SNIFF
     cdef size_t first = 0, second = 0
-    if n < UTF16_LEAST or memchr(p, 0, most) == NULL:
+    if n < UTF16_LEAST:
+        return False
+    if p[0] == 0xFF and p[1] == 0xFE or p[0] == 0xFE and p[1] == 0xFF:
+        return True
+    if memchr(p, 0, most) == NULL:
         return False
     for i in range(0, most - 1, 2):
         first += p[i] == 0
         second += p[i + 1] == 0
-    return first * 8 > most * 3 or second * 8 > most * 3
+    return first * 8 >= most and second * 4 <= first or second * 8 >= most and first * 4 <= second
 
 
 cdef bint is_number(const uint8_t* p, size_t n) noexcept nogil:
