@@ -440,7 +440,8 @@ def run(
     loader: Mapping[str, Any] | None = None,
 ) -> int:
     """`collector run`. ``loader``: as in `main`."""
-    from collector.loader import capturefile, preflight
+    from collector import capturefile
+    from collector.loader import preflight
     from collector.supervisor.lock import NodeLock, within
     from collector.supervisor.supervisor import Supervisor
 
