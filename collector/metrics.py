@@ -10,7 +10,7 @@ import collections
 from collections.abc import Iterable
 from typing import Any
 
-from collector import metrics_policy, viewer_metrics
+from collector import metrics_policy, metrics_recording, viewer_metrics
 from collector.metric import COUNTER, GAUGE, Metric
 
 # Why the traffic of a process is not seen (a number of loader.entries.unseen): label, what is logged once a name.
@@ -376,14 +376,7 @@ METRICS: tuple[Metric, ...] = (
         "Address lookups, for connections that are older than the collector, that succeeded.",
     ),
     Metric("collector_addresses_failed", COUNTER, "loader", "addresses_failed", "Address lookups that failed."),
-    Metric("collector_record_file_bytes", COUNTER, "loader", "record_file_bytes", "Bytes written by --record."),
-    Metric(
-        "collector_record_file_skipped_bytes",
-        COUNTER,
-        "loader",
-        "record_file_skipped_bytes",
-        "Bytes not written by --record because its limit was reached or the file could not be written.",
-    ),
+    *metrics_recording.METRICS,
     Metric(
         "collector_log_lines_dropped",
         COUNTER,
