@@ -54,6 +54,8 @@ examples:
   collector run --output records.jsonl            append to a file (made with mode 0600)
   AKTO_KAFKA_BROKER_MAL=kafka:9092 collector run  to the topic akto.api.logs
   collector run --record traffic.cap              also keep the raw events, for `collector replay`
+  COLLECTOR_POLICY=secrets collector run --record traffic.cap --redact
+                                                  keep the exchanges as they are delivered, without the raw events
 """
 
 REPLAY_HELP = """\
@@ -117,6 +119,12 @@ def parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="capture this host", description=RUN_HELP, formatter_class=formatter)
     run.add_argument("--output", metavar=destinations.METAVAR, help="where records go (default: COLLECTOR_OUTPUT)")
     run.add_argument("--record", metavar="FILE", help="also write the raw events to FILE (mode 0600, at most 1 GiB)")
+    run.add_argument(
+        "--redact",
+        action="store_true",
+        help="with --record: write the exchanges of the records, redacted as these are, instead of the raw events; "
+        "needs a policy that redacts (COLLECTOR_POLICY)",
+    )
     run.add_argument(
         "--pid", type=_positive, action="append", default=[], metavar="P", help="only this process (repeatable)"
     )
@@ -265,7 +273,10 @@ def main(arguments: Sequence[str] | None = None, loader: Mapping[str, Any] | Non
     (collector.loader.probes.sources).
     """
     closed = logs.keep_standard_descriptors()
-    options = parser().parse_args(arguments)
+    commands = parser()
+    options = commands.parse_args(arguments)
+    if options.command == "run" and options.redact and not options.record:
+        commands.error("argument --redact: needs --record FILE; records are redacted by COLLECTOR_POLICY")
     try:
         if options.command == "report":
             from collector.report import command
@@ -440,13 +451,14 @@ def run(
     loader: Mapping[str, Any] | None = None,
 ) -> int:
     """`collector run`. ``loader``: as in `main`."""
-    from collector.loader import capturefile, preflight
+    from collector import capturefile
+    from collector.loader import preflight
     from collector.supervisor.lock import NodeLock, within
     from collector.supervisor.supervisor import Supervisor
 
     pids = tuple(_process(pid) for pid in options.pid)
     sets = _descriptor_sets(settings)
-    policy = Source.of(settings)
+    policy = Source.of(settings, redacts_for="--redact" if options.redact else "")
     plan = memory_plan.of(settings, limit=cgroups.memory_limit(), descriptors=descriptor_sets.size(sets))
     settings.override(config.Config.COLLECTOR_SHARDS, plan.shards, "memory plan")
     settings.override(config.Config.COLLECTOR_RING_BYTES, plan.ring_bytes, "memory plan")
@@ -467,15 +479,8 @@ def run(
     with NodeLock(settings.COLLECTOR_RUNTIME_DIR) as lock:
         made_of = output.made_of(settings)
         fd = output.open(settings, shared=options.shared_files)
-        fds = []
-        if options.record:
-            fds.append(
-                files.open_for_records(options.record, os.O_RDWR | os.O_TRUNC, "--record", shared=options.shared_files)
-            )
-            if stat.S_ISFIFO(os.fstat(fds[0]).st_mode):  # one that is not read would hold capture up
-                raise ConfigError(f"--record {options.record!r}: is a pipe; a file is needed")
-            if fd is not None and stat.S_ISREG(os.fstat(fd).st_mode) and os.path.samestat(os.fstat(fd), os.fstat(fds[0])):
-                raise ConfigError(f"--record {options.record!r}: is the output")
+        recording = _recording(options, fd)
+        limit = capturefile.DEFAULT_LIMIT_BYTES
         return _finish(
             Supervisor(
                 Plan(
@@ -504,13 +509,16 @@ def run(
                             rings=plan.rings,
                             connections=plan.connections,
                             pids=pids,
-                            record_limit=capturefile.DEFAULT_LIMIT_BYTES if options.record else 0,
+                            record_limit=limit if recording is not None and not options.redact else 0,
                         ),
                         **(loader or {}),
                     ),
-                    sink=output.settings(settings, queue_bytes=plan.queue_bytes),
-                    loader_fds=fds,
+                    sink=output.settings(
+                        settings, queue_bytes=plan.queue_bytes, recording_limit=limit if options.redact else 0
+                    ),
+                    loader_fds=[] if recording is None or options.redact else [recording],
                     output_fd=fd,
+                    recording_fd=recording if options.redact else None,
                     descriptors_fd=descriptor_sets.share(sets),
                     policy=policy,
                     reopen=output.reopen(settings, shared=options.shared_files),
@@ -524,6 +532,22 @@ def run(
             settings,
             "stopped",
         )
+
+
+def _recording(options: argparse.Namespace, output_fd: int | None) -> int | None:
+    """The file of --record, if there is one. Raises ConfigError."""
+    if not options.record:
+        return None
+    fd = files.open_for_records(options.record, os.O_RDWR | os.O_TRUNC, "--record", shared=options.shared_files)
+    if stat.S_ISFIFO(os.fstat(fd).st_mode):  # one that is not read would hold capture up
+        raise ConfigError(f"--record {options.record!r}: is a pipe; a file is needed")
+    if (
+        output_fd is not None
+        and stat.S_ISREG(os.fstat(output_fd).st_mode)
+        and os.path.samestat(os.fstat(output_fd), os.fstat(fd))
+    ):
+        raise ConfigError(f"--record {options.record!r}: is the output")
+    return fd
 
 
 def _announcement(

@@ -4,6 +4,7 @@ metrics.METRICS.
 
 from __future__ import annotations
 
+from collector import metrics_recording
 from collector.metric import COUNTER, GAUGE, Metric
 
 _LOST_EVENTS = "Events that the kernel could not hand over. Above zero: enlarge COLLECTOR_RING_BYTES or add shards."
@@ -181,12 +182,5 @@ METRICS: tuple[Metric, ...] = (
         "Address lookups, for connections that are older than the collector, that succeeded.",
     ),
     Metric("collector_addresses_failed", COUNTER, "loader", "addresses_failed", "Address lookups that failed."),
-    Metric("collector_record_file_bytes", COUNTER, "loader", "record_file_bytes", "Bytes written by --record."),
-    Metric(
-        "collector_record_file_skipped_bytes",
-        COUNTER,
-        "loader",
-        "record_file_skipped_bytes",
-        "Bytes not written by --record because its limit was reached or the file could not be written.",
-    ),
+    *metrics_recording.METRICS,
 )

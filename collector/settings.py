@@ -282,7 +282,8 @@ class SinkSettings(Message):
     ``format``: of the shards' batches; ``lossless``: never drop, let the shards wait; ``ordered``: hold everything until the
     end and deliver it in order; ``spool``: the directory in which records wait while the destination is away, "" for
     none, with at most ``spool_bytes``; ``queue_bytes``: of memory that batches may hold in front of the destination;
-    ``stop_seconds``: how long delivery may take once the sink is to stop.
+    ``stop_seconds``: how long delivery may take once the sink is to stop; ``recording_limit``: bytes at most of the file
+    that is made of records (sink/recording), 0 for none.
     """
 
     kind: str
@@ -294,6 +295,7 @@ class SinkSettings(Message):
     spool_bytes: int = 0
     queue_bytes: int = QUEUE_BYTES
     stop_seconds: float = STOP_SINK_SECONDS
+    recording_limit: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -473,12 +475,13 @@ class ReplayStart(StageStart):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SinkStart(StageStart):
-    """Descriptors: counters, the output if ``output`` says so, then the memory of batches of each (shard, life) of
-    ``slots``.
+    """Descriptors: counters, the output if ``output`` says so, the file that is made of records if ``recording`` says so,
+    then the memory of batches of each (shard, life) of ``slots``.
     """
 
     settings: SinkSettings
     output: bool
+    recording: bool
     slots: tuple[tuple[int, int], ...]
 
 

@@ -19,12 +19,12 @@ from typing import Any
 
 import zmq
 
-from collector import control, errors
+from collector import capturefile, control, errors
 from collector.attribution import owners
 from collector.clock import SystemClock
 from collector.config_values import ALL_LIBRARIES
 from collector.counter_names import LOADER_NAMES
-from collector.loader import capturefile, compiler, entries, kernel, preflight
+from collector.loader import compiler, entries, kernel, preflight
 from collector.loader.blindspots import Blindspots
 from collector.loader.catalogue import Catalogue
 from collector.loader.choice import Choice

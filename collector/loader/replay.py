@@ -8,9 +8,10 @@ import time
 
 import zmq
 
+from collector import capturefile
 from collector.counter_names import LOADER_NAMES
 from collector.errors import DamagedFileError
-from collector.loader import capturefile, streams
+from collector.loader import streams
 from collector.router import endpoints, messages, partition
 from collector.router.channel import Sender
 from collector.runtime import Child, run_process

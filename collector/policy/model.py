@@ -51,6 +51,11 @@ class Redaction:
     mode: Mode = Mode.OFF
     rules: tuple[RedactionRule, ...] = ()
 
+    @property
+    def acts(self) -> bool:
+        """Is there anything that it takes out?"""
+        return self.mode is not Mode.OFF or any(not rule.keep for rule in self.rules)
+
 
 class Direction(enum.Enum):
     """As in the field `direction` of a record: what the traced process is."""

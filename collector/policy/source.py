@@ -33,16 +33,18 @@ class InForce:
 @dataclass(frozen=True, slots=True)
 class Source:
     """``path`` of the policy's file, "" for a built-in one; ``key_path`` of the key's, "" where it is no file. ``first`` is
-    what was in force at the start, ``signatures`` the files as they were before they were read for it.
+    what was in force at the start, ``signatures`` the files as they were before they were read for it. ``redacts_for``: an
+    option that relies on it, so a policy that redacts nothing cannot be used, neither now nor later; "" for none.
     """
 
     path: str = ""
     key_path: str = ""
     first: InForce = InForce()  # noqa: RUF009 - frozen
     signatures: tuple[Signature, ...] = ()
+    redacts_for: str = ""
 
     @classmethod
-    def of(cls, config: Config) -> Self:
+    def of(cls, config: Config, *, redacts_for: str = "") -> Self:
         """What the configuration names, read and tried out. Raises ConfigError."""
         wanted, key_path = config.COLLECTOR_POLICY.strip(), config.COLLECTOR_REDACTION_KEY_FILE
         if config.COLLECTOR_REDACTION_KEY and key_path:
@@ -57,7 +59,12 @@ class Source:
                 f"{VARIABLE}={wanted!r}: no such file"
                 + (f"; did you mean {near[0]}?" if near else f"; built in are {', '.join(BUILTIN)}")
             )
-        source = cls(path, os.path.abspath(key_path) if key_path else "", InForce(BUILTIN.get(wanted, BUILTIN["off"]), key))
+        source = cls(
+            path,
+            os.path.abspath(key_path) if key_path else "",
+            InForce(BUILTIN.get(wanted, BUILTIN["off"]), key),
+            redacts_for=redacts_for,
+        )
         signatures = source.look()
         return replace(source, first=source.read(), signatures=signatures)
 
@@ -81,6 +88,11 @@ class Source:
                 policy = read_file(self.path)
             except PolicyError as error:
                 raise ConfigError(f"{VARIABLE}: {error}") from None
+        if self.redacts_for and not policy.redaction.acts:
+            raise ConfigError(
+                f"{self.redacts_for}: the policy {policy.name!r} redacts nothing; set {VARIABLE} to secrets, strict, or a "
+                "file that says what to redact"
+            )
         if self.key_path:
             key = _checked(_contents(self.key_path).rstrip(b"\r\n"), f"{KEY_FILE}={self.key_path!r}")
         return InForce(policy, key)

@@ -66,6 +66,12 @@ def first_end_ns(index: bytes | memoryview) -> int:
     return int(_ENTRY.unpack_from(index)[2])
 
 
+def ends_ns(index: bytes | memoryview) -> list[int]:
+    """The end of the exchange of each record, ns of CLOCK_MONOTONIC. Raises ProtocolError when it ends inside an entry."""
+    count(index)
+    return [place[0] for _size, _beside, *place in _ENTRY.iter_unpack(index)]
+
+
 def check(records: bytes | memoryview, index: bytes | memoryview, details: bytes | memoryview) -> None:
     """Raise ProtocolError when the index does not describe exactly these bytes."""
     count(index)

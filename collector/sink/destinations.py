@@ -65,6 +65,7 @@ class Output:
         ordered: bool = False,
         queue_bytes: int = QUEUE_BYTES,
         stop_seconds: float = STOP_SINK_SECONDS,
+        recording_limit: int = 0,
     ) -> SinkSettings:
         """What the sink is told."""
         return SinkSettings(
@@ -77,6 +78,7 @@ class Output:
             spool_bytes=config.COLLECTOR_SPOOL_BYTES,
             queue_bytes=queue_bytes,
             stop_seconds=stop_seconds,
+            recording_limit=recording_limit,
         )
 
 

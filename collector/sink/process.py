@@ -8,6 +8,7 @@ import math
 import os
 import tempfile
 import time
+from typing import TYPE_CHECKING
 
 import zmq
 
@@ -25,6 +26,9 @@ from collector.sink.ordered import Ordered
 from collector.sink.senders import Senders
 from collector.sink.spool import Spool
 from collector.sink.spooled import SpooledQueue
+
+if TYPE_CHECKING:
+    from collector.sink.recording.recorder import Recorder
 
 log = logging.getLogger("sink")
 
@@ -58,6 +62,7 @@ class Sink:
             queue_bytes=settings.queue_bytes,
         )
         self._trimmer = heap.Trimmer()
+        self._recorder = self._new_recorder(child.fds[1 + start.output]) if start.recording else None
         spool = self._prepare_spool(settings)
         self._role = confine.sink(files=bool(settings.spool) or settings.ordered, network=destination.network)
         child.drop_privileges(self._files(spool, settings.ordered, destination.network), network=destination.network)
@@ -84,8 +89,17 @@ class Sink:
         self._slots = slots.Reader()
         self._senders = Senders()
         self._unreadable_records = self._not_submitted = 0
-        for (shard, life), fd in zip(start.slots, child.fds[1 + start.output :], strict=True):
+        for (shard, life), fd in zip(start.slots, child.fds[1 + start.output + start.recording :], strict=True):
             self._slots.add(shard, life, fd)
+
+    def _new_recorder(self, fd: int) -> Recorder:
+        """What it is made of is loaded only where it is asked for."""
+        from collector.sink.recording.recorder import Recorder
+
+        def say(text: str) -> None:
+            self._child.say({"kind": "problem", "text": text})
+
+        return Recorder(fd, self._child.start.settings.recording_limit, self._counters, self._format, say)
 
     def _files(self, spool: int | None, ordered: bool, network: bool) -> list[confine.Rule]:
         """All that it opens from now on."""
@@ -148,7 +162,9 @@ class Sink:
         self._tell_taken(math.inf)
         self._counters["orphaned_records"] = 0  # each has its own counter now
         self._delivery.close_spool()
-        return 1 if left or self._delivery.gone else 0
+        if self._recorder is not None:
+            self._recorder.close()
+        return 1 if left or self._delivery.gone or (self._recorder is not None and self._recorder.failed) else 0
 
     def _deliver_in_order(self, ordered: Ordered) -> None:
         """All that a replay has made, at the pace of the destination."""
@@ -263,6 +279,9 @@ class Sink:
         self._counters.add("batches")
         self._counters.add("records", batch.count)
         self._counters.add("record_bytes", len(batch.records))
+        if self._recorder is not None:
+            self._recorder.add(batch)
+            self._child.beat()  # of a turn with many batches each takes its time
         if self._ordered is not None and not self._delivery.gone:
             try:
                 self._ordered.add(batch, arrived.file)

@@ -32,7 +32,7 @@ FIRST_STAGE: dict[type, str] = {LoaderSettings: "collector.loader.process", Repl
 class Plan:
     """One run. ``loader`` is what the first stage is told: the live loader, a replay in its place.
 
-    ``loader_fds`` go to the first stage at each start, ``output_fd`` to the sink, ``descriptors_fd``
+    ``loader_fds`` go to the first stage at each start, ``output_fd`` and ``recording_fd`` to the sink, ``descriptors_fd``
     (descriptor_sets.share) to the shards; they stay open during the run. ``policy`` is where that comes from, and what it is
     at the start.
     ``reopen`` opens the output again (raises CollectorError), where that is possible; ``made_of`` are files at whose change
@@ -49,6 +49,7 @@ class Plan:
     directory_exists: bool = False
     loader_fds: Sequence[int] = ()
     output_fd: int | None = None
+    recording_fd: int | None = None
     descriptors_fd: int | None = None
     policy: Source = Source()  # noqa: RUF009 - frozen
     reopen: Callable[[], int | None] | None = None
@@ -61,6 +62,11 @@ class Plan:
     def rings(self) -> LoaderSettings | None:
         """The settings of the rings, when there are rings."""
         return self.loader if isinstance(self.loader, LoaderSettings) else None
+
+    @property
+    def recording(self) -> list[int]:
+        """The file that is made of records, where there is one."""
+        return [] if self.recording_fd is None else [self.recording_fd]
 
     @property
     def descriptors(self) -> list[int]:
@@ -124,5 +130,6 @@ class Messages:
             block=self._shards + 1,
             settings=self._plan.sink,
             output=self._plan.output_fd is not None,
+            recording=self._plan.recording_fd is not None,
             slots=tuple(slots),
         )

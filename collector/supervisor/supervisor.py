@@ -150,7 +150,12 @@ class Supervisor:
         elif child.role == "sink":
             child.start(
                 self._messages.sink([(shard, life) for shard, (life, _fd) in self._slots.items()]),
-                [self._memory.fd, *self._output.fds(), *(fd for _life, fd in self._slots.values())],
+                [
+                    self._memory.fd,
+                    *self._output.fds(),
+                    *self._plan.recording,
+                    *(fd for _life, fd in self._slots.values()),
+                ],
                 directory,
             )
             self._output.sink_started()

@@ -142,7 +142,16 @@ def test_1_when_the_records_cannot_be_brought_into_order(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["nonsense"], ["run", "--port", "0"], ["run", "--pid", "x"], ["replay"], ["run", "--duration", "-1"]]
+    "arguments",
+    [
+        [],
+        ["nonsense"],
+        ["run", "--port", "0"],
+        ["run", "--pid", "x"],
+        ["replay"],
+        ["run", "--duration", "-1"],
+        ["run", "--redact"],
+    ],
 )
 def test_2_for_a_wrong_command_line(arguments: list[str]) -> None:
     assert run(*arguments).returncode == 2

@@ -13,8 +13,7 @@ from typing import Any
 
 import pytest
 
-from collector import abi, config, errors, lag, metrics, metrics_policy, unsupported
-from collector.loader import capturefile
+from collector import abi, capturefile, config, errors, lag, metrics, metrics_policy, unsupported
 from collector.loader.streams import StreamsFile
 from collector.metric import COUNTER, GAUGE
 from tests.collector.test_files import CONN, HEAD, data, exchange, replay, stream_lines, write_capture

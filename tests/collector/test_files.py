@@ -16,9 +16,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from collector import abi
+from collector import abi, capturefile
 from collector.errors import DamagedFileError
-from collector.loader import capturefile, streams
+from collector.loader import streams
 from tests.events import GET, OK, pipeline, take, validate
 
 CONN = (9 << 12, 42, 7)

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from collector.loader import capturefile, preflight
+from collector import capturefile
+from collector.loader import preflight
 from tests.collector.test_files import read_capture, replay
 from tests.conftest import skip_or_fail
 from tests.live.harness import Collector, Program, wait_for
@@ -104,7 +105,7 @@ def test_a_recording_that_reaches_its_limit_is_whole_and_says_what_was_left_out(
 ) -> None:
     path = tmp_path / "a.cap"
     program = (
-        "import sys, collector.loader.capturefile as c; c.DEFAULT_LIMIT_BYTES = 4000; "
+        "import sys, collector.capturefile as c; c.DEFAULT_LIMIT_BYTES = 4000; "
         "from collector.__main__ import main; sys.exit(main(sys.argv[1:]))"
     )
     stderr = tmp_path / "stderr.txt"

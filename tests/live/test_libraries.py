@@ -21,8 +21,7 @@ from typing import Any, ClassVar
 import pytest
 from elftools.elf.elffile import ELFFile
 
-from collector import abi
-from collector.loader import capturefile
+from collector import abi, capturefile
 from collector.loader.mapped import Proc
 from collector.loader.probes.probe import Found, Source
 from tests.collector.test_files import replay

@@ -73,3 +73,13 @@ def test_check_says_which_it_is(policy: Path, monkeypatch: pytest.MonkeyPatch) -
     policy.write_text(BAD)
     row = next(check for check in preflight.CHECKS if check.__name__ == "_policy")()
     assert row.state == preflight.MISSING and row.fatal and "did you mean hosts?" in row.detail
+
+
+def test_a_redacted_recording_needs_a_policy_that_redacts(policy: Path, tmp_path: Path) -> None:
+    path = tmp_path / "capture"
+    for name, variables in (("off", {}), ("off", {"COLLECTOR_POLICY": "off"}), ("shop", {"COLLECTOR_POLICY": str(policy)})):
+        done = collector("run", "--record", str(path), "--redact", **variables)
+        assert done.returncode == errors.EXIT_CONFIG and not path.exists()
+        assert f"collector: --redact: the policy '{name}' redacts nothing; set COLLECTOR_POLICY to secrets," in done.stderr
+    done = collector("run", "--redact", COLLECTOR_POLICY="secrets")
+    assert done.returncode == 2 and "--redact: needs --record FILE" in done.stderr

@@ -150,3 +150,21 @@ def test_a_built_in_policy_has_nothing_to_read(caplog: pytest.LogCaptureFixture)
         file.turn(1.0)
     assert "nothing to read" in caplog.text and file.policy["name"] == "strict"
     file.close()
+
+
+def test_a_policy_that_redacts_nothing_does_not_come_into_force_where_redaction_is_relied_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "p.yaml"
+    path.write_text("version: 1\nname: first\nredaction: {builtin: secrets}")
+    own = Numbers()
+    file = PolicyFile(Source.of(config.load({"COLLECTOR_POLICY": str(path)}), redacts_for="--redact"), own, [])
+    for text in ("", "\nredaction: {rules: [{header: X-A, keep: true}]}"):
+        path.write_text(f"version: 1\nname: second{text}")
+        file.read_again("SIGHUP")
+    assert file.policy["name"] == "first" and own["policy_reload_failures"] == 2
+    assert "SIGHUP: --redact: the policy 'second' redacts nothing" in caplog.text
+    path.write_text("version: 1\nname: third\nredaction: {rules: [{header: X-A, kind: a}]}")
+    file.read_again("SIGHUP")
+    assert file.policy["name"] == "third"
+    file.close()

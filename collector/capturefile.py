@@ -69,6 +69,7 @@ class Writer:
         self._fd = fd
         self._rings = rings
         self._limit = limit_bytes
+        self._boot = boot_id()  # whoever writes may have no files by then
         self.written_bytes = written_bytes
         self.skipped_bytes = 0
         self.full = False
@@ -93,7 +94,7 @@ class Writer:
 
     def _begin(self) -> None:
         if self.written_bytes == 0:
-            head = _HEADER.pack(MAGIC, VERSION, abi.VERSION, self._rings, boot_id().encode())
+            head = _HEADER.pack(MAGIC, VERSION, abi.VERSION, self._rings, self._boot.encode())
             self._write(head + _CRC.pack(zlib.crc32(head)))
 
     def write(self, ring: int, span: bytes, wall_offset_ns: int) -> None:
