@@ -317,7 +317,8 @@ cdef class Redactor:
     def utf16(self, bytes data, bint cut):
         """A text in UTF-16 that nobody has said to be one: redacted in UTF-16."""
         mark = data[:2] if data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else b""
-        name = "utf-16-be" if mark == codecs.BOM_UTF16_BE or (not mark and data[0:64:2].count(0) > data[1:64:2].count(0)) else "utf-16-le"
+        big = mark == codecs.BOM_UTF16_BE or (not mark and data[0:64:2].count(0) > data[1:64:2].count(0))
+        name = "utf-16-be" if big else "utf-16-le"
         found = self.scanned(data[len(mark):].decode(name, "replace").encode(), cut, 0, True)
         if found is None:
             return None
@@ -333,7 +334,8 @@ cdef class Redactor:
             try:
                 data = base64.b64decode(found.group())
                 # texts have names; their length may be another one, for none stands beside them
-                changed = self.scanned(data, False, 1, True) if is_text(<const uint8_t*><const char*>data, <size_t>len(data)) else self.binary(data)
+                text = is_text(<const uint8_t*><const char*>data, <size_t>len(data))
+                changed = self.scanned(data, False, 1, True) if text else self.binary(data)
             except (ValueError, binascii.Error):
                 return found.group()
             if changed is None:

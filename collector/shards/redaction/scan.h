@@ -74,7 +74,8 @@ __attribute__((target("ssse3"))) static inline __m128i halves16(__m128i low, __m
 #define TABLE16(half, i) _mm_loadu_si128((const __m128i *)b->half[i])
 #define BYTES16(i) _mm_loadu_si128((const __m128i *)(p + (i)))
 
-__attribute__((target("ssse3"))) static void scan_ssse3(const beginnings_t *b, const uint8_t *p, scan_t *out, unsigned blocks)
+__attribute__((target("ssse3"))) static void scan_ssse3(const beginnings_t *b, const uint8_t *p, scan_t *out,
+                                                        unsigned blocks)
 {
     const __m128i l0 = TABLE16(low, 0), h0 = TABLE16(high, 0), l1 = TABLE16(low, 1), h1 = TABLE16(high, 1);
     const __m128i l2 = TABLE16(low, 2), h2 = TABLE16(high, 2);
@@ -117,7 +118,8 @@ __attribute__((target("avx2"))) static inline __m256i halves32(__m256i low, __m2
 #define TABLE32(half, i) _mm256_broadcastsi128_si256(TABLE16(half, i))
 #define BYTES32(i) _mm256_loadu_si256((const __m256i *)(p + (i)))
 
-__attribute__((target("avx2"))) static void scan_avx2(const beginnings_t *b, const uint8_t *p, scan_t *out, unsigned blocks)
+__attribute__((target("avx2"))) static void scan_avx2(const beginnings_t *b, const uint8_t *p, scan_t *out,
+                                                      unsigned blocks)
 {
     const __m256i l0 = TABLE32(low, 0), h0 = TABLE32(high, 0), l1 = TABLE32(low, 1), h1 = TABLE32(high, 1);
     const __m256i l2 = TABLE32(low, 2), h2 = TABLE32(high, 2);
@@ -129,11 +131,12 @@ __attribute__((target("avx2"))) static void scan_avx2(const beginnings_t *b, con
             __m256i v = BYTES32(i);
             __m256i f = _mm256_and_si256(_mm256_and_si256(halves32(l0, h0, v), halves32(l1, h1, BYTES32(i + 1))),
                                          halves32(l2, h2, BYTES32(i + 2)));
-            __m256i e = _mm256_or_si256(
-                _mm256_or_si256(_mm256_cmpeq_epi8(v, _mm256_set1_epi8(':')), _mm256_cmpeq_epi8(v, _mm256_set1_epi8('='))),
-                _mm256_cmpeq_epi8(v, _mm256_set1_epi8('>')));
+            __m256i e = _mm256_or_si256(_mm256_or_si256(_mm256_cmpeq_epi8(v, _mm256_set1_epi8(':')),
+                                                        _mm256_cmpeq_epi8(v, _mm256_set1_epi8('='))),
+                                        _mm256_cmpeq_epi8(v, _mm256_set1_epi8('>')));
             __m256i d = _mm256_cmpgt_epi8(_mm256_set1_epi8(-0x76), _mm256_add_epi8(v, _mm256_set1_epi8(0x50)));
-            __m256i g = _mm256_or_si256(_mm256_cmpeq_epi8(v, _mm256_set1_epi8(' ')), _mm256_cmpeq_epi8(v, _mm256_set1_epi8('-')));
+            __m256i g = _mm256_or_si256(_mm256_cmpeq_epi8(v, _mm256_set1_epi8(' ')),
+                                        _mm256_cmpeq_epi8(v, _mm256_set1_epi8('-')));
             __m256i w = halves32(word_low, word_high, v);
             forms |= (uint64_t)(uint32_t)~_mm256_movemask_epi8(_mm256_cmpeq_epi8(f, zero)) << i;
             digits |= (uint64_t)(uint32_t)_mm256_movemask_epi8(d) << i;
@@ -159,8 +162,8 @@ static inline void scan_prepare(int most)
 #endif
 }
 
-/* Blocks of the n bytes at p, as many as there is room for: how many. Reads no further than p + n. Behind a text there are
- * zeros, which are nothing of all this: no bit is set there. */
+/* Blocks of the n bytes at p, as many as there is room for: how many. Reads no further than p + n. Behind a text there
+ * are zeros, which are nothing of all this: no bit is set there. */
 static inline unsigned scan_blocks(const beginnings_t *b, const uint8_t *p, size_t n, scan_t *out)
 {
     uint8_t rest[SCAN_BYTES + 16];
@@ -200,8 +203,9 @@ static inline uint64_t ahead(uint64_t x, unsigned k)
     return x >> k | ~(~(uint64_t)0 >> k);
 }
 
-/* Of the digits, the bytes at which a number may begin that has a form (forms.pyx): a row of twelve or more, one of four to
- * seven before a gap and three more, one of eight or more before a colon. `before`: a digit stands in front of them. */
+/* Of the digits, the bytes at which a number may begin that has a form (forms.pyx): a row of twelve or more, one of
+ * four to seven before a gap and three more, one of eight or more before a colon. `before`: a digit stands in front of
+ * them. */
 static inline uint64_t numbers(const scan_t *s, unsigned before)
 {
     const uint64_t d = s->digits, two = d & ahead(d, 1), four = two & ahead(two, 2), eight = four & ahead(four, 4);
@@ -210,7 +214,8 @@ static inline uint64_t numbers(const scan_t *s, unsigned before)
     if (!start)
         return 0;
     gap = s->gaps & four << 4 & ahead(two, 1) & ahead(d, 3);
-    return start & ((eight & ahead(four, 8)) | gap >> 4 | gap >> 5 | gap >> 6 | gap >> 7 | (s->ends & eight << 8 ? eight : 0));
+    return start &
+           ((eight & ahead(four, 8)) | gap >> 4 | gap >> 5 | gap >> 6 | gap >> 7 | (s->ends & eight << 8 ? eight : 0));
 }
 
 /* Of `digits`, the bytes at which a row of four or more begins, or may, whatever follows. */

@@ -730,7 +730,7 @@ cdef inline uint64_t unusual(const redaction_t* r, const uint8_t* at, uint64_t e
     """Of the signs in the block at `at`, which is not the first one, those before which there may be a name of a secret.
     Without branches for most names of JSON: a quote before the colon, and four letters before that with which no secret's
     name ends."""
-    cdef uint64_t left = 0
+    cdef uint64_t other, left = 0
     cdef const uint8_t* q
     cdef uint32_t bit, two
     cdef unsigned i
@@ -740,7 +740,8 @@ cdef inline uint64_t unusual(const redaction_t* r, const uint8_t* at, uint64_t e
         q = at + i
         bit = ending_of(q - 1)
         two = (q - 1)[0] | <uint32_t>q[0] << 8
-        left |= <uint64_t>((two != (c'"' | c':' << 8)) | ((q - 2)[0] == c'\\') | r.endings[bit >> 6] >> (bit & 63) & 1) << i
+        other = (two != (c'"' | c':' << 8)) | ((q - 2)[0] == c'\\') | r.endings[bit >> 6] >> (bit & 63) & 1
+        left |= other << i
     return left
 
 
