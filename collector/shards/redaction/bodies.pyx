@@ -77,7 +77,7 @@ cdef int redact_body(ctx_t* ctx, conn_t* conn, const uint8_t** p, size_t* n, sha
             return LEFT_OUT
         text = PyBytes_FromStringAndSize(<const char*>p[0], <Py_ssize_t>n[0])
         try:
-            found = (<object>r.owner).messages(text) if shape == SHAPE_MESSAGES else (<object>r.owner).utf16(text, cut)
+            found = (<object>r.owner).messages(text, cut) if shape == SHAPE_MESSAGES else (<object>r.owner).utf16(text, cut)
             if found is not None or shape == SHAPE_MESSAGES:
                 return held(p, n, found)
         except Exception:

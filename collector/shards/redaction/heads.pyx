@@ -174,7 +174,7 @@ cdef void redact_value(redaction_t* r, const field_t* f, edits_t* e) noexcept:
     elif r.mode == MODE_STRICT:
         if not stays(f):
             replace_size(e, e.begin, e.end, b"string", False)
-    elif e.end - e.begin >= VALUE_LEAST:
+    elif e.end - e.begin >= VALUE_LEAST or e.cut:
         scan_text(r, e)
 
 
@@ -248,6 +248,11 @@ cdef void authority(redaction_t* r, edits_t* e, const uint8_t* p, const uint8_t*
     """Its password; user information that is but one word may be a token."""
     cdef const uint8_t* at = <const uint8_t*>memrchr(p, c'@', <size_t>(end - p))
     cdef const uint8_t* colon
+    if at == NULL and e.cut and end == e.end:
+        at = end        # which may be further on
+        colon = <const uint8_t*>memchr(p, c':', <size_t>(at - p))
+        if colon == NULL:
+            return
     if at == NULL:
         return
     colon = <const uint8_t*>memchr(p, c':', <size_t>(at - p))

@@ -124,7 +124,7 @@ cdef void alone(redaction_t* r, edits_t* e, const uint8_t* p, const uint8_t* end
     """A value whose name is no secret: what has a form, or is a text with names of its own."""
     cdef bytes out
     cdef const char* data
-    if end - p < LEAST or not suspicious(r, p, end, e.cut and end == e.end):
+    if (end - p < LEAST and not (e.cut and end == e.end)) or not suspicious(r, p, end, e.cut and end == e.end):
         return
     if r.spent:
         replace(r, e, p, end, <uint32_t>r.kind_of[FORM_UNREAD], NULL, 0)

@@ -299,7 +299,7 @@ cdef class Redactor:
         """The same of letters of base64."""
         row = text.rstrip(b"=")
         url = b"-" in row or b"_" in row
-        whole = row[: len(row) // 4 * 4] if cut or len(row) % 4 == 1 else row + b"=" * ((4 - len(row) % 4) % 4)
+        whole = row[:-1] if len(row) % 4 == 1 else row + b"=" * ((4 - len(row) % 4) % 4)
         try:
             plain = base64.b64decode(whole, b"-_" if url else None, validate=True)
         except (ValueError, binascii.Error):
@@ -309,10 +309,6 @@ cdef class Redactor:
             return None
         out = base64.b64encode(found[0], b"-_" if url else None)
         return (out if len(text) % 4 == 0 else out.rstrip(b"=")), found[1]
-
-    def binary(self, bytes data):
-        """Bytes that are no text: (as many bytes, how many values), or None; found by form only."""
-        return self.scanned(data, False, 0, False)
 
     def utf16(self, bytes data, bint cut):
         """A text in UTF-16 that nobody has said to be one: redacted in UTF-16."""
@@ -324,9 +320,10 @@ cdef class Redactor:
             return None
         return mark + found[0].decode("utf-8", "replace").encode(name), found[1]
 
-    def messages(self, bytes payload):
-        """Messages in base64, one or a JSON array of them (records/messages.py): likewise."""
+    def messages(self, bytes payload, bint cut):
+        """Messages in base64, one or a JSON array of them (records/messages.py): likewise. ``cut``: the last one goes on."""
         count = 0
+        last = len(payload.rstrip(b'"]')) if cut else -1
 
         def one(found):
             cdef bytes data
@@ -335,7 +332,7 @@ cdef class Redactor:
                 data = base64.b64decode(found.group())
                 # texts have names; their length may be another one, for none stands beside them
                 text = is_text(<const uint8_t*><const char*>data, <size_t>len(data))
-                changed = self.scanned(data, False, 1, True) if text else self.binary(data)
+                changed = self.scanned(data, found.end() == last, 1, text)
             except (ValueError, binascii.Error):
                 return found.group()
             if changed is None:

@@ -621,7 +621,8 @@ cdef inline bint is_json(const edits_t* e) noexcept nogil:
 
 cdef void at_row(redaction_t* r, edits_t* e, const uint8_t* p, const uint8_t* end) noexcept:
     """A long row of letters of base64 (RFC 4648): a text, if its first letters are one."""
-    if end - p < LEAST_ROW or e.depth >= DEPTH or p < e.done or not looks_like_text(p):
+    if (end - p < LEAST_ROW and not (e.cut and end == e.end)) or e.depth >= DEPTH or p < e.done \
+            or not looks_like_text(p, end):
         return
     while end < e.end and end[0] == c'=':
         end += 1
@@ -638,11 +639,14 @@ cdef inline int sextet(uint8_t c) noexcept nogil:
     return 62 if c == c'+' or c == c'-' else 63 if c == c'/' or c == c'_' else -1
 
 
-cdef bint looks_like_text(const uint8_t* p) noexcept nogil:
-    """Do these twelve letters stand for nine characters of ASCII?"""
+cdef bint looks_like_text(const uint8_t* p, const uint8_t* end) noexcept nogil:
+    """Do the first twelve letters, or the eight that there are, stand for as many characters of ASCII?"""
     cdef uint32_t bits
     cdef int i, k, s
-    for i in range(0, 12, 4):
+    cdef int letters = 12 if end - p >= 12 else 8
+    if end - p < letters:
+        return False
+    for i in range(0, letters, 4):
         bits = 0
         for k in range(4):
             s = sextet(p[i + k])
@@ -722,6 +726,10 @@ cdef void scan(redaction_t* r, edits_t* e, bint names) noexcept:
             if rows >> i & 1 and q >= e.done:
                 at_row(r, e, q, q + ones_below(found.word >> i))
         at += SCAN_BYTES
+    if row == NULL and e.cut:       # one that is shorter than others, as its end is not there
+        row = e.end
+        while row > e.done and e.end - row < LEAST_ROW and sextet((row - 1)[0]) >= 0:
+            row -= 1
     if row != NULL and not e.failed:
         at_row(r, e, row, e.end)
 
