@@ -8,6 +8,7 @@ of the secret's random parts is a find.
 from __future__ import annotations
 
 import binascii
+import functools
 import html
 import re
 import urllib.parse
@@ -132,6 +133,7 @@ def _wide(data: bytes, coding: str) -> bytes:
     return data[: len(data) & ~1].decode(coding, "ignore").encode("utf-8", "ignore")
 
 
+@functools.cache
 def needles(secret: Secret, run: int = RUN) -> list[bytes]:
     """Every run of so many characters of its random parts; of a long part not every one of them."""
     out = []

@@ -8,6 +8,8 @@ Logging Cheat Sheet ("Data to exclude"), the clouds' documentation of their keys
 
 from __future__ import annotations
 
+import functools
+
 PASSWORD, SECRET, TOKEN, API_KEY, SESSION = "password", "secret", "token", "api_key", "session"
 CREDENTIAL, PRIVATE_KEY, OTP, PIN, CVV, CARD = "credential", "private_key", "otp", "pin", "cvv", "card"
 IBAN, SSN, SIGNATURE, COOKIE, AUTHORIZATION = "iban", "ssn", "signature", "cookie", "authorization"
@@ -166,7 +168,8 @@ _BEFORE = b"\"'\\_-. &?;[<:/{,(\n\t\r"  # what may stand before a short name
 _LETTERS = b"abcdefghijklmnopqrstuvwxyz"
 
 
-def endings(words: str) -> set[bytes]:
+@functools.cache
+def endings(words: str) -> frozenset[bytes]:
     """The last four bytes that a name may have, in whatever spelling; each with the bit 0x20 that upper case lacks."""
     found = set()
     for case in {words, words.upper(), words.title()}:
@@ -179,4 +182,4 @@ def endings(words: str) -> set[bytes]:
             found.update(bytes([c]) + last for c in _BEFORE + (_LETTERS if last.title() == last else b""))
         else:
             found.update(bytes([c]) + mark + last for c in _BEFORE for mark in (b'"', b"'"))
-    return {bytes(c | 0x20 for c in four) for four in found if len(four) == 4}
+    return frozenset(bytes(c | 0x20 for c in four) for four in found if len(four) == 4)

@@ -299,7 +299,7 @@ cdef class Redactor:
         """The same of letters of base64."""
         row = text.rstrip(b"=")
         url = b"-" in row or b"_" in row
-        whole = row[:-1] if len(row) % 4 == 1 else row + b"=" * ((4 - len(row) % 4) % 4)
+        whole = row[: len(row) - 1] if len(row) % 4 == 1 else row + b"=" * ((4 - len(row) % 4) % 4)
         try:
             plain = base64.b64decode(whole, b"-_" if url else None, validate=True)
         except (ValueError, binascii.Error):
