@@ -17,7 +17,7 @@ from tests.secrets.kinds import make
 from tests.secrets.matrix import Case, body_cases, head_cases
 from tests.secrets.running import CLIENT, PLAIN_REQUEST, Calls, drained, head, policed, written
 from tests.secrets.search import found
-from tests.secrets.test_redaction import POLICIES
+from tests.secrets.test_redaction import ALL, POLICIES
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 KINDS = ("jwt", "github-ghp", "card-visa", "iban-gb-blanks", "pem-ec", "token-hex")
@@ -43,8 +43,14 @@ def cases(names: tuple[str, ...] = BODIES, carrier: str = "request") -> Iterator
         yield from body_cases(CARRIERS[carrier], DOCUMENTS[name], KINDS, "cut")
 
 
-def around(case: Case, calls: Calls, step: int = 1) -> range:
+def stride(length: int) -> int:
+    """Of the places where something of so many bytes is cut."""
+    return 1 if ALL else 3 if length < 160 else 13
+
+
+def around(case: Case, calls: Calls) -> range:
     """Offsets in the message that holds it, from a little before the secret to its end; all of it where it is coded."""
+    step = stride(len(case.secret.text))
     message = max(calls, key=lambda call: len(call[1]))[1]
     plain = case.secret.text.encode()[:6]
     at = message.find(plain)
@@ -90,7 +96,7 @@ def test_cut_in_two_events_of_a_head(name: str, policy: str) -> None:
 def test_cut_by_the_limit_of_bodies(carrier: str, name: str, policy: str) -> None:
     out: list[str] = []
     for case in cases((name,), carrier):
-        for limit in range(1, len(case.body) + 1, 2 if len(case.body) < 160 else 7):
+        for limit in range(1, len(case.body) + 1, stride(len(case.body))):
             leaked(case, policy, written(case.calls, policy, body_bytes=limit)[0], limit, out)
     assert not out, show(out)
 
@@ -102,7 +108,7 @@ def test_cut_by_the_limit_of_bodies(carrier: str, name: str, policy: str) -> Non
 def test_cut_by_the_limit_of_bodies_when_coded(carrier: str, policy: str) -> None:
     out: list[str] = []
     for case in cases(("json", "text"), carrier):
-        for limit in range(1, 2 * len(case.body), 9):
+        for limit in range(1, 2 * len(case.body), 1 if ALL else 13):
             leaked(case, policy, written(case.calls, policy, body_bytes=limit)[0], limit, out)
     assert not out, show(out)
 
@@ -113,7 +119,7 @@ def test_cut_by_the_limit_of_heads(name: str, policy: str) -> None:
     out: list[str] = []
     for case in head_cases(HEADS[name], KINDS, "cut"):
         whole = next(call for call in case.calls if case.secret.text.encode()[:4] in call[1] or call is case.calls[0])
-        for limit in around(case, [whole], 2 if len(case.secret.text) < 60 else 11):
+        for limit in around(case, [whole]):
             leaked(case, policy, written(case.calls, policy, header_bytes=max(16, limit))[0], limit, out)
     assert not out, show(out)
 
@@ -140,7 +146,7 @@ def with_hole(calls: Calls, which: int, at: int, size: int, policy: str) -> byte
 def test_a_hole_in_a_body(size: int, policy: str) -> None:
     out: list[str] = []
     for case in cases(("json", "form", "text", "multipart-field")):
-        for at in around(case, [case.calls[0]], 2 if len(case.secret.text) < 60 else 11):
+        for at in around(case, [case.calls[0]]):
             leaked(case, policy, with_hole(case.calls, 0, at, size, policy), f"{size} at {at}", out)
     assert not out, show(out)
 
@@ -151,7 +157,7 @@ def test_a_hole_in_a_head(name: str, policy: str) -> None:
     out: list[str] = []
     for case in head_cases(HEADS[name], KINDS, "cut"):
         which = max(range(len(case.calls)), key=lambda n: (case.secret.text.encode()[:4] in case.calls[n][1], -n))
-        for at in around(case, [case.calls[which]], 2 if len(case.secret.text) < 60 else 13):
+        for at in around(case, [case.calls[which]]):
             for size in (1, 9):
                 leaked(case, policy, with_hole(case.calls, which, at, size, policy), f"{size} at {at}", out)
     assert not out, show(out)
@@ -163,7 +169,7 @@ def test_joined_in_the_middle_of_a_body(name: str, policy: str) -> None:
     out: list[str] = []
     for case in cases((name,)):
         (asks, data), *rest = case.calls
-        for at in around(case, [case.calls[0]], 2 if len(case.secret.text) < 60 else 11):
+        for at in around(case, [case.calls[0]]):
             output, _ = written([(asks, data[at:]), *rest, *case.calls], policy, conversation={"start": abi.MID})
             leaked(case, policy, output, f"from {at}", out)
     assert not out, show(out)
@@ -176,7 +182,7 @@ def test_joined_in_the_middle_of_a_head(name: str, policy: str) -> None:
     out: list[str] = []
     for case in head_cases(HEADS[name], KINDS, "cut"):
         (asks, data), *rest = case.calls
-        for at in around(case, [case.calls[0]], 2 if len(case.secret.text) < 60 else 13):
+        for at in around(case, [case.calls[0]]):
             output, _ = written([(asks, data[at:]), *rest], policy, conversation={"start": abi.MID})
             leaked(case, policy, output, f"from {at}", out)
     assert not out, show(out)
