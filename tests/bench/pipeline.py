@@ -19,6 +19,7 @@ import psutil
 
 from collector import config
 from collector.loader.ringbuffer import memfd_ring
+from collector.policy.source import Source
 from collector.settings import LoaderSettings, ShardSettings, SupervisorSettings
 from collector.sink import destinations
 from collector.supervisor import memory
@@ -49,6 +50,7 @@ def run_once(options: argparse.Namespace) -> dict[str, Any]:
         "COLLECTOR_HEALTH_ADDRESS": "127.0.0.1:0",
         "TRAFFIC_BUFFER_THRESHOLD": "2000",
         "AKTO_MEM_THRESH_RESTART": "4000",
+        "COLLECTOR_POLICY": options.policy,
     }
     broker = os.environ.get("AKTO_KAFKA_BROKER_MAL", "")
     if options.output == "kafka":
@@ -84,6 +86,7 @@ def run_once(options: argparse.Namespace) -> dict[str, Any]:
             directory=tempfile.mkdtemp(prefix="bench-"),
             directory_exists=True,
             health_directory=own,
+            policy=Source.of(settings),
             view_directory=own,
         )
     )
@@ -137,6 +140,7 @@ def run_once(options: argparse.Namespace) -> dict[str, Any]:
         "exchanges": offered,
         "body": options.body,
         "output": options.output,
+        "policy": options.policy,
         "mean_span_kib": round(totals["loader_span_bytes"] / max(1, totals["loader_spans"]) / 1024, 1),
         "mean_batch_kib": round(totals["batch_bytes"] / max(1, totals["batches"]) / 1024, 1),
     }
@@ -231,6 +235,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--gzip", action="store_true", help="gzip-encoded responses")
     parser.add_argument("--shards", type=int, default=1)
     parser.add_argument("--ring-bytes", type=int, default=8 << 20)
+    parser.add_argument("--policy", default="off", help="COLLECTOR_POLICY: a built-in one, or a file")
     parser.add_argument(
         "--viewer", default="", metavar="COMMAND", help="look at it meanwhile: `tail`, `top`, with arguments"
     )
