@@ -8,13 +8,14 @@ from os import urandom
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport realloc
-from libc.string cimport memchr, memcmp, memcpy, memset
+from libc.string cimport memchr, memcmp, memcpy, memset, strlen
 
 from collector.shards.http.fields cimport *
 from collector.shards.redaction.edits cimport *
 from collector.shards.redaction.names cimport find_name, may_be_name
 from collector.shards.redaction.pairs cimport end_of_name, scan_pair, scan_pairs
 from collector.shards.redaction.scan cimport scan_text
+from collector.shards.redaction.sniffing cimport is_blank
 from collector.shards.redaction.state cimport *
 from collector.shards.redaction.strict cimport strict_pairs, strict_path
 
@@ -32,6 +33,7 @@ cdef enum:
     BLANKS_MOST = 8         # between a name and its value, colon included
     SEEN_FIELDS = 4096
     SEEN_MOST = 512         # bytes of a value
+    SCHEME_MOST = 24        # bytes
 
 # A value that was replaced: of which field, and where in PLACE.
 cdef struct moved_t:
@@ -74,6 +76,19 @@ for _i, _name in enumerate(_STAY):
     STAY_LENGTHS[<uint32_t>_i] = <uint32_t>len(_name)
 
 
+# Of cookies, with values (RFC 6265 section 5.2, the draft that replaces it, RFC 2109, browsers).
+_ATTRIBUTES = (
+    b"expires", b"max-age", b"domain", b"path", b"samesite", b"priority", b"version", b"comment", b"httponly", b"secure",
+    b"partitioned", b"port", b"commenturl",
+)
+cdef enum:
+    ATTRIBUTES = 13
+cdef const char* ATTRIBUTE_NAMES[13]
+assert len(_ATTRIBUTES) == ATTRIBUTES
+for _i, _name in enumerate(_ATTRIBUTES):
+    ATTRIBUTE_NAMES[<uint32_t>_i] = <const char*><bytes>_name
+
+
 cdef bint stays(const field_t* f) noexcept nogil:
     cdef uint32_t i
     for i in range(<uint32_t>STAY):
@@ -106,22 +121,70 @@ cdef int keep(size_t* used, uint32_t* count, uint32_t field, const edits_t* e) n
 
 cdef void behind_scheme(redaction_t* r, edits_t* e, uint32_t kind) noexcept:
     """Credentials (RFC 9110 section 11.4): the scheme stays, if there is one."""
-    cdef const uint8_t* p = <const uint8_t*>memchr(e.begin, c' ', <size_t>(e.end - e.begin))
-    replace(r, e, e.begin if p == NULL else p + 1, e.end, kind, NULL, 0)
+    cdef const uint8_t* p = e.begin
+    while p < e.end and p[0] != c' ' and p[0] != c'\t':
+        p += 1
+    if p == e.end or not is_scheme(e.begin, p):
+        p = e.begin
+    while p < e.end and (p[0] == c' ' or p[0] == c'\t'):
+        p += 1
+    replace(r, e, p, e.end, kind, NULL, 0)
+
+
+cdef bint is_scheme(const uint8_t* p, const uint8_t* end) noexcept nogil:
+    """A word such as those that are registered: Bearer, AWS4-HMAC-SHA256. A key has digits among its letters."""
+    cdef const uint8_t* q = p
+    if end - p > SCHEME_MOST:
+        return False
+    while q < end:
+        if q[0] >= c'0' and q[0] <= c'9':
+            if q == p or q + 1 < end and (q[1] | 0x20) >= c'a' and (q[1] | 0x20) <= c'z':
+                return False
+        elif not ((q[0] | 0x20) >= c'a' and (q[0] | 0x20) <= c'z' or q[0] == c'-' or q[0] == c'_'):
+            return False
+        q += 1
+    return True
 
 
 cdef void cookie(redaction_t* r, edits_t* e) noexcept:
-    """Of Set-Cookie (RFC 6265 section 4.1): the value; name and attributes stay."""
-    cdef const uint8_t* end = <const uint8_t*>memchr(e.begin, c';', <size_t>(e.end - e.begin))
+    """Of Set-Cookie (RFC 6265 section 4.1): the value; name and attributes stay. Where several fields were joined, which
+    some proxies do though it is not allowed (section 3), there are further cookies among the attributes."""
+    cdef const uint8_t* p = e.begin
+    cdef const uint8_t* end
     cdef const uint8_t* sign
-    if end == NULL:
-        end = e.end
-    sign = end_of_name(e.begin, end)
-    sign = e.begin if sign == NULL else sign + 1
-    if r.mode == MODE_STRICT:
-        replace_size(e, sign, end, b"string", False)
+    while p < e.end:
+        end = <const uint8_t*>memchr(p, c';', <size_t>(e.end - p))
+        if end == NULL:
+            end = e.end
+        sign = end_of_name(p, end)
+        if p == e.begin:
+            value_of_cookie(r, e, p if sign == NULL else sign + 1, end)
+        elif sign != NULL and not is_attribute(p, sign):
+            value_of_cookie(r, e, sign + 1, end)
+        elif sign != NULL:
+            sign = <const uint8_t*>memchr(sign + 1, c'=', <size_t>(end - sign - 1))
+            if sign != NULL:
+                value_of_cookie(r, e, sign + 1, end)
+        p = end + 1
+
+
+cdef void value_of_cookie(redaction_t* r, edits_t* e, const uint8_t* p, const uint8_t* end) noexcept:
+    if r.mode != MODE_STRICT:
+        replace(r, e, p, end, <uint32_t>r.kind_of[FORM_COOKIE], NULL, 0)
     else:
-        replace(r, e, sign, end, <uint32_t>r.kind_of[FORM_COOKIE], NULL, 0)
+        replace_size(e, p, end, b"string", False)
+
+
+cdef bint is_attribute(const uint8_t* p, const uint8_t* end) noexcept nogil:
+    cdef uint32_t i
+    while p < end and is_blank(p[0]):
+        p += 1
+    while p < end and is_blank((end - 1)[0]):
+        end -= 1
+    for i in range(<uint32_t>ATTRIBUTES):
+        if <size_t>(end - p) == strlen(ATTRIBUTE_NAMES[i]) and same_name(p, ATTRIBUTE_NAMES[i], <uint32_t>(end - p)):
+            return True
+    return False
 
 
 cdef inline bint is_no_name(const field_t* f) noexcept nogil:
