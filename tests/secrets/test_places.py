@@ -19,6 +19,9 @@ KEY = "kV7mQ2xT9bLr4Wc8"
 PARTS = "multipart/form-data; boundary=b"
 
 
+BATCH = "--b\r\nContent-Type: application/http\r\n\r\nGET /a HTTP/1.1\r\nHost: a\r\n{field}\r\n\r\n--b--\r\n"
+
+
 def body(text: str, media: str = JSON, policy: str = "secrets") -> str:
     """What becomes of a request's body."""
     _, (record,) = written([(CLIENT, asked(text.encode(), media)), (SERVER, PLAIN_ANSWER)], policy)
@@ -49,6 +52,16 @@ BODIES: dict[str, tuple[str, str]] = {
     "json, objects in an array": (f'{{"password": [{{"v": "{KEY}"}}]}}', JSON),
     "json, an object of cookies": (f'{{"cookies": {{"theme": "{KEY}"}}}}', JSON),
     "json, escapes behind another secret": (f'{{"log": "token=abc1 https:\\/\\/ann:{KEY}@a.example\\/"}}', JSON),
+    "ruby": (f':password=>"{KEY}", "id" => 1', "text/plain"),
+    "ruby, quoted": (f'{{"token" => "{KEY}", "id" => 1}}', "text/plain"),
+    "php": (f"['password' => '{KEY}', 'id' => 1]", "text/plain"),
+    "go": (f'password := "{KEY}"', "text/plain"),
+    "python": (f"{{'token': b'{KEY}', 'id': 1}}", "text/plain"),
+    "odata batch, cookies": (BATCH.format(field=f"Cookie: a=1; b={KEY}"), "multipart/mixed; boundary=b"),
+    "odata batch, credentials": (BATCH.format(field=f"Authorization: Token {KEY}"), "multipart/mixed; boundary=b"),
+    "a command": (json.dumps({"run": f"curl -H 'Cookie: a=1; b={KEY}' https://a.example"}), JSON),
+    "registry": (json.dumps({"auths": {"https://index.docker.io/v1/": {"auth": KEY}}}), JSON),
+    ".npmrc": (f"//registry.example/:_password={KEY}\n_auth={KEY}\n", "text/plain"),
     "multipart, a name with brackets": (part('Content-Disposition: form-data; name="user[password]"'), PARTS),
     "multipart, a list": (part('Content-Disposition: form-data; name="user[tokens][][token]"'), PARTS),
     "xml, a comment in the value": (f"<a><password><!-- > -->{KEY}</password></a>", "text/xml"),
@@ -77,6 +90,9 @@ def test_a_secret_in_a_body(place: str) -> None:
         '["-----BEGIN PRIVATE KEY-----\\"", "a"]',
         r'["\"password:\\\"\\\"\\\"x\"", "a"]',
         '["pwd=\\\\", "a"]',
+        '["Authorization: required for all calls", "a"]',
+        '["const f = token => load(token)", "a"]',
+        '["Set-Cookie: it is a header", "a"]',
         '{"token": {"a": 1}, "value": "a"}',
     ],
 )
@@ -116,6 +132,22 @@ def test_cookies_that_were_joined(value: str, kept: str, policy: str) -> None:
     assert KEY not in shown and kept in shown
 
 
+@pytest.mark.parametrize("policy", ["secrets", "strict"])
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (f"bearer, {KEY}", "bearer, [redacted:bearer]"),
+        (f"graphql-ws, {KEY}", "graphql-ws, [redacted:bearer]"),
+        (f"access_token.{KEY}, json", "access_token.[redacted:bearer], json"),
+        (f"base64url.bearer.authorization.k8s.io.{KEY}, v4.channel.k8s.io",
+         "base64url.bearer.authorization.k8s.io.[redacted:bearer], v4.channel.k8s.io"),
+        ("graphql-transport-ws, v4.channel.k8s.io, wamp.2.json", "graphql-transport-ws, v4.channel.k8s.io, wamp.2.json"),
+    ],
+)  # fmt: skip
+def test_tokens_among_the_protocols_of_a_websocket(value: str, shown: str, policy: str) -> None:
+    assert asking(f"Sec-WebSocket-Protocol: {value}", policy)["Sec-WebSocket-Protocol"] == shown
+
+
 def seconds(text: bytes) -> float:
     """Of CPU, the least of some."""
     redactor, out = Redactor(BUILTIN["secrets"].redaction), []
@@ -126,7 +158,7 @@ def seconds(text: bytes) -> float:
     return min(out)
 
 
-@pytest.mark.parametrize("unit", [b'"password":{', b'"password":[', b'"token":{', b"<password><!--", b"password='", b'pin="x '])
+@pytest.mark.parametrize("unit", [b'"password":{', b'"password":[', b'"token":{', b"<password><!--", b"\\u4e2d", b"password='"])
 def test_work_is_linear(unit: bytes) -> None:
     """Sixteen times the text takes at most as many times the work, with room for what else the machine does."""
     small, large = seconds(b'{"a":"' + unit * 4000), seconds(b'{"a":"' + unit * 64000)

@@ -8,7 +8,7 @@ from os import urandom
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport realloc
-from libc.string cimport memchr, memcmp, memcpy, memset, strlen
+from libc.string cimport memchr, memcmp, memcpy, memset
 
 from collector.shards.http.fields cimport *
 from collector.shards.redaction.edits cimport *
@@ -27,6 +27,7 @@ cdef extern from * nogil:
 
 cdef extern from "<string.h>" nogil:
     void* memrchr(const void* s, int c, size_t n)
+    void* memmem(const void* haystack, size_t haystack_len, const void* needle, size_t needle_len)
 
 cdef enum:
     VALUE_LEAST = 13        # bytes: nothing with a form is shorter
@@ -64,12 +65,12 @@ _STAY = (
     b"host", b"content-type", b"content-length", b"content-encoding", b"transfer-encoding", b"connection", b"upgrade",
     b"accept", b"accept-encoding", b"grpc-status", b"grpc-encoding", b"grpc-accept-encoding", b"te", b"trailer", b"allow",
     b"vary", b"cache-control", b"date", b"server", b"sec-websocket-version", b"sec-websocket-extensions",
-    b"sec-websocket-protocol", b"http2-settings", b"expect", b"keep-alive",
+    b"http2-settings", b"expect", b"keep-alive",
 )
 cdef enum:
-    STAY = 25
-cdef const char* STAY_NAMES[25]
-cdef uint32_t[25] STAY_LENGTHS
+    STAY = 24
+cdef const char* STAY_NAMES[24]
+cdef uint32_t[24] STAY_LENGTHS
 assert len(_STAY) == STAY
 for _i, _name in enumerate(_STAY):
     STAY_NAMES[<uint32_t>_i] = <const char*><bytes>_name
@@ -78,15 +79,17 @@ for _i, _name in enumerate(_STAY):
 
 # Of cookies, with values (RFC 6265 section 5.2, the draft that replaces it, RFC 2109, browsers).
 _ATTRIBUTES = (
-    b"expires", b"max-age", b"domain", b"path", b"samesite", b"priority", b"version", b"comment", b"httponly", b"secure",
+    b"path", b"samesite", b"max-age", b"expires", b"domain", b"priority", b"version", b"comment", b"httponly", b"secure",
     b"partitioned", b"port", b"commenturl",
 )
 cdef enum:
     ATTRIBUTES = 13
 cdef const char* ATTRIBUTE_NAMES[13]
+cdef uint32_t[13] ATTRIBUTE_LENGTHS
 assert len(_ATTRIBUTES) == ATTRIBUTES
 for _i, _name in enumerate(_ATTRIBUTES):
     ATTRIBUTE_NAMES[<uint32_t>_i] = <const char*><bytes>_name
+    ATTRIBUTE_LENGTHS[<uint32_t>_i] = <uint32_t>len(_name)
 
 
 cdef bint stays(const field_t* f) noexcept nogil:
@@ -177,14 +180,62 @@ cdef void value_of_cookie(redaction_t* r, edits_t* e, const uint8_t* p, const ui
 
 cdef bint is_attribute(const uint8_t* p, const uint8_t* end) noexcept nogil:
     cdef uint32_t i
-    while p < end and is_blank(p[0]):
+    if p < end and p[0] == c' ':
         p += 1
-    while p < end and is_blank((end - 1)[0]):
-        end -= 1
     for i in range(<uint32_t>ATTRIBUTES):
-        if <size_t>(end - p) == strlen(ATTRIBUTE_NAMES[i]) and same_name(p, ATTRIBUTE_NAMES[i], <uint32_t>(end - p)):
+        if <size_t>(end - p) == ATTRIBUTE_LENGTHS[i] and same_name(p, ATTRIBUTE_NAMES[i], ATTRIBUTE_LENGTHS[i]):
             return True
     return False
+
+
+cdef void subprotocols(redaction_t* r, edits_t* e) noexcept:
+    """Of Sec-WebSocket-Protocol (RFC 6455 section 11.3.4): browsers cannot set other fields, so tokens stand there, behind
+    `bearer`, or at the end of `base64url.bearer.authorization.k8s.io.TOKEN`, or for themselves."""
+    cdef const uint8_t* p = e.begin
+    cdef const uint8_t* end
+    cdef const uint8_t* next
+    cdef const uint8_t* q
+    cdef bint secret = False    # the one before has said so
+    while p < e.end:
+        next = <const uint8_t*>memchr(p, c',', <size_t>(e.end - p))
+        if next == NULL:
+            next = e.end
+        end = next
+        while p < end and is_blank(p[0]):
+            p += 1
+        while end > p and is_blank((end - 1)[0]):
+            end -= 1
+        q = p if secret else behind_token(r, p, end)
+        if secret or q > p or looks_random(p, end):
+            secret = False
+            replace(r, e, q, end, <uint32_t>r.kind_of[FORM_BEARER], NULL, 0)
+        else:
+            secret = find_name(r, p, end) != NULL
+        p = next + 1
+    if e.count == 0 and r.mode == MODE_SECRETS:
+        scan_text(r, e)
+
+
+cdef const uint8_t* behind_token(const redaction_t* r, const uint8_t* p, const uint8_t* end) noexcept nogil:
+    """What follows `access_token.` or the last dot of a name with `bearer.` in it, or `p`."""
+    cdef const uint8_t* q = p
+    if memmem(p, <size_t>(end - p), b"bearer.", 7) != NULL:
+        return <const uint8_t*>memrchr(p, c'.', <size_t>(end - p)) + 1
+    while q < end and q[0] != c'.' and q[0] != c':' and q[0] != c'=':
+        q += 1
+    return q + 1 if q < end and find_name(r, p, q) != NULL else p
+
+
+cdef bint looks_random(const uint8_t* p, const uint8_t* end) noexcept nogil:
+    """As keys do, and names of protocols do not."""
+    cdef const uint8_t* q = p
+    cdef uint32_t digits = 0, small = 0, large = 0
+    while q < end:
+        digits += q[0] >= c'0' and q[0] <= c'9'
+        small += q[0] >= c'a' and q[0] <= c'z'
+        large += q[0] >= c'A' and q[0] <= c'Z'
+        q += 1
+    return end - p >= 16 and digits > 1 and small and large > 1 or end - p >= 24 and digits > 5
 
 
 cdef inline bint is_no_name(const field_t* f) noexcept nogil:
@@ -226,6 +277,9 @@ cdef void redact_value(redaction_t* r, const field_t* f, edits_t* e) noexcept:
         return
     if f.id == F_SET_COOKIE:
         cookie(r, e)
+        return
+    if f.name_len == 22 and same_name(f.name, b"sec-websocket-protocol", 22):
+        subprotocols(r, e)
         return
     if may_be_name(r, f.name, f.name + f.name_len):
         entry = find_name(r, f.name, f.name + f.name_len)

@@ -34,6 +34,7 @@ scan_prepare(2)
 cdef struct place_t:
     const uint8_t* skip_forms       # what begins before is none
     const uint8_t* skip_escapes     # a text in JSON whose escapes were undone
+    const uint8_t* no_name          # up to here is no escape of a name
     const uint8_t* skip_percent
     const uint8_t* pair_end         # up to here `value` belongs to a name that is secret
     const uint8_t* parity_at        # how many quotes there are up to here
@@ -138,6 +139,8 @@ cdef void at_sign(redaction_t* r, edits_t* e, place_t* place, const uint8_t* sig
     if sign[0] == c'>':
         at_tag(r, e, place, sign)
         return
+    if sign[0] == c'=' and sign > e.begin and (sign - 1)[0] == c':':
+        end -= 1
     while end > e.begin and is_blank((end - 1)[0]):
         end -= 1
     if end == e.begin:
@@ -334,9 +337,15 @@ cdef void value_here(redaction_t* r, edits_t* e, place_t* place, const uint8_t* 
     cdef size_t count
     if sign[0] == c'=' and sign + 1 < e.end and sign[1] == c'=':
         return          # a comparison
+    if sign[0] == c'=' and sign + 1 < e.end and sign[1] == c'>':
+        p = behind_blanks(e, sign + 2)      # of a hash of Ruby, an array of PHP; else a function
+        if quoted(e, p, &quote, &count) == NULL:
+            return
     if p == e.end:
         return
     begin = quoted(e, p, &quote, &count)
+    if begin == NULL and outer != NULL and outer[0] == c"'" and (p[0] == c'b' or p[0] == c'u'):
+        begin = quoted(e, p + 1, &quote, &count)        # of Python
     if begin != NULL:
         end = end_of_block(begin, e.end, quote, count)
         if end != NULL:
@@ -363,6 +372,9 @@ cdef void value_here(redaction_t* r, edits_t* e, place_t* place, const uint8_t* 
         return
     if sign[0] == c':' and p[0] == c'/' and p == sign + 1:
         return          # a URL's scheme
+    if sign[0] == c':' and (kind == r.kind_of[FORM_COOKIE] or kind == r.kind_of[FORM_AUTHORIZATION]):
+        field(r, e, p, kind)
+        return
     end = p
     while end < e.end and not is_blank(end[0]) and end[0] != c'&' and end[0] != c'"' and end[0] != c"'" and end[0] != c'<' \
             and end[0] != c'>' and end[0] != c';' and end[0] != c'\\' and end[0] != c')' and end[0] != c'}' \
@@ -372,6 +384,35 @@ cdef void value_here(redaction_t* r, edits_t* e, place_t* place, const uint8_t* 
         return
     find_form(r, e, p, &found)      # with blanks in it
     replace(r, e, p, found.end if found.kind and found.end > end else end, kind, NULL, 0)
+
+
+cdef void field(redaction_t* r, edits_t* e, const uint8_t* p, uint32_t kind) noexcept:
+    """A field of a head in a text: cookies, or credentials, of which the scheme stays."""
+    cdef const uint8_t* begin = p
+    cdef const uint8_t* end = p
+    cdef const uint8_t* second
+    while end < e.end and end[0] != c'\n' and end[0] != c'\r' and end[0] != c'"' and end[0] != c"'" and end[0] != c'\\' \
+            and end[0] != c'<':
+        end += 1
+    while end > p and is_blank((end - 1)[0]):
+        end -= 1
+    if kind == r.kind_of[FORM_AUTHORIZATION]:
+        while p < end and (of_name(p[0]) and p[0] < 0x80):
+            p += 1
+        second = behind_blanks(e, p)
+        if p == end or second == p or second >= end:
+            p = begin
+        else:
+            p = second
+    if memchr(p, c'=', <size_t>(end - p)) == NULL and is_prose(p, behind_letters(p, end)):
+        return
+    replace(r, e, p, end, kind, NULL, 0)
+
+
+cdef inline const uint8_t* behind_letters(const uint8_t* p, const uint8_t* end) noexcept nogil:
+    while p < end and p[0] > c' ':
+        p += 1
+    return p
 
 
 cdef bint is_prose(const uint8_t* p, const uint8_t* end) noexcept nogil:
@@ -571,7 +612,7 @@ cdef void at_escape(redaction_t* r, edits_t* e, place_t* place, const uint8_t* p
     if p < place.skip_escapes or e.end - p < 2:
         return
     other = p[1] == c'u' and (e.end - p < 6 or p[2] != c'0' or p[3] != c'0')     # no letter of ASCII: only in a name
-    if escaped(e.begin, p):
+    if (other and p < place.no_name) or escaped(e.begin, p):
         return
     if not inside_quotes(e, place, p):
         return
@@ -591,6 +632,7 @@ cdef void at_escape(redaction_t* r, edits_t* e, place_t* place, const uint8_t* p
         return
     if other:
         place.skip_escapes = p + 6
+        place.no_name = end
     else:
         nested(r, e, begin, end, (<object>r.owner).unescaped)
 
@@ -763,7 +805,7 @@ cdef void scan(redaction_t* r, edits_t* e, bint names) noexcept:
     place.pair_kind = 0
     place.inside = False
     place.json = is_json(e)
-    place.string_end = place.brace = place.members_end = place.element_end = e.begin
+    place.no_name = place.string_end = place.brace = place.members_end = place.element_end = e.begin
     while at < e.end and not e.failed:
         n = <size_t>(e.end - at)
         if block == scanned:
