@@ -14,7 +14,7 @@ PASSWORDS = words(
     db_password dbPassword DB_PASSWORD adminPass passcode passwort Passwort kennwort neuesPasswort motDePasse
     mot_de_passe motdepasse contraseña contrasena contraseña_nueva clave_secreta senha novaSenha palavra_passe пароль
     новый_пароль 密码 密碼 パスワード 비밀번호 hasło haslo şifre sifre parola wachtwoord lösenord losenord adgangskode
-    passord salasana heslo jelszó
+    passord salasana heslo jelszó pswd db_pw password_new password_digest password_field
     كلمة_المرور סיסמה mật_khẩu
     """
 )
@@ -24,7 +24,7 @@ TOKENS = words(
     token accessToken access_token access-token AccessToken ACCESS_TOKEN refreshToken refresh_token refresh-token
     id_token idToken authToken auth_token authenticityToken authenticity_token csrf_token csrfToken xsrf_token
     sessionToken session_token bearerToken apiToken api_token securityToken SecurityToken deviceToken jwt oauth_token
-    oauth_token_secret SessionToken X-Amz-Security-Token
+    oauth_token_secret code_verifier oauth_verifier _csrf SessionToken X-Amz-Security-Token
     """
 )
 
@@ -34,7 +34,8 @@ KEYS = words(
     secret_key SecretAccessKey aws_secret_access_key AWS_SECRET_ACCESS_KEY consumer_secret sharedSecret shared_secret
     webhook_secret apiKey apikey api_key api-key API_KEY APIKey x-api-key X-API-Key privateKey private_key
     private-key encryptionKey encryption_key signing_key accessKey access_key AccountKey SharedAccessKey
-    subscription-key credentials credential authorization Authorization
+    subscription-key secret_id SecretString SecretBinary secret_key_base device_code unseal_key recovery_key private_keys
+    private_key_pem seed_phrase mnemonic credentials credential authorization Authorization
     """
 )
 

@@ -317,6 +317,8 @@ cdef void find_private_key(const redaction_t* r, const edits_t* e, const uint8_t
         q = p + 16
         while q < end and q[0] != c'"' and q[0] != c'<':
             q += 1
+        while q < end and (q - 1)[0] == c'\\':      # the quote was escaped
+            q -= 1
         out.end = q
     out.kind = <uint32_t>r.kind_of[FORM_PRIVATE_KEY]
     out.seen = out.end

@@ -15,6 +15,7 @@ from collector.shards.redaction.edits cimport *
 from collector.shards.redaction.names cimport find_name, may_be_name
 from collector.shards.redaction.pairs cimport end_of_name, scan_pair, scan_pairs
 from collector.shards.redaction.scan cimport scan_text
+from collector.shards.redaction.sniffing cimport is_blank
 from collector.shards.redaction.state cimport *
 from collector.shards.redaction.strict cimport strict_pairs, strict_path
 
@@ -26,12 +27,14 @@ cdef extern from * nogil:
 
 cdef extern from "<string.h>" nogil:
     void* memrchr(const void* s, int c, size_t n)
+    void* memmem(const void* haystack, size_t haystack_len, const void* needle, size_t needle_len)
 
 cdef enum:
     VALUE_LEAST = 13        # bytes: nothing with a form is shorter
     BLANKS_MOST = 8         # between a name and its value, colon included
     SEEN_FIELDS = 4096
     SEEN_MOST = 512         # bytes of a value
+    SCHEME_MOST = 24        # bytes
 
 # A value that was replaced: of which field, and where in PLACE.
 cdef struct moved_t:
@@ -62,16 +65,31 @@ _STAY = (
     b"host", b"content-type", b"content-length", b"content-encoding", b"transfer-encoding", b"connection", b"upgrade",
     b"accept", b"accept-encoding", b"grpc-status", b"grpc-encoding", b"grpc-accept-encoding", b"te", b"trailer", b"allow",
     b"vary", b"cache-control", b"date", b"server", b"sec-websocket-version", b"sec-websocket-extensions",
-    b"sec-websocket-protocol", b"http2-settings", b"expect", b"keep-alive",
+    b"http2-settings", b"expect", b"keep-alive",
 )
 cdef enum:
-    STAY = 25
-cdef const char* STAY_NAMES[25]
-cdef uint32_t[25] STAY_LENGTHS
+    STAY = 24
+cdef const char* STAY_NAMES[24]
+cdef uint32_t[24] STAY_LENGTHS
 assert len(_STAY) == STAY
 for _i, _name in enumerate(_STAY):
     STAY_NAMES[<uint32_t>_i] = <const char*><bytes>_name
     STAY_LENGTHS[<uint32_t>_i] = <uint32_t>len(_name)
+
+
+# Of cookies, with values (RFC 6265 section 5.2, the draft that replaces it, RFC 2109, browsers).
+_ATTRIBUTES = (
+    b"path", b"samesite", b"max-age", b"expires", b"domain", b"priority", b"version", b"comment", b"httponly", b"secure",
+    b"partitioned", b"port", b"commenturl",
+)
+cdef enum:
+    ATTRIBUTES = 13
+cdef const char* ATTRIBUTE_NAMES[13]
+cdef uint32_t[13] ATTRIBUTE_LENGTHS
+assert len(_ATTRIBUTES) == ATTRIBUTES
+for _i, _name in enumerate(_ATTRIBUTES):
+    ATTRIBUTE_NAMES[<uint32_t>_i] = <const char*><bytes>_name
+    ATTRIBUTE_LENGTHS[<uint32_t>_i] = <uint32_t>len(_name)
 
 
 cdef bint stays(const field_t* f) noexcept nogil:
@@ -106,22 +124,118 @@ cdef int keep(size_t* used, uint32_t* count, uint32_t field, const edits_t* e) n
 
 cdef void behind_scheme(redaction_t* r, edits_t* e, uint32_t kind) noexcept:
     """Credentials (RFC 9110 section 11.4): the scheme stays, if there is one."""
-    cdef const uint8_t* p = <const uint8_t*>memchr(e.begin, c' ', <size_t>(e.end - e.begin))
-    replace(r, e, e.begin if p == NULL else p + 1, e.end, kind, NULL, 0)
+    cdef const uint8_t* p = e.begin
+    while p < e.end and p[0] != c' ' and p[0] != c'\t':
+        p += 1
+    if p == e.end or not is_scheme(e.begin, p):
+        p = e.begin
+    while p < e.end and (p[0] == c' ' or p[0] == c'\t'):
+        p += 1
+    replace(r, e, p, e.end, kind, NULL, 0)
+
+
+cdef bint is_scheme(const uint8_t* p, const uint8_t* end) noexcept nogil:
+    """A word such as those that are registered: Bearer, AWS4-HMAC-SHA256. A key has digits among its letters."""
+    cdef const uint8_t* q = p
+    if end - p > SCHEME_MOST:
+        return False
+    while q < end:
+        if q[0] >= c'0' and q[0] <= c'9':
+            if q == p or q + 1 < end and (q[1] | 0x20) >= c'a' and (q[1] | 0x20) <= c'z':
+                return False
+        elif not ((q[0] | 0x20) >= c'a' and (q[0] | 0x20) <= c'z' or q[0] == c'-' or q[0] == c'_'):
+            return False
+        q += 1
+    return True
 
 
 cdef void cookie(redaction_t* r, edits_t* e) noexcept:
-    """Of Set-Cookie (RFC 6265 section 4.1): the value; name and attributes stay."""
-    cdef const uint8_t* end = <const uint8_t*>memchr(e.begin, c';', <size_t>(e.end - e.begin))
+    """Of Set-Cookie (RFC 6265 section 4.1): the value; name and attributes stay. Where several fields were joined, which
+    some proxies do though it is not allowed (section 3), there are further cookies among the attributes."""
+    cdef const uint8_t* p = e.begin
+    cdef const uint8_t* end
     cdef const uint8_t* sign
-    if end == NULL:
-        end = e.end
-    sign = end_of_name(e.begin, end)
-    sign = e.begin if sign == NULL else sign + 1
-    if r.mode == MODE_STRICT:
-        replace_size(e, sign, end, b"string", False)
+    while p < e.end:
+        end = <const uint8_t*>memchr(p, c';', <size_t>(e.end - p))
+        if end == NULL:
+            end = e.end
+        sign = end_of_name(p, end)
+        if p == e.begin:
+            value_of_cookie(r, e, p if sign == NULL else sign + 1, end)
+        elif sign != NULL and not is_attribute(p, sign):
+            value_of_cookie(r, e, sign + 1, end)
+        elif sign != NULL:
+            sign = <const uint8_t*>memchr(sign + 1, c'=', <size_t>(end - sign - 1))
+            if sign != NULL:
+                value_of_cookie(r, e, sign + 1, end)
+        p = end + 1
+
+
+cdef void value_of_cookie(redaction_t* r, edits_t* e, const uint8_t* p, const uint8_t* end) noexcept:
+    if r.mode != MODE_STRICT:
+        replace(r, e, p, end, <uint32_t>r.kind_of[FORM_COOKIE], NULL, 0)
     else:
-        replace(r, e, sign, end, <uint32_t>r.kind_of[FORM_COOKIE], NULL, 0)
+        replace_size(e, p, end, b"string", False)
+
+
+cdef bint is_attribute(const uint8_t* p, const uint8_t* end) noexcept nogil:
+    cdef uint32_t i
+    if p < end and p[0] == c' ':
+        p += 1
+    for i in range(<uint32_t>ATTRIBUTES):
+        if <size_t>(end - p) == ATTRIBUTE_LENGTHS[i] and same_name(p, ATTRIBUTE_NAMES[i], ATTRIBUTE_LENGTHS[i]):
+            return True
+    return False
+
+
+cdef void subprotocols(redaction_t* r, edits_t* e) noexcept:
+    """Of Sec-WebSocket-Protocol (RFC 6455 section 11.3.4): browsers cannot set other fields, so tokens stand there, behind
+    `bearer`, or at the end of `base64url.bearer.authorization.k8s.io.TOKEN`, or for themselves."""
+    cdef const uint8_t* p = e.begin
+    cdef const uint8_t* end
+    cdef const uint8_t* next
+    cdef const uint8_t* q
+    cdef bint secret = False    # the one before has said so
+    while p < e.end:
+        next = <const uint8_t*>memchr(p, c',', <size_t>(e.end - p))
+        if next == NULL:
+            next = e.end
+        end = next
+        while p < end and is_blank(p[0]):
+            p += 1
+        while end > p and is_blank((end - 1)[0]):
+            end -= 1
+        q = p if secret else behind_token(r, p, end)
+        if secret or q > p or looks_random(p, end):
+            secret = False
+            replace(r, e, q, end, <uint32_t>r.kind_of[FORM_BEARER], NULL, 0)
+        else:
+            secret = find_name(r, p, end) != NULL
+        p = next + 1
+    if e.count == 0 and r.mode == MODE_SECRETS:
+        scan_text(r, e)
+
+
+cdef const uint8_t* behind_token(const redaction_t* r, const uint8_t* p, const uint8_t* end) noexcept nogil:
+    """What follows `access_token.` or the last dot of a name with `bearer.` in it, or `p`."""
+    cdef const uint8_t* q = p
+    if memmem(p, <size_t>(end - p), b"bearer.", 7) != NULL:
+        return <const uint8_t*>memrchr(p, c'.', <size_t>(end - p)) + 1
+    while q < end and q[0] != c'.' and q[0] != c':' and q[0] != c'=':
+        q += 1
+    return q + 1 if q < end and find_name(r, p, q) != NULL else p
+
+
+cdef bint looks_random(const uint8_t* p, const uint8_t* end) noexcept nogil:
+    """As keys do, and names of protocols do not."""
+    cdef const uint8_t* q = p
+    cdef uint32_t digits = 0, small = 0, large = 0
+    while q < end:
+        digits += q[0] >= c'0' and q[0] <= c'9'
+        small += q[0] >= c'a' and q[0] <= c'z'
+        large += q[0] >= c'A' and q[0] <= c'Z'
+        q += 1
+    return end - p >= 16 and digits > 1 and small and large > 1 or end - p >= 24 and digits > 5
 
 
 cdef inline bint is_no_name(const field_t* f) noexcept nogil:
@@ -163,6 +277,9 @@ cdef void redact_value(redaction_t* r, const field_t* f, edits_t* e) noexcept:
         return
     if f.id == F_SET_COOKIE:
         cookie(r, e)
+        return
+    if f.name_len == 22 and same_name(f.name, b"sec-websocket-protocol", 22):
+        subprotocols(r, e)
         return
     if may_be_name(r, f.name, f.name + f.name_len):
         entry = find_name(r, f.name, f.name + f.name_len)

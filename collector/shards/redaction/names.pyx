@@ -97,6 +97,7 @@ cdef void learn_last(redaction_t* r, words):
     """Of a name that is looked at though it is none of a secret."""
     for four in lists.endings(words):
         learn_ending(r, four)
+        learn_ending(r, four[1:] + b"]")    # user[password]
 
 
 cdef void learn(redaction_t* r, words, uint32_t kind, uint8_t flags) except *:

@@ -22,7 +22,6 @@ cdef extern from "<string.h>" nogil:
 
 cdef enum:
     NAME_MOST = 96          # bytes of a name
-    BLANKS_MOST = 64        # between a name and its value
     PAIR_MOST = 2048        # from `"name": "password"` to its `"value":`
     TAG_MOST = 256          # of an element of XML, with its attributes
     LEAST_ROW = 18          # of base64: of a card's number, without padding
@@ -35,6 +34,7 @@ scan_prepare(2)
 cdef struct place_t:
     const uint8_t* skip_forms       # what begins before is none
     const uint8_t* skip_escapes     # a text in JSON whose escapes were undone
+    const uint8_t* no_name          # up to here is no escape of a name
     const uint8_t* skip_percent
     const uint8_t* pair_end         # up to here `value` belongs to a name that is secret
     const uint8_t* parity_at        # how many quotes there are up to here
@@ -42,6 +42,11 @@ cdef struct place_t:
     const uint8_t* pair_name        # the sign behind the last `"name"`, whose value may say what the next `value` is
     size_t pair_slashes
     bint inside                     # a text in quotes, at parity_at
+    bint json                       # it begins as JSON does
+    const uint8_t* string_end       # of the text of JSON that was asked for last
+    const uint8_t* brace            # the first `}` behind what was asked for last
+    const uint8_t* members_end      # up to here all values of an object were replaced
+    const uint8_t* element_end      # up to here the content of an element was
 
 
 cdef inline bint of_name(uint8_t c) noexcept nogil:
@@ -107,6 +112,17 @@ cdef bint escaped(const uint8_t* begin, const uint8_t* q) noexcept nogil:
     return (q - back) & 1
 
 
+cdef const uint8_t* end_of_string(const edits_t* e, place_t* place, const uint8_t* at) noexcept nogil:
+    """Where the text of JSON ends that `at` is inside, so that no value goes beyond it; or the end of all. Asked in ascending
+    order."""
+    if at < place.string_end:
+        return place.string_end
+    if not place.json or not inside_quotes(e, place, at):
+        return e.end
+    place.string_end = end_of_quoted(at, e.end, c'"', 0)
+    return place.string_end
+
+
 # ---- a name and its value
 
 cdef void at_sign(redaction_t* r, edits_t* e, place_t* place, const uint8_t* sign) noexcept:
@@ -121,9 +137,11 @@ cdef void at_sign(redaction_t* r, edits_t* e, place_t* place, const uint8_t* sig
         note_name(place, sign, 0)       # the most frequent name of all
         return
     if sign[0] == c'>':
-        at_tag(r, e, sign)
+        at_tag(r, e, place, sign)
         return
-    while end > e.begin and is_blank((end - 1)[0]) and sign - end < BLANKS_MOST:
+    if sign[0] == c'=' and sign > e.begin and (sign - 1)[0] == c':':
+        end -= 1
+    while end > e.begin and is_blank((end - 1)[0]):
         end -= 1
     if end == e.begin:
         return
@@ -136,7 +154,7 @@ cdef void at_sign(redaction_t* r, edits_t* e, place_t* place, const uint8_t* sig
     elif (end - 1)[0] == c']':
         if ends_redacted(e, end):
             return
-        end -= 1
+    end = before_brackets(e.begin, end)
     if not may_be_name(r, e.begin, end):
         return
     name = end
@@ -168,6 +186,13 @@ cdef void at_sign(redaction_t* r, edits_t* e, place_t* place, const uint8_t* sig
     value(r, e, place, sign, kind, quote, slashes)
 
 
+cdef inline const uint8_t* before_brackets(const uint8_t* p, const uint8_t* end) noexcept nogil:
+    """Where the last word of `user[password]` or `user[tokens][]` ends."""
+    while end > p and ((end - 1)[0] == c']' or (end - 1)[0] == c'[') and end - p > 1:
+        end -= 1
+    return end
+
+
 cdef bint ends_redacted(const edits_t* e, const uint8_t* end) noexcept nogil:
     """Is it the end of what another value became?"""
     cdef size_t most = <size_t>(end - e.begin)
@@ -196,8 +221,7 @@ cdef const uint8_t* quoted(const edits_t* e, const uint8_t* p, uint8_t* quote, s
 
 
 cdef const uint8_t* behind_blanks(const edits_t* e, const uint8_t* p) noexcept nogil:
-    cdef const uint8_t* most = e.end if e.end - p < BLANKS_MOST else p + BLANKS_MOST
-    while p < most and is_blank(p[0]):
+    while p < e.end and is_blank(p[0]):
         p += 1
     return p
 
@@ -247,7 +271,7 @@ cdef void pair(redaction_t* r, edits_t* e, place_t* place, const uint8_t* p) noe
         begin = end = p
         while end < e.end and (of_name(end[0]) or end[0] == c'[' or end[0] == c']'):
             end += 1
-    if end - begin > NAME_MOST or not may_be_name(r, e.begin, end):
+    if end - begin > NAME_MOST or not may_be_name(r, e.begin, before_brackets(begin, end)):
         return
     entry = find_name(r, begin, end)
     if entry == NULL or entry.flags & NAME_PAIR:
@@ -294,7 +318,17 @@ cdef inline bint is_word(const uint8_t* p, const uint8_t* end, const char* word,
 
 cdef void value(redaction_t* r, edits_t* e, place_t* place, const uint8_t* sign, uint32_t kind, const uint8_t* outer,
                 size_t slashes) noexcept:
-    """Replace the value behind `sign`, of a name that had the quote `outer` behind so many backslashes, or none."""
+    """Replace the value behind `sign`, of a name that had the quote `outer` behind so many backslashes, or none. A name
+    inside a text of JSON has its value there, too."""
+    cdef const uint8_t* end = e.end
+    if outer == NULL or slashes or outer[0] != c'"':
+        e.end = end_of_string(e, place, sign)
+    value_here(r, e, place, sign, kind, outer, slashes)
+    e.end = end
+
+
+cdef void value_here(redaction_t* r, edits_t* e, place_t* place, const uint8_t* sign, uint32_t kind, const uint8_t* outer,
+                     size_t slashes) noexcept:
     cdef const uint8_t* p = behind_blanks(e, sign + 1)
     cdef const uint8_t* begin
     cdef const uint8_t* end
@@ -303,9 +337,15 @@ cdef void value(redaction_t* r, edits_t* e, place_t* place, const uint8_t* sign,
     cdef size_t count
     if sign[0] == c'=' and sign + 1 < e.end and sign[1] == c'=':
         return          # a comparison
+    if sign[0] == c'=' and sign + 1 < e.end and sign[1] == c'>':
+        p = behind_blanks(e, sign + 2)      # of a hash of Ruby, an array of PHP; else a function
+        if quoted(e, p, &quote, &count) == NULL:
+            return
     if p == e.end:
         return
     begin = quoted(e, p, &quote, &count)
+    if begin == NULL and outer != NULL and outer[0] == c"'" and (p[0] == c'b' or p[0] == c'u'):
+        begin = quoted(e, p + 1, &quote, &count)        # of Python
     if begin != NULL:
         end = end_of_block(begin, e.end, quote, count)
         if end != NULL:
@@ -315,19 +355,26 @@ cdef void value(redaction_t* r, edits_t* e, place_t* place, const uint8_t* sign,
         replace(r, e, begin, end, kind, NULL, 0)
         return
     if outer != NULL:
-        if p[0] == c'[':
+        if (p[0] == c'{' or p[0] == c'[') and (kind == r.password or kind == r.kind_of[FORM_COOKIE]):
+            if p >= place.members_end:
+                place.members_end = members(r, e, p, kind, outer, slashes)
+        elif p[0] == c'[':
             elements(r, e, p + 1, kind, outer, slashes)
-        elif p[0] == c'{' and kind == r.password:
-            members(r, e, p, kind, outer, slashes)
         elif p[0] == c'{':
-            end = <const uint8_t*>memchr(p, c'}', <size_t>(e.end - p))
+            if p >= place.brace:
+                place.brace = <const uint8_t*>memchr(p, c'}', <size_t>(e.end - p))
+                if place.brace == NULL:
+                    place.brace = e.end
             place.pair_kind = kind
-            place.pair_end = e.end if end == NULL else end
+            place.pair_end = place.brace
         else:
             literal(r, e, p, kind, outer, slashes)
         return
     if sign[0] == c':' and p[0] == c'/' and p == sign + 1:
         return          # a URL's scheme
+    if sign[0] == c':' and (kind == r.kind_of[FORM_COOKIE] or kind == r.kind_of[FORM_AUTHORIZATION]):
+        field(r, e, p, kind)
+        return
     end = p
     while end < e.end and not is_blank(end[0]) and end[0] != c'&' and end[0] != c'"' and end[0] != c"'" and end[0] != c'<' \
             and end[0] != c'>' and end[0] != c';' and end[0] != c'\\' and end[0] != c')' and end[0] != c'}' \
@@ -337,6 +384,35 @@ cdef void value(redaction_t* r, edits_t* e, place_t* place, const uint8_t* sign,
         return
     find_form(r, e, p, &found)      # with blanks in it
     replace(r, e, p, found.end if found.kind and found.end > end else end, kind, NULL, 0)
+
+
+cdef void field(redaction_t* r, edits_t* e, const uint8_t* p, uint32_t kind) noexcept:
+    """A field of a head in a text: cookies, or credentials, of which the scheme stays."""
+    cdef const uint8_t* begin = p
+    cdef const uint8_t* end = p
+    cdef const uint8_t* second
+    while end < e.end and end[0] != c'\n' and end[0] != c'\r' and end[0] != c'"' and end[0] != c"'" and end[0] != c'\\' \
+            and end[0] != c'<':
+        end += 1
+    while end > p and is_blank((end - 1)[0]):
+        end -= 1
+    if kind == r.kind_of[FORM_AUTHORIZATION]:
+        while p < end and (of_name(p[0]) and p[0] < 0x80):
+            p += 1
+        second = behind_blanks(e, p)
+        if p == end or second == p or second >= end:
+            p = begin
+        else:
+            p = second
+    if memchr(p, c'=', <size_t>(end - p)) == NULL and is_prose(p, behind_letters(p, end)):
+        return
+    replace(r, e, p, end, kind, NULL, 0)
+
+
+cdef inline const uint8_t* behind_letters(const uint8_t* p, const uint8_t* end) noexcept nogil:
+    while p < end and p[0] > c' ':
+        p += 1
+    return p
 
 
 cdef bint is_prose(const uint8_t* p, const uint8_t* end) noexcept nogil:
@@ -368,9 +444,9 @@ cdef void literal(redaction_t* r, edits_t* e, const uint8_t* p, uint32_t kind, c
     replace(r, e, p, end, kind, outer - slashes, slashes + 1)
 
 
-cdef void members(redaction_t* r, edits_t* e, const uint8_t* p, uint32_t kind, const uint8_t* outer,
-                  size_t slashes) noexcept:
-    """The values in an object, and in what it has in it, up to its end."""
+cdef const uint8_t* members(redaction_t* r, edits_t* e, const uint8_t* p, uint32_t kind, const uint8_t* outer,
+                            size_t slashes) noexcept:
+    """The values in an object or array, and in what it has in it, up to its end, which is returned."""
     cdef const uint8_t* begin
     cdef const uint8_t* end
     cdef const uint8_t* next
@@ -393,13 +469,14 @@ cdef void members(redaction_t* r, edits_t* e, const uint8_t* p, uint32_t kind, c
         elif p[0] == c'}' or p[0] == c']':
             depth -= 1
             if depth <= 0:
-                return
+                return p
         elif p[0] == c'-' or p[0] >= c'0' and p[0] <= c'9':
             end = literal_end(e, p)
             literal(r, e, p, kind, outer, slashes)
             p = end
             continue
         p += 1
+    return e.end
 
 
 cdef void elements(redaction_t* r, edits_t* e, const uint8_t* p, uint32_t kind, const uint8_t* outer,
@@ -437,14 +514,14 @@ cdef bint may_end_tag(const redaction_t* r, const edits_t* e, const uint8_t* sig
             or may_be_name(r, e.begin, sign))
 
 
-cdef void at_tag(redaction_t* r, edits_t* e, const uint8_t* sign) noexcept:
+cdef void at_tag(redaction_t* r, edits_t* e, place_t* place, const uint8_t* sign) noexcept:
     """`<password>value</password>`, with or without a prefix and attributes (XML 1.0 section 3.1)."""
     cdef size_t most = <size_t>(sign - e.begin)
     cdef const uint8_t* p
     cdef const uint8_t* name
     cdef const uint8_t* end
     cdef const known_t* entry
-    if sign + 1 >= e.end or sign[1] == c'<' and not (e.end - sign > 9 and memcmp(sign + 1, b"<![CDATA[", 9) == 0):
+    if sign + 1 >= e.end or sign < place.element_end or sign[1] == c'<' and not (e.end - sign > 3 and sign[2] == c'!'):
         return
     if not may_end_tag(r, e, sign):
         return
@@ -463,19 +540,42 @@ cdef void at_tag(redaction_t* r, edits_t* e, const uint8_t* sign) noexcept:
     entry = find_name(r, name, end)
     if entry == NULL or entry.flags & NAME_PAIR:
         return
-    p = sign + 1
-    if p[0] == c'<':
-        p += 9
-        end = <const uint8_t*>memmem(p, <size_t>(e.end - p), b"]]>", 3)
-    else:
-        end = <const uint8_t*>memchr(p, c'<', <size_t>(e.end - p))
-    if end == NULL:
-        end = e.end
+    place.element_end = element(r, e, sign + 1, end_of_string(e, place, sign), entry.kind)
+
+
+cdef const uint8_t* element(redaction_t* r, edits_t* e, const uint8_t* p, const uint8_t* end, uint32_t kind) noexcept:
+    """The content of an element up to the next tag, with what is in CDATA sections and around comments. Its end."""
+    cdef const uint8_t* next
+    while p < end:
+        if p[0] != c'<':
+            next = <const uint8_t*>memchr(p, c'<', <size_t>(end - p))
+            if next == NULL:        # no element, unless it is cut
+                next = p if not e.cut else end
+                while next < end and next[0] != c'"' and next[0] != c'\\' and next[0] != c'\n':
+                    next += 1
+            replace_trimmed(r, e, p, next, kind)
+            if next == end or next[0] != c'<':
+                return next
+            p = next
+        elif end - p > 9 and memcmp(p, b"<![CDATA[", 9) == 0:
+            next = <const uint8_t*>memmem(p, <size_t>(end - p), b"]]>", 3)
+            replace_trimmed(r, e, p + 9, end if next == NULL else next, kind)
+            p = end if next == NULL else next + 3
+        elif end - p > 4 and memcmp(p, b"<!--", 4) == 0:
+            next = <const uint8_t*>memmem(p, <size_t>(end - p), b"-->", 3)
+            p = end if next == NULL else next + 3
+        else:
+            return p
+    return end
+
+
+cdef void replace_trimmed(redaction_t* r, edits_t* e, const uint8_t* p, const uint8_t* end, uint32_t kind) noexcept:
+    """Without the blanks around it."""
     while p < end and is_blank(p[0]):
         p += 1
     while end > p and is_blank((end - 1)[0]):
         end -= 1
-    replace(r, e, p, end, entry.kind, NULL, 0)
+    replace(r, e, p, end, kind, NULL, 0)
 
 
 # ---- what has a form, and what hides another text
@@ -512,7 +612,7 @@ cdef void at_escape(redaction_t* r, edits_t* e, place_t* place, const uint8_t* p
     if p < place.skip_escapes or e.end - p < 2:
         return
     other = p[1] == c'u' and (e.end - p < 6 or p[2] != c'0' or p[3] != c'0')     # no letter of ASCII: only in a name
-    if escaped(e.begin, p):
+    if (other and p < place.no_name) or escaped(e.begin, p):
         return
     if not inside_quotes(e, place, p):
         return
@@ -525,10 +625,14 @@ cdef void at_escape(redaction_t* r, edits_t* e, place_t* place, const uint8_t* p
     begin += 1
     end = end_of_quoted(begin, e.end, c'"', 0)
     place.skip_escapes = end
-    if is_name(e, end):
+    if begin < e.done:
+        begin = e.done      # what is before was replaced
+    elif is_name(e, end):
         nested_name(r, e, place, begin, end)
-    elif other:
+        return
+    if other:
         place.skip_escapes = p + 6
+        place.no_name = end
     else:
         nested(r, e, begin, end, (<object>r.owner).unescaped)
 
@@ -607,9 +711,25 @@ cdef void at_form(redaction_t* r, edits_t* e, place_t* place, const uint8_t* p) 
     if found.begin == p and found.begin[0] >= c'0' and found.begin[0] <= c'9' and before > e.begin and \
             ((before - 1)[0] == c':' or (before - 1)[0] == c',' or (before - 1)[0] == c'[') and \
             not inside_quotes(e, place, found.begin) and e.begin[0] != c'&':
-        replace(r, e, found.begin, found.end, found.kind, <const uint8_t*>b'"', 1 if is_json(e) else 0)
+        replace(r, e, found.begin, found.end, found.kind, <const uint8_t*>b'"', 1 if place.json else 0)
+    elif place.json and found.kind == r.kind_of[FORM_PRIVATE_KEY]:
+        texts(r, e, found.begin, found.end, found.kind)
     else:
         replace(r, e, found.begin, found.end, found.kind, NULL, 0)
+
+
+cdef void texts(redaction_t* r, edits_t* e, const uint8_t* p, const uint8_t* end, uint32_t kind) noexcept:
+    """What begins inside a text of JSON, and may end inside of another one: what is between them stays."""
+    cdef const uint8_t* q
+    while p < end:
+        q = end_of_quoted(p, end, c'"', 0)
+        replace(r, e, p, q, kind, NULL, 0)
+        if q == end:
+            return
+        q = <const uint8_t*>memchr(q + 1, c'"', <size_t>(end - q - 1))
+        if q == NULL:
+            return
+        p = q + 1
 
 
 cdef inline bint is_json(const edits_t* e) noexcept nogil:
@@ -688,6 +808,8 @@ cdef void scan(redaction_t* r, edits_t* e, bint names) noexcept:
     place.pair_slashes = 0
     place.pair_kind = 0
     place.inside = False
+    place.json = is_json(e)
+    place.no_name = place.string_end = place.brace = place.members_end = place.element_end = e.begin
     while at < e.end and not e.failed:
         n = <size_t>(e.end - at)
         if block == scanned:
