@@ -12,6 +12,7 @@ from libc.string cimport memchr, memcmp
 
 from collector.shards.redaction.edits cimport *
 from collector.shards.redaction.forms cimport find_form, found_t
+from collector.shards.redaction.pairs cimport name_of_pair
 from collector.shards.redaction.names cimport ending_of, find_name, may_be_name
 from collector.shards.redaction.sniffing cimport is_blank
 from collector.shards.redaction.state cimport *
@@ -154,6 +155,11 @@ cdef void at_sign(redaction_t* r, edits_t* e, place_t* place, const uint8_t* sig
     elif (end - 1)[0] == c']':
         if ends_redacted(e, end):
             return
+    if sign[0] == c'=' and end == sign:
+        entry = encoded_name(r, e, end)
+        if entry != NULL and not entry.flags & NAME_PAIR:
+            value(r, e, place, sign, entry.kind, NULL, 0)
+            return
     end = before_brackets(e.begin, end)
     if not may_be_name(r, e.begin, end):
         return
@@ -184,6 +190,16 @@ cdef void at_sign(redaction_t* r, edits_t* e, place_t* place, const uint8_t* sig
             return
         kind = entry.kind
     value(r, e, place, sign, kind, quote, slashes)
+
+
+cdef const known_t* encoded_name(redaction_t* r, edits_t* e, const uint8_t* end) noexcept:
+    """Of a pair in a form that nobody has said to be one, where it has percent-encoded letters: what is known of it."""
+    cdef const uint8_t* name = end
+    cdef bint encoded = False
+    while name > e.begin and end - name < NAME_MOST and (of_name((name - 1)[0]) or (name - 1)[0] == c'%'):
+        name -= 1
+        encoded |= name[0] == c'%'
+    return name_of_pair(r, e, name, end) if encoded else NULL
 
 
 cdef inline const uint8_t* before_brackets(const uint8_t* p, const uint8_t* end) noexcept nogil:
