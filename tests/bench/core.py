@@ -2,7 +2,8 @@
 
 scripts/bench core --body 1024                 us of CPU time, the least of several runs
 scripts/bench core --body 1024 --callgrind     instructions per exchange; they repeat for the same build
-scripts/bench core --one-in 1000               with sampling: so many exchanges have one record
+scripts/bench core --one-in 1000               with sampling: so many exchanges have one record, and all with errors or marks
+scripts/bench core --one-in 0 --no-exceptions  with sampling, by which errors and marks have no rates of their own
 """
 
 from __future__ import annotations
@@ -39,15 +40,14 @@ SETTINGS = dataclasses.replace(
 )
 
 
-def pipeline(policy: str = "off", one_in: int | None = None, **changes: Any) -> Pipeline:
-    """A pipeline with its counters and slots in ordinary memory. ``one_in``: of so many exchanges one is recorded."""
+def pipeline(policy: str = "off", sampling: Sampling | None = None, **changes: Any) -> Pipeline:
+    """A pipeline with its counters and slots in ordinary memory."""
     pipe = Pipeline(
         dataclasses.replace(SETTINGS, **changes),
         Filters(parse_rules(None)),
         Decoder(),
         memoryview(array.array("Q", [0] * 128)),
     )
-    sampling = None if one_in is None else Sampling(first=0, one_in=one_in)
     pipe.use_policy(dataclasses.replace(BUILTIN[policy], sampling=sampling))
     pipe.use_slots(bytearray(4 * SLOT_BYTES), 4, BATCH_BYTES)
     return pipe
@@ -118,7 +118,7 @@ ROUNDS = (1, 3)
 
 
 def instructions(
-    body: int, zipped: bool, idle: int, http2: bool = False, policy: str = "off", one_in: int | None = None
+    body: int, zipped: bool, idle: int, http2: bool = False, policy: str = "off", sampling: Sampling | None = None
 ) -> float:
     """Instructions per exchange by callgrind, as the difference of a long and a short run over the same file."""
     with tempfile.TemporaryDirectory() as folder:
@@ -129,11 +129,11 @@ def instructions(
             for piece in (*idles, *pieces):
                 file.write(len(piece).to_bytes(8, "little") + piece)
         with ThreadPoolExecutor() as pool:
-            counts = list(pool.map(lambda n: _counted(events, len(idles) + n, policy, one_in), ROUNDS))
+            counts = list(pool.map(lambda n: _counted(events, len(idles) + n, policy, sampling), ROUNDS))
     return (counts[1] - counts[0]) / ((ROUNDS[1] - ROUNDS[0]) * traffic.CONNECTIONS * traffic.EXCHANGES_EACH)
 
 
-def _counted(events: Path, pieces: int, policy: str, one_in: int | None) -> int:
+def _counted(events: Path, pieces: int, policy: str, sampling: Sampling | None) -> int:
     done = subprocess.run(
         [
             "valgrind",
@@ -149,7 +149,8 @@ def _counted(events: Path, pieces: int, policy: str, one_in: int | None) -> int:
             str(pieces),
             "--policy",
             policy,
-            *([] if one_in is None else ["--one-in", str(one_in)]),
+            *([] if sampling is None else ["--one-in", str(sampling.one_in)]),
+            *([] if sampling is None or sampling.errors_one_in else ["--no-exceptions"]),
         ],
         capture_output=True,
         text=True,
@@ -161,9 +162,9 @@ def _counted(events: Path, pieces: int, policy: str, one_in: int | None) -> int:
     return int(found[1])
 
 
-def feed_file(path: Path, pieces: int, policy: str, one_in: int | None = None) -> None:
+def feed_file(path: Path, pieces: int, policy: str, sampling: Sampling | None = None) -> None:
     """The first pieces of a file that `instructions` made."""
-    pipe = pipeline(policy, one_in)
+    pipe = pipeline(policy, sampling)
     with path.open("rb") as file:
         for _ in range(pieces):
             feed(pipe, [file.read(int.from_bytes(file.read(8), "little"))])
@@ -182,7 +183,12 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--events", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--callgrind", action="store_true", help="count instructions per exchange")
     parser.add_argument("--one-in", type=int, metavar="N", help="sample: record one in so many exchanges; 0: none")
+    parser.add_argument("--no-exceptions", action="store_true", help="sample errors and exchanges with marks as the others")
     options = parser.parse_args(arguments)
+    sampling = None
+    if options.one_in is not None:
+        others = int(not options.no_exceptions)
+        sampling = Sampling(first=0, one_in=options.one_in, errors_one_in=others, marked_one_in=others)
     if options.callgrind:
         print(
             json.dumps(
@@ -193,21 +199,21 @@ def main(arguments: list[str]) -> None:
                     "idle": options.idle,
                     "policy": options.policy,
                     "instructions_per_exchange": round(
-                        instructions(options.body, options.gzip, options.idle, options.http2, options.policy, options.one_in)
+                        instructions(options.body, options.gzip, options.idle, options.http2, options.policy, sampling)
                     ),
                 }
             )
         )
         return
     if options.once:
-        feed_file(options.events, options.once, options.policy, options.one_in)
+        feed_file(options.events, options.once, options.policy, sampling)
         return
     rounds = 8
     pieces = spans(options.body, rounds, zipped=options.gzip, http2=options.http2)
     n = rounds * traffic.CONNECTIONS * traffic.EXCHANGES_EACH
     best = []
     for _ in range(options.runs):
-        pipe = pipeline(options.policy, options.one_in)
+        pipe = pipeline(options.policy, sampling)
         open_idle(pipe, options.idle)
         feed(pipe, pieces)  # what is touched for the first time is not what is measured
         started = time.process_time()

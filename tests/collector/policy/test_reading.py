@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collector.policy import document, patterns, reading, schema, wire
+from collector.policy import complaints, document, patterns, reading, schema, wire
 from collector.policy.document import Place, PolicyError
 from collector.policy.model import (
     BUILTIN,
@@ -215,6 +215,15 @@ def test_the_error_that_stands_first_is_the_one_that_is_said() -> None:
     with pytest.raises(PolicyError) as caught:
         read("version: 1\nrules: [{exclude: {hosts: [1]}}]\nredaction: {builtin: x}\n")
     assert caught.value.place == Place(2, 28) and caught.value.path == ("rules", 0, "exclude", "hosts", 0)
+
+
+def test_a_file_full_of_errors_is_not_read_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_at = []
+    complaint = complaints._complaint
+    monkeypatch.setattr(complaints, "_complaint", lambda *error: looked_at.append(error) or complaint(*error))
+    with pytest.raises(PolicyError, match=r"rules: is too long|rules\[0\]: "):
+        reading.read(b"version: 1\nrules: [" + b"{a: 1}," * 45_000 + b"]\n", "p.yaml")
+    assert 0 < len(looked_at) <= 1000
 
 
 @given(st.binary(max_size=200) | st.text(max_size=200).map(lambda text: text.encode("utf-8", "replace")))
