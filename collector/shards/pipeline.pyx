@@ -85,6 +85,7 @@ cdef class Pipeline:
     cdef object content
     cdef object inflater
     cdef object redactor
+    cdef tuple redacts      # what it does: (redaction, key)
     cdef Packer packer
     cdef uint64_t[::1] shared
     cdef uint64_t[16] suspects
@@ -155,12 +156,17 @@ cdef class Pipeline:
             selection.version = self.policies
         selection_release(self.ctx.selection)
         self.ctx.selection = selection
-        redaction = policy.redaction
+        if (policy.redaction, key) != self.redacts:
+            self.use_redaction(policy.redaction, key)
+        use_sampling(&self.ctx, policy.sampling)
+
+    cdef use_redaction(self, redaction, bytes key):
+        """Heads that were read under another one are looked at again (redaction/late.pyx)."""
         self.redactor = Redactor(redaction, key) if redaction.mode is not Mode.OFF or redaction.rules else None
+        self.redacts = redaction, key
         self.ctx.redaction = NULL if self.redactor is None else <redaction_t*><size_t>self.redactor.address()
         if self.ctx.redaction != NULL:
             self.ctx.redaction.version = <uint16_t>self.policies
-        use_sampling(&self.ctx, policy.sampling)
 
     def untold(self):
         """How many exchanges were left out by sampling that no record has told of."""
