@@ -19,7 +19,6 @@ from collector.shards.records.text cimport (
 from collector.shards.http.message cimport (
     exchange_t, EX_LAST, EX_NUMBERED, EX_WEBSOCKET, MEDIA_CONNECT, MEDIA_GRPC, SAMPLE_BODILESS)
 from collector.shards.marks cimport *
-from collector.shards.redaction.late cimport redact_again
 from collector.shards.redaction.state cimport use_rules
 from collector.shards.sampling.sampler cimport put_sampling, record_told
 from collector.shards.state cimport *
@@ -263,9 +262,6 @@ cdef void emit_record(ctx_t* ctx, flow_t* flow, exchange_t* ex, uint64_t end_ns)
     cdef const char* protocol = protocol_of(flow, ex)
     if ctx.output_limit and ctx.output_used >= ctx.output_limit:
         ctx.counters[C_BANDWIDTH] += 1
-        return
-    if ctx.redaction != NULL and ex.redaction_version != ctx.redaction.version and not redact_again(ctx, ex):
-        ctx.counters[C_FILTERED_POLICY] += 1
         return
     if start > batch.most:
         # much at once - a timer, an exit, a close - whose bodies, decoded, could be a thousand times what was held
