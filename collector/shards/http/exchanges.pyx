@@ -16,6 +16,7 @@ from collector.shards.http.fields cimport field_t, fields_t, request_t, response
 from collector.shards.http.filtering cimport filtered
 from collector.shards.http.message cimport *
 from collector.shards.http.parts cimport in_parts, part_begins, part_body, part_last
+from collector.shards.http.redacting cimport redact_anew
 from collector.shards.http.selection cimport (
     excluded_anew, excluded_at_answer, excluded_at_end, excluded_at_request, selection_release)
 from collector.shards.http.text cimport add_fields, write_request, write_response
@@ -348,6 +349,11 @@ cdef void exchange_tell(ctx_t* ctx, flow_t* flow, exchange_t* ex, uint64_t end) 
     if conn.client_source or ex.client_source:
         settle_claim(ctx, conn, ex)
     if ctx.sampler != NULL and not sample_record(ctx, conn, ex):
+        return
+    if (ctx.redaction != NULL and ex.redaction_version != ctx.redaction.version and not ex.flags & EX_DROP
+            and redact_anew(ctx, ex) < 0):      # its heads are by another policy
+        leave_out(ctx, ex)
+        ctx.counters[C_RECORDS_DROPPED_SIZE] += 1
         return
     emit_record(ctx, flow, ex, end)
 

@@ -8,9 +8,11 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from collector import abi
-from collector.policy.model import BUILTIN
+from collector.policy.model import BUILTIN, Mode, Part, Policy, Redaction, RedactionRule, Scope
 from tests.events import Conversation, one_line
 
 SECRETS, STRICT = BUILTIN["secrets"], BUILTIN["strict"]
@@ -153,6 +155,81 @@ def test_a_policy_holds_from_the_next_head_on() -> None:
     c.request(post(b'{"password": "c"}')).response(b"HTTP/1.1 204 N\r\n\r\n")
     assert [json.loads(r["requestPayload"])["password"] for r in c.records()] == ["a", "[redacted:password]", "c"]
     assert c.counters()["redacted_values"] == 1
+
+
+HEADS = (
+    b"POST /a/4111111111111111?password=x&p=2 HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer abc\r\nCookie: sid=abc; b=c\r\n"
+    b'Cookie: d=e\r\nX-Note: "card" \\ 4111-1111-1111-1111\r\nX-Name: \xc3\xb6 \x01\r\nContent-Length: 0\r\n\r\n',
+    b"HTTP/1.1 200 Yes token=abc123\r\nSet-Cookie: sid=abc; Path=/\r\nSet-Cookie: b=c\r\nContent-Length: 2\r\n\r\n",
+)
+
+
+@pytest.mark.parametrize("name", ["secrets", "strict"])
+@pytest.mark.parametrize("before_answer", [True, False])
+def test_heads_of_before_a_change_are_shown_by_the_policy_of_the_record(name: str, before_answer: bool) -> None:
+    expected = exchange(HEADS[0], HEADS[1] + b"hi", policy=BUILTIN[name])
+    c = Conversation()
+    c.request(HEADS[0])
+    if not before_answer:
+        c.response(HEADS[1])
+    c.pipe.use_policy(BUILTIN[name])
+    c.response((HEADS[1] if before_answer else b"") + b"hi")
+    (record,) = c.records()
+    assert "password=x" not in str(record) and "sid=abc" not in str(record)
+    shown = ("method", "path", "type", "requestHeaders", "status", "statusCode", "responseHeaders", "responsePayload")
+    assert [record[key] for key in shown] == [expected[key] for key in shown]
+    assert int(record["redacted"]) >= int(expected["redacted"])
+
+
+def test_every_part_of_a_stream_is_shown_by_the_policy_in_force() -> None:
+    c = Conversation()
+    c.request(b"GET /x?api_key=k123 HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer abc\r\n\r\n")
+    c.response(
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nSet-Cookie: sid=s12\r\nTransfer-Encoding: chunked\r\n\r\n"
+    )
+    c.pipe.use_policy(SECRETS)
+    c.response(b"9\r\ndata: 1\n\n\r\n0\r\n\r\n")
+    records = c.records()
+    assert records
+    for record in records:
+        assert record["path"] == "/x?api_key=[redacted:api_key]"
+        assert record["request"]["Authorization"] == "Bearer [redacted:authorization]"
+        assert record["response"]["Set-Cookie"] == "sid=[redacted:cookie]"
+
+
+def test_rules_of_the_new_policy_hold_by_host_and_path() -> None:
+    def ruled(path: str) -> Policy:
+        rule = RedactionRule("note", Part.HEADER, "X-Note", Scope(("h",), (path,)))
+        return Policy(redaction=Redaction(Mode.OFF, (rule,)))
+
+    for path, shown in (("/a/*", "[redacted:note]"), ("/b/*", "n1")):
+        c = Conversation(policy=ruled("/c"))
+        c.request(b"GET /a/1 HTTP/1.1\r\nHost: h\r\nX-Note: n1\r\n\r\n")
+        c.pipe.use_policy(ruled(path))
+        c.response(b"HTTP/1.1 204 N\r\n\r\n")
+        (record,) = c.records()
+        assert record["request"]["X-Note"] == shown
+
+
+NAMES = st.sampled_from(["X-A", "x-a", "Cookie", "Set-Cookie", "Via", "X B", "Host"])
+VALUES = st.binary(max_size=40).map(lambda value: value.translate(None, b"\r\n\0").strip())
+
+
+@given(st.lists(st.tuples(NAMES, VALUES), max_size=8), st.binary(max_size=30))
+def test_a_head_that_is_read_again_is_the_same(fields: list[tuple[str, bytes]], target: bytes) -> None:
+    target = b"/" + target.translate(None, bytes(range(33)) + b"\x7f")
+    lines = b"".join(name.encode() + b": " + value + b"\r\n" for name, value in fields)
+    nothing = Policy(redaction=Redaction(Mode.OFF, (RedactionRule("k", Part.HEADER, "X-Never"),)))
+    shown = []
+    for policy in (None, nothing):
+        c = Conversation()
+        c.request(b"GET " + target + b" HTTP/1.1\r\n" + lines + b"\r\n")
+        c.response(b"HTTP/1.1 200 OK\r\n" + lines + b"Content-Length: 1\r\n\r\n")
+        if policy is not None:
+            c.pipe.use_policy(policy)
+        c.response(b"x")
+        shown.append([(r["path"], r["requestHeaders"], r["status"], r["responseHeaders"]) for r in c.records()])
+    assert shown[0] == shown[1]
 
 
 def test_every_event_boundary() -> None:

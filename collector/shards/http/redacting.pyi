@@ -1,0 +1,1 @@
+"""redacting.pyx has no names for Python: its functions are for Cython (redacting.pxd)."""
