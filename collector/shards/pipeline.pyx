@@ -161,7 +161,7 @@ cdef class Pipeline:
         use_sampling(&self.ctx, policy.sampling)
 
     cdef use_redaction(self, redaction, bytes key):
-        """Heads that were read under another one are looked at again (redaction/late.pyx)."""
+        """Heads that were read under another one are looked at again (http/redacting.pyx)."""
         self.redactor = Redactor(redaction, key) if redaction.mode is not Mode.OFF or redaction.rules else None
         self.redacts = redaction, key
         self.ctx.redaction = NULL if self.redactor is None else <redaction_t*><size_t>self.redactor.address()

@@ -19,7 +19,7 @@ from collector.shards.http.parts cimport in_parts, part_begins, part_body, part_
 from collector.shards.http.redacting cimport redact_anew
 from collector.shards.http.selection cimport (
     excluded_anew, excluded_at_answer, excluded_at_end, excluded_at_request, selection_release)
-from collector.shards.http.text cimport add_fields, write_request, write_response
+from collector.shards.http.text cimport add_fields, write_details, write_request, write_response
 from collector.shards.memory cimport buf_append, buf_free, buf_reserve, buf_t
 from collector.shards.records.encode cimport emit_record
 from collector.shards.redaction.heads cimport redact_fields, redact_request, redact_response
@@ -103,21 +103,6 @@ cdef void exchange_trim(ctx_t* ctx) noexcept:
         free(ex)
     ctx.free_count = 0
     ctx.free_bytes = 0
-
-
-cdef void write_details(ctx_t* ctx, const request_t* request, const fields_t* fields, exchange_t* ex) noexcept:
-    """`host|method|path` for the Kafka record header; left out when one of them is empty."""
-    ex.details.len = 0
-    if fields.host == NULL or fields.host.value_len == 0 or request.target_len == 0:
-        return
-    if buf_reserve(&ctx.pool, &ex.details,
-                   <size_t>fields.host.value_len + request.method_len + request.target_len + 2) < 0:
-        return
-    buf_append(&ctx.pool, &ex.details, fields.host.value, fields.host.value_len)
-    buf_append(&ctx.pool, &ex.details, b"|", 1)
-    buf_append(&ctx.pool, &ex.details, request.method, request.method_len)
-    buf_append(&ctx.pool, &ex.details, b"|", 1)
-    buf_append(&ctx.pool, &ex.details, request.target, request.target_len)
 
 
 cdef inline bint believed(ctx_t* ctx, conn_t* conn) noexcept nogil:

@@ -14,11 +14,11 @@ from collector.shards.http.fields cimport (
     F_COOKIE, F_HOST, F_OTHER, F_SET_COOKIE, MAX_FIELDS, field_t, fields_t, note_repeats, request_t, response_t
 )
 from collector.shards.http.message cimport *
-from collector.shards.http.text cimport write_request, write_response
+from collector.shards.http.text cimport write_details, write_request, write_response
 from collector.shards.memory cimport buf_t
 from collector.shards.redaction.heads cimport redact_fields, redact_request, redact_response
 from collector.shards.redaction.state cimport use_rules
-from collector.shards.marks cimport MARK_HEADERS_CUT
+from collector.shards.marks cimport MARK_HEADERS_CUT, MARK_REQUEST_OMITTED, MARK_RESPONSE_OMITTED
 from collector.shards.state cimport *
 
 cdef fields_t FIELDS
@@ -90,6 +90,8 @@ cdef int request_anew(ctx_t* ctx, exchange_t* ex) except -1:
     in_fields = redact_fields(ctx.redaction, &fields, ex.marks & MARK_HEADERS_CUT != 0)
     if in_line < 0 or in_fields < 0 or write_request(ctx, &line, fields, &ex.req) < 0:
         raise MemoryError
+    if ctx.want_details:
+        write_details(ctx, &line, fields, ex)
     ex.redacted += <uint32_t>(in_line + in_fields)
     return 0
 
@@ -122,5 +124,8 @@ cdef int redact_anew(ctx_t* ctx, exchange_t* ex) noexcept:
     except Exception:
         ctx.counters[C_CALLBACK_ERRORS] += 1
         return -1
+    if ex.events != NULL:       # messages that were read by the earlier policy
+        (<buf_t*>ex.events).len = 1
+        ex.marks |= MARK_REQUEST_OMITTED | MARK_RESPONSE_OMITTED
     ex.redaction_version = ctx.redaction.version
     return 0

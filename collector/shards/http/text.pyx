@@ -9,7 +9,7 @@ from libc.string cimport memcpy
 
 from collector.shards.http.fields cimport (
     field_t, fields_t, request_t, response_t, same_name, same_text, F_COOKIE, F_HOST, F_SET_COOKIE)
-from collector.shards.http.message cimport message_t
+from collector.shards.http.message cimport exchange_t, message_t
 from collector.shards.memory cimport buf_append, buf_reserve
 from collector.shards.records.text cimport escape_json, escape_json_twice, put_u64, TEXT_LATIN1
 from collector.shards.state cimport ctx_t
@@ -189,3 +189,18 @@ cdef int add_fields(ctx_t* ctx, const fields_t* fields, message_t* m) noexcept:
         if buf_append(&ctx.pool, &m.head, ctx.scratch.data + n, <size_t>(out - ctx.scratch.data) - n) < 0:
             return -1
     return 0
+
+
+cdef void write_details(ctx_t* ctx, const request_t* request, const fields_t* fields, exchange_t* ex) noexcept:
+    """`host|method|path` for the Kafka record header; left out when one of them is empty."""
+    ex.details.len = 0
+    if fields.host == NULL or fields.host.value_len == 0 or request.target_len == 0:
+        return
+    if buf_reserve(&ctx.pool, &ex.details,
+                   <size_t>fields.host.value_len + request.method_len + request.target_len + 2) < 0:
+        return
+    buf_append(&ctx.pool, &ex.details, fields.host.value, fields.host.value_len)
+    buf_append(&ctx.pool, &ex.details, b"|", 1)
+    buf_append(&ctx.pool, &ex.details, request.method, request.method_len)
+    buf_append(&ctx.pool, &ex.details, b"|", 1)
+    buf_append(&ctx.pool, &ex.details, request.target, request.target_len)

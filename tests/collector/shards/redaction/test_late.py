@@ -46,16 +46,28 @@ def test_later_parts_of_a_stream_are_redacted() -> None:
 
 
 @pytest.mark.parametrize("policy", [BUILTIN["strict"], Policy(redaction=Redaction(mode=Mode.STRICT))])
-def test_where_more_than_secrets_goes_it_is_left_out_and_counted(policy: Policy) -> None:
+def test_strict_is_as_strict_with_them(policy: Policy) -> None:
     pipe = policed("off")
     c = begun(pipe)
     pipe.use_policy(policy, b"")
-    c.response(ANSWERED)
-    c.request(asked(method="GET", target="/next")).response(answered(b"{}", "application/json")).close()
+    c.response(ANSWERED).close()
+    output, (record,) = drained(pipe)
+    assert SECRET.encode() not in output
+    assert json.loads(record["requestHeaders"])["X-Plain"] == "[string:4]"
+
+
+def test_messages_of_a_websocket_that_wait_are_left_out() -> None:
+    pipe = policed("off")
+    c = Conversation(pipe)
+    upgrade = ("Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==")
+    c.request(head("GET /chat HTTP/1.1", "Host: a", "Sec-WebSocket-Version: 13", *upgrade))
+    c.response(head("HTTP/1.1 101 Switching Protocols", *upgrade[:2], "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo="))
+    c.response(b"\x81\x0d" + SECRET.encode())
+    pipe.use_policy(BUILTIN["secrets"], b"")
+    c.wait(2).response(b"\x81\x05later").wait(2).response(b"\x81\x04last").wait(2).close()
     output, records = drained(pipe)
     assert SECRET.encode() not in output
-    assert [record["path"] for record in records] == ["/next"]
-    assert pipe.statistics()["filtered_policy"] == 1
+    assert "last" in records[-1]["events"] and "response_body_omitted" in records[-2]["marks"]
 
 
 def test_a_policy_that_redacts_the_same_is_no_other_one() -> None:
