@@ -158,7 +158,9 @@ def seconds(text: bytes) -> float:
     return min(out)
 
 
-@pytest.mark.parametrize("unit", [b'"password":{', b'"password":[', b'"token":{', b"<password><!--", b"\\u4e2d", b"password='"])
+@pytest.mark.parametrize(
+    "unit", [b'"password":{', b'"password":[', b'"token":{', b"<password><!--", b"\\u4e2d", b"password='"]
+)
 def test_work_is_linear(unit: bytes) -> None:
     """Sixteen times the text takes at most as many times the work, with room for what else the machine does."""
     small, large = seconds(b'{"a":"' + unit * 4000), seconds(b'{"a":"' + unit * 64000)
