@@ -281,6 +281,9 @@ cdef void redact_value(redaction_t* r, const field_t* f, edits_t* e) noexcept:
     if f.name_len == 22 and same_name(f.name, b"sec-websocket-protocol", 22):
         subprotocols(r, e)
         return
+    if f.name_len == 13 and r.mode == MODE_SECRETS and not r.rules and same_name(f.name, b"authorization", 13):
+        behind_scheme(r, e, <uint32_t>r.kind_of[FORM_AUTHORIZATION])        # the most frequent one
+        return
     if may_be_name(r, f.name, f.name + f.name_len):
         entry = find_name(r, f.name, f.name + f.name_len)
     if entry != NULL and not entry.flags & NAME_PAIR:
