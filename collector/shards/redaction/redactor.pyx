@@ -333,7 +333,10 @@ cdef class Redactor:
             try:
                 data = base64.b64decode(found.group())
                 # texts have names; their length may be another one, for none stands beside them
-                changed = self.scanned(data, False, 1, True) if is_text(<const uint8_t*><const char*>data, <size_t>len(data)) else self.binary(data)
+                if is_text(<const uint8_t*><const char*>data, <size_t>len(data)):
+                    changed = self.scanned(data, False, 1, True)
+                else:
+                    changed = self.binary(data)
             except (ValueError, binascii.Error):
                 return found.group()
             if changed is None:
