@@ -216,7 +216,6 @@ def luhn(digits: str) -> str:
 
 CARDS = {
     "visa": ("4", 16),
-    "visa-13": ("4", 13),
     "visa-19": ("4", 19),
     "mastercard": ("5{1-5}", 16),
     "mastercard-2": ("222{3-9}", 16),

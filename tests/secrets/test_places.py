@@ -1,4 +1,4 @@
-"""Places that secrets stand in: in answers of well-known APIs, in files of tools, in what proxies and frameworks make of heads.
+"""Places that secrets stand in: answers of well-known APIs, files of tools, what proxies and frameworks make of heads.
 And what looks like such a place and is none.
 """
 

@@ -114,8 +114,8 @@ cdef bint escaped(const uint8_t* begin, const uint8_t* q) noexcept nogil:
 
 
 cdef const uint8_t* end_of_string(const edits_t* e, place_t* place, const uint8_t* at) noexcept nogil:
-    """Where the text of JSON ends that `at` is inside, so that no value goes beyond it; or the end of all. Asked in ascending
-    order."""
+    """Where the text of JSON ends that `at` is inside, so that no value goes beyond it; or the end of all. Asked in
+    ascending order."""
     if at < place.string_end:
         return place.string_end
     if not place.json or not inside_quotes(e, place, at):
