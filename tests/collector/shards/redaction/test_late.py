@@ -9,7 +9,7 @@ import pytest
 from collector.policy.model import BUILTIN, Mode, Policy, Redaction
 from collector.shards.pipeline import Pipeline
 from tests.events import Conversation
-from tests.secrets.running import asked, answered, drained, head, policed
+from tests.secrets.running import answered, asked, drained, head, policed
 
 SECRET = "q7Zr2KpX9wLm4"
 FIELDS = (f"Authorization: Bearer {SECRET}", f"Cookie: a={SECRET}; b=2", f"X-Api-Key: {SECRET}", "X-Plain: kept")
