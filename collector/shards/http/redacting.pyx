@@ -15,7 +15,7 @@ from collector.shards.http.fields cimport (
 )
 from collector.shards.http.message cimport *
 from collector.shards.http.text cimport write_request, write_response
-from collector.shards.memory cimport buf_t
+from collector.shards.memory cimport buf_append, buf_t
 from collector.shards.redaction.heads cimport redact_fields, redact_request, redact_response
 from collector.shards.redaction.state cimport use_rules
 from collector.shards.marks cimport MARK_HEADERS_CUT
@@ -91,6 +91,13 @@ cdef int request_anew(ctx_t* ctx, exchange_t* ex) except -1:
     if in_line < 0 or in_fields < 0 or write_request(ctx, &line, fields, &ex.req) < 0:
         raise MemoryError
     ex.redacted += <uint32_t>(in_line + in_fields)
+    if ex.details.len:      # host, method and target, as exchanges.pyx writes them
+        details = b"|".join((
+            (<const char*>fields.host.value)[:fields.host.value_len] if fields.host != NULL else b"",
+            method, (<const char*>line.target)[:line.target_len]))
+        ex.details.len = 0
+        if buf_append(&ctx.pool, &ex.details, <const char*>details, len(details)) < 0:
+            raise MemoryError
     return 0
 
 
