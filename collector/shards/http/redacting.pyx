@@ -30,7 +30,7 @@ def _bytes(str text):
     return text.encode("utf-8", "surrogatepass")
 
 
-def read_head(bytes head, str fields):
+def read_head(head, fields):
     """(texts by name, [(name, value), ...]) of a head, whose fields have this name; for tests, too."""
     texts = json.loads(b"{" + head.lstrip(b",") + b"}")
     listed = []

@@ -181,6 +181,15 @@ def test_heads_of_before_a_change_are_shown_by_the_policy_of_the_record(name: st
     assert int(record["redacted"]) >= int(expected["redacted"])
 
 
+def test_details_of_a_message_from_before_a_change() -> None:
+    c = Conversation(want_details=True)
+    c.request(b"GET /x?password=hunter2 HTTP/1.1\r\nHost: h\r\n\r\n")
+    c.pipe.use_policy(SECRETS)
+    c.response(b"HTTP/1.1 204 N\r\n\r\n")
+    batch = c.pipe.take()
+    assert batch is not None and batch[2] == b"h|GET|/x?password=[redacted:password]"
+
+
 def test_every_part_of_a_stream_is_shown_by_the_policy_in_force() -> None:
     c = Conversation()
     c.request(b"GET /x?api_key=k123 HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer abc\r\n\r\n")
