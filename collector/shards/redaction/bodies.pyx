@@ -11,7 +11,7 @@ from libc.string cimport memmove, memset
 from collector.shards.records.budget cimport may_spend, spend
 from collector.shards.redaction.edits cimport *
 from collector.shards.redaction.pairs cimport scan_pairs
-from collector.shards.redaction.scan cimport scan_forms, scan_text
+from collector.shards.redaction.scan cimport scan_binary, scan_text
 from collector.shards.redaction.sniffing cimport is_blank, is_number, is_text, is_utf16
 from collector.shards.redaction.state cimport *
 from collector.shards.redaction.strict cimport strict_json, strict_pairs
@@ -98,8 +98,7 @@ cdef int redact_body(ctx_t* ctx, conn_t* conn, const uint8_t** p, size_t* n, sha
     elif shape == SHAPE_FORM:
         scan_pairs(r, &BODY, c'&')
     elif shape == SHAPE_BYTES:
-        BODY.same_size = 1
-        scan_forms(r, &BODY)
+        scan_binary(r, &BODY)
     else:
         scan_text(r, &BODY)
     if r.work:

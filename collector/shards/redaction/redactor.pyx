@@ -21,7 +21,7 @@ from collector.shards.redaction.rules import Rules, apply
 from collector.shards.redaction.edits cimport edits_begin, edits_end, edits_free
 from collector.shards.redaction.names cimport learn, learn_last
 from collector.shards.redaction.pairs cimport scan_pairs
-from collector.shards.redaction.scan cimport scan_forms, scan_text
+from collector.shards.redaction.scan cimport scan_binary, scan_text
 from collector.shards.redaction.sniffing cimport is_text
 from collector.shards.redaction.state cimport *
 
@@ -234,8 +234,7 @@ cdef class Redactor:
         if names:
             scan_text(&self.state, &e)
         else:
-            e.same_size = 1
-            scan_forms(&self.state, &e)
+            scan_binary(&self.state, &e)
         try:
             if e.failed:
                 raise MemoryError

@@ -614,6 +614,9 @@ cdef void nested(redaction_t* r, edits_t* e, const uint8_t* p, const uint8_t* en
         return
     if found is None:
         return
+    if e.same_size:
+        replace(r, e, p, end, <uint32_t>r.kind_of[FORM_UNREAD], NULL, 0)
+        return
     out, count = found
     data = out
     replace_with(e, p, end, data, <size_t>len(out))
@@ -800,15 +803,16 @@ cdef bint looks_like_text(const uint8_t* p, const uint8_t* end) noexcept nogil:
 
 cdef void scan_text(redaction_t* r, edits_t* e) noexcept:
     """All secrets of the text, by name and by form."""
-    scan(r, e, True)
+    scan(r, e)
 
 
-cdef void scan_forms(redaction_t* r, edits_t* e) noexcept:
-    """Those by form, where no names are: of bytes that are no text."""
-    scan(r, e, False)
+cdef void scan_binary(redaction_t* r, edits_t* e) noexcept:
+    """The same of bytes that are no text, or not only: as many bytes."""
+    e.same_size = 1
+    scan(r, e)
 
 
-cdef void scan(redaction_t* r, edits_t* e, bint names) noexcept:
+cdef void scan(redaction_t* r, edits_t* e) noexcept:
     cdef const uint8_t* at = e.begin
     cdef const uint8_t* q
     cdef const uint8_t* row = NULL      # where letters of base64 have begun that go on
@@ -848,8 +852,7 @@ cdef void scan(redaction_t* r, edits_t* e, bint names) noexcept:
         found.forms = found.forms & ~found.digits | (
             numbers(found, digit) if n > SCAN_BYTES or not e.cut else rows_of_digits(found.digits, digit))
         digit = <unsigned>(found.digits >> 63)
-        if names:
-            ends = found.ends if at == e.begin else unusual(r, at, found.ends)
+        ends = found.ends if at == e.begin else unusual(r, at, found.ends)
         bits = found.forms | rows | ends
         while bits:
             i = first_bit(bits)
