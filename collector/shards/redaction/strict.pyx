@@ -8,7 +8,7 @@ from libc.string cimport memchr, memcmp
 
 from collector.shards.redaction.edits cimport *
 from collector.shards.redaction.pairs cimport end_of_name
-from collector.shards.redaction.scan cimport end_of_quoted
+from collector.shards.redaction.values cimport end_of_quoted
 from collector.shards.redaction.sniffing cimport is_blank
 from collector.shards.redaction.state cimport *
 
