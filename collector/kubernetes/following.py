@@ -1,0 +1,109 @@
+"""A list that is kept up to date by a watch, for as long as the collector runs: through disconnects, versions that are too
+old, and an API server that is away.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from collector.kubernetes.api import ApiError, Gone, Server
+
+FIRST_DELAY, MOST_DELAY = 0.5, 30.0  # seconds between attempts, doubled each time and spread
+_log = logging.getLogger("kubernetes")
+
+
+class Sink(Protocol):
+    """What is told."""
+
+    def replace(self, items: list[Mapping[str, Any]]) -> None:
+        """All that there are: what was known and is not among them is gone."""
+
+    def put(self, item: Mapping[str, Any]) -> None:
+        """One that is new or has changed."""
+
+    def remove(self, item: Mapping[str, Any]) -> None:
+        """One that was deleted, as it was last seen."""
+
+
+@dataclass(slots=True)
+class Counts:
+    """Since the start. ``behind``: the newest attempt has failed, so what is known may be old."""
+
+    lists: int = 0
+    watches: int = 0
+    events: int = 0
+    errors: int = 0
+    behind: bool = True
+
+
+@dataclass(slots=True)
+class Follower:
+    """One resource, ``path`` with ``query``. `run` returns when ``stop`` is set, at the end of what it waits for."""
+
+    server: Server
+    path: str
+    query: Mapping[str, str]
+    sink: Sink
+    stop: threading.Event = field(default_factory=threading.Event)
+    counts: Counts = field(default_factory=Counts)
+    first_delay: float = FIRST_DELAY
+    random: Callable[[], float] = random.random
+    _version: str = ""  # to go on from; empty: a list is wanted first
+    _told: bool = False  # that the server is away
+
+    def run(self) -> None:
+        """Until ``stop``."""
+        delay = self.first_delay
+        while not self.stop.is_set():
+            try:
+                self._turn()
+                delay = self.first_delay
+                continue
+            except Gone as error:
+                listed, self._version = bool(self._version), ""
+                if listed:
+                    continue  # at once, for the server is there
+                self._failed(error)
+            except ApiError as error:
+                self._failed(error)
+            self.stop.wait(delay * (0.5 + self.random()))
+            delay = min(delay * 2, MOST_DELAY)
+
+    def _turn(self) -> None:
+        """A list, if one is wanted, and a watch until the server ends it."""
+        if not self._version:
+            items, version = self.server.list(self.path, self.query)
+            self.sink.replace(items)
+            self.counts.lists += 1
+            self._version = version
+            self._works()
+        self.counts.watches += 1
+        for event in self.server.watch(self.path, self.query, self._version):
+            self._works()
+            self._version = event.version or self._version
+            if event.kind in ("ADDED", "MODIFIED"):
+                self.sink.put(event.object)
+            elif event.kind == "DELETED":
+                self.sink.remove(event.object)
+            self.counts.events += 1
+            if self.stop.is_set():
+                return
+        self._works()
+
+    def _works(self) -> None:
+        self.counts.behind = False
+        if self._told:
+            _log.info("Kubernetes API: back")
+            self._told = False
+
+    def _failed(self, error: ApiError) -> None:
+        self.counts.errors += 1
+        self.counts.behind = True
+        if not self._told:  # once for each time that it goes away
+            _log.warning("Kubernetes API: %s; what is known stays, trying again", error)
+            self._told = True

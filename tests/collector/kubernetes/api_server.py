@@ -1,0 +1,148 @@
+"""An API server for tests: it has pods, and speaks lists in pages and watches as the real one does - a chunked answer, an
+event a line, bookmarks, versions that become too old - and goes wrong when it is told to.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import urllib.parse
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from collector.kubernetes.api import Server
+
+PATH = "/api/v1/pods"
+
+
+class ApiServer:
+    """Changes are events with rising versions; those at or below ``compacted`` cannot be watched from any more."""
+
+    def __init__(self) -> None:
+        self.changed = threading.Condition()
+        self.pods: dict[str, dict[str, Any]] = {}
+        self.events: list[tuple[int, str, dict[str, Any]]] = []
+        self.version = 100
+        self.compacted = 0
+        self.refuses = 0  # with this status, when it is one
+        self.cut = 0  # counts up: every watch under way is cut off
+        self.end = 0  # likewise: ended as after timeoutSeconds
+        self.asked: list[dict[str, str]] = []
+        self.token = "token-1"
+
+    def change(self, kind: str, uid: str, **status: Any) -> None:
+        """ADDED, MODIFIED, DELETED or BOOKMARK."""
+        with self.changed:
+            self.version += 1
+            found: dict[str, Any] = {"metadata": {"resourceVersion": str(self.version)}}
+            if kind != "BOOKMARK":
+                found["metadata"].update(uid=uid, name=f"pod-{uid}", namespace="shop")
+                found["status"] = status
+            if kind in ("ADDED", "MODIFIED"):
+                self.pods[uid] = found
+            elif kind == "DELETED":
+                self.pods.pop(uid, None)
+            self.events.append((self.version, kind, found))
+            self.changed.notify_all()
+
+    def compact(self) -> None:
+        """What has happened so far cannot be watched any more."""
+        with self.changed:
+            self.compacted = self.version
+            self.cut += 1
+            self.changed.notify_all()
+
+    def disturb(self, what: str) -> None:
+        """`cut` or `end`."""
+        with self.changed:
+            setattr(self, what, getattr(self, what) + 1)
+            self.changed.notify_all()
+
+
+class Handler(BaseHTTPRequestHandler):
+    """One request."""
+
+    protocol_version = "HTTP/1.1"
+    api: ApiServer
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's
+        """Nothing."""
+
+    def do_GET(self) -> None:
+        """A list or a watch."""
+        url = urllib.parse.urlsplit(self.path)
+        query = dict(urllib.parse.parse_qsl(url.query))
+        self.api.asked.append({**query, "authorization": self.headers.get("Authorization", "")})
+        if self.api.refuses:
+            self.answer({"kind": "Status"}, self.api.refuses)
+        elif self.headers.get("Authorization") != f"Bearer {self.api.token}":
+            self.answer({"kind": "Status"}, 401)
+        elif "watch" in query:
+            self.watch(int(query["resourceVersion"]))
+        else:
+            self.list(int(query["limit"]), int(query.get("continue", "0")))
+
+    def answer(self, document: Any, status: int = 200) -> None:
+        data = json.dumps(document).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def list(self, limit: int, first: int) -> None:
+        with self.api.changed:
+            items, version = list(self.api.pods.values()), self.api.version
+        metadata = {"resourceVersion": str(version)}
+        if first + limit < len(items):
+            metadata["continue"] = str(first + limit)
+        self.answer({"kind": "PodList", "metadata": metadata, "items": items[first : first + limit]})
+
+    def watch(self, version: int) -> None:
+        self.send_response(200)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        cut, end = self.api.cut, self.api.end
+        while True:
+            with self.api.changed:
+                if version < self.api.compacted:
+                    gone = {"kind": "Status", "code": 410, "message": f"too old resource version: {version}"}
+                    waiting = [(0, "ERROR", gone)]
+                else:
+                    waiting = [event for event in self.api.events if event[0] > version]
+                if not waiting and (self.api.cut, self.api.end) == (cut, end):
+                    self.api.changed.wait()
+            for newest, kind, found in waiting:
+                version = newest
+                line = json.dumps({"type": kind, "object": found}).encode() + b"\n"
+                half = len(line) // 2  # of an event in two chunks
+                for piece in (line[:half], line[half:]):
+                    self.wfile.write(f"{len(piece):x}\r\n".encode() + piece + b"\r\n")
+                self.wfile.flush()
+                if kind == "ERROR":
+                    break
+            if self.api.cut != cut:
+                self.close_connection = True
+                return  # in the middle of a chunked answer
+            if self.api.end != end or (waiting and waiting[0][1] == "ERROR"):
+                self.wfile.write(b"0\r\n\r\n")
+                return
+
+
+@contextmanager
+def running(token_path: str) -> Iterator[tuple[ApiServer, Server]]:
+    """The server, and how to reach it."""
+    api = ApiServer()
+    http = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (Handler,), {"api": api}))
+    http.daemon_threads = True
+    thread = threading.Thread(target=http.serve_forever, args=(0.05,), daemon=True)
+    thread.start()
+    try:
+        yield api, Server("127.0.0.1", http.server_address[1], token_path, tls=False, page=10, silent_seconds=20.0)
+    finally:
+        api.disturb("cut")
+        http.shutdown()
+        http.server_close()
+        thread.join(10)
