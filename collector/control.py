@@ -9,6 +9,7 @@ from __future__ import annotations
 import array
 import json
 import os
+import select
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -55,6 +56,15 @@ def receive(channel: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
             os.close(fd)
         raise
     return message, list(fds)
+
+
+def readable(channel: socket.socket, seconds: float | None) -> bool:
+    """Is there something to receive, or has the other side closed it, within ``seconds`` (None: however long it takes)?
+    Descriptors may have any number: those of select(2) end at 1,023, and a loader holds one for each probe.
+    """
+    poll = select.poll()
+    poll.register(channel, select.POLLIN)
+    return bool(poll.poll(None if seconds is None else seconds * 1000))
 
 
 def batches(named: Mapping[str, int]) -> Iterator[tuple[list[str], list[int]]]:

@@ -25,7 +25,9 @@ class Recorded:
 
     def __init__(self, path: Path, limit: int = 1 << 30, format: str = JSON_LINES) -> None:
         self.path = path
-        self.counters = Counters(CounterMemory(1).block(0), SINK_NAMES)
+        memory = CounterMemory(1)
+        os.close(memory.fd)
+        self.counters = Counters(memory.block(0), SINK_NAMES)
         self.said: list[str] = []
         self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
         self.format = format

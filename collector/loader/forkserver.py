@@ -18,7 +18,6 @@ import contextlib
 import gc
 import json
 import os
-import select
 import signal
 import socket
 import subprocess
@@ -200,7 +199,7 @@ def serve(channel: socket.socket, uid: int | None, sources: Sequence[Source]) ->
     gc.collect()
     gc.freeze()  # its children share what it has
     while True:
-        ready = select.select([channel], [], [], _REAP_SECONDS if children else None)[0]
+        ready = control.readable(channel, _REAP_SECONDS if children else None)
         children.reap()
         if not ready:
             continue

@@ -306,7 +306,7 @@ class Loader:
         assert adopt is not None
         deadline = time.monotonic() + ADOPT_SECONDS
         while len(named) < adopt.descriptors:
-            if not select.select([self._child.channel], [], [], 0.1)[0] and time.monotonic() > deadline:
+            if not control.readable(self._child.channel, 0.1) and time.monotonic() > deadline:
                 raise errors.ChildError(f"{len(named)} of {adopt.descriptors} descriptors came")
             for message in self._child.hear():
                 if message.get("kind") == "held":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 import signal
 import socket
 import subprocess
@@ -142,7 +141,7 @@ def wait_for_answer(
     to have used CPU time since the last look: on a machine with much to do it may take minutes for seconds of that.
     """
     used = _cpu_ns(pid)
-    while not select.select([channel], [], [], LOOK_SECONDS)[0]:
+    while not control.readable(channel, LOOK_SECONDS):
         before, used = used, _cpu_ns(pid)
         if used > before:
             progress()

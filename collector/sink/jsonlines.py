@@ -147,6 +147,11 @@ class JsonLines(Destination):
         if old >= 0:
             os.close(old)
 
+    def _writable(self) -> bool:
+        poll = select.poll()
+        poll.register(self._fd, select.POLLOUT)
+        return bool(poll.poll(_POLL_SECONDS * 1000))
+
     def deliver(self, batch: Batch) -> None:
         """One write call, or more when the output takes less. What an error leaves half-written is gone on with."""
         self._change_over()
@@ -160,7 +165,7 @@ class JsonLines(Destination):
                     batch.at += os.write(self._fd, data[batch.at :])
                 except BlockingIOError as error:
                     # a pipe that somebody has made non-blocking is full: its reader takes its time, as with any other
-                    if not select.select([], [self._fd], [], _POLL_SECONDS)[1]:
+                    if not self._writable():
                         raise DestinationError(
                             f"output not read by its reader ({error.strerror})",
                             retriable=True,

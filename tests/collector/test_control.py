@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import resource
 import socket
@@ -90,3 +91,19 @@ def test_the_pair_keeps_messages_apart() -> None:
         for number in range(3):
             control.send(ours, {"number": number})
         assert [(control.receive(theirs) or ({}, []))[0]["number"] for _ in range(3)] == [0, 1, 2]
+
+
+def test_descriptors_may_have_any_number() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard), hard))
+    ours, theirs = control.pair()
+    try:
+        with ours, theirs, socket.socket(fileno=fcntl.fcntl(ours, fcntl.F_DUPFD_CLOEXEC, 2000)) as high:
+            assert not control.readable(high, 0)
+            control.send(theirs, {"number": 1})
+            assert control.readable(high, None)
+            control.receive(high)
+            theirs.close()
+            assert control.readable(high, 5), "closed by the other side"
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -20,7 +20,7 @@ from tests.secrets.search import found
 from tests.secrets.test_redaction import ALL, POLICIES
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
-KINDS = ("jwt", "github-ghp", "card-visa", "iban-gb-blanks", "pem-ec", "token-hex")
+KINDS = ("jwt", "card-visa", "iban-gb-blanks", "pem-ec", "token-hex")
 BODIES = (
     "json",
     "json-half-escaped-value",
