@@ -239,9 +239,16 @@ cdef bint looks_random(const uint8_t* p, const uint8_t* end) noexcept nogil:
 
 
 cdef inline bint is_no_name(const field_t* f) noexcept nogil:
-    """A line that is no field, as there are blanks before its colon (RFC 9112 section 5.1): it is read as a whole."""
+    """A line that is no field, as there are blanks before its colon (RFC 9112 section 5.1)."""
     return (memchr(f.name, c' ', f.name_len) != NULL and f.value > f.name
             and f.value - f.name - f.name_len < BLANKS_MOST)
+
+
+cdef bint plain_line(redaction_t* r, const field_t* f) noexcept:
+    """Of such a line, is nothing secret in it, from its beginning on?"""
+    edits_begin(&VALUE, f.name, f.value + f.value_len, False, 0)
+    scan_text(r, &VALUE)
+    return VALUE.count == 0 and not VALUE.failed
 
 
 cdef inline uint64_t mixed(uint64_t a, uint64_t b) noexcept nogil:
@@ -306,7 +313,7 @@ cdef int redact_fields(redaction_t* r, const fields_t** fields, bint cut) noexce
     cdef size_t used = 0
     cdef uint32_t i, moved = 0, count = 0
     cdef uint64_t hash
-    cdef bint may_be_seen, whole
+    cdef bint may_be_seen, whole, read
     r.spent = 0     # what a body has spent: a head is bounded by COLLECTOR_HEADER_BYTES
     for i in range(given.count):
         f = &given.items[i]
@@ -317,12 +324,14 @@ cdef int redact_fields(redaction_t* r, const fields_t** fields, bint cut) noexce
         hash = hash_of_field(f) if may_be_seen else 0
         if may_be_seen and SEEN[hash & (SEEN_FIELDS - 1)] == hash:
             continue
+        read = r.mode != MODE_SECRETS or not is_no_name(f) or plain_line(r, f)
         edits_begin(&VALUE, f.value, f.value + f.value_len, not whole, 0)
         if r.rules:
             edits_ruled(r, &VALUE, RULED_FIELD, f.name, f.name_len)
-        elif r.mode == MODE_SECRETS and is_no_name(f):
-            VALUE.begin = f.name    # a form may begin there
-        redact_value(r, f, &VALUE)
+        if read:
+            redact_value(r, f, &VALUE)
+        else:
+            replace(r, &VALUE, VALUE.begin, VALUE.end, <uint32_t>r.kind_of[FORM_UNREAD], NULL, 0)
         if edits_end(&VALUE) or VALUE.failed:
             if VALUE.failed or keep(&used, &moved, i, &VALUE) < 0:
                 return -1
