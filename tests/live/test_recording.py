@@ -49,7 +49,8 @@ def nginx(live: None, tmp_path: Path) -> Iterator[Nginx]:
 def log_in(url: str, *arguments: str) -> None:
     """Three requests of one connection."""
     target = f"{url}?api_key={SECRETS[2]}&page=2"
-    fields = ("-H", "Content-Type: application/json", "-u", f"ann:{SECRETS[0]}", "--compressed", *(arguments or ("--http1.1",)))
+    arguments = arguments or ("--http1.1",)
+    fields = ("-H", "Content-Type: application/json", "-u", f"ann:{SECRETS[0]}", "--compressed", *arguments)
     curl("-k", *fields, "-d", json.dumps({"user": "ann", "password": SECRETS[0]}), target, target, target)
 
 
