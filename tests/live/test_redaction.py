@@ -35,8 +35,8 @@ def contexts(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, 
     return server, client
 
 
-def play(case: Case, server: socket.socket, contexts: tuple[ssl.SSLContext, ssl.SSLContext] | None) -> int:
-    """The calls of a case, on a connection of its own, one side in a thread; the client's port."""
+def play(case: Case, server: socket.socket, contexts: tuple[ssl.SSLContext, ssl.SSLContext] | None, source: str) -> str:
+    """The calls of a case, on a connection of its own from address ``source``, one side in a thread; the client's end."""
 
     def serve() -> None:
         accepted, _ = server.accept()
@@ -47,14 +47,14 @@ def play(case: Case, server: socket.socket, contexts: tuple[ssl.SSLContext, ssl.
 
     other = threading.Thread(target=serve)
     other.start()
-    own = socket.create_connection(server.getsockname())
-    port: int = own.getsockname()[1]
+    own = socket.create_connection(server.getsockname(), source_address=(source, 0))
+    end = f"{source}:{own.getsockname()[1]}"
     if contexts:
         own = contexts[1].wrap_socket(own)
     with own:
         speak(own, case, True)
     other.join(20)
-    return port
+    return end
 
 
 def speak(sock: socket.socket, case: Case, client: bool) -> None:
@@ -98,9 +98,9 @@ def test_no_secret_is_written(
     pages = ""
     with socket.create_server(("127.0.0.1", 0)) as server:
         wait_for(lambda: attached(collector, "libssl.so.3"), 60)
-        for secure in (None, contexts):
-            for number, case in enumerate(cases):
-                who[f"127.0.0.1:{play(case, server, secure)}"] = number
+        for net, secure in ((1, None), (2, contexts)):
+            for number, case in enumerate(cases):  # each with an address of its own, for ports come again
+                who[play(case, server, secure, f"127.{net}.{number >> 7}.{1 + number % 128}")] = number
         for page in ("metrics", "healthz", "readyz"):
             pages += collector.page(page)
     assert collector.stop() == 0, collector.log()
