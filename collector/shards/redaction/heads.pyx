@@ -258,8 +258,8 @@ cdef inline uint64_t mixed(uint64_t a, uint64_t b) noexcept nogil:
 
 
 cdef uint64_t hash_of_field(const field_t* f) noexcept nogil:
-    """Of its name and value of at least eight bytes. Nobody outside of this process can find two fields that have the same
-    one."""
+    """Of its value of at least eight bytes, and what is known of its name. Nobody outside of this process can find two values
+    that have the same one; names can be found, so those that may be of secrets are not asked for."""
     cdef const uint8_t* p = f.value
     cdef const uint8_t* last = p + f.value_len - 8
     cdef uint64_t hash = SEED[0] ^ f.value_len ^ <uint64_t>f.hash << 32
@@ -320,7 +320,8 @@ cdef int redact_fields(redaction_t* r, const fields_t** fields, bint cut) noexce
         if f.value_len == 0 or f.id == F_HOST:
             continue
         whole = not cut or i + 1 < given.count
-        may_be_seen = r.mode == MODE_SECRETS and not r.rules and whole and f.value_len >= 8 and f.value_len <= SEEN_MOST
+        may_be_seen = (r.mode == MODE_SECRETS and not r.rules and whole and f.value_len >= 8 and f.value_len <= SEEN_MOST
+                       and not may_be_name(r, f.name, f.name + f.name_len))
         hash = hash_of_field(f) if may_be_seen else 0
         if may_be_seen and SEEN[hash & (SEEN_FIELDS - 1)] == hash:
             continue
