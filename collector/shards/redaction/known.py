@@ -18,6 +18,10 @@ JWT, URL_PASSWORD = "jwt", "password"
 # Kinds whose values may be numbers; of the others only texts are meant: {"token": 5} counts tokens.
 NUMBERS = frozenset({PASSWORD, OTP, PIN, CVV, CARD, SSN, IBAN, SECRET})
 
+# Kinds of which all that is in an object is secret. Of a session, a token or credentials it may be anything, as the name of
+# a user: there it is `value` that is, and what has a name of its own.
+WHOLE_OBJECTS = frozenset({PASSWORD, SECRET, API_KEY, PRIVATE_KEY, OTP, PIN, CVV, COOKIE})
+
 # ---- names
 
 ENDINGS: dict[str, tuple[str, ...]] = {

@@ -130,10 +130,10 @@ cdef class Redactor:
             self.state.kind_text[<uint32_t>number] = <const char*>text
             self.state.kind_length[<uint32_t>number] = <uint32_t>len(text)
             self.state.numbers[<uint32_t>number] = kind in known.NUMBERS
+            self.state.whole[<uint32_t>number] = kind in known.WHOLE_OBJECTS
         return number
 
     def learn_names(self):
-        self.state.password = self.number_of(known.PASSWORD)
         for kind, names in known.ENDINGS.items():
             for name in names:
                 for case in {name, name.upper(), name.title()} if not name.isascii() else {name}:

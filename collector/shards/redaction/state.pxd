@@ -70,8 +70,8 @@ cdef struct redaction_t:
     uint8_t prefix_many[256]
     uint16_t allowed[256]           # of each byte: bits of the classes that it is in
     uint8_t ibans[676]              # length by country, 0: none
-    uint32_t password               # the kind
     uint8_t numbers[256]            # by kind: its values may be numbers
+    uint8_t whole[256]              # by kind: all that is in an object or array of this name is secret
     const char* kind_text[256]      # by kind: `[redacted:KIND]` (borrowed from the Redactor)
     uint32_t kind_length[256]
     uint64_t kind_of[16]            # kinds of forms that are no prefixes (enum form)

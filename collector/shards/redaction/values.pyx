@@ -333,7 +333,7 @@ cdef void value_here(redaction_t* r, edits_t* e, place_t* place, const uint8_t* 
         replace(r, e, begin, end, kind, NULL, 0)
         return
     if outer != NULL:
-        if (p[0] == c'{' or p[0] == c'[') and (kind == r.password or kind == r.kind_of[FORM_COOKIE]):
+        if (p[0] == c'{' or p[0] == c'[') and r.whole[kind]:
             if p >= place.members_end:
                 place.members_end = members(r, e, p, kind, outer, slashes)
         elif p[0] == c'[':

@@ -273,3 +273,28 @@ def test_one_line_is_json() -> None:
     c = Conversation(policy=SECRETS)
     c.request(post(b'{"password": "\\u0000"}')).response(b"HTTP/1.1 204 N\r\n\r\n")
     assert b"[redacted:password]" in one_line(c)
+
+
+def test_a_value_that_was_seen_elsewhere_is_secret_behind_a_secrets_name() -> None:
+    c = Conversation(policy=SECRETS)
+    for name in ("X-Note", "X-Api-Key", "X-Note"):
+        c.request(f"GET / HTTP/1.1\r\nHost: h\r\n{name}: plain-but-long-value\r\n\r\n".encode())
+        c.response(b"HTTP/1.1 204 No Content\r\n\r\n")
+    shown = [record["request"] for record in c.records()]
+    assert [one.get("X-Note") for one in shown] == ["plain-but-long-value", None, "plain-but-long-value"]
+    assert shown[1]["X-Api-Key"] == "[redacted:api_key]"
+
+
+@pytest.mark.parametrize("name", ["client_secret", "api_key", "user_password", "private_key"])
+def test_all_that_is_in_an_object_below_a_secrets_name(name: str) -> None:
+    body = json.dumps({name: {"a": "x1y2z3", "b": ["x4", {"c": "x5"}]}, "next": "kept"}).encode()
+    record = exchange(post(body))
+    shown = json.loads(record["requestPayload"])
+    assert "x" not in json.dumps(shown[name]).replace("[redacted:", "").replace("next", "") and shown["next"] == "kept"
+
+
+def test_an_object_of_a_session_is_no_secret() -> None:
+    record = exchange(post(b'{"session": {"theme": "dark"}, "token": {"type": "bearer", "value": "abc"}}'))
+    shown = json.loads(record["requestPayload"])
+    assert shown["session"] == {"theme": "dark"}
+    assert shown["token"] == {"type": "bearer", "value": "[redacted:token]"}
