@@ -257,19 +257,26 @@ cdef inline uint64_t mixed(uint64_t a, uint64_t b) noexcept nogil:
     return <uint64_t>product ^ <uint64_t>(product >> 64)
 
 
-cdef uint64_t hash_of_field(const field_t* f) noexcept nogil:
-    """Of its value of at least eight bytes, and what is known of its name. Nobody outside of this process can find two values
-    that have the same one; names can be found, so those that may be of secrets are not asked for."""
-    cdef const uint8_t* p = f.value
-    cdef const uint8_t* last = p + f.value_len - 8
-    cdef uint64_t hash = SEED[0] ^ f.value_len ^ <uint64_t>f.hash << 32
-    cdef uint64_t word
+cdef inline uint64_t hashed(const uint8_t* p, size_t n, uint64_t hash) noexcept nogil:
+    """With the bytes at `p`, of which there is at least one."""
+    cdef const uint8_t* last
+    cdef uint64_t word = 0
+    if n < 8:
+        memcpy(&word, p, n)
+        return mixed(hash ^ word ^ n, SEED[1])
+    last = p + n - 8
     while p < last:
         memcpy(&word, p, 8)
         hash = mixed(hash ^ word, SEED[1])
         p += 8
     memcpy(&word, last, 8)
-    return mixed(mixed(hash ^ word, SEED[1]), SEED[2]) | 1
+    return mixed(hash ^ word ^ n << 32, SEED[1])
+
+
+cdef inline uint64_t hash_of_field(const field_t* f) noexcept nogil:
+    """Of its name and value. Nobody outside of this process can find two fields that have the same one (field_t.hash is for
+    all to see)."""
+    return mixed(hashed(f.value, f.value_len, hashed(f.name, f.name_len, SEED[0])), SEED[2]) | 1
 
 
 cdef void redact_value(redaction_t* r, const field_t* f, edits_t* e) noexcept:
@@ -320,8 +327,7 @@ cdef int redact_fields(redaction_t* r, const fields_t** fields, bint cut) noexce
         if f.value_len == 0 or f.id == F_HOST:
             continue
         whole = not cut or i + 1 < given.count
-        may_be_seen = (r.mode == MODE_SECRETS and not r.rules and whole and f.value_len >= 8 and f.value_len <= SEEN_MOST
-                       and not may_be_name(r, f.name, f.name + f.name_len))
+        may_be_seen = r.mode == MODE_SECRETS and not r.rules and whole and f.value_len <= SEEN_MOST and f.name_len
         hash = hash_of_field(f) if may_be_seen else 0
         if may_be_seen and SEEN[hash & (SEEN_FIELDS - 1)] == hash:
             continue
