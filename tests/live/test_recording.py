@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import ssl
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -31,19 +32,32 @@ pytestmark = [pytest.mark.live, pytest.mark.timeout(180)]
 
 SECRETS = ("hunter2-8f14e45f", "sid-0cc175b9c0f1", "key-92eb5ffee6ae", "token-4a8a08f09d37")
 ANSWER = json.dumps({"hello": "wörld", "access_token": SECRETS[3], "filler": "x" * 400})
-LOCATION = f"""location / {{
-    gzip on; gzip_min_length 1; gzip_types application/json;
-    default_type application/json; add_header Set-Cookie "session={SECRETS[1]}; Path=/";
-    return 200 '{ANSWER}';
-}}"""
+
+
+def locations(directory: Path) -> str:
+    """What is answered comes from behind a Unix socket: a `return` would answer before the request is read, which HTTP/2
+    tells by a reset (RFC 9113 section 8.1) that curl takes for an error.
+    """
+    behind = directory / "behind"
+    return f"""location / {{
+    gzip on; gzip_min_length 1; gzip_types application/json; gzip_proxied any;
+    proxy_pass http://unix:{behind}:;
+}} }}
+server {{ listen unix:{behind};
+    location / {{
+        default_type application/json; add_header Set-Cookie "session={SECRETS[1]}; Path=/";
+        return 200 '{ANSWER}';
+    }}"""
 
 
 @pytest.fixture
 def nginx(live: None, tmp_path: Path) -> Iterator[Nginx]:
     certificate(tmp_path)
-    server = Nginx(tmp_path, LOCATION, tls=(tmp_path / "cert.pem", tmp_path / "key.pem"), http2=True)
-    yield server
-    server.close()
+    with tempfile.TemporaryDirectory() as directory:  # nginx's workers have to reach the socket, as another user
+        os.chmod(directory, 0o755)
+        server = Nginx(tmp_path, locations(Path(directory)), tls=(tmp_path / "cert.pem", tmp_path / "key.pem"), http2=True)
+        yield server
+        server.close()
 
 
 def log_in(url: str, *arguments: str) -> None:
@@ -185,7 +199,7 @@ def test_no_secret_that_the_records_do_not_hold(
             wait_for(lambda: attached(c, "libssl.so.3"), 60)
             for secure in (None, contexts):
                 for number, case in enumerate(cases):
-                    who[f"127.0.0.1:{play(case, server, secure)}"] = number
+                    who[play(case, server, secure, "127.0.0.1")] = number
     finally:
         code = c.stop()
     assert code == 0, c.log()

@@ -14,9 +14,11 @@ import pytest
 
 from tests.bench.tls import certificate
 from tests.live.harness import Collector, wait_for
+from tests.live.kafka_broker import Broker
+from tests.live.test_kafka import broker, consume, topic  # noqa: F401
 from tests.live.tlsplay import attached
 from tests.secrets.matrix import Case
-from tests.secrets.playing import by_client, leaks_of, plainly, sample
+from tests.secrets.playing import by_client, by_client_of_messages, leaks_of, plainly, sample
 from tests.secrets.running import CLIENT
 
 pytestmark = [pytest.mark.live, pytest.mark.slow, pytest.mark.timeout(300)]
@@ -114,3 +116,42 @@ def test_no_secret_is_written(
     for path in tmp_path.rglob("*"):
         if path.is_file():
             assert not plainly(path.read_bytes(), cases, policy), path
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_no_secret_reaches_a_broker(
+    live: None,
+    broker: Broker,  # noqa: F811
+    cases: list[Case],
+    policy: str,
+    contexts: tuple[ssl.SSLContext, ssl.SSLContext],
+    tmp_path: Path,
+) -> None:
+    name = topic(broker, f"live-secrets-{policy}")
+    c = Collector(
+        tmp_path,
+        *("--output", "kafka"),
+        COLLECTOR_POLICY=policy,
+        AKTO_KAFKA_BROKER_MAL=broker.address,
+        COLLECTOR_KAFKA_TOPIC=name,
+        COLLECTOR_COMPRESSION="none",
+    )
+    try:
+        wait_for(lambda: attached(c, "libssl.so.3"), 60)
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            who = {
+                play(case, server, contexts if number % 2 else None, f"127.3.{number >> 7}.{1 + number % 128}"): number
+                for number, case in enumerate(cases)
+            }
+    finally:
+        code = c.stop()
+    assert code == 0, c.log()
+    parts = by_client_of_messages(consume(broker, name, int(0.9 * len(who)), 60))
+    parts = {client: text for client, text in parts.items() if client in who}
+    assert len(parts) > 0.9 * len(who), "most were recorded"
+    leaked = leaks_of(cases, parts, policy, who)
+    logs = [path for path in broker.directory.rglob("*.log") if path.parent.name.startswith(name)]
+    assert logs
+    for path in logs:
+        leaked += plainly(path.read_bytes(), cases, policy)
+    assert not leaked, f"{len(leaked)}:\n" + "\n".join(leaked[:60])

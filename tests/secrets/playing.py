@@ -6,6 +6,7 @@ import base64
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from tests.secrets.carriers import CARRIERS
 from tests.secrets.documents import DOCUMENTS
@@ -84,4 +85,14 @@ def by_client(lines: Iterable[bytes]) -> dict[str, bytes]:
     for line in lines:
         client = json.loads(line)["ip"]
         out[client] = out.get(client, b"") + line + b"\n"
+    return out
+
+
+def by_client_of_messages(messages: Iterable[Any]) -> dict[str, bytes]:
+    """Messages of Kafka by their client: value, headers and key."""
+    out: dict[str, bytes] = {}
+    for message in messages:
+        for client, written in by_client([message.value]).items():
+            headers = b"\n".join(key.encode() + b"\n" + value for key, value in message.headers)
+            out[client] = out.get(client, b"") + written + headers + (message.key or b"")
     return out

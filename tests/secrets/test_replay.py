@@ -12,7 +12,7 @@ import pytest
 
 from tests.live.kafka_broker import Broker, needs_broker
 from tests.secrets.matrix import Case
-from tests.secrets.playing import by_client, client_of, leaks_of, plainly, sample, write_streams
+from tests.secrets.playing import by_client, by_client_of_messages, client_of, leaks_of, plainly, sample, write_streams
 from tests.secrets.test_redaction import POLICIES
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -93,11 +93,7 @@ def test_a_broker(cases: list[Case], streams: Path, broker: Broker, policy: str)
     }
     _out, said = replay(streams, **environment)
     messages = consume(broker, name, len(cases), 60)
-    parts: dict[str, bytes] = {}
-    for message in messages:
-        for client, written in by_client([message.value]).items():
-            headers = b"\n".join(key.encode() + b"\n" + value for key, value in message.headers)
-            parts[client] = parts.get(client, b"") + written + headers + (message.key or b"")
+    parts = by_client_of_messages(messages)
     assert len(parts) > 0.95 * len(cases)
     leaked = leaks_of(cases, parts, policy, numbers(cases)) + plainly(said, cases, policy)
     logs = [path for path in broker.directory.rglob("*.log") if path.parent.name.startswith(name)]
