@@ -15,6 +15,9 @@ test-bpf: build  ## the kernel programs: layout, verifier (root)
 test-live: build  ## real kernel, servers, broker (root)
 	$(PYTHON) -m pytest tests/live
 
+image:  ## the container image, with a Docker engine
+	scripts/image
+
 debug-build:  ## the extensions with bounds checks and sanitizers, in build/debug
 	@mkdir -p build/debug/lib && find build/debug/lib -name '*.py' -delete
 	COLLECTOR_DEBUG=1 COLLECTOR_BUILD=build/debug/c $(PYTHON) setup.py -q build --build-base build/debug \
@@ -61,5 +64,5 @@ docs:  ## generated pages, and the schema of policies
 help:  ## this list
 	@awk 'BEGIN {FS = ":.*##"} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*##/ {printf "  %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-.PHONY: build test test-bpf test-live debug-build debug-test bench fuzz lint format types docs help
+.PHONY: build test test-bpf test-live image debug-build debug-test bench fuzz lint format types docs help
 .DEFAULT_GOAL := help
