@@ -19,7 +19,7 @@ HELP = "run scripts/image --pins"
 def pinned(name: str) -> dict[str, tuple[Version, int]]:
     """Version and number of digests of each package in a file of deploy/image."""
     text = (ROOT / "deploy" / "image" / name).read_text().replace("\\\n", " ")
-    out = {}
+    out: dict[str, tuple[Version, int]] = {}
     for line in text.splitlines():
         if line.strip() and not line.lstrip().startswith("#"):
             found = re.match(r"(\S+)==(\S+)", line)
