@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -53,6 +54,15 @@ def test_the_schema_is_that_of_the_declarations() -> None:
     script = ROOT / "deploy" / "helm" / "schema.py"
     done = subprocess.run([sys.executable, script, "--check"], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
     assert done.returncode == 0, "`make docs` writes it anew"
+
+
+def test_variables_that_other_values_set_are_variables() -> None:
+    elsewhere = runpy.run_path(str(ROOT / "deploy" / "helm" / "schema.py"))["ELSEWHERE"]
+    assert elsewhere <= config.known_names() | AWAITED
+    named = json.loads((helm.CHART / "values.schema.json").read_text())["definitions"]["env"]["properties"]
+    secret = {setting.name for setting in config.SETTINGS if setting.secret}
+    assert {setting.name for setting in config.SETTINGS} - secret - elsewhere <= set(named)
+    assert not (secret | elsewhere) & set(named)
 
 
 @pytest.mark.parametrize("path", VALUES, ids=NAMES)
@@ -272,7 +282,7 @@ Notes = Callable[..., str]
 
 @pytest.fixture
 def notes(tmp_path: Path) -> Notes:
-    """What the one who installs it is told. Helm prints that for a cluster only, so a copy of the chart has it in an object."""
+    """What the one who installs it is told. Helm prints it for a cluster only, so a copy of the chart has it in an object."""
     shutil.copytree(helm.CHART, tmp_path / "chart")
     (tmp_path / "chart" / "templates" / "notes.yaml").write_text(
         "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: notes}\n"
