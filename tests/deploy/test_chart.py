@@ -282,7 +282,7 @@ Notes = Callable[..., str]
 
 @pytest.fixture
 def notes(tmp_path: Path) -> Notes:
-    """What the one who installs it is told. Helm prints it for a cluster only, so a copy of the chart has it in an object."""
+    """What the one who installs it is told. For a cluster only, so a copy of the chart has it in an object."""
     shutil.copytree(helm.CHART, tmp_path / "chart")
     (tmp_path / "chart" / "templates" / "notes.yaml").write_text(
         "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: notes}\n"
