@@ -22,12 +22,12 @@ ADDONS = (
 )
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(yaml.SafeLoader):  # type: ignore[misc] # yaml has no types
     """As Kubernetes reads YAML: a name twice in a mapping is an error."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """As the one of SafeLoader."""
-        names = [self.construct_object(key, deep=True) for key, _ in node.value]  # type: ignore[no-untyped-call]
+        names = [self.construct_object(key, deep=True) for key, _ in node.value]
         for name in names:
             if names.count(name) > 1:
                 raise yaml.MarkedYAMLError(problem=f"{name!r} is there twice", problem_mark=node.start_mark)

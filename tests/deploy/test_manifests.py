@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from collector import config
+from collector.errors import ConfigError
 from tests.conftest import ROOT
 from tests.deploy import kubernetes
 from tests.deploy.manifests import AWAITED, problems
@@ -57,7 +59,7 @@ def test_what_kubernetes_would_refuse_is_refused() -> None:
 
 
 def test_a_name_twice_in_a_mapping_is_an_error() -> None:
-    with pytest.raises(kubernetes.yaml.MarkedYAMLError, match="twice"):
+    with pytest.raises(yaml.MarkedYAMLError, match="twice"):
         kubernetes.read("a: 1\nb: 2\na: 3\n")
 
 
@@ -123,7 +125,7 @@ def test_the_collector_takes_its_variables(path: Path) -> None:
 def test_a_broker_that_nobody_has_set_is_refused(path: Path) -> None:
     """The placeholder must not become a name that is looked up for ever."""
     said = {variable["name"]: variable.get("value") for variable in pod(only(path))["containers"][0]["env"]}
-    with pytest.raises(config.ConfigError, match="AKTO_KAFKA_BROKER_MAL"):
+    with pytest.raises(ConfigError, match="AKTO_KAFKA_BROKER_MAL"):
         config.load({"AKTO_KAFKA_BROKER_MAL": said["AKTO_KAFKA_BROKER_MAL"]})
 
 
