@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 from pathlib import Path
@@ -17,14 +18,22 @@ HERE = Path(__file__).parent
 BROKERS = {"config": {"kafka": {"brokers": "kafka.data:9092"}}}  # the only value that has to be set
 
 
+@functools.cache
+def _built() -> tuple[str, str]:
+    """(path of helm, "") or ("", why there is none). A test does not build it, which takes minutes: scripts/setup does."""
+    if os.environ.get("HELM"):
+        return os.environ["HELM"], ""
+    environ = {**os.environ, "HELM_BUILD": "never"}
+    done = subprocess.run([ROOT / "scripts" / "helm"], capture_output=True, text=True, env=environ)
+    return done.stdout.strip(), done.stderr.strip()
+
+
 def program() -> str:
     """Its path; skips the test where there is none."""
-    if os.environ.get("HELM"):
-        return os.environ["HELM"]
-    built = subprocess.run([ROOT / "scripts" / "helm"], capture_output=True, text=True, timeout=1800)
-    if built.returncode:
-        skip_or_fail(f"needs helm: {built.stderr[-500:]}")
-    return built.stdout.strip()
+    path, why = _built()
+    if not path:
+        skip_or_fail(f"needs helm: {why}")
+    return path
 
 
 def run(*arguments: str | Path, values: dict[str, Any] | None = None) -> subprocess.CompletedProcess[str]:

@@ -53,6 +53,10 @@ def test_alert(rule: dict[str, Any]) -> None:
     assert promql.complaints(rule["expr"]) == []
     assert set(rule) <= {"alert", "expr", "for", "labels", "annotations"}
     assert rule["labels"]["severity"] in ("critical", "warning") and set(rule["annotations"]) == {"summary", "description"}
+    written = " ".join(rule["annotations"].values())
+    functions = {part.split()[0] for code in re.findall(r"{{(.*?)}}", written) for part in code.split("|")[1:]}
+    assert functions <= {"humanize", "humanizeDuration", "humanizePercentage", "printf"}
+    assert written.count("{{") == written.count("}}") == len(re.findall(r"{{ \$(?:value|labels\.\w+)[^{}]* ?}}", written))
     used = set(re.findall(r"\$labels\.(\w+)", json.dumps(rule["annotations"])))
     selected = [name for name in promql.metrics() if name in rule["expr"]]
     there = frozenset().union(*(promql.metrics()[name] for name in selected)) | promql.TARGET_LABELS
