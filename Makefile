@@ -37,7 +37,7 @@ fuzz:  ## the compiled core under a fuzzer, with sanitizers; TIME=60: seconds, a
 	scripts/fuzz $(TIME)
 
 ##@ Checks
-PY := collector tests setup.py
+PY := collector tests deploy setup.py
 # bpf/headers are the kernel's, in its words
 C = $(shell find bpf -name headers -prune -o -name '*.[ch]' -print; find collector -name '*.h'; find tests -name '*.c')
 lint:  ## style of Python, Cython and C, and that the formatters would change nothing
@@ -58,8 +58,9 @@ types: build  ## mypy, strict; stubs against the compiled modules
 		--ignore-disjoint-bases --concise $(STUBS)
 
 ##@ Pages
-docs:  ## generated pages, and the schema of policies
+docs:  ## generated pages, and the schemas of policies and of the chart's values
 	$(PYTHON) -m collector.docs docs
+	PYTHONPATH=. $(PYTHON) deploy/helm/schema.py
 
 help:  ## this list
 	@awk 'BEGIN {FS = ":.*##"} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*##/ {printf "  %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
