@@ -15,6 +15,9 @@ test-bpf: build  ## the kernel programs: layout, verifier (root)
 test-live: build  ## real kernel, servers, broker (root)
 	$(PYTHON) -m pytest tests/live
 
+image:  ## the container image, with a Docker engine
+	scripts/image
+
 debug-build:  ## the extensions with bounds checks and sanitizers, in build/debug
 	@mkdir -p build/debug/lib && find build/debug/lib -name '*.py' -delete
 	COLLECTOR_DEBUG=1 COLLECTOR_BUILD=build/debug/c $(PYTHON) setup.py -q build --build-base build/debug \
@@ -34,7 +37,7 @@ fuzz:  ## the compiled core under a fuzzer, with sanitizers; TIME=60: seconds, a
 	scripts/fuzz $(TIME)
 
 ##@ Checks
-PY := collector tests setup.py
+PY := collector tests deploy setup.py
 # bpf/headers are the kernel's, in its words
 C = $(shell find bpf -name headers -prune -o -name '*.[ch]' -print; find collector -name '*.h'; find tests -name '*.c')
 lint:  ## style of Python, Cython and C, and that the formatters would change nothing
@@ -55,11 +58,12 @@ types: build  ## mypy, strict; stubs against the compiled modules
 		--ignore-disjoint-bases --concise $(STUBS)
 
 ##@ Pages
-docs:  ## generated pages, and the schema of policies
+docs:  ## generated pages, and the schemas of policies and of the chart's values
 	$(PYTHON) -m collector.docs docs
+	PYTHONPATH=. $(PYTHON) deploy/helm/schema.py
 
 help:  ## this list
 	@awk 'BEGIN {FS = ":.*##"} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*##/ {printf "  %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-.PHONY: build test test-bpf test-live debug-build debug-test bench fuzz lint format types docs help
+.PHONY: build test test-bpf test-live image debug-build debug-test bench fuzz lint format types docs help
 .DEFAULT_GOAL := help

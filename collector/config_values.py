@@ -91,7 +91,7 @@ def parse_brokers(text: str) -> str:
     if not parts:
         raise ValueError
     for part in parts:
-        if re.search(r"\s", part) or part.endswith(":0"):
+        if re.search(r"[\s<>]", part) or part.endswith(":0"):  # <HOST>:9092 of a manifest that nobody has filled in
             raise ValueError
         host, _, _port = parse_address(part).rpartition(":")
         if not host.strip("[]").encode("idna"):  # UnicodeError, a ValueError, for what cannot be a name

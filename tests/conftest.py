@@ -19,6 +19,9 @@ REQUIRE = bool(os.environ.get("COLLECTOR_REQUIRE_LIVE"))
 # Every collector under test finds the kernel programs that one before it has compiled, in this session or another.
 os.environ.setdefault("COLLECTOR_PROGRAM_CACHE", str(ROOT / "build" / "programs"))
 
+# They need a cluster, which scripts/test-kubernetes brings up.
+collect_ignore = [] if os.environ.get("K8S_LAB") else ["kubernetes"]
+
 
 def skip_or_fail(reason: str) -> None:
     """Skip this test, unless everything must run."""

@@ -40,6 +40,7 @@ def test_booleans_false(text: str) -> None:
         ("AKTO_KAFKA_BROKER_MAL", "a:1,::1:9092"),
         ("AKTO_KAFKA_BROKER_MAL", "a b:1"),
         ("AKTO_KAFKA_BROKER_MAL", "a:0"),
+        ("AKTO_KAFKA_BROKER_MAL", "<BROKER>:9092"),
         ("COLLECTOR_KAFKA_SASL", "GSSAPI"),
         ("COLLECTOR_KAFKA_TOPIC", "no topic"),
         ("COLLECTOR_KAFKA_TOPIC", ".."),
