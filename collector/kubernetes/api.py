@@ -10,12 +10,15 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import os
 import socket
 import ssl
 import urllib.parse
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from collector.config_kubernetes import ACCOUNT
 
 PAGE = 500  # objects of one answer to a list
 CONNECT_SECONDS = 10.0
@@ -71,6 +74,14 @@ class Server:
     tls: bool = True
     page: int = PAGE
     silent_seconds: float = SILENT_SECONDS
+
+    @classmethod
+    def inside(cls, environment: Mapping[str, str] = os.environ, account: str = ACCOUNT) -> Server | None:
+        """As a pod is told by the kubelet; None outside of a cluster."""
+        host, port = environment.get("KUBERNETES_SERVICE_HOST", ""), environment.get("KUBERNETES_SERVICE_PORT", "")
+        if not host or not port.isdigit():
+            return None
+        return cls(host, int(port), f"{account}/token", f"{account}/ca.crt")
 
     def list(self, path: str, query: Mapping[str, str], parse: Parse = lambda found: found) -> tuple[list[Any], str]:
         """(what ``parse`` makes of all objects, the version of the list). Raises ApiError; Gone when its pages were too old

@@ -166,6 +166,14 @@ def test_nobody_there(tmp_path: Path) -> None:
         Server("127.0.0.1", 1, str(tmp_path / "none"), tls=False).list(PATH, {})
 
 
+def test_inside_of_a_cluster_and_outside() -> None:
+    found = Server.inside({"KUBERNETES_SERVICE_HOST": "10.96.0.1", "KUBERNETES_SERVICE_PORT": "443"})
+    assert found is not None and (found.host, found.port, found.tls) == ("10.96.0.1", 443, True)
+    assert (
+        Server.inside({}) is None and Server.inside({"KUBERNETES_SERVICE_HOST": "a", "KUBERNETES_SERVICE_PORT": "x"}) is None
+    )
+
+
 @pytest.mark.slow
 def test_churn_with_everything_that_goes_wrong(followed: tuple[ApiServer, Known, Follower]) -> None:
     api, known, _follower = followed
