@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 LOOK_SECONDS = 0.2  # between two looks at a directory
 KNOWN = 4096
 CONFIG_BYTES = 1 << 20
-ROOTS = ("/host", "")  # of the host's files: mounted for us, or ours
+ROOTS = ("/proc/1/root", "/host", "")  # of the host's files: by its first process, mounted for us, or ours
 _ID = 64
 
 

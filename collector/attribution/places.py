@@ -15,8 +15,8 @@ KNOWN = 8192  # groups that are remembered
 ROOT_GROUP = 1  # its number: of processes that version 2 has not sorted
 TREE_SECONDS = 0.2  # between two looks at all groups
 MOST_GROUPS = 50_000
-# Where the tree of version 2 may be: of the host, if it is mounted for us, before what our own cgroup namespace shows
-TREES = ("/host/sys/fs/cgroup", "/host/sys/fs/cgroup/unified", "/sys/fs/cgroup", "/sys/fs/cgroup/unified")
+# Where the tree of version 2 may be: of the host's first process, or mounted for us, before what our own namespace shows
+TREES = tuple(f"{root}/sys/fs/cgroup{part}" for root in ("/proc/1/root", "/host", "") for part in ("", "/unified"))
 _FIRST_LINE = "0::"
 
 

@@ -1,5 +1,5 @@
-"""A hundred pods that start, ask something by programs that live for a moment, and end, while others talk: whose each request
-was, is in its path.
+"""A hundred pods that start, ask something by programs that live for a moment, and end, while others talk: whose each
+request was, is in its path.
 """
 
 from __future__ import annotations
@@ -98,7 +98,6 @@ def test_a_hundred_pods_that_start_and_end(
     wrong += [record for record in served if record.get("peerPod") not in (None, owner(record))]
     nameless = sum("pod" not in record for record in called)
     without_peer = sum("peerPod" not in record for record in served)
-    print(f"{len(called)} called, {nameless} without a pod; {len(served)} served, {without_peer} without a peer")
     assert wrong == []
     assert len(called) == len(served) == PODS * REQUESTS
-    assert nameless == 0
+    assert nameless == 0, f"{nameless} called without a pod; {without_peer} served without a peer"

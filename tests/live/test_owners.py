@@ -148,7 +148,7 @@ def test_a_record_knows_its_pod(lab: Lab, tmp_path: Path) -> None:
 def test_a_pod_that_is_told_of_late(lab: Lab, tmp_path: Path) -> None:
     """Its first records wait; those of a pod that is never told of go without, and are counted."""
     lab.namespace("shop")
-    c = collector(tmp_path, lab, COLLECTOR_POD_WAIT_MS="3000")
+    c = collector(tmp_path, lab, COLLECTOR_POD_WAIT_MS="8000")
     try:
         port = lab.server("late-0")  # asks `/up` until it answers
         assert answers(port, "/early")
@@ -207,3 +207,43 @@ def test_whoever_is_killed_pods_are_known_again(lab: Lab, tmp_path: Path, victim
         wait_for(lambda: answers(port, "/again") and served(c, "/again")[-1].get("pod") == "cart-0", 30)
     finally:
         assert c.stop() == 0, c.log()
+
+
+def test_outside_of_kubernetes(live: None, tmp_path: Path) -> None:
+    """A service of systemd, and a container of Docker: by their control groups, without any server."""
+    container = uuid.uuid4().hex * 2
+    with ExitStack() as stack:
+        ports = {}
+        for path in ("system.slice/collector-test.service", f"docker/{container}"):
+            ports[path] = free_port()
+            process = cgroup.start(stack.enter_context(cgroup.group(path)), [sys.executable, "-c", SERVER, str(ports[path])])
+            stack.callback(process.wait)
+            stack.callback(process.kill)
+        for port in ports.values():
+            wait_for(lambda port=port: answers(port), 20)  # type: ignore[misc]
+        c = Collector(tmp_path, COLLECTOR_ATTRIBUTION="on", NODE_NAME="n1")
+        try:
+            for number, port in enumerate(ports.values()):
+                assert answers(port, f"/of-{number}")
+            (unit,), (contained,) = served(c, "/of-0"), served(c, "/of-1")
+        finally:
+            assert c.stop() == 0, c.log()
+    assert (unit["workload"], unit["node"]) == ("Unit/collector-test.service", "n1")
+    assert contained["node"] == "n1" and "pod" not in contained and "workload" not in contained
+
+
+def test_no_fields_unless_they_are_asked_for(live: None, tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        port = free_port()
+        directory = stack.enter_context(cgroup.group("system.slice/collector-test.service"))
+        process = cgroup.start(directory, [sys.executable, "-c", SERVER, str(port)])
+        stack.callback(process.wait)
+        stack.callback(process.kill)
+        wait_for(lambda: answers(port), 20)
+        c = Collector(tmp_path)
+        try:
+            assert answers(port, "/plain")
+            (record,) = served(c, "/plain")
+        finally:
+            assert c.stop() == 0, c.log()
+    assert not {"node", "workload", "container"} & set(record)
