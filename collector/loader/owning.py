@@ -236,18 +236,14 @@ class Owning:
     def _ask(self, tgid: int, start_ns: int, group: int, now: float) -> _Asked:
         asked = self._asked.get(tgid)
         place = self._places.find(tgid, start_ns, group, now)
-        if (
-            asked is None
-            or start_ns
-            and asked.start_ns
-            and asked.start_ns != start_ns
-            or place is not None
-            and place != asked.place
-        ):
+        if asked is None or start_ns and asked.start_ns and asked.start_ns != start_ns:
             self.unknown += place is None
             asked = self._asked[tgid] = _Asked(start_ns, place, now, Answer())
             while len(self._asked) > PROCESSES:
                 self._asked.popitem(last=False)
+        elif place is not None and place != asked.place:  # it was moved, or its number is another one's that did not ask yet
+            asked.place, asked.since = place, now
+        asked.start_ns = asked.start_ns or start_ns
         self._asked.move_to_end(tgid)
         asked.answer = self._answer(asked.place, asked.since, now)
         if asked.answer.pending:

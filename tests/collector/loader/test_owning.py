@@ -274,3 +274,15 @@ def test_where_only_version_1_sorts_containers_groups_are_not_taken_for_each_oth
     world.ask(8, group=4711)
     told = {tgid: fields.get("pod") for tgid, fields, _flags in world.told()}
     assert told[7] == "cart-0" and told[8] is None
+
+
+def test_a_process_that_is_moved_is_told_of_wherever_it_was_asked_for(world: World) -> None:
+    world.process(7, "0::/user.slice\n")
+    world.say(ALL, pod(), DONE)
+    world.ask(7, ring=1)
+    assert [fields.get("pod") for _tgid, fields, _flags in world.told()] == [None]
+    world.process(7, GROUPS)
+    world.ask(7, ring=2)
+    assert [fields.get("pod") for _tgid, fields, _flags in world.told()] == ["cart-0"]
+    world.say(pod(pod=Pod(UID, "shop", "cart-0", {"app": "new"}, containers=POD.containers)))
+    assert [fields["tag"] for _tgid, fields, _flags in world.told()] == ['{"app":"new"}'] * 2
