@@ -12,6 +12,7 @@ from collector.config_values import (
     parse_containers,
     parse_filters_text,
     parse_int,
+    parse_noise,
     parse_switch,
     parse_text,
 )
@@ -70,6 +71,15 @@ class KubernetesConfig:
         KUBERNETES,
         "Names of containers that are not captured, whatever selects their pods: proxies of service meshes, which pass on "
         "what the application beside them sends and receives. Several separated by commas; `none`: there are none.",
+    )
+    COLLECTOR_IGNORE_NOISE = Setting(
+        parse_noise,
+        "",
+        KUBERNETES,
+        "Requests of machines that are left out, by what they say of themselves: `probe` (the kubelet), `scrape` "
+        "(Prometheus), `mesh` (Envoy's health checks), `balancer` (those of load balancers), `all`. Records name those that "
+        "are kept.",
+        shown_default="none",
     )
     COLLECTOR_POD_WAIT_MS = Setting(
         parse_int,

@@ -148,6 +148,7 @@ def parse_identity(text: str) -> str:
 
 
 CACHE_OFF = "off"
+NOISES = ("probe", "scrape", "mesh", "balancer")  # collector/shards/http/noise.pyx
 SECCOMP_AUTO, SECCOMP_ON, SECCOMP_OFF = "auto", "on", "off"
 
 
@@ -233,6 +234,16 @@ def parse_libraries(text: str) -> str:
     return ",".join(names)
 
 
+def parse_noise(text: str) -> str:
+    """Some of NOISES, separated by commas, `all` or `none`; canonical, "" for none; raises ValueError."""
+    names = {part.strip().lower() for part in text.split(",") if part.strip()}
+    if names in ({"all"}, {"none"}):
+        return ",".join(NOISES) if names == {"all"} else ""
+    if not names or not names <= set(NOISES):
+        raise ValueError
+    return ",".join(name for name in NOISES if name in names)
+
+
 def parse_names(text: str) -> str:
     """At most 64 names of programs, separated by commas; raises ValueError."""
     names = [part.strip() for part in text.split(",") if part.strip()]
@@ -297,6 +308,7 @@ FORMS: dict[Callable[[str], Any], tuple[str, str]] = {
     parse_switch: ("word", "one of auto, on, off"),
     parse_filters_text: ("JSON", "a JSON array of filters (docs/kubernetes.md)"),
     parse_rules_text: ("JSON", "a JSON array of header rules (docs/records.md)"),
+    parse_noise: ("names", f"some of {', '.join(NOISES)}, separated by commas; all; or none"),
     parse_names: ("names", "names of programs without their directories, separated by commas, at most 64"),
     parse_pids: ("numbers", "process ids, separated by commas, at most 1024"),
     parse_paths: ("paths", "paths of files, separated by commas, at most 64"),

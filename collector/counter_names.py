@@ -61,6 +61,7 @@ CORE_NAMES = (
     "sampling_shared",
     "owner_unknown_records",
     "unselected_connections",
+    "filtered_noise",
     "connections",
     "queued_exchanges",
     "buffer_bytes",

@@ -49,6 +49,7 @@ METRICS: tuple[Metric, ...] = (
     ),
     _core("collector_filtered", "filtered_rule", _FILTERED, ("reason", "header_rule")),
     _core("collector_filtered", "filtered_ip_host", _FILTERED, ("reason", "ip_host")),
+    _core("collector_filtered", "filtered_noise", _FILTERED, ("reason", "noise")),
     _core("collector_filtered", "filtered_metadata", _FILTERED, ("reason", "cloud_metadata")),
     _core("collector_filtered", "filtered_egress", _FILTERED, ("reason", "egress")),
     _core("collector_filtered", "filtered_port", _FILTERED, ("reason", "port")),

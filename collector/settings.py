@@ -147,6 +147,7 @@ class ShardSettings(Message):
     ignore_metadata: bool
     want_details: bool
     orphan_responses: bool
+    ignore_noise: tuple[str, ...]
     ignore_ports: tuple[int, ...]
     only_ports: tuple[int, ...]
     rules: str
@@ -191,6 +192,7 @@ class ShardSettings(Message):
             ignore_metadata=config.AKTO_IGNORE_CLOUD_METADATA_CALLS,
             want_details=want_details,
             orphan_responses=orphan_responses,
+            ignore_noise=_words(config.COLLECTOR_IGNORE_NOISE),
             ignore_ports=IGNORED_PORTS if config.TRAFFIC_IGNORE_DEFAULT_PORTS else (),
             only_ports=only_ports,
             rules=config.AKTO_MODULE_DISCOVERY_CONFIG,

@@ -61,6 +61,7 @@ _NAMES = {
     C_SAMPLED_PLAIN: "sampling_left_out", C_SAMPLED_ERRORS: "sampling_left_out_errors",
     C_SAMPLED_MARKED: "sampling_left_out_marked", C_SAMPLED_TOLD: "sampling_told", C_SAMPLED_HEADS: "sampling_heads",
     C_SAMPLED_SHARED: "sampling_shared", C_OWNER_UNKNOWN: "owner_unknown_records", C_UNSELECTED: "unselected_connections",
+    C_FILTERED_NOISE: "filtered_noise",
     G_CONNECTIONS: "connections",
     G_QUEUED: "queued_exchanges", G_BUFFER_BYTES: "buffer_bytes", G_CURRENT_CONN: "current_connection",
     G_INPUT_BYTES: "input_bytes", G_BUFFER_PEAK: "buffer_peak_bytes",

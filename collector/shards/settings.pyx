@@ -5,6 +5,7 @@ from libc.stdlib cimport calloc
 from libc.string cimport memcpy
 
 from collector.shards.http.clients cimport cidr_of, cidr_t, kind_of_header
+from collector.shards.http.noise cimport noise_name, NOISES
 from collector.shards.state cimport *
 
 
@@ -38,6 +39,9 @@ cdef int use_settings(ctx_t* ctx, settings, filters) except -1:
     ctx.ignore_metadata = settings.ignore_metadata
     ctx.want_details = settings.want_details
     ctx.orphan_responses = settings.orphan_responses
+    for number in range(1, NOISES):
+        if noise_name(<uint8_t>number).decode() in settings.ignore_noise:
+            ctx.ignore_noise |= <uint8_t>(1 << number)
     for port in settings.ignore_ports:
         ctx.port_rule[port] |= PORT_IGNORED
         ctx.any_ignored = 1

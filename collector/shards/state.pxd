@@ -287,6 +287,7 @@ cdef enum:  # counter
     C_SAMPLED_SHARED
     C_OWNER_UNKNOWN
     C_UNSELECTED
+    C_FILTERED_NOISE
     G_CONNECTIONS
     G_QUEUED
     G_BUFFER_BYTES
@@ -385,6 +386,7 @@ cdef struct ctx_t:
     uint8_t ignore_metadata
     uint8_t want_details
     uint8_t websocket_control     # control frames are events too
+    uint8_t ignore_noise          # a bit for each enum noise: left out
     uint8_t orphan_responses      # answers without a request are recorded
     uint32_t tgid                 # of the event that is being read
     handoff_t handoff             # from the layer that has just said so

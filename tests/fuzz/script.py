@@ -168,6 +168,7 @@ def settings_of(header: bytes) -> tuple[ShardSettings, Filters]:
         want_details=bool(a & 2),
         ignore_ip_hosts=bool(a & 4),
         ignore_metadata=bool(a & 4),
+        ignore_noise=("probe",) if a & 4 else (),
         disable_egress=bool(a & 8),
         ignore_ports=(443,) if a & 16 else (),
         only_ports=(80, 8080) if a & 32 else (),

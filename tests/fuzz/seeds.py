@@ -133,6 +133,7 @@ def own() -> Iterator[bytes]:
     yield seed(("I", 0, POST + b"Content-Length: 1000\r\n\r\nabc"), ("i", 5, b""), ("O", 0, OK), *exchange(GET, OK))
     yield seed(("I", 0, POST + b"Content-Length: 10\r\n\r\n"), ("F", 6, b"abc"), ("O", 0, OK), *exchange(GET, OK))
     yield seed(*exchange(GET, OK), ("V", 0x40, GET), *exchange(GET, OK))
+    yield seed(*exchange(GET[:-2] + b"User-Agent: kube-probe/1.34\r\n\r\n", OK), settings=4)
     both = exchange(GET, OK)
     yield seed(("w", 1, b""), *both, ("T", 0x86, b""), *both, ("w", 8, b""), *both, ("C", 0, b""))  # late
     yield seed(("w", 1, b""), *both, ("C", 0, b""), ("w", 8, b""), ("q", 0xC1, b""))

@@ -10,6 +10,7 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset, strlen
 
 from collector.abi cimport DIR_IN
+from collector.shards.http.noise cimport noise_of
 from collector.shards.http.clients cimport claim_t, read_claim, trusted
 from collector.shards.http.content cimport content_facts
 from collector.shards.http.fields cimport field_t, fields_t, request_t, response_t, same_name
@@ -168,6 +169,11 @@ cdef void exchange_request(ctx_t* ctx, flow_t* flow, exchange_t* ex, const reque
     if ((ctx.rule_count or ctx.ignore_ip_hosts or ctx.ignore_metadata)
             and filtered(ctx, flow.conn, fields, unlisted)):
         ex.flags |= EX_DROP
+        return
+    ex.noise = noise_of(fields)
+    if ctx.ignore_noise >> ex.noise & 1:
+        ex.flags |= EX_DROP
+        ctx.counters[C_FILTERED_NOISE] += 1
         return
     if ctx.selection != NULL and excluded_at_request(ctx, flow.conn, ex, request, fields):
         ex.flags |= EX_DROP

@@ -106,4 +106,5 @@ cdef struct exchange_t:
     uint8_t client_source
     uint8_t answered     # the rules have seen the head of the answer
     uint8_t sampling     # enum SAMPLE_...
+    uint8_t noise        # enum noise (noise.pxd)
     uint8_t client[16]

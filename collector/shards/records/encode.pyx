@@ -19,6 +19,7 @@ from collector.shards.records.text cimport (
     address_known, escape_json, put_address, put_hex, put_millis, put_text, put_u64, TEXT_LATIN1)
 from collector.shards.http.message cimport (
     exchange_t, EX_LAST, EX_NUMBERED, EX_WEBSOCKET, MEDIA_CONNECT, MEDIA_GRPC, SAMPLE_BODILESS)
+from collector.shards.http.noise cimport noise_name
 from collector.shards.marks cimport *
 from collector.shards.redaction.state cimport use_rules
 from collector.shards.sampling.sampler cimport put_sampling, record_told
@@ -245,6 +246,8 @@ cdef int encode_once(ctx_t* ctx, flow_t* flow, exchange_t* ex, uint64_t end_ns, 
         out = put_text(out, b'","lastPart":"true' if ex.flags & EX_LAST else b'","lastPart":"false')
     if ctx.redacted:
         out = put_u64(put_text(out, b'","redacted":"'), ctx.redacted)
+    if ex.noise:
+        out = put_text(put_text(out, b'","noise":"'), noise_name(ex.noise))
     if ex.flags & EX_WEBSOCKET:
         out = put_text(out, b'","connection_type":"WEBSOCKET')
     if ctx.sampler != NULL:

@@ -1,0 +1,65 @@
+"""Requests that machines make to see whether somebody is alive, or how it is doing, known by the User-Agent that they send:
+many, all alike, and of no interest to who looks for APIs. It is what the client says of itself, and anybody may say it.
+
+    probe      the kubelet: pkg/probe/http/request.go
+    scrape     Prometheus (scrape/scrape.go), VictoriaMetrics' agents
+    mesh       Envoy's health checks (source/extensions/health_checkers/http)
+    balancer   Google's and AWS's load balancers, Consul
+"""
+
+from libc.stdint cimport uint8_t, uint32_t
+from libc.string cimport memcmp, strlen
+
+from collector.shards.http.fields cimport field_t, fields_t, same_name
+
+cdef enum:
+    AGENTS = 7
+    NAME_BYTES = 10
+
+cdef const char* _AGENT = b"user-agent"
+cdef const char* _BEGINNINGS[7]
+cdef uint8_t _NOISES[7]
+_BEGINNINGS[0] = b"kube-probe/"
+_NOISES[0] = NOISE_PROBE
+_BEGINNINGS[1] = b"Prometheus/"
+_NOISES[1] = NOISE_SCRAPE
+_BEGINNINGS[2] = b"vm_promscrape"
+_NOISES[2] = NOISE_SCRAPE
+_BEGINNINGS[3] = b"Envoy/HC"
+_NOISES[3] = NOISE_MESH
+_BEGINNINGS[4] = b"GoogleHC/"
+_NOISES[4] = NOISE_BALANCER
+_BEGINNINGS[5] = b"ELB-HealthChecker/"
+_NOISES[5] = NOISE_BALANCER
+_BEGINNINGS[6] = b"Consul Health Check"
+_NOISES[6] = NOISE_BALANCER
+
+cdef const char* _NAMES[5]
+_NAMES[NOISE_NONE] = b""
+_NAMES[NOISE_PROBE] = b"probe"
+_NAMES[NOISE_SCRAPE] = b"scrape"
+_NAMES[NOISE_MESH] = b"mesh"
+_NAMES[NOISE_BALANCER] = b"balancer"
+
+
+cdef uint8_t noise_of(const fields_t* fields) noexcept nogil:
+    """By the first User-Agent of a request."""
+    cdef uint32_t i
+    cdef int a
+    cdef const field_t* f
+    cdef size_t n
+    for i in range(fields.count):
+        f = &fields.items[i]
+        if f.name_len != NAME_BYTES or f.name[0] | 32 != c'u' or not same_name(f.name, _AGENT, NAME_BYTES):
+            continue
+        for a in range(AGENTS):
+            n = strlen(_BEGINNINGS[a])
+            if f.value_len >= n and memcmp(f.value, _BEGINNINGS[a], n) == 0:
+                return _NOISES[a]
+        return NOISE_NONE
+    return NOISE_NONE
+
+
+cdef const char* noise_name(uint8_t noise) noexcept nogil:
+    """As it stands in records."""
+    return _NAMES[noise if noise < NOISES else 0]
