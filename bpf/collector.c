@@ -30,6 +30,7 @@
 #include "newcomers.h"
 #include "addresses.h"
 #include "kernel.h"
+#include "owners.h"
 #include "capture.h"
 #include "descriptors.h"
 #include "connections.h"
@@ -103,6 +104,7 @@ int tp_process_exec(void *ctx)
     u32 tgid = id >> 32;
     leave_all(id);
     note_compat(tgid);
+    ask_selection(tgid);
     on_program(tgid);
     return on_process_exec(tgid);
 }

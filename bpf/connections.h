@@ -41,6 +41,7 @@ static __always_inline bool send_process(u32 tgid, u32 ring, u32 own)
     }
 #endif
     e.cgroup_id = bpf_get_current_cgroup_id();
+    ask_owner(&e);
     return put(ring, &e, sizeof(e), 0);
 }
 

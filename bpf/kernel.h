@@ -189,7 +189,14 @@ static __always_inline void ends_of(u64 sk, struct conn *c)
     }
 }
 
-/* Name and start of the calling process: of its leading thread, whoever called. */
+/* When the calling process began: its leading thread, whoever called. */
+static __always_inline u64 start_of_current(void)
+{
+    u64 leader = read_u64((u64)bpf_get_current_task() + TASK_GROUP_LEADER);
+    return read_u64(leader + TASK_START_BOOTTIME);
+}
+
+/* Name and start of the calling process, likewise. */
 static __always_inline void describe_process(struct event_process *e)
 {
     u64 leader = read_u64((u64)bpf_get_current_task() + TASK_GROUP_LEADER);

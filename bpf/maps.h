@@ -74,8 +74,9 @@ BPF_TABLE("lru_hash", u64, struct conn, shared, MAX_SHARED);
 
 /* pid / 64 -> one bit a process: set = leave it alone. Bit 0 of the first word: all processes outside our pid namespace
  * (selection.h). Written by the loader before anything is attached (our own processes, or all but those of --pid), and
- * at the end (all). An array, because the verifier inlines its look-up: it is asked at every call. */
-BPF_ARRAY(pid_bits, u64, MAX_PIDS / 64);
+ * at the end (all); where owners decide, whenever they do, and at each fork by owners.h. An array, because the verifier
+ * inlines its look-up: it is asked at every call. */
+BPF_F_TABLE("array", u32, u64, pid_bits, MAX_PIDS / 64, 1024 /* BPF_F_MMAPABLE */);
 
 /* tgid -> what is known of a process with a connection. Made with its first connection; deleted at its exit. */
 struct process {

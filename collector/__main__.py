@@ -17,7 +17,7 @@ from collector import __version__, cgroups, config, config_pages, cores, descrip
 from collector.errors import CollectorError, ConfigError
 from collector.policy import describing
 from collector.policy.source import InForce, Source
-from collector.settings import LoaderSettings, ReplaySettings, ShardSettings, SupervisorSettings
+from collector.settings import KubernetesSettings, LoaderSettings, ReplaySettings, ShardSettings, SupervisorSettings
 from collector.sink import destinations
 from collector.supervisor.starting import Plan
 
@@ -527,6 +527,7 @@ def run(
                     directory=within(lock.fd, f"run-{os.getpid()}"),
                     health_directory=lock.fd,
                     view_directory=lock.fd,
+                    kubernetes=KubernetesSettings.of(settings),
                 )
             ),
             settings,

@@ -18,6 +18,7 @@ cdef extern from "event.h" nogil:
         EVENT_AHEAD
         EVENT_TLS
         EVENT_LIBRARY
+        EVENT_PEER
         DIR_IN
         DIR_OUT
         ROLE_UNKNOWN
@@ -30,6 +31,8 @@ cdef extern from "event.h" nogil:
         EVENT_F_CUT
         EVENT_F_SIZE_ONLY
         EVENT_F_FAULT
+        OWNER_F_PENDING
+        OWNER_F_UNSELECTED
         SOURCE_SYSCALL
         SOURCE_OPENSSL
         SOURCE_GNUTLS
@@ -116,6 +119,10 @@ cdef extern from "event.h" nogil:
         uint32_t spare
         char name[48]
 
+    struct event_peer:
+        event_header h
+        uint8_t address[16]
+
 # A ring record: the kernel's header (u32 length with two flag bits, u32 page offset), the sample, padding to 8.
 cdef enum:
     RING_HEADER_BYTES = 8
@@ -141,6 +148,8 @@ cdef inline size_t event_bytes(uint8_t type_) noexcept nogil:
         return sizeof(event_tls)
     if type_ == EVENT_LIBRARY:
         return sizeof(event_library)
+    if type_ == EVENT_PEER:
+        return sizeof(event_peer)
     return sizeof(event_header)
 
 

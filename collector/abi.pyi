@@ -20,6 +20,7 @@ OWNER: Final[int]
 AHEAD: Final[int]
 TLS: Final[int]
 LIBRARY: Final[int]
+PEER: Final[int]
 IN: Final[int]
 OUT: Final[int]
 UNKNOWN: Final[int]
@@ -32,6 +33,8 @@ REJOIN: Final[int]
 F_CUT: Final[int]
 F_SIZE_ONLY: Final[int]
 F_FAULT: Final[int]
+F_PENDING: Final[int]
+F_UNSELECTED: Final[int]
 NORMAL: Final[int]
 NOT_HTTP: Final[int]
 RESET: Final[int]
@@ -77,6 +80,8 @@ def pack_open(
     source: int = ...,
 ) -> bytes: ...
 def pack_process(tgid: int, comm: bytes, *, ts_ns: int = 0, ring: int = 0, start_ns: int = 0) -> bytes: ...
+def pack_owner(tgid: int, fields: bytes, *, start_ns: int = 0, flags: int = 0, ts_ns: int = 0, ring: int = 0) -> bytes: ...
+def pack_peer(address: ReadableBuffer, fields: bytes, *, ts_ns: int = 0, ring: int = 0) -> bytes: ...
 def pack_close(
     conn: _Connection, *, ts_ns: int = 0, final_in: int = 0, final_out: int = 0, reason: int = ..., source: int = ...
 ) -> bytes: ...

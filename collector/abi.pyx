@@ -22,6 +22,7 @@ OWNER = EVENT_OWNER
 AHEAD = EVENT_AHEAD
 TLS = EVENT_TLS
 LIBRARY = EVENT_LIBRARY
+PEER = EVENT_PEER
 IN = DIR_IN
 OUT = DIR_OUT
 UNKNOWN = ROLE_UNKNOWN
@@ -34,6 +35,8 @@ REJOIN = START_REJOIN
 F_CUT = EVENT_F_CUT
 F_SIZE_ONLY = EVENT_F_SIZE_ONLY
 F_FAULT = EVENT_F_FAULT
+F_PENDING = OWNER_F_PENDING
+F_UNSELECTED = OWNER_F_UNSELECTED
 NORMAL = CLOSE_NORMAL
 NOT_HTTP = CLOSE_NOT_HTTP
 RESET = CLOSE_RESET
@@ -54,6 +57,7 @@ def layout():
     cdef event_bind b
     cdef event_tls t
     cdef event_library l
+    cdef event_peer r
     cdef char* hb = <char*>&h
     cdef char* ob = <char*>&o
     cdef char* cb = <char*>&c
@@ -93,6 +97,7 @@ def layout():
             "alpn_len": <char*>&t.alpn_len - tb, "sni_len": <char*>&t.sni_len - tb,
             "alpn": <char*>&t.alpn - tb, "sni": <char*>&t.sni - tb,
         },
+        "event_peer": {"sizeof": sizeof(event_peer), "address": <char*>&r.address - <char*>&r},
         "event_library": {
             "sizeof": sizeof(event_library), "number": <char*>&l.number - lb, "name": <char*>&l.name - lb,
         },
@@ -279,6 +284,32 @@ def pack_library(uint32_t number, bytes name not None, *, uint64_t ts_ns=0, uint
     name = name[:47]
     memcpy(e.name, <const char*>name, len(name))
     return _ring_record(&e, sizeof(e), NULL, 0)
+
+
+def pack_owner(uint32_t tgid, bytes fields not None, *, uint64_t start_ns=0, int flags=0, uint64_t ts_ns=0,
+               uint16_t ring=0):
+    """One EVENT_OWNER record: ``fields``, `"name":"value",...`, of the records of that process; ``flags`` F_PENDING,
+    F_UNSELECTED."""
+    cdef event_header h
+    _fill_header(&h, (0, tgid, -1), EVENT_OWNER, ts_ns)
+    h.pos = start_ns
+    h.ring = ring
+    h.flags = <uint8_t>flags
+    h.len_cap = <uint32_t>len(fields)
+    return _ring_record(&h, sizeof(h), <const char*>fields, len(fields))
+
+
+def pack_peer(const unsigned char[::1] address not None, bytes fields not None, *, uint64_t ts_ns=0, uint16_t ring=0):
+    """One EVENT_PEER record: ``fields``, `"name":"value",...`, of records whose other end has that address (16 bytes)."""
+    cdef event_peer e
+    if address.shape[0] != 16:
+        raise ValueError("addresses are 16 bytes")
+    memset(&e, 0, sizeof(e))
+    _fill_header(&e.h, (0, 0, -1), EVENT_PEER, ts_ns)
+    e.h.ring = ring
+    e.h.len_cap = <uint32_t>len(fields)
+    memcpy(e.address, &address[0], 16)
+    return _ring_record(&e, sizeof(e), <const char*>fields, len(fields))
 
 
 def pack_exit(uint32_t tgid, *, uint64_t ts_ns=0, uint16_t ring=0):

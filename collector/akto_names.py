@@ -6,8 +6,6 @@ NO_EFFECT, NOT_YET = "accepted without effect", "not yet"
 
 FURTHER: dict[str, tuple[str, ...]] = {
     NOT_YET: (
-        "NODE_NAME",
-        "POD_NAME",
         "AKTO_AGENT_NAME",
         "AKTO_IMAGE_VERSION",
         "HOST_MAPPING",

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from collector import akto_names, cgroups
 from collector.config_kafka import KafkaConfig
+from collector.config_kubernetes import KubernetesConfig
 from collector.config_policy import PolicyConfig
 from collector.config_setting import NO_EFFECT, NOT_YET, Setting
 from collector.config_values import (
@@ -73,7 +74,7 @@ class Value:
     source: str
 
 
-class Config(KafkaConfig, PolicyConfig):
+class Config(KafkaConfig, KubernetesConfig, PolicyConfig):
     """All settings of one run: an attribute for each variable, with the value in force."""
 
     # -- Process
@@ -542,7 +543,10 @@ def _declared() -> tuple[Setting[Any], ...]:
             setting.name = name
             further.append(setting)
     ours = [
-        value for kind in (Config, PolicyConfig, KafkaConfig) for value in vars(kind).values() if isinstance(value, Setting)
+        value
+        for kind in (Config, PolicyConfig, KubernetesConfig, KafkaConfig)
+        for value in vars(kind).values()
+        if isinstance(value, Setting)
     ]
     return (*ours, *further)
 

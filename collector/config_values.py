@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 import re
 from collections.abc import Callable
 from typing import Any
@@ -157,6 +158,40 @@ def parse_seccomp(text: str) -> str:
     return text.strip().lower()
 
 
+def parse_switch(text: str) -> str:
+    """auto, on or off."""
+    if text.strip().lower() not in ("auto", "on", "off"):
+        raise ValueError
+    return text.strip().lower()
+
+
+def parse_api(text: str) -> str:
+    """http://HOST:PORT of this host, or "" for `account`; raises ValueError."""
+    if text.strip() == "account":
+        return ""
+    if not re.fullmatch(r"http://(127(\.\d{1,3}){3}|localhost|\[::1\]):\d{1,5}/?", text.strip()):
+        raise ValueError
+    return text.strip().rstrip("/")
+
+
+def parse_containers(text: str) -> str:
+    """At most 64 names of containers (RFC 1123), separated by commas; `none` gives the empty text; raises ValueError."""
+    if text.strip() == "none":
+        return ""
+    names = [part.strip() for part in text.split(",") if part.strip()]
+    if not 0 < len(names) <= 64 or not all(re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", name) for name in names):
+        raise ValueError
+    return ",".join(names)
+
+
+def parse_filters_text(text: str) -> str:
+    """COLLECTOR_FILTERS; raises ValueError, and ConfigError that says where."""
+    from collector.kubernetes.selection import parse_filters
+
+    parse_filters(json.loads(text), "COLLECTOR_FILTERS")
+    return text
+
+
 def parse_log_format(text: str) -> str:
     """Either text or json."""
     if text.strip().lower() not in ("text", "json"):
@@ -257,6 +292,10 @@ FORMS: dict[Callable[[str], Any], tuple[str, str]] = {
         "networks",
         "IPv4 or IPv6 networks without further address bits, several separated by commas, such as 10.0.0.0/8,2001:db8::/32",
     ),
+    parse_api: ("address", "account, or http:// and an address of this host with its port, as http://127.0.0.1:8001"),
+    parse_containers: ("names", "names of containers, separated by commas, at most 64, or none"),
+    parse_switch: ("word", "one of auto, on, off"),
+    parse_filters_text: ("JSON", "a JSON array of filters (docs/kubernetes.md)"),
     parse_rules_text: ("JSON", "a JSON array of header rules (docs/records.md)"),
     parse_names: ("names", "names of programs without their directories, separated by commas, at most 64"),
     parse_pids: ("numbers", "process ids, separated by commas, at most 1024"),

@@ -118,6 +118,10 @@ def sink(*, files: bool, network: bool) -> Role:
     return Role(calls, tuple(sockets), threads=True)
 
 
+# Follows the API server: as a sink with a network, and it reads its account
+KUBERNETES = sink(files=True, network=True)
+
+
 def build(role: Role, machine: str = "") -> Any:
     """The filter, not loaded; for the machine that we are on, or another one."""
     made = seccomp.SyscallFilter(seccomp.ERRNO(errno.EPERM))
@@ -356,6 +360,11 @@ def network_rules() -> list[Rule]:
     own = [path for path in (paths.openssl_cafile, paths.openssl_capath) if path]
     linked = [_with_its_directory(os.path.realpath(f"/etc/{name}")) for name in _LINKED]
     return [Rule(path, READ) for path in (*_RESOLVER, *linked, *_AUTHORITIES, *own, *_code())]
+
+
+def account_rules(directories: Iterable[str]) -> list[Rule]:
+    """The files of an account in these directories, which are links to others that are replaced as a whole."""
+    return [Rule(directory, READ) for directory in directories if directory]
 
 
 def _with_its_directory(path: str) -> str:

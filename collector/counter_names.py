@@ -59,6 +59,8 @@ CORE_NAMES = (
     "sampling_told",
     "sampling_heads",
     "sampling_shared",
+    "owner_unknown_records",
+    "unselected_connections",
     "connections",
     "queued_exchanges",
     "buffer_bytes",
@@ -108,7 +110,9 @@ LOADER_NAMES = (
     "libraries_failed",
     "library_reads",
     "kernel_quic",
+    "processes_without_place",
 )
+KUBERNETES_NAMES = COMMON
 SHARD_NAMES = (
     *COMMON,
     "messages",
@@ -193,5 +197,12 @@ SUPERVISOR_NAMES = (
     "policy_reload_success_seconds",
     "viewers",
     "viewers_refused",
+    "restarts_kubernetes",
+    "kubernetes_pods",
+    "kubernetes_selected",
+    "kubernetes_events",
+    "kubernetes_lists",
+    "kubernetes_errors",
+    "kubernetes_behind",
 )
 HEALTH_NAMES = (*COMMON, "requests", "pushed_out", "too_slow", "bad_requests")

@@ -11,7 +11,7 @@ import collections
 from collections.abc import Iterable
 from typing import Any
 
-from collector import metrics_capture, metrics_exchanges, metrics_policy, viewer_metrics
+from collector import metrics_capture, metrics_exchanges, metrics_kubernetes, metrics_policy, viewer_metrics
 from collector.metric import COUNTER, GAUGE, Metric
 
 # Why the traffic of a process is not seen (a number of loader.entries.unseen): label, what is logged once a name.
@@ -145,8 +145,9 @@ METRICS: tuple[Metric, ...] = (
             "Child processes restarted.",
             (("child", child),),
         )
-        for child in ("loader", "shard", "sink", "health")
+        for child in ("loader", "shard", "sink", "health", "kubernetes")
     ),
+    *metrics_kubernetes.METRICS,
     *metrics_policy.METRICS,
     Metric(
         "collector_output_rotations",

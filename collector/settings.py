@@ -10,6 +10,7 @@ that is unknown, missing or of another type.
 from __future__ import annotations
 
 import dataclasses
+import os
 import types
 import typing
 from dataclasses import dataclass
@@ -18,8 +19,9 @@ from typing import Any, Self
 
 from collector import cgroups
 from collector.config import IGNORED_PORTS, Config
+from collector.config_kubernetes import ACCOUNT, attributes, follows_kubernetes, node_name
 from collector.config_values import ALL_LIBRARIES
-from collector.errors import ProtocolError
+from collector.errors import ConfigError, ProtocolError
 from collector.router.batches import JSON_LINES
 from collector.router.slots import BATCH_BYTES
 
@@ -133,6 +135,7 @@ class ShardSettings(Message):
     max_connections: int
     buffer_bytes: int
     connection_bytes: int
+    owner_wait_seconds: float
     input_bytes_per_minute: int
     output_bytes_per_minute: int
     inactive_seconds: float
@@ -176,6 +179,7 @@ class ShardSettings(Message):
             max_connections=max(1, -(-config.TRAFFIC_MAX_ACTIVE_CONN * 5 // (4 * shards))),
             buffer_bytes=config.TRAFFIC_BUFFER_THRESHOLD * MIB // shards,
             connection_bytes=config.SOCKET_DATA_EVENT_BYTES_THRESHOLD,
+            owner_wait_seconds=config.COLLECTOR_POD_WAIT_MS / 1000,
             input_bytes_per_minute=per_minute(config.TRAFFIC_SAMPLE_BUFFER_PER_MINUTE, shards),
             output_bytes_per_minute=per_minute(config.OUTPUT_BANDWIDTH_LIMIT, shards),
             inactive_seconds=config.TRAFFIC_INACTIVITY_THRESHOLD,
@@ -199,13 +203,94 @@ class ShardSettings(Message):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OwnerSettings(Message):
+    """Whose processes are, and whose are captured: ``node`` is named in records, or is empty; ``kubernetes``: the API server
+    is followed, and a pod that it has not told of is waited for ``wait_seconds``; ``everything``: pods are captured of which
+    nobody says anything, ``host_processes``: those of no pod.
+    """
+
+    node: str = ""
+    kubernetes: bool = False
+    wait_seconds: float = 1.0
+    everything: bool = True
+    host_processes: bool = True
+
+    @property
+    def selects(self) -> bool:
+        """Is anything perhaps not captured?"""
+        return self.kubernetes or not self.everything or not self.host_processes
+
+    @classmethod
+    def of(cls, config: Config) -> Self:
+        """From the configuration."""
+        follows = follows_kubernetes(config)
+        return cls(
+            node=node_name(config) if follows or config.NODE_NAME else "",
+            kubernetes=follows,
+            wait_seconds=config.COLLECTOR_POD_WAIT_MS / 1000,
+            everything=config.COLLECTOR_ALL_NAMESPACES,
+            host_processes=config.COLLECTOR_HOST_PROCESSES,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KubernetesSettings(Message):
+    """The API server, and what is asked of it: as kubernetes/api.py Server; ``node``: whose pods; ``everything``,
+    ``filters`` (the text of COLLECTOR_FILTERS) and ``sidecars``: kubernetes/selection.py Scope.
+    """
+
+    host: str
+    port: int
+    token_path: str
+    ca_path: str
+    node: str
+    tls: bool = True
+    everything: bool = True
+    filters: str = ""
+    sidecars: tuple[str, ...] = ()
+
+    @property
+    def directories(self) -> tuple[str, ...]:
+        """Of the account's files."""
+        return tuple(sorted({os.path.dirname(path) for path in (self.token_path, self.ca_path) if path}))
+
+    @classmethod
+    def of(cls, config: Config) -> Self | None:
+        """From the configuration, and from what the kubelet tells a pod; None when nobody is to be asked. Raises ConfigError
+        where it is not said whom.
+        """
+        if not follows_kubernetes(config):
+            return None
+        if config.COLLECTOR_KUBERNETES_API:
+            host, _, port = config.COLLECTOR_KUBERNETES_API.removeprefix("http://").rpartition(":")
+            account = ""
+        else:
+            host, port = os.environ.get("KUBERNETES_SERVICE_HOST", ""), os.environ.get("KUBERNETES_SERVICE_PORT", "")
+            account = ACCOUNT
+        if not host or not port.isdigit():
+            raise ConfigError("COLLECTOR_KUBERNETES=on: no KUBERNETES_SERVICE_HOST and _PORT: not in a pod")
+        return cls(
+            host=host.strip("[]"),
+            port=int(port),
+            token_path=account and f"{account}/token",
+            ca_path=account and f"{account}/ca.crt",
+            tls=bool(account),
+            node=node_name(config),
+            everything=config.COLLECTOR_ALL_NAMESPACES,
+            filters=config.COLLECTOR_FILTERS,
+            sidecars=_words(config.COLLECTOR_SIDECARS),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LoaderSettings(Message):
     """What the loader captures. ``connections``: entries of the kernel's tables of them; ``variants`` and ``identity`` as in
     loader/compiler.py, no variants: those of this machine; ``pids``: these processes only, and those of these ``names``,
     unless both are empty; ``plain``: connections that are not TLS; ``libraries``: the names of the sources of libraries that
     are looked for, ALL_LIBRARIES for all of them; ``library_programs``, ``containers``: in whom, as loader/choice.py Choice;
     ``look_seconds``: at least so long between two looks at all processes; ``proc``: where those are seen; ``program_cache``:
-    where compiled programs are kept between starts (loader/program_cache.py), "" for nowhere; ``record``: a descriptor for
+    where compiled programs are kept between starts (loader/program_cache.py), "" for nowhere; ``owners``: whether and how
+    it is found out whose processes are; ``record``: a descriptor for
     the raw events comes along; ``test_rings``: the rings are memory that a test fills, and come along. Set by code alone,
     for the loader is privileged: ``sources``, the modules of further probe sources (loader/probes), and ``uprobes``, how
     those are attached (loader/loading.py; "": the best way that the kernel has).
@@ -233,6 +318,7 @@ class LoaderSettings(Message):
     names: tuple[str, ...] = ()
     proc: str = "/proc"
     program_cache: str = ""
+    owners: OwnerSettings | None = None
 
     @classmethod
     def of(
@@ -265,6 +351,7 @@ class LoaderSettings(Message):
             names=_words(config.TRACE_COMMS),
             proc=config.HOST_PROC,
             program_cache=config.COLLECTOR_PROGRAM_CACHE,
+            owners=OwnerSettings.of(config) if attributes(config) else None,
         )
 
 
@@ -491,3 +578,10 @@ class HealthStart(Start):
 
     all_blocks: int
     state: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KubernetesStart(Start):
+    """Descriptors: its own counters."""
+
+    settings: KubernetesSettings

@@ -30,19 +30,23 @@ typedef __u64 ev_u64;
 #define EVENT_ABI_VERSION 2
 
 enum event_type {
-    EVENT_OPEN = 1,    /* struct event_open: a connection was recognised; right before its first data */
-    EVENT_DATA = 2,    /* struct event_header and len_cap bytes */
-    EVENT_EOF = 3,     /* no more bytes in this direction; pos is final */
-    EVENT_CLOSE = 4,   /* struct event_close: the connection ended, or capture of it was given up */
-    EVENT_EXIT = 5,    /* struct event_exit: ends all connections of h.tgid in its ring (descriptor identity only) */
-    EVENT_ADDRESS = 6, /* struct event_open: addresses or role learned later */
-    EVENT_PROCESS = 7, /* struct event_process: the name of a process; before the first event of that process */
-    EVENT_BIND = 8,    /* struct event_bind: this connection (a TLS object) is that socket */
-    EVENT_OWNER = 9,   /* struct event_header and len_cap bytes of JSON: who owns process h.tgid, for its records */
-    EVENT_AHEAD = 10,  /* struct event_header: a client reads, and its socket has bytes to send of a call that has not
-                          returned: the request's event comes behind that of its answer */
-    EVENT_TLS = 11,    /* struct event_tls: what a library says of its connection; right behind the OPEN, or later */
-    EVENT_LIBRARY = 12 /* struct event_library: the name that belongs to a number of event_tls; of no connection */
+    EVENT_OPEN = 1,     /* struct event_open: a connection was recognised; right before its first data */
+    EVENT_DATA = 2,     /* struct event_header and len_cap bytes */
+    EVENT_EOF = 3,      /* no more bytes in this direction; pos is final */
+    EVENT_CLOSE = 4,    /* struct event_close: the connection ended, or capture of it was given up */
+    EVENT_EXIT = 5,     /* struct event_exit: ends all connections of h.tgid in its ring (descriptor identity only) */
+    EVENT_ADDRESS = 6,  /* struct event_open: addresses or role learned later */
+    EVENT_PROCESS = 7,  /* struct event_process: the name of a process; before the first event of that process */
+    EVENT_BIND = 8,     /* struct event_bind: this connection (a TLS object) is that socket */
+    EVENT_OWNER = 9,    /* struct event_header and len_cap bytes, members of a JSON object without its braces: who owns
+                           process h.tgid, for its records; enum owner_flags; from the loader, before the first event of
+                           that process in the ring, and when it has changed; h.pos: start_ns as in event_process */
+    EVENT_AHEAD = 10,   /* struct event_header: a client reads, and its socket has bytes to send of a call that has not
+                           returned: the request's event comes behind that of its answer */
+    EVENT_TLS = 11,     /* struct event_tls: what a library says of its connection; right behind the OPEN, or later */
+    EVENT_LIBRARY = 12, /* struct event_library: the name that belongs to a number of event_tls; of no connection */
+    EVENT_PEER = 13 /* struct event_peer and len_cap bytes, members of a JSON object without its braces: who has that
+                       address, for records whose other end it is; of no connection; from the loader */
 };
 
 /* Seen from the traced process. */
@@ -68,6 +72,12 @@ enum event_flags {
     EVENT_F_CUT = 1,       /* longer than the capture limit of one call: the rest is size-only */
     EVENT_F_SIZE_ONLY = 2, /* no bytes by nature of the call (sendfile, splice, MSG_TRUNC), or nobody wants them */
     EVENT_F_FAULT = 4      /* the user page could not be read: bytes missing, length true */
+};
+
+/* flags of EVENT_OWNER */
+enum owner_flags {
+    OWNER_F_PENDING = 1,   /* not known yet: another one follows, and its records wait for that a while */
+    OWNER_F_UNSELECTED = 2 /* nothing of that process is wanted, from now on */
 };
 
 /* Where the bytes were taken. All but SYSCALL are plaintext at a TLS library. */
@@ -194,6 +204,12 @@ struct event_library {
     char name[48]; /* NUL padded: openssl-3.0.22 */
 };
 
+/* 72 bytes. */
+struct event_peer {
+    struct event_header h;
+    ev_u8 address[16]; /* IPv4 as ::ffff:a.b.c.d */
+};
+
 _Static_assert(sizeof(struct event_header) == 56, "event_header");
 _Static_assert(sizeof(struct event_open) == 112, "event_open");
 _Static_assert(sizeof(struct event_close) == 72, "event_close");
@@ -202,5 +218,6 @@ _Static_assert(sizeof(struct event_process) == 88, "event_process");
 _Static_assert(sizeof(struct event_bind) == 112, "event_bind");
 _Static_assert(sizeof(struct event_tls) == 144, "event_tls");
 _Static_assert(sizeof(struct event_library) == 112, "event_library");
+_Static_assert(sizeof(struct event_peer) == 72, "event_peer");
 
 #endif

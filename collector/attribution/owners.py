@@ -61,9 +61,14 @@ class ProcessProvider:
         if found is None:
             return None
         name, began_ns = found
-        if start_ns and start_ns // _TICK_NS != began_ns // _TICK_NS:
+        if start_ns and not began_at(start_ns, began_ns):
             return None
         return Owner(tgid, began_ns, True, name)
+
+
+def began_at(start_ns: int, began_ns: int) -> bool:
+    """Are these the same time? One of them, or both, may be rounded down to a clock tick."""
+    return start_ns // _TICK_NS == began_ns // _TICK_NS
 
 
 def parse_stat(text: bytes) -> tuple[bytes, int] | None:

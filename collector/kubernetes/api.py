@@ -14,16 +14,20 @@ import os
 import socket
 import ssl
 import urllib.parse
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
+from collector.config_kubernetes import ACCOUNT
+
 PAGE = 500  # objects of one answer to a list
 CONNECT_SECONDS = 10.0
 WATCH_SECONDS = 290  # after which the server ends a watch, so that one that hangs is found out
 SILENT_SECONDS = WATCH_SECONDS + 30.0
 LINE_BYTES = 8 << 20  # of one event; etcd holds no larger object than 1.5 MiB
+
+
+Parse = Callable[[Mapping[str, Any]], Any]  # what is wanted of an object, which may be large
 
 
 class ApiError(Exception):
@@ -79,9 +83,11 @@ class Server:
             return None
         return cls(host, int(port), f"{account}/token", f"{account}/ca.crt")
 
-    def list(self, path: str, query: Mapping[str, str]) -> tuple[list[Mapping[str, Any]], str]:
-        """(all objects, the version of the list). Raises ApiError; Gone when its pages were too old to be continued."""
-        items: list[Mapping[str, Any]] = []
+    def list(self, path: str, query: Mapping[str, str], parse: Parse = lambda found: found) -> tuple[list[Any], str]:
+        """(what ``parse`` makes of all objects, the version of the list). Raises ApiError; Gone when its pages were too old
+        to be continued.
+        """
+        items: list[Any] = []
         more = ""
         while True:
             asked = {**query, "limit": str(self.page), **({"continue": more} if more else {})}
@@ -93,13 +99,17 @@ class Server:
             metadata = document.get("metadata") if isinstance(document, dict) else None
             if not isinstance(metadata, dict) or not isinstance(document.get("items"), list | None):
                 raise ApiError(f"{path}: that is no list")
-            items += [one for one in document.get("items") or () if isinstance(one, dict)]
+            items += [parse(one) for one in document.get("items") or () if isinstance(one, dict)]
             more = metadata.get("continue") or ""
             if not more:
                 return items, _version(document)
 
-    def watch(self, path: str, query: Mapping[str, str], version: str) -> Iterator[Event]:
-        """What changes from ``version`` on, until the server ends it. Raises ApiError; Gone when that is too old."""
+    def watch(
+        self, path: str, query: Mapping[str, str], version: str, opened: Callable[[], None] = lambda: None
+    ) -> Iterator[Event]:
+        """What changes from ``version`` on, until the server ends it; ``opened`` is called when it has agreed to that, which
+        may be long before the first event. Raises ApiError; Gone when that is too old.
+        """
         asked = {
             **query,
             "watch": "true",
@@ -108,6 +118,7 @@ class Server:
             "timeoutSeconds": str(WATCH_SECONDS),
         }
         with self._answer(path, asked, self.silent_seconds) as answer:
+            opened()
             while True:
                 try:
                     line = answer.readline(LINE_BYTES)

@@ -11,22 +11,22 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from collector.kubernetes.api import ApiError, Gone, Server
+from collector.kubernetes.api import ApiError, Gone, Parse, Server
 
 FIRST_DELAY, MOST_DELAY = 0.5, 30.0  # seconds between attempts, doubled each time and spread
 _log = logging.getLogger("kubernetes")
 
 
 class Sink(Protocol):
-    """What is told."""
+    """What is told, of objects as `Follower.parse` makes them."""
 
-    def replace(self, items: list[Mapping[str, Any]]) -> None:
+    def replace(self, items: list[Any]) -> None:
         """All that there are: what was known and is not among them is gone."""
 
-    def put(self, item: Mapping[str, Any]) -> None:
+    def put(self, item: Any) -> None:
         """One that is new or has changed."""
 
-    def remove(self, item: Mapping[str, Any]) -> None:
+    def remove(self, item: Any) -> None:
         """One that was deleted, as it was last seen."""
 
 
@@ -49,6 +49,7 @@ class Follower:
     path: str
     query: Mapping[str, str]
     sink: Sink
+    parse: Parse = lambda found: found  # noqa: E731 - a default
     stop: threading.Event = field(default_factory=threading.Event)
     counts: Counts = field(default_factory=Counts)
     first_delay: float = FIRST_DELAY
@@ -77,19 +78,18 @@ class Follower:
     def _turn(self) -> None:
         """A list, if one is wanted, and a watch until the server ends it."""
         if not self._version:
-            items, version = self.server.list(self.path, self.query)
+            items, version = self.server.list(self.path, self.query, self.parse)
             self.sink.replace(items)
             self.counts.lists += 1
             self._version = version
             self._works()
         self.counts.watches += 1
-        for event in self.server.watch(self.path, self.query, self._version):
-            self._works()
+        for event in self.server.watch(self.path, self.query, self._version, self._works):
             self._version = event.version or self._version
             if event.kind in ("ADDED", "MODIFIED"):
-                self.sink.put(event.object)
+                self.sink.put(self.parse(event.object))
             elif event.kind == "DELETED":
-                self.sink.remove(event.object)
+                self.sink.remove(self.parse(event.object))
             self.counts.events += 1
             if self.stop.is_set():
                 return

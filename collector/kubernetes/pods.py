@@ -8,7 +8,7 @@ while, for the last bytes of their processes are read after that.
 from __future__ import annotations
 
 import collections
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +16,7 @@ from collector.attribution.containers import Place
 from collector.kubernetes.selection import Candidate
 
 GONE_PODS = 1024  # that are remembered; the oldest give way
-_CONFIG_HASHES = ("kubernetes.io/config.mirror", "kubernetes.io/config.hash")  # of static pods: what their paths say
+CONFIG_HASHES = ("kubernetes.io/config.mirror", "kubernetes.io/config.hash")  # of static pods: what their paths say
 _STATUSES = ("containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses")
 
 
@@ -31,7 +31,7 @@ class Container:
 @dataclass(frozen=True, slots=True)
 class Pod:
     """What is known of a pod. ``workload``: kind and name of who has made it, `Deployment/shop`, or empty. ``containers``:
-    by container id, those that have started.
+    by container id, those that have started. ``addresses``: its own; none where it has the node's.
     """
 
     uid: str
@@ -43,6 +43,7 @@ class Pod:
     service_account: str = ""
     workload: str = ""
     containers: Mapping[str, Container] = field(default_factory=dict)
+    addresses: tuple[str, ...] = ()
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
@@ -61,8 +62,10 @@ def _listed(value: Any) -> Iterable[Mapping[str, Any]]:
     return [_mapping(one) for one in value] if isinstance(value, list) else []
 
 
-def parse_pod(document: Any) -> Pod | None:
-    """A Pod object of the API; None when it has no name or UID. What else is missing or of another type counts as absent."""
+def parse_pod(document: Any, annotations: Collection[str] | None = None) -> Pod | None:
+    """A Pod object of the API; None when it has no name or UID. What else is missing or of another type counts as absent.
+    ``annotations``: the names of those that are kept, beside CONFIG_HASHES; None for all.
+    """
     metadata, spec, status = (_mapping(_mapping(document).get(part)) for part in ("metadata", "spec", "status"))
     uid, name = _text(metadata.get("uid")), _text(metadata.get("name"))
     if not uid or not name:
@@ -73,12 +76,24 @@ def parse_pod(document: Any) -> Pod | None:
         namespace=_text(metadata.get("namespace")),
         name=name,
         labels=labels,
-        annotations=_texts(metadata.get("annotations")),
+        annotations={
+            name: text
+            for name, text in _texts(metadata.get("annotations")).items()
+            if annotations is None or name in annotations or name in CONFIG_HASHES
+        },
         node=_text(spec.get("nodeName")),
         service_account=_text(spec.get("serviceAccountName")),
         workload=_workload(metadata, labels),
         containers=_containers(spec, status),
+        addresses=_addresses(spec, status),
     )
+
+
+def _addresses(spec: Mapping[str, Any], status: Mapping[str, Any]) -> tuple[str, ...]:
+    """Its own: not the node's, nor those that it had before it ended."""
+    if spec.get("hostNetwork") or status.get("phase") in ("Succeeded", "Failed"):
+        return ()
+    return tuple(filter(None, (_text(one.get("ip")) for one in _listed(status.get("podIPs")))))
 
 
 def _workload(metadata: Mapping[str, Any], labels: Mapping[str, str]) -> str:
@@ -144,29 +159,37 @@ class Index:
             self._forget_names(before)
         self._pods[pod.uid] = pod
         self._of_container.update(dict.fromkeys(pod.containers, pod.uid))
-        self._of_hash.update({text: pod.uid for name in _CONFIG_HASHES if (text := pod.annotations.get(name))})
+        self._of_hash.update({text: pod.uid for name in CONFIG_HASHES if (text := pod.annotations.get(name))})
 
-    def remove(self, uid: str) -> None:
-        """A pod that was deleted."""
+    def remove(self, uid: str) -> list[str]:
+        """A pod that was deleted; the UIDs of those that are not remembered any longer."""
         pod = self._pods.pop(uid, None)
         if pod is None:
-            return
+            return []
         self._gone[uid] = pod
+        forgotten = []
         while len(self._gone) > self._gone_pods:
-            self._forget_names(self._gone.popitem(last=False)[1])
+            forgotten.append(self._gone.popitem(last=False)[1])
+            self._forget_names(forgotten[-1])
+        return [one.uid for one in forgotten]
 
     def keep_only(self, uids: Iterable[str]) -> None:
         """A new list has come: what is not in it was deleted meanwhile."""
         for uid in set(self._pods) - set(uids):
             self.remove(uid)
 
-    def put_namespace(self, name: str, labels: Mapping[str, str]) -> None:
-        """A namespace that is new or has changed."""
-        self._namespaces[name] = dict(labels)
+    def put_namespace(self, name: str, labels: Mapping[str, str]) -> bool:
+        """A namespace that is new or has changed. Are its labels others than before?"""
+        before, self._namespaces[name] = self._namespaces.get(name), dict(labels)
+        return before != labels
 
     def remove_namespace(self, name: str) -> None:
         """One that was deleted."""
         self._namespaces.pop(name, None)
+
+    def namespaces(self) -> set[str]:
+        """Their names."""
+        return set(self._namespaces)
 
     def find(self, place: Place) -> Found | None:
         """The first of the candidates that a pod lists; or the pod of the path, which has not told of its container yet."""
@@ -190,6 +213,10 @@ class Index:
             container=found.container.name if found.container else "",
         )
 
+    def __contains__(self, uid: str) -> bool:
+        """Is there that pod? Not: was there."""
+        return uid in self._pods
+
     def __len__(self) -> int:
         return len(self._pods)
 
@@ -200,7 +227,7 @@ class Index:
         for container in pod.containers:
             if self._of_container.get(container) == pod.uid:
                 del self._of_container[container]
-        for name in _CONFIG_HASHES:
+        for name in CONFIG_HASHES:
             text = pod.annotations.get(name, "")
             if self._of_hash.get(text) == pod.uid:
                 del self._of_hash[text]

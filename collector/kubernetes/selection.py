@@ -30,6 +30,7 @@ class Reason(StrEnum):
     NAMESPACE_ENABLED = "namespace enabled"
     FILTER = "filter"
     DEFAULT = "default"
+    SIDECAR = "sidecar"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +84,17 @@ class Scope:
 
     everything: bool = True  # where nothing else decides
     filters: tuple[Filter, ...] = ()
+    sidecars: frozenset[str] = frozenset()  # names of containers that are never captured
+
+    @property
+    def annotations(self) -> frozenset[str]:
+        """The names of those that may matter."""
+        return frozenset(POD_ANNOTATIONS) | {name for one in self.filters for name, _allowed in one.pod_annotations}
 
     def verdict(self, candidate: Candidate) -> Verdict:
-        """Of one container: six steps, the first of which that applies decides."""
+        """Of one container: six steps, the first of which that applies decides. A sidecar passes on what the application
+        beside it sends and receives, so it is left out whoever else is captured: else each exchange would be there twice.
+        """
         odd: list[str] = []
         namespace = _said(NAMESPACE_LABELS, candidate.namespace_labels, odd)
         pod = _said(POD_ANNOTATIONS, candidate.pod_annotations, odd)
@@ -99,6 +108,8 @@ class Scope:
             selected, reason = True, Reason.FILTER
         else:
             selected, reason = self.everything, Reason.DEFAULT
+        if selected and candidate.container in self.sidecars:
+            selected, reason = False, Reason.SIDECAR
         return Verdict(selected, reason, tuple(odd))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from collector.loader.mapped import DELETED, Proc
@@ -22,24 +22,28 @@ def in_container(cgroups: bytes) -> bool:
 @dataclass(frozen=True, slots=True)
 class Choice:
     """Whose libraries get probes. ``names``: of programs, in lower case, unless it is empty; ``containers``: those in
-    containers only. Names come first: then it does not matter where a program runs.
+    containers only. Names come first: then it does not matter where a program runs. ``captured``: of those, the processes
+    that are captured at all; None for each.
     """
 
     names: frozenset[str] = frozenset()
     containers: bool = False
+    captured: Callable[[int], bool] | None = None
 
     @classmethod
-    def of(cls, names: Collection[str], *, containers: bool) -> Choice:
+    def of(cls, names: Collection[str], *, containers: bool, captured: Callable[[int], bool] | None = None) -> Choice:
         """Names in any case."""
-        return cls(frozenset(name.lower() for name in names), containers and not names)
+        return cls(frozenset(name.lower() for name in names), containers and not names, captured)
 
     @property
     def everybody(self) -> bool:
         """Is nobody left out?"""
-        return not self.names and not self.containers
+        return not self.names and not self.containers and self.captured is None
 
     def takes(self, proc: Proc, pid: int) -> bool:
         """Is this process meant?"""
+        if self.captured is not None and not self.captured(pid):
+            return False
         if self.names:
             program, comm = proc.program(pid).removesuffix(DELETED).rpartition("/")[2].lower(), proc.comm(pid).lower()
             if program in self.names or comm in self.names:

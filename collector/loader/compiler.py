@@ -89,6 +89,7 @@ UNSEEN = {
 LIBRARY = {"values": 0, "name": 64, "key": 112, "sizeof": 208}
 OBJECT = {"c": 0, "socket": 144, "sizeof": 312}  # of libraries; only where there are programs of them
 QUESTION = {"conn_id": 0, "tgid": 8, "fd": 12, "ring": 16, "sizeof": 24}
+OWNER_QUESTION = {"cgroup_id": 0, "start_ns": 8, "tgid": 16, "ring": 20, "sizeof": 24}
 CONN_HTTP, CONN_IGNORED = 1, 2
 # Statistics of the programs in the order of enum stat: what they are called here, and there.
 STATS: Mapping[str, str] = {
@@ -119,6 +120,7 @@ MAPS = (
     "further",
     "libraries",
     "objects",
+    "owners",
     "pid_bits",
     "processes",
     "questions",
@@ -168,6 +170,7 @@ def layout_checks() -> str:
         "process": PROCESS,
         "unseen": UNSEEN,
         "question": QUESTION,
+        "owner_question": OWNER_QUESTION,
         "object": OBJECT,
         "library": LIBRARY,
     }

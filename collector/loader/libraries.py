@@ -193,6 +193,11 @@ class Libraries:
         self._look(now, until)
         self._demand.turn(now)
 
+    def come(self, pid: int, now: float) -> None:
+        """That process is captured from now on."""
+        if self._newcomers is not None:
+            self._newcomers.add(pid, now)
+
     def figures(self) -> tuple[int, int, int]:
         """Files with probes, files that are to be tried again, files that were read."""
         failed = sum(1 for library in self._libraries.values() if library.delay)

@@ -68,6 +68,11 @@ class Newcomers:
         while self._looked and next(iter(self._looked.values())) + AGAIN_SECONDS < now:
             del self._looked[next(iter(self._looked))]
 
+    def add(self, pid: int, now: float) -> None:
+        """Look at this process, too."""
+        if len(self._waiting) < WAITING:
+            heapq.heappush(self._waiting, (now, pid))
+
     def _forget(self, key: bytes) -> None:
         with contextlib.suppress(FileNotFoundError):
             kernel.map_delete(self._told, key)

@@ -33,13 +33,16 @@ from collector.loader.libraries import Libraries
 from collector.loader.mapped import Proc
 from collector.loader.newcomers import RING_BYTES as NEWCOMERS_BYTES
 from collector.loader.newcomers import Newcomers
+from collector.loader.ownership import Ownership
 from collector.loader.probes import sources as probe_sources
 from collector.loader.probes.attachments import Attachments
 from collector.loader.probes.newcomers import Newcomers as NewcomersSource
+from collector.loader.probes.owners import Owners
 from collector.loader.probes.probe import Source, Uprobe
 from collector.loader.programs import MULTI, Loaded, compile_programs
 from collector.loader.questions import Questions
 from collector.loader.ringbuffer import Ring
+from collector.loader.selecting import OwnedSelection
 from collector.loader.selection import Selection
 from collector.loader.statistics import Statistics
 from collector.router import endpoints, messages, partition
@@ -103,10 +106,11 @@ class Loader:
         self._attachments = Attachments({}, "", multi=False)
         self._libraries: Libraries | None = None
         self._catalogue: Catalogue | None = None
-        self._selection: Selection | None = None
+        self._selection: Selection | OwnedSelection | None = None
         self._statistics = Statistics(self._loaded, self._counters, self._settings.connections)
         self._blindspots: Blindspots | None = None
         self._questions: Questions | None = None
+        self._owners_of: Ownership | None = None
         self._rings: list[Ring] = []
         # (ring, its producer position when the answer was found, event): it must not overtake the OPEN it is about
         self._injected: collections.deque[tuple[int, int, bytes]] = collections.deque()
@@ -137,6 +141,8 @@ class Loader:
         if self._catalogue is not None and (names := self._catalogue.names()):
             libraries = library_names(names, now_ns=self._clock.monotonic_ns())
             self._senders[shard].introduce((libraries,), wall_offset_ns=self._wall)
+        if self._owners_of is not None and (peers := self._owners_of.introduction()):
+            self._senders[shard].introduce((peers,), wall_offset_ns=self._wall)
         told = 0
         for events, count in introductions(
             self._loaded.maps,
@@ -276,7 +282,10 @@ class Loader:
         self._selection.begin()
         self._selection.update(self._start.ours)
         # nobody needs to know where a program begins when no library is looked for
-        used = [source for source in self._sources if settings.libraries or not isinstance(source, NewcomersSource)]
+        idle = ((NewcomersSource,) if not settings.libraries else ()) + (
+            () if isinstance(self._selection, OwnedSelection) else (Owners,)
+        )
+        used = [source for source in self._sources if not isinstance(source, idle)]
         for what in attach_sources(used, loaded, self._attachments):
             log.warning("not attached: %s", what)
         for names, fds in control.batches(loaded.named()):
@@ -331,6 +340,7 @@ class Loader:
         self._sources = probe_sources(settings.sources)
         self._attachments = Attachments(loaded.programs, tracefs, multi=loaded.uprobes == MULTI)
         self._attachments.adopt(probes or {})
+        self._choose()
         if "libraries" in loaded.maps:
             self._catalogue = Catalogue(loaded.maps["libraries"])
             chosen = settings.libraries
@@ -344,16 +354,28 @@ class Loader:
                 wanting=loaded.maps["wanting"] if self._nested is None else None,
                 newcomers=self._newcomers(),
                 proc=Proc(settings.proc),
-                choice=Choice.of(settings.library_programs, containers=settings.containers),
+                choice=Choice.of(
+                    settings.library_programs,
+                    containers=settings.containers,
+                    captured=self._selection.captures if isinstance(self._selection, OwnedSelection) else None,
+                ),
                 look_seconds=settings.look_seconds,
             )
-        self._selection = Selection(loaded.maps["pid_bits"], settings.pids, settings.names)
         self._rings = [Ring(fd, settings.ring_bytes) for fd in loaded.rings]
         self._questions = Questions(loaded.maps, self._counters, self._owners, proc=self._nested is None, unix=settings.unix)
         self._statistics = Statistics(loaded, self._counters, settings.connections)
         self._blindspots = Blindspots(
             loaded.maps["unseen_processes"], self._probed, self._start.reader_uid, proc=self._nested is None
         )
+
+    def _choose(self) -> None:
+        """Whose the processes are, if that is asked for, and which are captured."""
+        settings, maps = self._settings, self._loaded.maps
+        if settings.owners is not None and self._nested is None:
+            self._owners_of = Ownership(maps, settings, self._clock, self._tell_owner, self._tell_all)
+            self._selection = self._owners_of.selection
+        if self._selection is None:
+            self._selection = Selection(maps["pid_bits"], settings.pids, settings.names)
 
     def _probed(self) -> set[str]:
         return self._libraries.probed() if self._libraries is not None else set()
@@ -376,6 +398,8 @@ class Loader:
                     self._selection.update(message["ours"])
                 elif message.get("kind") == "new_shard" and self._loaded.maps:
                     self._forget_names(message["number"])
+                elif message.get("kind") == "pods" and self._owners_of is not None:
+                    self._owners_of.listen(message["fds"])
                 elif message.get("kind") == "share" and self._loaded.maps:
                     entries.leave_out(self._loaded.maps["beyond"], ALL_CONNECTIONS - message["share"])
         for sender in self._senders:
@@ -384,6 +408,8 @@ class Loader:
             for number, event in self._questions.answers(self._clock.monotonic_ns()):
                 self._injected.append((number, self._rings[number].produced(), event))
         self._tell_libraries()
+        if self._owners_of is not None:
+            self._owners_of.turn()
         for number, ring in enumerate(self._rings):
             shard = partition.shard_of_ring(number, len(self._senders))
             sender = self._senders[shard]
@@ -395,6 +421,8 @@ class Loader:
                 continue
             position, length = span
             moved += length
+            if self._owners_of is not None:  # what was asked before these events is answered before they are read
+                self._owners_of.answer()
             sender.send(
                 (messages.pack_span(number, position, length),),
                 kind=messages.SPAN,
@@ -416,10 +444,17 @@ class Loader:
         if self._selection is not None and not self._stopped:
             self._selection.turn(now)
         if self._libraries is not None:
+            if self._owners_of is not None:
+                self._owners_of.come(self._libraries)
             self._libraries.turn(now)
             self._tell_attached()
         self._child.beat()
         return moved
+
+    def _tell_owner(self, ring: int, event: bytes) -> None:
+        self._senders[partition.shard_of_ring(ring, len(self._senders))].send((event,), wall_offset_ns=self._wall)
+        if self._writer is not None:
+            self._record(ring, event, self._wall)
 
     def _tell_libraries(self) -> None:
         """Tell every shard the names of libraries that were found in the last turn. It drained the rings before their probes
@@ -429,7 +464,9 @@ class Loader:
         names = self._catalogue.untold() if self._catalogue is not None else None
         if not names:
             return
-        events = library_names(names, now_ns=self._clock.monotonic_ns())
+        self._tell_all(library_names(names, now_ns=self._clock.monotonic_ns()))
+
+    def _tell_all(self, events: bytes) -> None:
         for sender in self._senders:
             sender.send((events,), wall_offset_ns=self._wall)
         if self._writer is not None:
@@ -481,6 +518,8 @@ class Loader:
         if self._libraries is not None:
             counters = self._counters
             counters["libraries"], counters["libraries_failed"], counters["library_reads"] = self._libraries.figures()
+        if self._owners_of is not None:
+            self._counters["processes_without_place"] = self._owners_of.unknown
         self._attach_needed(totals)
         if self._blindspots is not None:
             for message in self._blindspots.turn(now, totals["kernel_tls"] + totals["kernel_quic"]):

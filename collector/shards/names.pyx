@@ -1,50 +1,134 @@
-"""The names of processes, as EVENT_PROCESS tells them: a table of fixed size, in which the one told or asked for longest ago
-gives way. And those of libraries, as EVENT_LIBRARY tells them: a table by their numbers.
+"""The names of processes and who owns them, as EVENT_PROCESS and EVENT_OWNER tell them: a table of fixed size, in which the
+one told or asked for longest ago gives way. And the names of libraries, as EVENT_LIBRARY tells them: a table by their
+numbers.
 """
 
 from libc.stdint cimport uint32_t
-from libc.string cimport memcmp, memcpy
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcmp, memcpy, memset
 
-from collector.abi cimport event_library, event_process
-from collector.shards.state cimport ctx_t, library_t, name_t, LIBRARIES, NAMES, NAME_PROBES
+from collector.abi cimport event_header, event_library, event_process, OWNER_F_PENDING, OWNER_F_UNSELECTED
+from collector.shards.state cimport ctx_t, library_t, name_t, owner_t, LIBRARIES, NAMES, NAME_PROBES
 
 cdef extern from "string.h" nogil:
     size_t strnlen(const char* s, size_t most)
 
 
-cdef void told_process(ctx_t* ctx, event_process* p) noexcept nogil:
-    """Keep the name of a process; the one told longest ago of those that share a place gives way."""
-    cdef uint32_t at = (p.h.tgid * <uint32_t>2654435761) >> 17
+cdef name_t* place_of(ctx_t* ctx, uint32_t tgid) noexcept nogil:
+    """The entry of a process, made if there is none: the one told longest ago of those that share a place gives way."""
+    cdef uint32_t at = (tgid * <uint32_t>2654435761) >> 17
     cdef int i
     cdef name_t* entry
     cdef name_t* place = NULL
     for i in range(NAME_PROBES):
         entry = &ctx.names[(at + <uint32_t>i) & (NAMES - 1)]
-        if entry.tgid == p.h.tgid or entry.tgid == 0:
+        if entry.tgid == tgid or entry.tgid == 0:
             place = entry
             break
         if place == NULL or entry.used < place.used:
             place = entry
-    if place.tgid == p.h.tgid and memcmp(place.comm, p.comm, 16) != 0:
-        ctx.names_version += 1
     ctx.names_told += 1
-    place.tgid = p.h.tgid
     place.used = ctx.names_told
+    if place.tgid != tgid:
+        forget_owner(ctx, place)
+        memset(place, 0, sizeof(name_t))
+        place.tgid = tgid
+        place.used = ctx.names_told
+    return place
+
+
+cdef void forget_owner(ctx_t* ctx, name_t* entry) noexcept nogil:
+    free(entry.owner)
+    entry.owner = NULL
+    entry.unselected = 0
+    if entry.pending_ns:
+        entry.pending_ns = 0
+        ctx.pending_owners -= 1
+
+
+cdef void forget_owners(ctx_t* ctx) noexcept nogil:
+    """At the end."""
+    cdef uint32_t i
+    for i in range(NAMES if ctx.names != NULL else 0):
+        forget_owner(ctx, &ctx.names[i])
+
+
+cdef void told_process(ctx_t* ctx, event_process* p) noexcept nogil:
+    """Keep the name of a process."""
+    cdef name_t* place = place_of(ctx, p.h.tgid)
+    if place.comm[0] and memcmp(place.comm, p.comm, 16) != 0:
+        ctx.names_version += 1
     memcpy(place.comm, p.comm, 16)
+    if p.start_ns:
+        if place.start_ns and place.start_ns != p.start_ns:     # the number is another process's by now
+            forget_owner(ctx, place)
+            ctx.names_version += 1
+        place.start_ns = p.start_ns
 
 
-cdef const char* process_name(ctx_t* ctx, uint32_t tgid) noexcept nogil:
-    """16 bytes, NUL padded; empty when the process was never told. Who is asked for stays."""
+cdef bint told_owner(ctx_t* ctx, event_header* h) noexcept nogil:
+    """Keep who owns a process. Is that news for its connections?"""
+    cdef name_t* place = place_of(ctx, h.tgid)
+    cdef const char* fields = <const char*>h + sizeof(event_header)
+    cdef owner_t* owner = place.owner
+    cdef bint was_unselected = place.unselected
+    cdef bint was_pending = place.pending_ns != 0
+    ctx.owners = 1
+    if h.pos:
+        place.start_ns = h.pos
+    if h.flags & OWNER_F_PENDING:
+        if owner == NULL and not was_pending:
+            place.pending_ns = h.ts_ns if h.ts_ns else 1
+            ctx.pending_owners += 1
+        return False
+    if was_pending:
+        place.pending_ns = 0
+        ctx.pending_owners -= 1
+    place.unselected = h.flags & OWNER_F_UNSELECTED != 0
+    ctx.any_unselected |= place.unselected
+    if not (owner == NULL and h.len_cap == 0
+            or owner != NULL and owner.len == h.len_cap and memcmp(owner.fields, fields, h.len_cap) == 0):
+        if owner != NULL or place.comm[0]:
+            ctx.names_version += 1      # it may stand in what was made for connections already
+        free(owner)
+        place.owner = NULL
+        if h.len_cap:
+            place.owner = <owner_t*>malloc(sizeof(owner_t) + h.len_cap)
+            if place.owner != NULL:
+                place.owner.len = h.len_cap
+                memcpy(place.owner.fields, fields, h.len_cap)
+    return was_pending or was_unselected != place.unselected
+
+
+cdef name_t* process_entry(ctx_t* ctx, uint32_t tgid) noexcept nogil:
+    """What is known of a process; NULL when it was never told."""
     cdef uint32_t at = (tgid * <uint32_t>2654435761) >> 17
     cdef int i
     cdef name_t* entry
     for i in range(NAME_PROBES):
         entry = &ctx.names[(at + <uint32_t>i) & (NAMES - 1)]
         if entry.tgid == tgid:
-            ctx.names_told += 1
-            entry.used = ctx.names_told
-            return entry.comm
-    return b"\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"
+            return entry
+    return NULL
+
+
+cdef bint process_unselected(ctx_t* ctx, uint32_t tgid) noexcept nogil:
+    """Is nothing of that process wanted?"""
+    cdef name_t* entry
+    if not ctx.any_unselected:
+        return False
+    entry = process_entry(ctx, tgid)
+    return entry != NULL and entry.unselected
+
+
+cdef const char* process_name(ctx_t* ctx, uint32_t tgid) noexcept nogil:
+    """16 bytes, NUL padded; empty when the process was never told. Who is asked for stays."""
+    cdef name_t* entry = process_entry(ctx, tgid)
+    if entry == NULL:
+        return b"\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"
+    ctx.names_told += 1
+    entry.used = ctx.names_told
+    return entry.comm
 
 
 cdef void told_library(ctx_t* ctx, event_library* e) noexcept nogil:

@@ -14,7 +14,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
 from collector.abi cimport *
-from collector.shards.connections.ends cimport change_source, choose, told_ends, told_socket
+from collector.shards.connections.ends cimport change_source, choose, found_owner, told_ends, told_socket
 from collector.shards.connections.table cimport *
 from collector.shards.redaction.state cimport redaction_t
 from collector.shards.kafka cimport HEADER_BYTES, RECORD_MOST
@@ -23,8 +23,9 @@ from collector.shards.layers.stack cimport *
 from collector.shards.layers.tunnel cimport tunnel_layer
 from collector.shards.marks cimport MARK_END_UNSEEN, MARK_EVICTED
 from collector.shards.memory cimport buf_free
-from collector.shards.names cimport told_library, told_process
+from collector.shards.names cimport forget_owners, told_library, told_owner, told_process
 from collector.shards.packing cimport Packer
+from collector.shards.peers cimport forget_peers, told_peer
 from collector.shards.sampling.sampler cimport forget_sampling, use_sampling
 from collector.shards.settings cimport use_settings
 from collector.shards.state cimport *
@@ -59,7 +60,7 @@ _NAMES = {
     C_UNKNOWN_METHODS: "unknown_methods", C_REDACTED: "redacted_values",
     C_SAMPLED_PLAIN: "sampling_left_out", C_SAMPLED_ERRORS: "sampling_left_out_errors",
     C_SAMPLED_MARKED: "sampling_left_out_marked", C_SAMPLED_TOLD: "sampling_told", C_SAMPLED_HEADS: "sampling_heads",
-    C_SAMPLED_SHARED: "sampling_shared",
+    C_SAMPLED_SHARED: "sampling_shared", C_OWNER_UNKNOWN: "owner_unknown_records", C_UNSELECTED: "unselected_connections",
     G_CONNECTIONS: "connections",
     G_QUEUED: "queued_exchanges", G_BUFFER_BYTES: "buffer_bytes", G_CURRENT_CONN: "current_connection",
     G_INPUT_BYTES: "input_bytes", G_BUFFER_PEAK: "buffer_peak_bytes",
@@ -136,6 +137,8 @@ cdef class Pipeline:
         buf_free(&self.ctx.batch.pool, &self.ctx.scratch)
         forget_sampling(&self.ctx)
         free(self.ctx.trusted)
+        forget_owners(&self.ctx)
+        forget_peers(&self.ctx)
         free(self.ctx.names)
         free(self.ctx.libraries)
         table_forget_ghosts(&self.ctx)
@@ -251,7 +254,14 @@ cdef class Pipeline:
             table_exit(ctx, &self.table, h.tgid, h.ring)
             return
         if h.type == EVENT_OWNER:
-            return      # of providers that are not here yet
+            self.owner(h, sample)
+            return
+        if h.type == EVENT_PEER:
+            if sample - sizeof(event_peer) < h.len_cap:
+                ctx.counters[C_BAD_EVENTS] += 1
+            else:
+                told_peer(ctx, <event_peer*>h)
+            return
         if self.suspect_count:
             for i in range(self.suspect_count):
                 if self.suspects[i] == h.conn_id:
@@ -293,6 +303,13 @@ cdef class Pipeline:
             self.closed(conn, <event_close*>h)
             return
         self.account(conn, before)
+
+    cdef void owner(self, event_header* h, uint32_t sample) noexcept:
+        """Whose process that is, or that nothing of it is wanted: what waits for that goes on, or nowhere."""
+        if sample - sizeof(event_header) < h.len_cap:
+            self.ctx.counters[C_BAD_EVENTS] += 1
+        elif told_owner(&self.ctx, h):
+            found_owner(&self.ctx, &self.table, h.tgid)
 
     cdef conn_t* first_event(self, event_header* h) noexcept:
         """A connection that is not in the table: enter it, if the event can begin one."""
@@ -444,6 +461,9 @@ cdef class Pipeline:
                     self.reached(conn, i, e.final_pos[i], e.h.ts_ns)
             if e.h.reason == CLOSE_RESET:
                 flow_told(ctx, &conn.flow, FACT_RESET)
+        if conn.holds & HOLD_OWNER and e.h.reason == CLOSE_NORMAL:
+            conn.over = 1       # what is complete waits on
+            return
         table_close(ctx, &self.table, conn,
                     MARK_END_UNSEEN if e.h.reason == CLOSE_SWEPT or e.h.reason == CLOSE_REPLACED else 0)
 

@@ -28,6 +28,7 @@ cdef int use_settings(ctx_t* ctx, settings, filters) except -1:
     ctx.inactive_ns = <uint64_t>(settings.inactive_seconds * 1e9)
     ctx.unanswered_ns = <uint64_t>(settings.unanswered_seconds * 1e9)
     ctx.conn_bytes = settings.connection_bytes
+    ctx.owner_wait_ns = <uint64_t>(settings.owner_wait_seconds * 1e9)
     ctx.input_limit = settings.input_bytes_per_minute
     ctx.output_limit = settings.output_bytes_per_minute
     ctx.response_bodies = settings.response_bodies

@@ -156,9 +156,12 @@ cdef enum:  # conn_flag
 #                                                                     or when it holds PEER_WAIT_BYTES, ends
 #                                                                     or gives way; the next ones wait for
 #                                                                     PEER_AGAIN_NS only
+#     OWNER    OWNER has told who owns its process, which was not     recorded without, owner_wait_ns after   C_OWNER_UNKNOWN
+#              known when that was asked first                        that, or when it gives way
 cdef enum:  # hold
     HOLD_SOCKET = 1
     HOLD_PEER = 2
+    HOLD_OWNER = 4
 
 cdef enum:
     # The socket is found out when it carries the ciphertext of this very exchange, so what comes comes within milliseconds;
@@ -192,6 +195,7 @@ cdef struct conn_t:
     uint8_t peer_late    # what waited for BIND has gone out without ends before
     uint8_t left_out     # IGNORED because it is beyond ctx_t.share, and for no other reason
     uint8_t unix_socket  # it has no addresses
+    uint8_t over         # it has ended, and waits for its owner: nothing comes any more
     uint64_t beyond_ns   # since when it is beyond ctx_t.share, and in the middle of something; unless before ctx_t.share_ns
     uint16_t turn        # from its id: it has its turn when the share is above this
     uint32_t lru         # when it was last moved in the LRU list, in units of 2^LRU_SHIFT ns
@@ -215,6 +219,7 @@ cdef struct conn_t:
     uint64_t seen_ns     # of its newest event
     uint64_t due_ns      # timer
     uint64_t peer_due_ns # HOLD_PEER: when what waits goes out without ends; 0: nothing waits
+    uint64_t owner_due_ns # HOLD_OWNER: the same, without an owner
     uint64_t soon_ns     # when its layer wants to look earlier than it has said; 0: not
     conn_t* hash_next
     conn_t* socket_next  # of those with two names, in the table of second names
@@ -280,6 +285,8 @@ cdef enum:  # counter
     C_SAMPLED_TOLD
     C_SAMPLED_HEADS
     C_SAMPLED_SHARED
+    C_OWNER_UNKNOWN
+    C_UNSELECTED
     G_CONNECTIONS
     G_QUEUED
     G_BUFFER_BYTES
@@ -320,10 +327,19 @@ cdef enum:
     NAMES = 32768                 # processes whose names a shard knows; a power of two
     NAME_PROBES = 16
 
+cdef struct owner_t:              # told by EVENT_OWNER
+    uint32_t len
+    char fields[1]                # of its records: `"name":"value",...`
+
+
 cdef struct name_t:               # one process, told by EVENT_PROCESS
     uint32_t tgid                 # 0: free
     uint32_t used                 # the age of its last telling, in tellings
     char comm[16]
+    uint64_t start_ns             # 0: not known
+    uint64_t pending_ns           # since when its owner is looked for; 0: it is not
+    owner_t* owner                # NULL: not told, or nobody
+    uint8_t unselected            # nothing of it is wanted
 
 
 cdef enum:
@@ -380,6 +396,12 @@ cdef struct ctx_t:
     name_t* names                 # NAMES of them, by hash of tgid
     uint32_t names_version        # changes when a known process, or a library, is told another name
     uint32_t names_told
+    uint32_t pending_owners       # so many processes whose owner is looked for
+    uint64_t owner_wait_ns        # so long a record waits for that at most
+    uint8_t owners                # are they told at all?
+    uint8_t any_unselected
+    void* peers                   # of addresses (peers.pyx); NULL: none was told
+    uint64_t peers_told
     library_t* libraries          # LIBRARIES of them, by number
     ghost_t* ghosts               # GHOSTS of them, by hash of conn_id
     uint32_t ghosts_told          # so many of them have facts

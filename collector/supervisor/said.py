@@ -32,11 +32,13 @@ _FORMS: Mapping[str, Mapping[str, Callable[[object], bool]]] = {
     "destination_gone": {"why": _text},
     "largest": {"bytes": _batch_bytes},
     "taken": {"epoch": _number, "records": _number},
+    "followed": dict.fromkeys(("pods", "selected", "events", "lists", "errors", "behind"), _number),
     "unseen": {"rows": _rows},
     "unsupported": {"rows": _rows},
 }
 _MAY_SAY = {
     "health": ("ready",),
+    "kubernetes": ("ready", "followed"),
     "shard": ("ready", "problem"),
     "sink": ("ready", "problem", "destination_gone", "largest", "taken"),
     "loader": ("ready", "problem", "unseen", "unsupported"),

@@ -12,6 +12,7 @@ from collector.policy.source import Source
 from collector.rotation import Rotation
 from collector.settings import (
     Adoption,
+    KubernetesSettings,
     LoaderSettings,
     LoaderStart,
     ReplaySettings,
@@ -38,7 +39,8 @@ class Plan:
     ``reopen`` opens the output again (raises CollectorError), where that is possible; ``made_of`` are files at whose change
     that is due, as they were before; ``rotation`` says when the file of records gets another name. ``directory`` holds the
     sockets between the processes. ``health_directory`` is a descriptor: where the status socket is made; None for no
-    health pages. ``view_directory`` is one for the socket of viewers; None for no viewers.
+    health pages. ``view_directory`` is one for the socket of viewers; None for no viewers. ``kubernetes``: what follows the
+    API server; None for nothing.
     """
 
     supervisor: SupervisorSettings
@@ -57,6 +59,7 @@ class Plan:
     rotation: Rotation | None = None
     health_directory: int | None = None
     view_directory: int | None = None
+    kubernetes: KubernetesSettings | None = None
 
     @property
     def rings(self) -> LoaderSettings | None:

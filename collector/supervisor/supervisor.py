@@ -27,6 +27,7 @@ from collector.runtime import Usage
 from collector.settings import STOP_SINK_SECONDS, Rings
 from collector.supervisor import identity, policy, starting
 from collector.supervisor.child import ChildProcess
+from collector.supervisor.following import Following
 from collector.supervisor.handover import KINDS, Handover
 from collector.supervisor.health import Health
 from collector.supervisor.losses import Losses
@@ -108,8 +109,14 @@ class Supervisor:
         self._health: Health | None = None
         if plan.health_directory is not None:
             self._health = Health(plan.supervisor.health_address, plan.health_directory, self._memory)
-        self.everyone = [*self.children, *([self._health.child] if self._health is not None else [])]
-        self._identity = identity.choose(3)  # for the stages, the health child, and who reads libraries for the loader
+        self._following: Following | None = None
+        if plan.kubernetes is not None:
+            self._following = Following(plan.kubernetes, self.loader, self.own)
+        # what capture does without, if it has to
+        self._beside = [beside.child for beside in (self._health, self._following) if beside is not None]
+        self.everyone = [*self.children, *self._beside]
+        # for the stages, the health child, who reads libraries for the loader, and who follows the API server
+        self._identity = identity.choose(4)
         self._unconfined = confine.require()
         for why in filter(None, (self._identity.why, self._unconfined)):
             log.log(logging.WARNING if plan.supervisor.live else logging.INFO, "%s", why)
@@ -163,6 +170,8 @@ class Supervisor:
             self._health.start(
                 self._plan.supervisor.log_level, self._identity.ids[1] if self._identity.ids else None, self._state()
             )
+        elif self._following is not None and child is self._following.child:
+            self._following.start(self._plan.supervisor.log_level, self._identity.ids[3] if self._identity.ids else None)
         else:
             child.start(
                 self._messages.first_stage(
@@ -259,7 +268,9 @@ class Supervisor:
             self._viewers.open()
             if self._health is not None:
                 self._health.open(time.monotonic())
-                self._start_health(self._health.child, time.monotonic())
+                self._start_beside(self._health.child, time.monotonic())
+            if self._following is not None:
+                self._start_beside(self._following.child, time.monotonic())
             for child in [self.loader] if self._plan.supervisor.compiler_first else self.children:
                 self._start(child)
             started = time.monotonic()
@@ -283,6 +294,8 @@ class Supervisor:
             self._viewers.close()
             if self._health is not None:
                 self._health.close()
+            if self._following is not None:
+                self._following.close()
             if self._plan.directory:
                 shutil.rmtree(self._plan.directory, ignore_errors=True)
             for number, handler in old.items():
@@ -371,6 +384,8 @@ class Supervisor:
                 self._heard(child, message, fds)
             self._watch(child, now)
         self._handover.turn(self.loader)
+        if self._following is not None:
+            self._following.turn()
         self._watch_memory(now)
         self._watch_cpu(now)
         self._tell_health(now)
@@ -379,7 +394,7 @@ class Supervisor:
         if self._health is not None:
             self._health.turn(now, self._state())
 
-    def _start_health(self, child: ChildProcess, now: float) -> None:
+    def _start_beside(self, child: ChildProcess, now: float) -> None:
         """Its trouble is never ours: what cannot be started is tried again."""
         try:
             self._start(child)
@@ -410,6 +425,8 @@ class Supervisor:
             for shard in self.shard_children if kind == "attached" else ():
                 if (rings := self._rings()) is not None:
                     shard.tell({"kind": "rings", "rings": rings.to_message()}, self._ring_fds())
+        elif kind == "followed" and self._following is not None:
+            self._following.heard(message)
         elif kind == "unseen":
             self._unseen.heard(message["rows"])
         elif kind == "unsupported":
@@ -459,8 +476,8 @@ class Supervisor:
         if child.reap():
             self._ended(child, now)
         if child.restart_at is not None and now >= child.restart_at and not self._stop_reason:
-            if child.role == "health":
-                self._start_health(child, now)
+            if child in self._beside:
+                self._start_beside(child, now)
                 return
             try:
                 self._start(child)
@@ -492,8 +509,8 @@ class Supervisor:
             self._stop(self._failed, errors.EXIT_CHILD)
             return
         child.history.ended(now, was_ready=was_ready, lived_seconds=now - child.started_at)
-        if child.role == "health":
-            self.own.add("restarts_health")
+        if child in self._beside:
+            self.own.add(f"restarts_{child.role}")
             delay = policy.restart_delay(child.history)
             child.restart_at = now + (policy.MAX_DELAY if delay is None else delay)
             return

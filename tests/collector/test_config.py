@@ -121,13 +121,13 @@ def test_every_variable_is_an_attribute_that_is_only_read() -> None:
 
 
 def test_the_table_has_what_acts_and_everything_when_asked() -> None:
-    loaded = config.load({"NODE_NAME": "n1"})
+    loaded = config.load({"HOST_MAPPING": "x"})
     short, everything = (config_pages.table(loaded, everything=wanted) for wanted in (False, True))
     names = [line.split()[0] for line in everything.splitlines()[1:]]
     assert names == [setting.name for setting in config.SETTINGS]
     acting = [line.split()[0] for line in short.splitlines()[1:]]
     assert acting == [setting.name for setting in config.SETTINGS if setting.effect == config_setting.ACTS]
-    assert len(names) > len(acting) + 70 and "NODE_NAME is set, but does not act yet" in loaded.warnings
+    assert len(names) > len(acting) + 70 and "HOST_MAPPING is set, but does not act yet" in loaded.warnings
 
 
 def test_unknown_names_are_warned_about_with_the_nearest() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[2] / "collector"
-PARTS = ("attribution", "eyes", "health", "loader", "report", "router", "shards", "sink", "supervisor")
+PARTS = ("attribution", "eyes", "health", "kubernetes", "loader", "report", "router", "shards", "sink", "supervisor")
 
 # Who may import whom, beside itself and the modules directly in collector/. The loader and the shards meet in the rings;
 # the supervisor knows the settings of its children, and nothing of what they do.
@@ -18,7 +18,8 @@ ALLOWED = {
     "attribution": {"router"},
     "eyes": {"supervisor"},
     "health": set(),
-    "loader": {"attribution", "router"},
+    "kubernetes": {"attribution"},
+    "loader": {"attribution", "kubernetes", "router"},
     "report": {"loader", "supervisor"},
     "router": set(),
     "shards": {"loader", "router"},
@@ -56,6 +57,7 @@ def test_no_arrow_against_the_direction_of_the_data(part: str) -> None:
         "collector.loader.locate",
         "collector.sink.process",
         "collector.health.process",
+        "collector.kubernetes.process",
         "collector.sink.destinations",
         "collector.eyes.tail",
         "collector.eyes.top",

@@ -5,17 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-# Variables of the part that reads Kubernetes, for the time until collector/config.py declares them.
-AWAITED = frozenset(
-    {
-        "COLLECTOR_KUBERNETES",
-        "COLLECTOR_ALL_NAMESPACES",
-        "COLLECTOR_HOST_PROCESSES",
-        "COLLECTOR_FILTERS",
-        "COLLECTOR_POD_WAIT_MS",
-    }
-)
-
 
 def problems(one: dict[str, Any]) -> list[str]:
     """Of an object with pods; of others, none."""

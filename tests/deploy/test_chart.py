@@ -20,7 +20,7 @@ from collector.kubernetes.selection import parse_filters
 from collector.policy.source import Source
 from tests.conftest import ROOT
 from tests.deploy import helm, kubernetes
-from tests.deploy.manifests import AWAITED, problems
+from tests.deploy.manifests import problems
 
 HERE = Path(__file__).parent
 VALUES = sorted((HERE / "values").glob("*.yaml"))
@@ -38,8 +38,7 @@ def changed(**values: Any) -> dict[str, Any]:
 
 def load(daemonset: dict[str, Any]) -> config.Config:
     """The settings that the collector would read from these variables."""
-    said = {name: text for name, text in helm.variables(daemonset).items() if name not in AWAITED}
-    loaded = config.load(said)
+    loaded = config.load(helm.variables(daemonset))
     assert not [text for text in loaded.warnings if "unknown" in text]
     return loaded
 
@@ -58,7 +57,7 @@ def test_the_schema_is_that_of_the_declarations() -> None:
 
 def test_variables_that_other_values_set_are_variables() -> None:
     elsewhere = runpy.run_path(str(ROOT / "deploy" / "helm" / "schema.py"))["ELSEWHERE"]
-    assert elsewhere <= config.known_names() | AWAITED
+    assert elsewhere <= config.known_names()
     named = json.loads((helm.CHART / "values.schema.json").read_text())["definitions"]["env"]["properties"]
     secret = {setting.name for setting in config.SETTINGS if setting.secret}
     assert {setting.name for setting in config.SETTINGS} - secret - elsewhere <= set(named)
@@ -89,7 +88,7 @@ def test_the_collector_takes_its_variables(path: Path) -> None:
     daemonset = helm.objects(path, *ADDONS)["DaemonSet"]
     load(daemonset)
     names = [one["name"] for one in helm.container(daemonset)["env"]]
-    assert len(names) == len(set(names)) and set(names) <= config.known_names() | AWAITED
+    assert len(names) == len(set(names)) and set(names) <= config.known_names()
 
 
 def test_nothing_is_captured_before_it_is_chosen() -> None:

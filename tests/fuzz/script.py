@@ -30,6 +30,8 @@ string is a valid script: an unknown verb is taken modulo their number. Verbs ar
     l     the text is the name of a library: LIBRARY (argument: its number)
     p     another policy (argument: which of POLICIES)
     h     another share of the connections is read (argument: 255 is all)
+    w     whose the process is: OWNER (argument: flags, another process, which pod)
+    q     who has an address: PEER (argument: which address, which pod)
 """
 
 from __future__ import annotations
@@ -559,6 +561,16 @@ class Runner:
     def name(self, argument: int, text: bytes) -> None:
         self.event(abi.pack_library(argument if argument < 200 else argument << 3, text, ts_ns=self.now))
 
+    def owner(self, argument: int, _text: bytes) -> None:
+        fields = b'"pod":"pod-%d"' % (argument >> 3) if argument >> 3 else b""
+        tgid = self.here.conn[1] + (argument >> 2 & 1)
+        self.event(abi.pack_owner(tgid, fields, flags=argument & 3, start_ns=argument & 16, ts_ns=self.now))
+
+    def peer(self, argument: int, _text: bytes) -> None:
+        host = ADDRESSES[argument % len(ADDRESSES)][0] if argument & 128 else f"10.0.{argument >> 3}.{argument & 7}"
+        fields = b'"peerPod":"pod-%d"' % argument if argument & 64 else b""
+        self.event(abi.pack_peer(abi.address16(host), fields, ts_ns=self.now))
+
     def finish(self) -> None:
         """Everything that waits is recorded; nothing is left behind, not a byte."""
         self.flush()
@@ -611,6 +623,8 @@ _NAMED: dict[str, Callable[..., Any]] = {
     "l": Runner.name,
     "h": Runner.share,
     "p": Runner.policy,
+    "w": Runner.owner,
+    "q": Runner.peer,
 }
 _VERBS = {ord(letter): method for letter, method in _NAMED.items()}
 _LETTERS = list(_VERBS)

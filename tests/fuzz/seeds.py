@@ -133,6 +133,10 @@ def own() -> Iterator[bytes]:
     yield seed(("I", 0, POST + b"Content-Length: 1000\r\n\r\nabc"), ("i", 5, b""), ("O", 0, OK), *exchange(GET, OK))
     yield seed(("I", 0, POST + b"Content-Length: 10\r\n\r\n"), ("F", 6, b"abc"), ("O", 0, OK), *exchange(GET, OK))
     yield seed(*exchange(GET, OK), ("V", 0x40, GET), *exchange(GET, OK))
+    both = exchange(GET, OK)
+    yield seed(("w", 1, b""), *both, ("T", 0x86, b""), *both, ("w", 8, b""), *both, ("C", 0, b""))  # late
+    yield seed(("w", 1, b""), *both, ("C", 0, b""), ("w", 8, b""), ("q", 0xC1, b""))
+    yield seed(("w", 16, b""), *both, ("q", 0xC0, b""), ("I", 0, GET), ("w", 2, b""), ("O", 0, OK), ("w", 24, b""), *both)
     yield seed(("I", 0, GET), ("r", 7, b""), ("O", 0, OK), ("r", 5, b""))  # more than MAX_QUEUED
     yield seed(("I", 0, GET), ("T", 0x87, b""), ("T", 0x8A, b""), ("O", 0, OK), *exchange(GET, OK))
     yield seed(("O", 0, OK), ("T", 0x87, b""), ("I", 0, GET), connection=CLIENT)  # parked

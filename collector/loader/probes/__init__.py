@@ -10,10 +10,11 @@ from collector.loader.probes.go import Go
 from collector.loader.probes.newcomers import Newcomers
 from collector.loader.probes.nss import NSS
 from collector.loader.probes.openssl import OpenSSL
+from collector.loader.probes.owners import Owners
 from collector.loader.probes.probe import Source
 from collector.loader.probes.syscalls import Syscalls
 
-SOURCES: tuple[Source, ...] = (Syscalls(), Newcomers(), OpenSSL(), GnuTLS(), NSS(), Go())
+SOURCES: tuple[Source, ...] = (Syscalls(), Newcomers(), Owners(), OpenSSL(), GnuTLS(), NSS(), Go())
 
 
 def sources(modules: Iterable[str] = ()) -> tuple[Source, ...]:

@@ -9,6 +9,7 @@ from collector.abi cimport *
 from collector.shards.connections.table cimport *
 from collector.shards.layers.stack cimport flow_close, flow_rejoin
 from collector.shards.memory cimport buf_free
+from collector.shards.names cimport process_unselected
 from collector.shards.state cimport *
 from collector.shards.unwanted cimport withdraw
 
@@ -40,6 +41,10 @@ cdef void choose(ctx_t* ctx, conn_t* conn) noexcept:
     cdef uint16_t server_port
     cdef uint32_t i
     cdef bint was_ignored = conn.flags & CONN_IGNORED
+    if process_unselected(ctx, conn.tgid):
+        ctx.counters[C_UNSELECTED] += not was_ignored
+        ignore(ctx, conn)
+        return
     # a connection is chosen by either of its ports; one whose ports are not known yet is not, unless they are awaited
     if (ctx.any_chosen and not (ctx.port_rule[conn.local_port] | ctx.port_rule[conn.remote_port]) & PORT_CHOSEN
             and (socket_known(conn) or not conn.holds & HOLD_PEER)):
@@ -144,3 +149,20 @@ cdef void told_socket(ctx_t* ctx, table_t* table, conn_t* conn, event_bind* b) n
     buf_free(&ctx.pool, &conn.constant)
     choose(ctx, conn)
     table_release(ctx, conn, HOLD_PEER)
+
+
+cdef void found_owner(ctx_t* ctx, table_t* t, uint32_t tgid) noexcept:
+    """Who owns that process is known now, or whether anything of it is wanted."""
+    cdef conn_t* c = table_group(t, tgid)
+    cdef conn_t* following
+    cdef size_t before
+    while c != NULL:
+        following = c.group_next
+        if c.tgid == tgid:
+            before = ctx.pool.bytes - ctx.free_bytes
+            choose(ctx, c)
+            table_release(ctx, c, HOLD_OWNER)
+            c.held += ctx.pool.bytes - ctx.free_bytes - before
+            if c.over:
+                table_close(ctx, t, c, 0)
+        c = following

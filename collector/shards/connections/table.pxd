@@ -49,3 +49,4 @@ cdef void table_clear(ctx_t* ctx, table_t* t, uint32_t marks) noexcept
 cdef inline bint socket_known(const conn_t* conn) noexcept nogil:
     """Are its ends known?"""
     return conn.local_port != 0 or conn.remote_port != 0
+cdef conn_t* table_group(table_t* t, uint32_t tgid) noexcept nogil

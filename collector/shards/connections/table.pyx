@@ -208,6 +208,7 @@ cdef void table_close(ctx_t* ctx, table_t* t, conn_t* conn, uint32_t marks) noex
     table_catch_up(ctx, t, conn, ctx.now_ns)
     if conn.holds & HOLD_PEER:
         table_wait_no_more(ctx, conn)       # what is complete has nothing to do with these marks
+    table_release(ctx, conn, HOLD_OWNER)
     flow_close(ctx, &conn.flow, marks)
     remove(ctx, t, conn)
 
@@ -234,6 +235,8 @@ cdef void table_release(ctx_t* ctx, conn_t* conn, uint8_t hold) noexcept:
     conn.holds &= ~hold & 0xFF
     if hold == HOLD_PEER:
         conn.peer_due_ns = 0
+    elif hold == HOLD_OWNER:
+        conn.owner_due_ns = 0
     if not conn.holds:
         flow_told(ctx, &conn.flow, FACT_RELEASED)
 
@@ -253,16 +256,21 @@ cdef void table_touch(table_t* t, conn_t* conn, uint64_t now) noexcept nogil:
         lru_append(t, conn)
 
 
+cdef inline uint64_t earlier(uint64_t a, uint64_t b) noexcept nogil:
+    """Of two times; 0 is none."""
+    return a if a and (b == 0 or a < b) else b
+
+
 cdef inline uint64_t look(ctx_t* ctx, conn_t* conn, uint64_t now) noexcept:
     """Do what is due at `now`. When to look again; 0: not before the next byte."""
     cdef uint64_t due
     if conn.peer_due_ns and conn.peer_due_ns <= now:
         table_peer_is_late(ctx, conn)
+    if conn.owner_due_ns and conn.owner_due_ns <= now:
+        table_release(ctx, conn, HOLD_OWNER)
     conn.soon_ns = 0
     due = flow_idle(ctx, &conn.flow, now)
-    if conn.soon_ns and (due == 0 or conn.soon_ns < due):
-        due = conn.soon_ns
-    return conn.peer_due_ns if conn.peer_due_ns and (due == 0 or conn.peer_due_ns < due) else due
+    return earlier(earlier(conn.peer_due_ns, conn.owner_due_ns), earlier(conn.soon_ns, due))
 
 
 cdef void table_arm(ctx_t* ctx, table_t* t, conn_t* conn, uint64_t now) noexcept:
@@ -274,9 +282,7 @@ cdef void table_arm(ctx_t* ctx, table_t* t, conn_t* conn, uint64_t now) noexcept
         if due:
             timer_link(t, conn, due)
         return
-    due = conn.peer_due_ns
-    if conn.soon_ns and (due == 0 or conn.soon_ns < due):
-        due = conn.soon_ns
+    due = earlier(earlier(conn.peer_due_ns, conn.owner_due_ns), conn.soon_ns)
     if due and due < conn.due_ns:
         timer_unlink(t, conn)
         timer_link(t, conn, due)
@@ -330,6 +336,8 @@ cdef void table_tick(ctx_t* ctx, table_t* t, uint64_t now) noexcept:
             following = c.timer_next
             if c.due_ns < until << SLOT_SHIFT:
                 pass_deadlines(ctx, t, c, now)
+                if c.over and not c.holds & HOLD_OWNER:
+                    table_close(ctx, t, c, 0)
             c = following
         at += 1
 
@@ -472,12 +480,17 @@ cdef void table_limit(ctx_t* ctx, table_t* t) noexcept:
         exchange_trim(ctx)
 
 
+cdef conn_t* table_group(table_t* t, uint32_t tgid) noexcept nogil:
+    """The first of the connections among which those of that process are (conn_t.group_next)."""
+    return t.groups[mix(tgid) & (GROUPS - 1)]
+
+
 cdef void table_exit(ctx_t* ctx, table_t* t, uint32_t tgid, uint32_t ring) noexcept:
     """The process is gone: so are its connections. Their last bytes are not known to have been seen.
 
     The event comes through every ring; each speaks for the connections of its own ring only, whose data lies before it.
     """
-    cdef conn_t* c = t.groups[mix(tgid) & (GROUPS - 1)]
+    cdef conn_t* c = table_group(t, tgid)
     cdef conn_t* following
     while c != NULL:
         following = c.group_next

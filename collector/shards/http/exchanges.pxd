@@ -8,7 +8,8 @@ from collector.shards.http.message cimport EX_PARTS, exchange_t, message_t
 from collector.shards.http.parts cimport part_lost
 from collector.shards.marks cimport *
 from collector.shards.memory cimport buf_t
-from collector.shards.state cimport HOLD_PEER, PEER_AGAIN_NS, PEER_WAIT_NS, conn_t, ctx_t, flow_t
+from collector.shards.names cimport process_entry
+from collector.shards.state cimport HOLD_OWNER, HOLD_PEER, PEER_AGAIN_NS, PEER_WAIT_NS, conn_t, ctx_t, flow_t, name_t
 
 
 cdef enum side_t:
@@ -72,9 +73,22 @@ cdef inline void exchange_unanswered(exchange_t* ex) noexcept nogil:
     memset(&ex.resp.first_ns, 0, sizeof(message_t) - 2 * sizeof(buf_t))
 
 
+cdef inline void wait_for_owner(ctx_t* ctx, conn_t* conn, const exchange_t* ex) noexcept nogil:
+    """Of a process that is looked up, unless that takes too long already."""
+    cdef const name_t* entry
+    if conn.holds & HOLD_OWNER:
+        return
+    entry = process_entry(ctx, ex.tgid)
+    if entry != NULL and entry.pending_ns and entry.pending_ns + ctx.owner_wait_ns > ctx.now_ns:
+        conn.holds |= HOLD_OWNER
+        conn.owner_due_ns = entry.pending_ns + ctx.owner_wait_ns
+
+
 cdef inline bint exchange_waits(ctx_t* ctx, conn_t* conn, const exchange_t* ex) noexcept nogil:
     """Is there a reason why an exchange that is complete is not recorded yet? Then FACT_RELEASED follows."""
     cdef uint64_t last, wait
+    if ctx.pending_owners:
+        wait_for_owner(ctx, conn, ex)
     if conn.holds == 0:
         return False
     if conn.holds & HOLD_PEER and conn.peer_due_ns == 0:

@@ -9,8 +9,9 @@ from libc.string cimport memcpy, strlen
 
 from collector.abi cimport DIR_IN, SOURCE_GNUTLS, SOURCE_GO, SOURCE_NSS, SOURCE_OPENSSL, SOURCE_SYSCALL
 from collector.shards.memory cimport buf_copy, buf_free, buf_reserve, buf_t
-from collector.shards.names cimport library_name, process_name
+from collector.shards.names cimport library_name, process_entry, process_name
 from collector.shards.packing cimport batch_add, batch_reserve, batch_t
+from collector.shards.peers cimport peer_of
 from collector.shards.records.bodies cimport put_body
 from collector.shards.records.marks cimport put_marks, shown_t
 from collector.shards.records.transcode cimport count_messages, put_json, WITHOUT_JSON
@@ -72,6 +73,15 @@ cdef char* put_tls(char* out, ctx_t* ctx, const conn_t* conn) noexcept nogil:
     return out
 
 
+cdef inline char* put_owner(char* out, const owner_t* owner) noexcept nogil:
+    """Fields that were told. The last text is left open, as the one before was."""
+    if owner == NULL or owner.len == 0:
+        return out
+    out = put_text(out, b'",')
+    memcpy(out, owner.fields, owner.len)
+    return out + owner.len - 1
+
+
 cdef inline const char* protocol_of(const flow_t* flow, const exchange_t* ex) noexcept nogil:
     """What `protocol` is: that of the messages in the bodies, else that of the connection."""
     cdef uint8_t media = ex.req.media if ex.req.media >= MEDIA_GRPC else ex.resp.media
@@ -85,14 +95,18 @@ cdef int build_constant(ctx_t* ctx, flow_t* flow, uint32_t tgid, const char* pro
     cdef char* out
     cdef conn_t* conn = flow.conn
     cdef const char* comm = process_name(ctx, tgid)
+    cdef const name_t* entry = process_entry(ctx, tgid)
     cdef size_t n = 0
+    cdef const owner_t* owner = entry.owner if entry != NULL else NULL
+    cdef const owner_t* peer = peer_of(ctx, conn)
     if comm[0] or conn.constant_tgid != tgid:       # a name that had to give way is still known here
         memcpy(conn.comm, comm, 16)
     comm = conn.comm
     cdef bint client = conn.dir_request != DIR_IN
     buf_free(&ctx.pool, &conn.constant)
     ctx.scratch.len = 0
-    if buf_reserve(&ctx.batch.pool, &ctx.scratch, CONSTANT_BYTES) < 0:
+    if buf_reserve(&ctx.batch.pool, &ctx.scratch, CONSTANT_BYTES + (owner.len if owner != NULL else 0)
+                   + (peer.len if peer != NULL else 0)) < 0:
         return -1
     out = ctx.scratch.data
     out = put_text(out, b',"ip":"')
@@ -120,6 +134,7 @@ cdef int build_constant(ctx_t* ctx, flow_t* flow, uint32_t tgid, const char* pro
     while n < 16 and comm[n]:
         n += 1
     out = escape_json(out, <const uint8_t*>comm, <const uint8_t*>comm + n, TEXT_LATIN1)
+    out = put_owner(put_owner(out, owner), peer)
     out = put_text(out, b'","daemonset_id":"')
     memcpy(out, ctx.daemonset, ctx.daemonset_len)
     out += ctx.daemonset_len
@@ -250,6 +265,11 @@ cdef inline void count_bodies(ctx_t* ctx, uint32_t marks) noexcept nogil:
     ctx.counters[C_REFUSED_BODIES] += (marks & MARK_REQUEST_REFUSED != 0) + (marks & MARK_RESPONSE_REFUSED != 0)
 
 
+cdef inline void count_owner(ctx_t* ctx, uint32_t tgid) noexcept nogil:
+    cdef const name_t* entry = process_entry(ctx, tgid)
+    ctx.counters[C_OWNER_UNKNOWN] += entry != NULL and entry.pending_ns != 0
+
+
 cdef void emit_record(ctx_t* ctx, flow_t* flow, exchange_t* ex, uint64_t end_ns) noexcept:
     """Put the record of `ex` into the outgoing batch. A record that would pass ctx.record_bytes is written again
     with shorter bodies (marked); one that is still too long is counted and left out.
@@ -300,6 +320,8 @@ cdef void emit_record(ctx_t* ctx, flow_t* flow, exchange_t* ex, uint64_t end_ns)
     if ctx.sampler != NULL:
         record_told(ctx, ex)
     ctx.counters[C_RECORDS] += 1
+    if ctx.pending_owners:
+        count_owner(ctx, ex.tgid)
     ctx.counters[C_REDACTED] += ctx.redacted
     ctx.counters[C_RECORD_BYTES] += batch.records.len - start
     ctx.output_used += batch.records.len - start

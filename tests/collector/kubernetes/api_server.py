@@ -15,6 +15,7 @@ from typing import Any
 from collector.kubernetes.api import Server
 
 PATH = "/api/v1/pods"
+NAMESPACES = "/api/v1/namespaces"
 
 
 class ApiServer:
@@ -22,8 +23,8 @@ class ApiServer:
 
     def __init__(self) -> None:
         self.changed = threading.Condition()
-        self.pods: dict[str, dict[str, Any]] = {}
-        self.events: list[tuple[int, str, dict[str, Any]]] = []
+        self.objects: dict[str, dict[str, dict[str, Any]]] = {PATH: {}, NAMESPACES: {}}
+        self.events: list[tuple[int, str, str, dict[str, Any]]] = []  # version, path, kind, object
         self.version = 100
         self.compacted = 0
         self.refuses = 0  # with this status, when it is one
@@ -33,19 +34,29 @@ class ApiServer:
         self.token = "token-1"
 
     def change(self, kind: str, uid: str, **status: Any) -> None:
-        """ADDED, MODIFIED, DELETED or BOOKMARK."""
+        """ADDED, MODIFIED, DELETED or BOOKMARK, of a pod of which little is said."""
+        found: dict[str, Any] = {"metadata": {}}
+        if kind != "BOOKMARK":
+            found = {"metadata": {"uid": uid, "name": f"pod-{uid}", "namespace": "shop"}, "status": status}
+        self.tell(PATH, kind, found)
+
+    def tell(self, path: str, kind: str, found: dict[str, Any]) -> None:
+        """The same, of any object."""
         with self.changed:
             self.version += 1
-            found: dict[str, Any] = {"metadata": {"resourceVersion": str(self.version)}}
-            if kind != "BOOKMARK":
-                found["metadata"].update(uid=uid, name=f"pod-{uid}", namespace="shop")
-                found["status"] = status
+            found = {**found, "metadata": {**found["metadata"], "resourceVersion": str(self.version)}}
+            key = found["metadata"].get("uid") or found["metadata"].get("name", "")
             if kind in ("ADDED", "MODIFIED"):
-                self.pods[uid] = found
+                self.objects[path][key] = found
             elif kind == "DELETED":
-                self.pods.pop(uid, None)
-            self.events.append((self.version, kind, found))
+                self.objects[path].pop(key, None)
+            self.events.append((self.version, path, kind, found))
             self.changed.notify_all()
+
+    @property
+    def pods(self) -> dict[str, dict[str, Any]]:
+        """By UID."""
+        return self.objects[PATH]
 
     def compact(self) -> None:
         """What has happened so far cannot be watched any more."""
@@ -77,12 +88,12 @@ class Handler(BaseHTTPRequestHandler):
         self.api.asked.append({**query, "authorization": self.headers.get("Authorization", "")})
         if self.api.refuses:
             self.answer({"kind": "Status"}, self.api.refuses)
-        elif self.headers.get("Authorization") != f"Bearer {self.api.token}":
+        elif self.api.token and self.headers.get("Authorization") != f"Bearer {self.api.token}":
             self.answer({"kind": "Status"}, 401)
         elif "watch" in query:
-            self.watch(int(query["resourceVersion"]))
+            self.watch(url.path, int(query["resourceVersion"]))
         else:
-            self.list(int(query["limit"]), int(query.get("continue", "0")))
+            self.list(url.path, int(query["limit"]), int(query.get("continue", "0")))
 
     def answer(self, document: Any, status: int = 200) -> None:
         data = json.dumps(document).encode()
@@ -92,15 +103,15 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(data)
 
-    def list(self, limit: int, first: int) -> None:
+    def list(self, path: str, limit: int, first: int) -> None:
         with self.api.changed:
-            items, version = list(self.api.pods.values()), self.api.version
+            items, version = list(self.api.objects[path].values()), self.api.version
         metadata = {"resourceVersion": str(version)}
         if first + limit < len(items):
             metadata["continue"] = str(first + limit)
-        self.answer({"kind": "PodList", "metadata": metadata, "items": items[first : first + limit]})
+        self.answer({"kind": "List", "metadata": metadata, "items": items[first : first + limit]})
 
-    def watch(self, version: int) -> None:
+    def watch(self, path: str, version: int) -> None:
         self.send_response(200)
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
@@ -111,7 +122,7 @@ class Handler(BaseHTTPRequestHandler):
                     gone = {"kind": "Status", "code": 410, "message": f"too old resource version: {version}"}
                     waiting = [(0, "ERROR", gone)]
                 else:
-                    waiting = [event for event in self.api.events if event[0] > version]
+                    waiting = [(at, kind, found) for at, of, kind, found in self.api.events if at > version and of == path]
                 if not waiting and (self.api.cut, self.api.end) == (cut, end):
                     self.api.changed.wait()
             for newest, kind, found in waiting:

@@ -144,3 +144,13 @@ def test_anything_is_read_or_refused(entries: object) -> None:
     except ConfigError:
         return
     Scope(False, filters).verdict(candidate(None, None))
+
+
+def test_a_sidecar_is_never_captured() -> None:
+    scope = Scope(True, (), frozenset({"istio-proxy"}))
+    for said in ({}, {"mirror.wallarm.com/enabled": "true"}):
+        found = scope.verdict(Candidate("shop", pod_annotations=said, container="istio-proxy"))
+        assert (found.selected, found.reason) == (False, Reason.SIDECAR)
+        assert scope.verdict(Candidate("shop", pod_annotations=said, container="app")).selected
+    disabled = Candidate("shop", pod_annotations={"mirror.wallarm.com/enabled": "false"}, container="istio-proxy")
+    assert scope.verdict(disabled).reason is Reason.POD_DISABLED

@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
+/*
+ * Whose is a process? Asked of the loader (collector/loader/owning.py) right before its name is told to a ring: whoever
+ * reads that ring up to there, and then looks here, finds the question.
+ */
+struct owner_question {
+    u64 cgroup_id; /* of version 2; 0 unknown */
+    u64 start_ns;  /* CLOCK_BOOTTIME when it began; 0 unknown */
+    u32 tgid;
+    u32 ring;
+};
+
+/* To the loader, which looks often enough: nobody is waked. Full, for nobody may look: no answer. */
+BPF_RINGBUF_OUTPUT(owners, 16);
+
+static __always_inline void ask_owner(struct event_process *e)
+{
+    struct owner_question q = {};
+    q.cgroup_id = e->cgroup_id;
+    q.start_ns = e->start_ns;
+    q.tgid = e->h.tgid;
+    q.ring = e->h.ring;
+    owners.ringbuf_output(&q, sizeof(q), 1 /* BPF_RB_NO_WAKEUP */);
+}
+
+#define NO_RING 0xffffffff
+
+/* A process begins a program: is it captured? */
+static __always_inline void ask_selection(u32 tgid)
+{
+    struct owner_question q = {};
+    q.cgroup_id = bpf_get_current_cgroup_id();
+#ifdef IDENTITY_SOCKET
+    q.start_ns = start_of_current();
+#endif
+    q.tgid = tgid;
+    q.ring = NO_RING;
+    owners.ringbuf_output(&q, sizeof(q), 1 /* BPF_RB_NO_WAKEUP */);
+}
+
+#ifdef IDENTITY_SOCKET
+
+/*
+ * A new process is captured if its parent is, until the loader has looked at it. Its bit is what the last process of
+ * that number had left, and nobody else changes it now: so adding or subtracting it changes no other one of the word
+ * (kernels before 5.12 have no other atomic operation). Threads have no bit of their own.
+ */
+int raw_process_fork(struct bpf_raw_tracepoint_args *ctx)
+{
+    u64 task = ctx->args[1];
+    u32 child = read_u32(task + TASK_TGID);
+    if (read_u32(task + TASK_PID) != child)
+        return 0;
+    u32 word = (child & (MAX_PIDS - 1)) >> 6;
+    u64 bit = 1ULL << (child & 63);
+    u64 *bits = pid_bits.lookup(&word);
+    if (!bits)
+        return 0;
+    bool left_alone = !traced(bpf_get_current_pid_tgid() >> 32);
+    if (!!(*bits & bit) == left_alone)
+        return 0;
+    if (left_alone)
+        __sync_fetch_and_add(bits, bit);
+    else
+        __sync_fetch_and_add(bits, -bit);
+    return 0;
+}
+
+#endif

@@ -1,0 +1,88 @@
+"""Where a process is: its control groups, by its number while it lives, and by the number of its group of version 2, which
+the kernel programs tell, when it has ended.
+"""
+
+from __future__ import annotations
+
+import collections
+import os
+from collections.abc import Iterator, Sequence
+
+from collector.attribution.containers import Place, parse_cgroups
+from collector.attribution.owners import began_at, parse_stat
+
+KNOWN = 8192  # groups that are remembered
+ROOT_GROUP = 1  # its number: of processes that version 2 has not sorted
+TREE_SECONDS = 0.2  # between two looks at all groups
+MOST_GROUPS = 50_000
+# Where the tree of version 2 may be: of the host, if it is mounted for us, before what our own cgroup namespace shows
+TREES = ("/host/sys/fs/cgroup", "/host/sys/fs/cgroup/unified", "/sys/fs/cgroup", "/sys/fs/cgroup/unified")
+_FIRST_LINE = "0::"
+
+
+class Places:
+    """``proc``: where processes are seen; ``trees``: candidates for the mounted tree of version 2. Not thread-safe."""
+
+    def __init__(self, proc: str = "/proc", trees: Sequence[str] = TREES) -> None:
+        self._proc = proc
+        self._tree = next((tree for tree in trees if os.path.exists(f"{tree}/cgroup.procs")), "")
+        self._known: collections.OrderedDict[int, Place] = collections.OrderedDict()
+        self._next_look = 0.0
+
+    def find(self, tgid: int, start_ns: int, group: int, now: float) -> Place | None:
+        """Of a process that began at ``start_ns`` (CLOCK_BOOTTIME; 0 for any) and was in the group of that number (0: not
+        known); None when nobody can say any more. ``now``: time.monotonic().
+        """
+        place = self._known.get(group) if group > ROOT_GROUP else None
+        if place is not None:
+            self._known.move_to_end(group)
+            return place
+        text = self._read(tgid, start_ns)
+        if text is not None:
+            place = parse_cgroups(text)
+            # where only version 1 sorts containers, many of them share one group of version 2
+            unified = next((line for line in text.splitlines() if line.startswith(_FIRST_LINE)), "")
+            if group > ROOT_GROUP and parse_cgroups(unified) == place:
+                self._keep(group, place)
+            return place
+        if group > ROOT_GROUP and self._tree and now >= self._next_look:
+            self._next_look = now + TREE_SECONDS
+            for number, path in _groups(self._tree):
+                if number not in self._known:
+                    self._keep(number, parse_cgroups(f"{_FIRST_LINE}{path}"))
+            return self._known.get(group)
+        return None
+
+    def _keep(self, group: int, place: Place) -> None:
+        self._known[group] = place
+        while len(self._known) > KNOWN:
+            self._known.popitem(last=False)
+
+    def _read(self, tgid: int, start_ns: int) -> str | None:
+        """Its groups, if it is that process: the number may be another one's by now."""
+        try:
+            with open(f"{self._proc}/{tgid}/cgroup", encoding="utf-8", errors="replace") as file:
+                text = file.read()
+            with open(f"{self._proc}/{tgid}/stat", "rb") as stat:
+                found = parse_stat(stat.read())
+        except OSError:
+            return None
+        if not text or found is None or start_ns and not began_at(start_ns, found[1]):
+            return None
+        return text
+
+
+def _groups(tree: str) -> Iterator[tuple[int, str]]:
+    """(number, path) of all groups, as far as there are not too many."""
+    waiting, left = [""], MOST_GROUPS
+    while waiting and left:
+        below = waiting.pop()
+        try:
+            with os.scandir(f"{tree}{below}") as entries:
+                for entry in entries:
+                    if left and entry.is_dir(follow_symlinks=False):
+                        left -= 1
+                        yield entry.inode(), f"{below}/{entry.name}"
+                        waiting.append(f"{below}/{entry.name}")
+        except OSError:  # it has just been removed
+            continue

@@ -1,0 +1,76 @@
+"""The loader's part of owners: who is asked, what shards are told, and which processes are captured."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from collector.clock import SystemClock
+from collector.loader.libraries import Libraries
+from collector.loader.mapped import Proc
+from collector.loader.owning import RING_BYTES, Owning
+from collector.loader.ringbuffer import Ring
+from collector.loader.selecting import OwnedSelection
+from collector.settings import LoaderSettings
+
+
+class Ownership:
+    """``maps``: the kernel's, by name; ``tell`` sends an event to the shard of a ring, ``tell_all`` to every shard.
+    ``selection``: where owners decide who is captured; None where they do not. Raises OSError.
+    """
+
+    def __init__(
+        self,
+        maps: Mapping[str, int],
+        settings: LoaderSettings,
+        clock: SystemClock,
+        tell: Callable[[int, bytes], None],
+        tell_all: Callable[[bytes], None],
+    ) -> None:
+        assert settings.owners is not None
+        self._clock = clock
+        self._tell = tell
+        self._tell_all = tell_all
+        self._owning = Owning(Ring(maps["owners"], RING_BYTES), settings.owners)
+        self.selection: OwnedSelection | None = None
+        if settings.owners.selects and not settings.pids and not settings.names:
+            self.selection = OwnedSelection(maps["pid_bits"], self._owning, Proc(settings.proc))
+
+    @property
+    def unknown(self) -> int:
+        """Processes of which nobody could say whose they were."""
+        return self._owning.unknown
+
+    def listen(self, fds: Sequence[int]) -> None:
+        """The process that follows the API server tells of pods there."""
+        self._owning.listen(fds[0])
+        for fd in fds[1:]:
+            os.close(fd)
+
+    def turn(self) -> None:
+        """Each turn of the loop, before the rings are read."""
+        self._owning.hear()
+        self.answer()
+        self._send(self._owning.changes(time.monotonic(), self._clock.monotonic_ns()))
+        if self._owning.peers_changed and (events := self._owning.peers(self._clock.monotonic_ns())):
+            self._tell_all(b"".join(events))
+
+    def answer(self) -> None:
+        """What was asked up to now: to be called when the end of a span is known, and before a shard is told of it."""
+        decide = self.selection.decide if self.selection is not None else None
+        self._send(self._owning.answers(time.monotonic(), self._clock.monotonic_ns(), decide))
+
+    def introduction(self) -> bytes:
+        """What a new shard is told: who has which address. It asks for the owners of processes itself."""
+        return b"".join(self._owning.all_peers(self._clock.monotonic_ns()))
+
+    def come(self, libraries: Libraries) -> None:
+        """The processes that are captured since the last call, and were not before, may have libraries."""
+        if self.selection is not None:
+            for pid in self.selection.newly_chosen():
+                libraries.come(pid, time.monotonic())
+
+    def _send(self, events: Iterable[tuple[int, bytes]]) -> None:
+        for ring, event in events:
+            self._tell(ring, event)

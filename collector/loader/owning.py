@@ -1,0 +1,296 @@
+"""Whose the processes with traffic are: the kernel programs ask (bpf/owners.h) right before they tell the name of a process,
+and the answer goes to the shard before the span in which that name stands (EVENT_OWNER). So records wait for nobody, but for
+those of a pod that the API server has not told of yet.
+
+When what is known of a pod changes, its processes are told again.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import json
+import logging
+import socket
+import struct
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from collector import abi
+from collector.attribution.containers import Place
+from collector.attribution.hostfiles import HostFiles
+from collector.attribution.places import Places
+from collector.errors import ProtocolError
+from collector.kubernetes import wire
+from collector.kubernetes.pods import Index, Pod
+from collector.loader.ringbuffer import Ring
+from collector.settings import OwnerSettings
+
+log = logging.getLogger("loader")
+
+RING_BYTES = 16 * 4096
+QUESTION = struct.Struct("=QQII")  # bpf/owners.h struct owner_question
+_STEP = 8 + QUESTION.size
+NO_RING = 0xFFFFFFFF  # of a process that begins a program: only its selection is asked for
+PROCESSES = 16384  # that are remembered
+CHANGE_SECONDS = 0.1  # between two looks at who has changed
+MESSAGES_A_TURN = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """``fields`` of the records, `"name":"value",...`; ``pending``: perhaps more is known soon."""
+
+    fields: bytes = b""
+    selected: bool = True
+    pending: bool = False
+
+    @property
+    def flags(self) -> int:
+        """Of the event."""
+        return (abi.F_PENDING if self.pending else 0) | (0 if self.selected else abi.F_UNSELECTED)
+
+
+@dataclass(slots=True)
+class _Asked:
+    """A process that was asked for. ``place``: None when nobody can say."""
+
+    start_ns: int
+    place: Place | None
+    since: float
+    answer: Answer
+    rings: set[int] = field(default_factory=set)
+
+
+def fragment(fields: Mapping[str, str]) -> bytes:
+    """Members of a JSON object, without its braces; what is empty is left out."""
+    present = {name: text for name, text in fields.items() if text}
+    return json.dumps(present, separators=(",", ":"), ensure_ascii=False).encode(errors="replace")[1:-1]
+
+
+def _peer(pod: Pod) -> dict[str, str]:
+    """The container is known only where there is no choice."""
+    names = {container.name for container in pod.containers.values()}
+    return {
+        "peerNamespace": pod.namespace,
+        "peerPod": pod.name,
+        "peerContainer": names.pop() if len(names) == 1 else "",
+    }
+
+
+def _peer_events(fields: Mapping[str, bytes], now_ns: int) -> list[bytes]:
+    events = []
+    for address, members in fields.items():
+        with contextlib.suppress(OSError):  # what is no address is nobody's
+            events.append(abi.pack_peer(abi.address16(address), members, ts_ns=now_ns))
+    return events
+
+
+class Owning:
+    """``ring``: `owners`, of RING_BYTES. Not thread-safe; ``now`` is time.monotonic() everywhere."""
+
+    def __init__(
+        self, ring: Ring, settings: OwnerSettings, places: Places | None = None, files: HostFiles | None = None
+    ) -> None:
+        self._ring = ring
+        self._settings = settings
+        self._places = places or Places()
+        self._files = files or HostFiles()
+        self._index = Index()
+        self._told: dict[str, wire.Told] = {}
+        self._asked: collections.OrderedDict[int, _Asked] = collections.OrderedDict()
+        self._pods: socket.socket | None = None
+        self._coming: set[str] | None = None  # the pods that have come since "all"
+        self._changed = self.peers_changed = False
+        self._pending: set[int] = set()
+        self._peers: dict[str, bytes] = {}  # by address, as they were told
+        self._next_look = 0.0
+        self.moved = False  # is a process captured, or not, that was looked at as something else before?
+        self.unknown = 0  # processes of which nobody could say in which container they were
+
+    @property
+    def default(self) -> bool:
+        """Is a process captured of which nothing is known?"""
+        return self._settings.everything and self._settings.host_processes
+
+    def look(self, pid: int, now: float) -> bool:
+        """Is that process captured? For those that did not ask."""
+        return self._ask(pid, 0, 0, now).answer.selected
+
+    # ---- what the API server says
+
+    def listen(self, fd: int) -> None:
+        """From now on messages of wire.py come by this socket, which is ours."""
+        self.close()
+        self._pods = socket.socket(fileno=fd)
+        self._pods.setblocking(False)
+        self._coming = None
+
+    def close(self) -> None:
+        """Hear no more."""
+        if self._pods is not None:
+            self._pods.close()
+            self._pods = None
+
+    def hear(self) -> None:
+        """Take the messages that are here."""
+        for _ in range(MESSAGES_A_TURN if self._pods is not None else 0):
+            assert self._pods is not None
+            try:
+                data = self._pods.recv(wire.LIMIT)
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError:
+                data = b""
+            if not data:  # it has ended; what is known stays until the next one has told all
+                self.close()
+                return
+            try:
+                self._heard(data)
+            except (ProtocolError, ValueError, RecursionError) as error:
+                log.error("a message about pods that is none: %s", error)
+
+    def _heard(self, data: bytes) -> None:
+        document = json.loads(data)
+        kind = document.get("kind") if isinstance(document, dict) else None
+        self._changed = self.peers_changed = True
+        if kind == "pod":
+            told = wire.unpack(document)
+            self._index.put(told.pod)
+            self._told[told.pod.uid] = told
+            if self._coming is not None:
+                self._coming.add(told.pod.uid)
+        elif kind == "gone":
+            self._remove(str(document.get("uid")))
+        elif kind == "all":
+            self._coming = set()
+        elif kind == "done" and self._coming is not None:
+            for uid in set(self._told) - self._coming:
+                self._remove(uid)
+            self._coming = None
+        else:
+            raise ProtocolError("of no known kind")
+
+    def _remove(self, uid: str) -> None:
+        for gone in self._index.remove(uid):
+            self._told.pop(gone, None)
+
+    # ---- who asks
+
+    def answers(
+        self, now: float, now_ns: int, decide: Callable[[int, bool], None] | None = None
+    ) -> Iterator[tuple[int, bytes]]:
+        """(ring, event) for what was asked since the last call; ``decide`` is told whether each process is captured."""
+        span = self._ring.drain(RING_BYTES)
+        for at in range(8, len(span or b""), _STEP):
+            assert span is not None
+            group, start_ns, tgid, ring = QUESTION.unpack_from(span, at)
+            asked = self._ask(tgid, start_ns, group, now)
+            if decide is not None:
+                decide(tgid, asked.answer.selected)
+            if ring != NO_RING:
+                asked.rings.add(ring)
+                yield ring, self._event(tgid, asked, ring, now_ns)
+
+    def changes(self, now: float, now_ns: int) -> Iterator[tuple[int, bytes]]:
+        """(ring, event) for the processes of which something else is known than was told."""
+        if now < self._next_look or not self._changed and not self._pending:
+            return
+        tgids = list(self._asked) if self._changed else [tgid for tgid in self._pending if tgid in self._asked]
+        self._next_look, self._changed, self._pending = now + CHANGE_SECONDS, False, set()
+        for tgid in tgids:
+            asked = self._asked[tgid]
+            answer = self._answer(asked.place, asked.since, now)
+            if answer.pending:
+                self._pending.add(tgid)
+            if answer != asked.answer:
+                self.moved |= answer.selected != asked.answer.selected
+                asked.answer = answer
+                for ring in asked.rings:
+                    yield ring, self._event(tgid, asked, ring, now_ns)
+
+    def peers(self, now_ns: int) -> list[bytes]:
+        """Events for every shard: who has which address, as far as that is other than was told."""
+        self.peers_changed = False
+        before, self._peers = self._peers, self._with_addresses()
+        changed = {address: b"" for address in before if address not in self._peers}
+        changed |= {address: fields for address, fields in self._peers.items() if before.get(address) != fields}
+        return _peer_events(changed, now_ns)
+
+    def all_peers(self, now_ns: int) -> list[bytes]:
+        """The same for a new shard, of all that was told the others."""
+        return _peer_events(self._peers, now_ns)
+
+    def _with_addresses(self) -> dict[str, bytes]:
+        return {
+            address: fragment(_peer(told.pod))
+            for uid, told in self._told.items()
+            if uid in self._index
+            for address in told.pod.addresses
+        }
+
+    def _event(self, tgid: int, asked: _Asked, ring: int, now_ns: int) -> bytes:
+        answer = asked.answer
+        return abi.pack_owner(tgid, answer.fields, start_ns=asked.start_ns, flags=answer.flags, ts_ns=now_ns, ring=ring)
+
+    def _ask(self, tgid: int, start_ns: int, group: int, now: float) -> _Asked:
+        asked = self._asked.get(tgid)
+        place = self._places.find(tgid, start_ns, group, now)
+        if (
+            asked is None
+            or start_ns
+            and asked.start_ns
+            and asked.start_ns != start_ns
+            or place is not None
+            and place != asked.place
+        ):
+            self.unknown += place is None
+            asked = self._asked[tgid] = _Asked(start_ns, place, now, Answer())
+            while len(self._asked) > PROCESSES:
+                self._asked.popitem(last=False)
+        self._asked.move_to_end(tgid)
+        asked.answer = self._answer(asked.place, asked.since, now)
+        if asked.answer.pending:
+            self._pending.add(tgid)
+        return asked
+
+    # ---- the answer
+
+    def _answer(self, place: Place | None, since: float, now: float) -> Answer:
+        settings = self._settings
+        if place is None:
+            return Answer(fragment({"node": settings.node}), settings.everything and settings.host_processes)
+        found = self._index.find(place)
+        if found is not None:
+            return self._of_pod(place, found.pod.uid, now)
+        if place.pod:
+            known = self._files.pod(place.pod, place.containers, now)
+            waits = settings.kubernetes and now - since < settings.wait_seconds
+            return Answer(fragment({**known, "node": settings.node}), settings.everything, pending=waits)
+        named = {"node": settings.node}
+        if place.containers:
+            named.update(self._files.docker(place.containers))
+        elif place.unit:
+            named["workload"] = f"Unit/{place.unit}"
+        return Answer(fragment(named), settings.host_processes)
+
+    def _of_pod(self, place: Place, uid: str, now: float) -> Answer:
+        told = self._told[uid]
+        pod = told.pod
+        described, selected = None, told.otherwise
+        for container in place.containers:
+            if container in pod.containers:
+                described, selected = pod.containers[container], told.selected[container]
+                break
+        name = described.name if described is not None else self._files.pod(uid, place.containers, now).get("container", "")
+        fields = {
+            "namespace": pod.namespace,
+            "pod": pod.name,
+            "container": name,
+            "node": pod.node or self._settings.node,
+            "workload": pod.workload,
+            "serviceAccount": pod.service_account,
+            "image": described.image if described is not None else "",
+            "tag": told.labels,
+        }
+        return Answer(fragment(fields), selected)

@@ -1,0 +1,276 @@
+"""What shards are told of owners: by what is asked, by what the API server says, and when that changes."""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import socket
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from collector import abi
+from collector.attribution.hostfiles import HostFiles
+from collector.attribution.places import Places
+from collector.kubernetes import wire
+from collector.kubernetes.pods import Container, Pod
+from collector.loader.owning import NO_RING, QUESTION, RING_BYTES, Owning
+from collector.loader.ringbuffer import Ring
+from collector.settings import OwnerSettings
+
+UID, CONTAINER = "0d5c6c4e-7b1b-4a54-9a51-0c3f8f1e2d3c", "c0ffee" * 10 + "beef"
+GROUPS = f"0::/kubepods/besteffort/pod{UID}/{CONTAINER}\n"
+POD = Pod(UID, "shop", "cart-0", {"app": "cart"}, node="n1", containers={CONTAINER: Container("app", "cart:1")})
+
+
+class World:
+    """A ring to ask in, processes that are files, and a socket of the API server's follower."""
+
+    def __init__(self, directory: Path, **settings: Any) -> None:
+        self.directory = directory
+        (directory / "proc").mkdir()
+        self._fd = os.memfd_create("ring")
+        os.truncate(self._fd, 2 * 4096 + RING_BYTES)
+        self.memory = mmap.mmap(self._fd, 2 * 4096 + RING_BYTES)
+        self._at = 0
+        self.owning = Owning(
+            Ring(self._fd, RING_BYTES, memfd=True),
+            OwnerSettings(node="n1", kubernetes=True, **settings),
+            Places(str(directory / "proc"), trees=()),
+            HostFiles(roots=(str(directory / "host"),)),
+        )
+        self.follower, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.owning.listen(theirs.detach())
+        self.now = 100.0
+
+    def close(self) -> None:
+        """Everything that is open."""
+        self.owning.close()
+        self.follower.close()
+        self.memory.close()
+        os.close(self._fd)
+
+    def process(self, tgid: int, groups: str) -> None:
+        """Its files."""
+        place = self.directory / "proc" / str(tgid)
+        place.mkdir(exist_ok=True)
+        (place / "cgroup").write_text(groups)
+        (place / "stat").write_text(f"{tgid} (x) S " + " ".join(["0"] * 18) + f" {tgid} 0")
+
+    def ask(self, tgid: int, ring: int = 0, group: int = 0) -> None:
+        """As bpf/owners.h does."""
+        entry = struct.pack("=II", QUESTION.size, 0) + QUESTION.pack(group, 0, tgid, ring)
+        start = 2 * 4096 + self._at % RING_BYTES
+        self.memory[start : start + len(entry)] = entry
+        self._at += len(entry)
+        self.memory[4096:4104] = struct.pack("=Q", self._at)
+
+    def say(self, *messages: bytes) -> None:
+        """As kubernetes/process.py does."""
+        for message in messages:
+            self.follower.send(message)
+        self.owning.hear()
+
+    def told(self) -> list[tuple[int, dict[str, Any], int]]:
+        """(process, fields, flags) of the events that are due."""
+        self.now += 1.0
+        events = [*self.owning.answers(self.now, 7), *self.owning.changes(self.now, 7)]
+        out = []
+        for _ring, event in events:
+            length, _page = struct.unpack_from("=II", event)
+            (tgid,) = struct.unpack_from("=I", event, 8 + 24)
+            out.append((tgid, json.loads(b"{" + event[8 + 56 : 8 + length] + b"}"), event[8 + 46]))
+        return out
+
+
+@pytest.fixture
+def world(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[World]:
+    found = World(tmp_path, **getattr(request, "param", {}))
+    yield found
+    found.close()
+
+
+ALL, DONE = b'{"kind":"all"}', b'{"kind":"done"}'
+
+
+def pod(selected: bool = True, pod: Pod = POD) -> bytes:
+    """A message."""
+    told = wire.Told(pod, dict.fromkeys(pod.containers, selected), selected, wire.labels_text(pod.labels))
+    return wire.pack(told)
+
+
+def gone(uid: str = UID) -> bytes:
+    """A message."""
+    return json.dumps({"kind": "gone", "uid": uid}).encode()
+
+
+def test_a_pod_that_is_known(world: World) -> None:
+    world.process(7, GROUPS)
+    world.say(ALL, pod(), DONE)
+    world.ask(7)
+    ((tgid, fields, flags),) = world.told()
+    assert (tgid, flags) == (7, 0)
+    assert fields == {
+        "namespace": "shop",
+        "pod": "cart-0",
+        "container": "app",
+        "node": "n1",
+        "image": "cart:1",
+        "tag": '{"app":"cart"}',
+    }
+
+
+def test_a_pod_that_comes_later(world: World) -> None:
+    world.process(7, GROUPS)
+    world.ask(7)
+    (found,) = [*world.owning.answers(100.0, 7)]
+    assert found[1][8 + 46] == abi.F_PENDING
+    world.say(pod())
+    ((_tgid, fields, flags),) = world.told()
+    assert (fields["pod"], flags) == ("cart-0", 0)
+    assert world.told() == []
+
+
+def test_a_pod_that_never_comes(world: World) -> None:
+    world.process(7, GROUPS)
+    world.ask(7)
+    assert [*world.owning.answers(100.0, 7)][0][1][8 + 46] == abi.F_PENDING
+    assert world.told() == [(7, {"node": "n1"}, 0)]
+
+
+def test_the_kubelets_files_name_what_the_server_does_not(world: World) -> None:
+    logs = world.directory / "host/var/log"
+    (logs / f"pods/shop_cart-0_{UID}").mkdir(parents=True)
+    (logs / "containers").mkdir()
+    (logs / f"containers/cart-0_shop_app-{CONTAINER}.log").touch()
+    (logs / "containers/nonsense.log").touch()
+    files = HostFiles(roots=(str(world.directory / "nowhere"), str(world.directory / "host")))
+    assert files.pod(UID, (CONTAINER,), 5.0) == {"namespace": "shop", "pod": "cart-0", "container": "app"}
+    assert files.pod("other", ("f" * 64,), 6.0) == {}
+
+
+def test_docker_names_its_containers(world: World) -> None:
+    directory = world.directory / f"host/var/lib/docker/containers/{CONTAINER}"
+    directory.mkdir(parents=True)
+    (directory / "config.v2.json").write_text(json.dumps({"Name": "/web", "Config": {"Image": "nginx:1"}}))
+    files = HostFiles(roots=(str(world.directory / "host"),))
+    assert files.docker((CONTAINER,)) == {"container": "web", "image": "nginx:1"}
+    (directory / "config.v2.json").write_text("[")
+    assert HostFiles(roots=(str(world.directory / "host"),)).docker((CONTAINER,)) == {}
+
+
+def test_a_service_of_systemd(world: World) -> None:
+    world.process(7, "0::/system.slice/nginx.service\n")
+    world.ask(7)
+    assert world.told() == [(7, {"node": "n1", "workload": "Unit/nginx.service"}, 0)]
+
+
+def test_labels_that_change_are_told_again(world: World) -> None:
+    world.process(7, GROUPS)
+    world.process(8, GROUPS)
+    world.say(ALL, pod(), DONE)
+    world.ask(7, ring=1)
+    world.ask(8, ring=2)
+    assert len(world.told()) == 2
+    world.say(pod(pod=Pod(UID, "shop", "cart-0", {"app": "new"}, containers=POD.containers)))
+    assert {(tgid, fields["tag"]) for tgid, fields, _flags in world.told()} == {(7, '{"app":"new"}'), (8, '{"app":"new"}')}
+
+
+def test_a_pod_that_is_not_captured_any_more(world: World) -> None:
+    world.process(7, GROUPS)
+    world.say(ALL, pod(), DONE)
+    world.ask(7)
+    world.told()
+    world.say(pod(selected=False))
+    assert [flags for _tgid, _fields, flags in world.told()] == [abi.F_UNSELECTED]
+    assert world.owning.moved
+    world.say(pod())
+    assert [flags for _tgid, _fields, flags in world.told()] == [0]
+
+
+def test_only_selection_is_asked_for_at_the_beginning_of_a_program(world: World) -> None:
+    world.process(7, GROUPS)
+    world.say(ALL, pod(selected=False), DONE)
+    world.ask(7, ring=NO_RING)
+    decided: dict[int, bool] = {}
+    assert [*world.owning.answers(100.0, 7, decided.__setitem__)] == []
+    assert decided == {7: False}
+
+
+@pytest.mark.parametrize("world", [{"host_processes": False}], indirect=True)
+def test_host_processes_are_left_alone_when_that_is_said(world: World) -> None:
+    world.process(7, "0::/user.slice\n")
+    world.ask(7)
+    assert [flags for _tgid, _fields, flags in world.told()] == [abi.F_UNSELECTED]
+    assert not world.owning.default
+
+
+def test_a_pod_that_is_gone_is_remembered(world: World) -> None:
+    world.process(7, GROUPS)
+    world.say(ALL, pod(), DONE)
+    world.say(gone())
+    world.ask(7)
+    assert world.told()[0][1]["pod"] == "cart-0"
+
+
+def test_what_did_not_come_again_is_gone(world: World) -> None:
+    """The follower was started anew."""
+    other = Pod("1", "shop", "other-0", addresses=("10.0.0.9",))
+    world.say(ALL, pod(), pod(pod=other), DONE)
+    assert len(world.owning.peers(7)) == 1
+    world.say(ALL, pod(), DONE)
+    (event,) = world.owning.peers(7)
+    assert struct.unpack_from("=I", event, 8 + 40)[0] == 0, "nobody has that address any more"
+
+
+def test_addresses_are_told_once_and_again_to_who_is_new(world: World) -> None:
+    world.say(ALL, pod(pod=Pod(UID, "shop", "cart-0", addresses=("10.0.0.1", "fd00::1", "nonsense"))), DONE)
+    assert len(world.owning.peers(7)) == 2 and world.owning.peers(7) == []
+    assert len(world.owning.all_peers(7)) == 2
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        b"{",
+        b"[]",
+        b'{"kind":"x"}',
+        b'{"kind":"pod"}',
+        pod().replace(b'"uid":"', b'"uid":1,"x":"'),
+        pod().replace(b"true", b"1"),
+        pod().replace(b'["app"', b'[["app"]'),
+    ],
+)
+def test_messages_that_are_none_change_nothing(world: World, message: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    world.process(7, GROUPS)
+    world.say(ALL, pod(), DONE, message)
+    assert "that is none" in caplog.text
+    world.ask(7)
+    assert world.told()[0][1]["pod"] == "cart-0"
+
+
+def test_a_process_that_has_ended(world: World) -> None:
+    """Its group is known by number, as another process was in it."""
+    world.process(7, GROUPS)
+    world.say(ALL, pod(), DONE)
+    world.ask(7, group=4711)
+    world.ask(9, group=4711)
+    world.ask(10, group=4712)
+    told = world.told()
+    assert [fields.get("pod") for _tgid, fields, _flags in told] == ["cart-0", "cart-0", None]
+    assert world.owning.unknown == 1
+
+
+def test_where_only_version_1_sorts_containers_groups_are_not_taken_for_each_other(world: World) -> None:
+    shared = "0::/system.slice/containerd.service\n"
+    world.process(7, f"4:memory:/kubepods/pod{UID}/{CONTAINER}\n{shared}")
+    world.process(8, f"4:memory:/kubepods/pod{UID.replace('0', '1')}/{'1' * 64}\n{shared}")
+    world.say(ALL, pod(), DONE)
+    world.ask(7, group=4711)
+    world.ask(8, group=4711)
+    told = {tgid: fields.get("pod") for tgid, fields, _flags in world.told()}
+    assert told[7] == "cart-0" and told[8] is None

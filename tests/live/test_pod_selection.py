@@ -1,0 +1,231 @@
+"""Which pods are captured, live: groups as a container runtime makes them, an API server that speaks the watch protocol, and
+changes under way.
+"""
+
+from __future__ import annotations
+
+import http.client
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.bench.tls import certificate
+from tests.live import cgroup
+from tests.live.harness import Collector, wait_for
+from tests.live.kafka_broker import free_port
+from tests.live.test_owners import Lab, answers, collector, lab, served  # noqa: F401 - a fixture
+from tests.live.tlsplay import attached
+
+pytestmark = [pytest.mark.live, pytest.mark.timeout(240)]
+
+FOLLOWED_SECONDS = 2.0  # a change has to be followed in
+PREFORK = """
+import http.server, os, socketserver, sys
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def do_GET(self):
+        self.send_response(200); self.send_header("Content-Length", "2"); self.end_headers(); self.wfile.write(b"ok")
+    def log_message(self, *args): pass
+server = http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler)
+os.fork()
+server.serve_forever()
+"""
+TLS = """
+import http.server, ssl, sys
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def do_GET(self):
+        self.send_response(200); self.send_header("Content-Length", "2"); self.end_headers(); self.wfile.write(b"ok")
+    def log_message(self, *args): pass
+server = http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler)
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER); context.load_cert_chain(sys.argv[2], sys.argv[3])
+server.socket = context.wrap_socket(server.socket, server_side=True)
+server.serve_forever()
+"""
+
+
+class KeptAlive:
+    """A connection that stays."""
+
+    def __init__(self, port: int) -> None:
+        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+
+    def get(self, path: str) -> None:
+        """One exchange on it."""
+        self._connection.request("GET", path)
+        self._connection.getresponse().read()
+
+    def close(self) -> None:
+        """It ends."""
+        self._connection.close()
+
+
+def recorded(c: Collector, part: str) -> list[str]:
+    """The paths of the servers' records."""
+    return [record["path"] for record in c.records(part) if record["direction"] == "1"]
+
+
+def followed(c: Collector, ask: Callable[[str], object], wanted: bool, name: str) -> None:
+    """Ask for half a second, until FOLLOWED_SECONDS have passed since the change: what is asked then is recorded, or not.
+    How long it took to get there is the machine's affair.
+    """
+    deadline = time.monotonic() + 30
+    number = 0
+    while True:
+        number += 1
+        path = f"/{name}-{number}-"
+        ask(path)
+        time.sleep(0.4)
+        if bool(recorded(c, path)) == wanted:
+            break
+        assert time.monotonic() < deadline, f"not followed: {name}"
+    for again in range(3):
+        ask(f"/{name}-then-{again}")
+    time.sleep(0.6)
+    assert len(set(recorded(c, f"/{name}-then-"))) == (3 if wanted else 0)
+
+
+@pytest.fixture
+def prefork(lab: Lab) -> Iterator[Callable[[str], int]]:  # noqa: F811
+    """Starts a server whose worker is a child that begins no program, in a pod."""
+    with ExitStack() as stack:
+
+        def start(name: str) -> int:
+            port = free_port()
+            process = cgroup.start(lab.group(name), [sys.executable, "-c", PREFORK, str(port)])
+
+            def end() -> None:
+                children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+                process.kill()
+                process.wait()
+                for child in children:
+                    cgroup.kill(int(child))
+
+            stack.callback(end)
+            wait_for(lambda: answers(port), 20)
+            return port
+
+        yield start
+
+
+def test_nothing_until_it_is_selected(lab: Lab, tmp_path: Path) -> None:  # noqa: F811
+    """The chart's default, and each way to select on one connection that stays."""
+    lab.namespace("shop")
+    lab.namespace("other")
+    lab.pod("cart-0")
+    lab.pod("alien-0", namespace="other")
+    ports = {name: lab.server(name) for name in ("cart-0", "alien-0")}
+    c = collector(tmp_path, lab, COLLECTOR_ALL_NAMESPACES="false", COLLECTOR_HOST_PROCESSES="false")
+    try:
+        kept = {name: KeptAlive(port) for name, port in ports.items()}
+        for connection in kept.values():
+            lab.stack.callback(connection.close)
+        for name, connection in kept.items():
+            followed(c, connection.get, False, f"nothing-{name}")
+        lab.namespace("shop", "MODIFIED", **{"wallarm-mirror": "enabled"})
+        followed(c, kept["cart-0"].get, True, "namespace")
+        lab.pod("cart-0", kind="MODIFIED", **{"wallarm.com__enabled": "true"})  # not its name
+        followed(c, kept["cart-0"].get, True, "not-that-name")
+        lab.pod("cart-0", kind="MODIFIED", **{"mirror.wallarm.com__enabled": "false"})
+        followed(c, kept["cart-0"].get, False, "annotation-false")
+        lab.pod("cart-0", kind="MODIFIED", **{"mirror.wallarm.com__enabled": "true"})
+        followed(c, kept["cart-0"].get, True, "annotation-true")
+        lab.namespace("shop", "MODIFIED", **{"wallarm-mirror": "disabled"})
+        followed(c, kept["cart-0"].get, False, "namespace-disabled")
+        lab.pod("alien-0", namespace="other", kind="MODIFIED", **{"ebpf-api-collector__capture": "enabled"})
+        followed(c, kept["alien-0"].get, True, "ours")
+        assert {record["direction"] for record in c.records()} == {"1"}, "the clients are no pod's"
+        assert c.metric("collector_kubernetes_selected_containers") == 1
+    finally:
+        assert c.stop() == 0, c.log()
+
+
+def test_filters(lab: Lab, tmp_path: Path) -> None:  # noqa: F811
+    lab.namespace("shop")
+    lab.pod("cart-0")
+    lab.pod("stock-0")
+    filters = '[{"namespace": "none"}, {"namespace": "shop", "pod_labels": {"app": "x, cart-0"}, "container_name": "app"}]'
+    ports = {name: lab.server(name) for name in ("cart-0", "stock-0")}
+    c = collector(tmp_path, lab, COLLECTOR_ALL_NAMESPACES="false", COLLECTOR_FILTERS=filters)
+    try:
+        followed(c, lambda path: answers(ports["cart-0"], path), True, "cart")
+        followed(c, lambda path: answers(ports["stock-0"], path), False, "stock")
+    finally:
+        assert c.stop() == 0, c.log()
+
+
+def test_workers_that_began_no_program(lab: Lab, prefork: Callable[[str], int], tmp_path: Path) -> None:  # noqa: F811
+    """A child of fork is captured as its parent is, and follows what is said later."""
+    lab.namespace("shop", **{"wallarm-mirror": "enabled"})
+    lab.pod("early-0")
+    early = prefork("early-0")
+    c = collector(tmp_path, lab, COLLECTOR_ALL_NAMESPACES="false", COLLECTOR_HOST_PROCESSES="false")
+    try:
+        lab.pod("late-0")
+        late = prefork("late-0")
+        for name, port in (("early", early), ("late", late)):
+            followed(c, lambda path, port=port: [answers(port, path) for _ in range(4)], True, f"{name}-on")  # type: ignore[misc]
+        lab.namespace("shop", "MODIFIED", **{"wallarm-mirror": "disabled"})
+        for name, port in (("early", early), ("late", late)):
+            followed(c, lambda path, port=port: [answers(port, path) for _ in range(4)], False, f"{name}-off")  # type: ignore[misc]
+    finally:
+        assert c.stop() == 0, c.log()
+
+
+def test_everything_but_one_pod(lab: Lab, tmp_path: Path) -> None:  # noqa: F811
+    """The environment-driven default; host processes too."""
+    lab.namespace("shop")
+    lab.pod("cart-0", **{"mirror.wallarm.com__enabled": "false"})
+    lab.pod("stock-0")
+    c = collector(tmp_path, lab)
+    try:
+        ports = {name: lab.server(name) for name in ("cart-0", "stock-0")}
+        assert answers(ports["stock-0"], "/stock") and served(c, "/stock")[0]["pod"] == "stock-0"
+        followed(c, lambda path: answers(ports["cart-0"], path), False, "cart")
+        assert [one for one in c.records("/cart") if one["direction"] == "2"], "the client is of the host"
+    finally:
+        assert c.stop() == 0, c.log()
+    ends = {record["destIp"] for record in c.records() if record["direction"] == "1"}
+    assert f"127.0.0.1:{ports['cart-0']}" not in ends, "not even before it was looked at"
+
+
+def test_tls_of_selected_pods_only(lab: Lab, tmp_path: Path) -> None:  # noqa: F811
+    """Both have the same file of the library."""
+    import ssl
+    import urllib.request
+
+    certificate(tmp_path)
+    lab.namespace("shop")
+    lab.pod("cart-0", **{"mirror.wallarm.com__enabled": "true"})
+    lab.pod("stock-0")
+    ports = {name: free_port() for name in ("cart-0", "stock-0")}
+    for name, port in ports.items():
+        files = [str(tmp_path / "cert.pem"), str(tmp_path / "key.pem")]
+        process = cgroup.start(lab.group(name), [sys.executable, "-c", TLS, str(port), *files])
+        lab.stack.callback(process.wait)
+        lab.stack.callback(process.kill)
+    context = ssl._create_unverified_context()
+
+    def ask(name: str, path: str) -> bool:
+        try:
+            urllib.request.urlopen(f"https://127.0.0.1:{ports[name]}{path}", context=context, timeout=5).read()
+        except OSError:
+            return False
+        return True
+
+    wait_for(lambda: all(ask(name, "/up") for name in ports), 20)
+    c = collector(tmp_path, lab, COLLECTOR_ALL_NAMESPACES="false", COLLECTOR_HOST_PROCESSES="false")
+    try:
+        wait_for(lambda: attached(c, "libssl.so.3"), 60)
+        followed(c, lambda path: ask("cart-0", path), True, "cart")
+        followed(c, lambda path: ask("stock-0", path), False, "stock")
+        (record,) = [one for one in c.records("/cart-then-0") if one["direction"] == "1"]
+        assert (record["pod"], record["tls"]) == ("cart-0", "true")
+        lab.pod("stock-0", kind="MODIFIED", **{"mirror.wallarm.com__enabled": "true"})
+        followed(c, lambda path: ask("stock-0", path), True, "stock-on")
+    finally:
+        assert c.stop() == 0, c.log()
