@@ -11,8 +11,9 @@ import pytest
 
 from tests.kubernetes.cluster import end_namespace, get
 from tests.kubernetes.shop import Shop
-from tests.kubernetes.topic import Topic
+from tests.kubernetes.topic import NAME, Topic
 from tests.live.kafka_broker import Broker
+from tests.live.numbered import make_topic
 
 
 @pytest.fixture(scope="session")
@@ -29,6 +30,7 @@ def broker(node: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> I
     """Kafka, as a process of the node: pods reach it at the node's address."""
     one = Broker(tmp_path_factory.mktemp("kafka"), host=node[1])
     one.start()
+    make_topic(one.address, NAME)
     yield one
     one.close()
 

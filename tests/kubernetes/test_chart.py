@@ -12,9 +12,10 @@ from tests.conftest import ROOT
 from tests.kubernetes.cluster import end_namespace, get, helm, kubectl, logs, roll_out
 from tests.kubernetes.shop import AUTHORITY, KEYS, PLAIN, TLS, Shop
 from tests.kubernetes.topic import Topic
-from tests.kubernetes.traces import traces
+from tests.kubernetes.traces import nothing_is_left, processes
 from tests.live.harness import wait_for
 from tests.live.kafka_broker import Broker
+from tests.live.test_adversity import loaded_programs
 
 pytestmark = [pytest.mark.live, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -38,7 +39,8 @@ def ours() -> list[str]:
 @pytest.fixture(scope="module")
 def installed(broker: Broker) -> Iterator[str]:
     """The name of its DaemonSet, ready. In the end it is taken away, and nothing must be left."""
-    before = traces()
+    assert not processes(), "another collector is on the node"
+    programs = loaded_programs()
     values = {
         "config.kafka.brokers": broker.address.replace(",", "\\,"),
         "config.agent.mirror.responseBodies": "true",
@@ -54,7 +56,7 @@ def installed(broker: Broker) -> Iterator[str]:
     yield name
     helm("uninstall", RELEASE, "-n", NAMESPACE, "--wait")
     assert wait_for(lambda: ours() == [], 60, quiet=True), ours()
-    assert wait_for(lambda: traces() == before, 30, quiet=True), (before, traces())
+    assert nothing_is_left(programs), (processes(), programs, loaded_programs())
     end_namespace(NAMESPACE)
 
 

@@ -14,9 +14,9 @@ from tests.conftest import ROOT
 from tests.kubernetes.cluster import end_namespace, kubectl, logs, make_namespace, pods, roll_out
 from tests.kubernetes.shop import Shop
 from tests.kubernetes.topic import Topic
-from tests.kubernetes.traces import traces
-from tests.live.harness import wait_for
+from tests.kubernetes.traces import nothing_is_left, processes
 from tests.live.kafka_broker import Broker
+from tests.live.test_adversity import loaded_programs
 
 pytestmark = [pytest.mark.live, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -33,14 +33,15 @@ def installed(broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Itera
     assert [one["kind"] for one in objects] == ["DaemonSet"]
     file: Path = tmp_path_factory.mktemp("daemonset") / "daemonset.yaml"
     file.write_text(text)
-    before = traces()
+    assert not processes(), "another collector is on the node"
+    programs = loaded_programs()
     make_namespace(NAMESPACE)
     kubectl("apply", "--validate=strict", "-n", NAMESPACE, "-f", str(file))
     roll_out("ds/" + objects[0]["metadata"]["name"], NAMESPACE)
     yield objects[0]
     kubectl("delete", "-n", NAMESPACE, "-f", str(file), "--timeout=90s")
     end_namespace(NAMESPACE)
-    assert wait_for(lambda: traces() == before, 30, quiet=True), (before, traces())
+    assert nothing_is_left(programs), (processes(), programs, loaded_programs())
 
 
 def labels(daemonset: dict) -> str:

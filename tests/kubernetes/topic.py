@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from tests.events import validate
-from tests.live.numbered import Reader, make_topic
+from tests.live.numbered import Reader
 
 NAME = "akto.api.logs"
 
@@ -14,7 +14,6 @@ class Topic:
     """Records of Akto's topic, from its beginning on."""
 
     def __init__(self, address: str) -> None:
-        make_topic(address, NAME)
         self._reader = Reader(address, NAME)
         self._records: list[dict] = []
 
