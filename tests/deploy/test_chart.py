@@ -333,6 +333,28 @@ def test_every_value_is_in_the_schema_and_every_default_passes() -> None:
     assert {name for name in given(values) if not name.startswith(inside)} == names(schema) - optional
 
 
+@pytest.mark.parametrize(("version", "field"), [("1.22.0", False), ("1.29.9", False), ("1.30.0", True), ("1.34.4", True)])
+def test_apparmor_is_switched_off_in_the_words_of_the_version(version: str, field: bool) -> None:
+    template = helm.objects(changed(agent={"privileged": False}), f"--kube-version={version}")["DaemonSet"]["spec"][
+        "template"
+    ]
+    annotation = template["metadata"]["annotations"].get("container.apparmor.security.beta.kubernetes.io/agent")
+    said = template["spec"]["containers"][0]["securityContext"].get("appArmorProfile")
+    assert (said, annotation) == (({"type": "Unconfined"}, None) if field else (None, "unconfined"))
+
+
+def test_the_same_capabilities_in_chart_and_manifest() -> None:
+    (manifest,) = kubernetes.read((ROOT / "deploy" / "daemonset-least-privilege.yaml").read_text())
+    wanted = helm.container(manifest)["securityContext"]
+    made = helm.container(helm.objects(changed(agent={"privileged": False}))["DaemonSet"])["securityContext"]
+    assert made["capabilities"] == wanted["capabilities"] and made["seLinuxOptions"] == wanted["seLinuxOptions"]
+    assert made["allowPrivilegeEscalation"] is wanted["allowPrivilegeEscalation"] is False
+    more = changed(agent={"privileged": False, "extraCapabilities": ["SYS_ADMIN"]})
+    made = helm.container(helm.objects(more)["DaemonSet"])["securityContext"]
+    assert made["capabilities"]["add"] == [*wanted["capabilities"]["add"], "SYS_ADMIN"]
+    assert made["allowPrivilegeEscalation"] is True  # Kubernetes refuses the other
+
+
 def test_the_chart_is_of_this_version() -> None:
     chart = yaml.safe_load((helm.CHART / "Chart.yaml").read_text())
     project = (ROOT / "pyproject.toml").read_text()

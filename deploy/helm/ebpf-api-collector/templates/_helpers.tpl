@@ -124,3 +124,8 @@ become a list with commas, other lists and maps JSON.
 {{- define "collector.clusterRole" -}}
 {{ .Release.Namespace }}-{{ include "collector.fullname" . }}
 {{- end -}}
+
+{{/* From Kubernetes 1.30 on the profile of AppArmor is a field; before, an annotation. */}}
+{{- define "collector.hasAppArmorField" -}}
+{{- if semverCompare ">=1.30.0-0" .Capabilities.KubeVersion.Version }}yes{{ end -}}
+{{- end -}}
