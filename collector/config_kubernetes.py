@@ -128,3 +128,13 @@ def attributes(config: Config) -> bool:
 def node_name(config: Config) -> str:
     """In force."""
     return config.NODE_NAME or os.uname().nodename.lower()
+
+
+def selects(config: Config) -> bool:
+    """Is perhaps not everything captured?"""
+    return (
+        follows_kubernetes(config)
+        or not config.COLLECTOR_ALL_NAMESPACES
+        or not config.COLLECTOR_HOST_PROCESSES
+        or bool(config.COLLECTOR_FILTERS)
+    )

@@ -19,7 +19,7 @@ from typing import Any, Self
 
 from collector import cgroups
 from collector.config import IGNORED_PORTS, Config
-from collector.config_kubernetes import ACCOUNT, attributes, follows_kubernetes, node_name
+from collector.config_kubernetes import ACCOUNT, attributes, follows_kubernetes, node_name, selects
 from collector.config_values import ALL_LIBRARIES
 from collector.errors import ConfigError, ProtocolError
 from collector.router.batches import JSON_LINES
@@ -28,6 +28,7 @@ from collector.router.slots import BATCH_BYTES
 MIB = 1 << 20
 RECORD_BYTES = 1_000_000  # a record stays below Kafka's default message limit of 1,048,588 with room for the batch
 STOP_SINK_SECONDS = 8.0
+OWNER_GRACE_SECONDS = 0.25  # for the loader's last word, when an owner was waited for, to reach the shard
 ALL_CONNECTIONS = 65536  # what a share of the connections is counted in (shards/state.pxd and bpf/maps.h SHARES)
 QUEUE_BYTES = 128 * MIB  # of batches in front of the destination, unless memory is short: some 64 MiB of records
 CONNECTIONS = 65536  # of the kernel's table, unless memory is short
@@ -180,7 +181,7 @@ class ShardSettings(Message):
             max_connections=max(1, -(-config.TRAFFIC_MAX_ACTIVE_CONN * 5 // (4 * shards))),
             buffer_bytes=config.TRAFFIC_BUFFER_THRESHOLD * MIB // shards,
             connection_bytes=config.SOCKET_DATA_EVENT_BYTES_THRESHOLD,
-            owner_wait_seconds=config.COLLECTOR_POD_WAIT_MS / 1000,
+            owner_wait_seconds=config.COLLECTOR_POD_WAIT_MS / 1000 + OWNER_GRACE_SECONDS,
             input_bytes_per_minute=per_minute(config.TRAFFIC_SAMPLE_BUFFER_PER_MINUTE, shards),
             output_bytes_per_minute=per_minute(config.OUTPUT_BANDWIDTH_LIMIT, shards),
             inactive_seconds=config.TRAFFIC_INACTIVITY_THRESHOLD,
@@ -208,7 +209,7 @@ class ShardSettings(Message):
 class OwnerSettings(Message):
     """Whose processes are, and whose are captured: ``node`` is named in records, or is empty; ``kubernetes``: the API server
     is followed, and a pod that it has not told of is waited for ``wait_seconds``; ``everything``: pods are captured of which
-    nobody says anything, ``host_processes``: those of no pod.
+    nobody says anything, ``host_processes``: those of no pod; ``fields``: do records say whose they are?
     """
 
     node: str = ""
@@ -216,6 +217,12 @@ class OwnerSettings(Message):
     wait_seconds: float = 1.0
     everything: bool = True
     host_processes: bool = True
+    fields: bool = True
+
+    @property
+    def default(self) -> bool:
+        """Is a process captured of which nothing is known?"""
+        return self.everything and self.host_processes
 
     @property
     def selects(self) -> bool:
@@ -232,6 +239,7 @@ class OwnerSettings(Message):
             wait_seconds=config.COLLECTOR_POD_WAIT_MS / 1000,
             everything=config.COLLECTOR_ALL_NAMESPACES,
             host_processes=config.COLLECTOR_HOST_PROCESSES,
+            fields=attributes(config),
         )
 
 
@@ -251,17 +259,16 @@ class KubernetesSettings(Message):
     filters: str = ""
     sidecars: tuple[str, ...] = ()
 
-    @property
-    def directories(self) -> tuple[str, ...]:
-        """Of the account's files."""
-        return tuple(sorted({os.path.dirname(path) for path in (self.token_path, self.ca_path) if path}))
-
     @classmethod
     def of(cls, config: Config) -> Self | None:
         """From the configuration, and from what the kubelet tells a pod; None when nobody is to be asked. Raises ConfigError
         where it is not said whom.
         """
         if not follows_kubernetes(config):
+            if not config.COLLECTOR_ALL_NAMESPACES or config.COLLECTOR_FILTERS:
+                raise ConfigError(
+                    "COLLECTOR_ALL_NAMESPACES=false and COLLECTOR_FILTERS need COLLECTOR_KUBERNETES: pods are not known"
+                )
             return None
         if config.COLLECTOR_KUBERNETES_API:
             host, _, port = config.COLLECTOR_KUBERNETES_API.removeprefix("http://").rpartition(":")
@@ -353,7 +360,7 @@ class LoaderSettings(Message):
             names=_words(config.TRACE_COMMS),
             proc=config.HOST_PROC,
             program_cache=config.COLLECTOR_PROGRAM_CACHE,
-            owners=OwnerSettings.of(config) if attributes(config) else None,
+            owners=OwnerSettings.of(config) if attributes(config) or selects(config) else None,
         )
 
 

@@ -18,6 +18,7 @@ MOST_GROUPS = 50_000
 # Where the tree of version 2 may be: of the host's first process, or mounted for us, before what our own namespace shows
 TREES = tuple(f"{root}/sys/fs/cgroup{part}" for root in ("/proc/1/root", "/host", "") for part in ("", "/unified"))
 _FIRST_LINE = "0::"
+_ENDED = (b"Z", b"X", b"x")  # states of proc_pid_stat(5)
 
 
 class Places:
@@ -29,47 +30,54 @@ class Places:
         self._known: collections.OrderedDict[int, Place] = collections.OrderedDict()
         self._next_look = 0.0
 
-    def find(self, tgid: int, start_ns: int, group: int, now: float) -> Place | None:
-        """Of a process that began at ``start_ns`` (CLOCK_BOOTTIME; 0 for any) and was in the group of that number (0: not
-        known); None when nobody can say any more. ``now``: time.monotonic().
+    def find(self, tgid: int, start_ns: int, group: int, now: float) -> tuple[Place | None, int]:
+        """(where it is, when it began) of a process that began at ``start_ns`` (CLOCK_BOOTTIME; 0 for any) and was in the
+        group of that number (0: not known); None for the place when nobody can say any more. ``now``: time.monotonic().
         """
         place = self._known.get(group) if group > ROOT_GROUP else None
         if place is not None:
             self._known.move_to_end(group)
-            return place
-        text = self._read(tgid, start_ns)
-        if text is not None:
+            return place, start_ns
+        found = self._read(tgid, start_ns)
+        if found is not None:
+            text, began_ns = found
             place = parse_cgroups(text)
             # where only version 1 sorts containers, many of them share one group of version 2
             unified = next((line for line in text.splitlines() if line.startswith(_FIRST_LINE)), "")
             if group > ROOT_GROUP and parse_cgroups(unified) == place:
                 self._keep(group, place)
-            return place
+            return place, start_ns or began_ns
         if group > ROOT_GROUP and self._tree and now >= self._next_look:
             self._next_look = now + TREE_SECONDS
             for number, path in _groups(self._tree):
-                if number not in self._known:
-                    self._keep(number, parse_cgroups(f"{_FIRST_LINE}{path}"))
-            return self._known.get(group)
-        return None
+                place = parse_cgroups(f"{_FIRST_LINE}{path}")
+                if number not in self._known and (place.pod or place.containers):  # for the same reason
+                    self._keep(number, place)
+            return self._known.get(group), start_ns
+        return None, start_ns
 
     def _keep(self, group: int, place: Place) -> None:
         self._known[group] = place
         while len(self._known) > KNOWN:
             self._known.popitem(last=False)
 
-    def _read(self, tgid: int, start_ns: int) -> str | None:
-        """Its groups, if it is that process: the number may be another one's by now."""
+    def _read(self, tgid: int, start_ns: int) -> tuple[str, int] | None:
+        """(its groups, its start), if it is that process - the number may be another one's by now -, and has not ended:
+        who has is in the root of version 1, wherever it was.
+        """
         try:
             with open(f"{self._proc}/{tgid}/cgroup", encoding="utf-8", errors="replace") as file:
                 text = file.read()
-            with open(f"{self._proc}/{tgid}/stat", "rb") as stat:
-                found = parse_stat(stat.read())
+            with open(f"{self._proc}/{tgid}/stat", "rb") as file:
+                stat = file.read()
         except OSError:
             return None
-        if not text or found is None or start_ns and not began_at(start_ns, found[1]):
+        found = parse_stat(stat)
+        if not text or found is None or stat.rpartition(b")")[2].split()[0] in _ENDED:
             return None
-        return text
+        if start_ns and not began_at(start_ns, found[1]):
+            return None
+        return text, found[1]
 
 
 def _groups(tree: str) -> Iterator[tuple[int, str]]:

@@ -24,6 +24,13 @@ PAGE = 500  # objects of one answer to a list
 CONNECT_SECONDS = 10.0
 WATCH_SECONDS = 290  # after which the server ends a watch, so that one that hangs is found out
 SILENT_SECONDS = WATCH_SECONDS + 30.0
+# A server that has gone without a word is found out within a minute
+_KEEP_ALIVE = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 20),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+)
 LINE_BYTES = 8 << 20  # of one event; etcd holds no larger object than 1.5 MiB
 
 
@@ -160,6 +167,8 @@ class Server:
                 connection.request("GET", f"{path}?{urllib.parse.urlencode(query)}", headers=headers)
                 if isinstance(connection.sock, socket.socket):
                     connection.sock.settimeout(seconds)
+                    for level, option, value in _KEEP_ALIVE:
+                        connection.sock.setsockopt(level, option, value)
                 answer = connection.getresponse()
             except (OSError, http.client.HTTPException) as error:
                 raise ApiError(f"{self.host}:{self.port}: {error or type(error).__name__}") from error

@@ -7,6 +7,7 @@ from __future__ import annotations
 import logging
 import random
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -14,6 +15,7 @@ from typing import Any, Protocol
 from collector.kubernetes.api import ApiError, Gone, Parse, Server
 
 FIRST_DELAY, MOST_DELAY = 0.5, 30.0  # seconds between attempts, doubled each time and spread
+SHORTEST_SECONDS = 1.0  # of a watch without events that has ended by itself: shorter ones are not asked for at once
 _log = logging.getLogger("kubernetes")
 
 
@@ -59,19 +61,25 @@ class Follower:
 
     def run(self) -> None:
         """Until ``stop``."""
-        delay = self.first_delay
+        delay, gone = self.first_delay, False
         while not self.stop.is_set():
+            began, before = time.monotonic(), self.counts.events
             try:
                 self._turn()
-                delay = self.first_delay
-                continue
+                gone = False
+                if self.counts.events > before or time.monotonic() - began >= SHORTEST_SECONDS:
+                    delay = self.first_delay
+                    continue
             except Gone as error:
-                listed, self._version = bool(self._version), ""
-                if listed:
-                    continue  # at once, for the server is there
+                again, gone, self._version = not gone and bool(self._version), True, ""
+                if again:
+                    continue  # at once, for the server is there; but not over and over
                 self._failed(error)
             except ApiError as error:
                 self._failed(error)
+            except Exception as error:  # or nothing of this resource would be heard any more
+                self._version = ""
+                self._failed(ApiError(f"{self.path}: {type(error).__name__}"))
             self.stop.wait(delay * (0.5 + self.random()))
             delay = min(delay * 2, MOST_DELAY)
 

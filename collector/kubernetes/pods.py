@@ -31,7 +31,8 @@ class Container:
 @dataclass(frozen=True, slots=True)
 class Pod:
     """What is known of a pod. ``workload``: kind and name of who has made it, `Deployment/shop`, or empty. ``containers``:
-    by container id, those that have started. ``addresses``: its own; none where it has the node's.
+    by container id, those that have started. ``addresses``: its own; none where it has the node's. ``names``:
+    of all containers that it is to have.
     """
 
     uid: str
@@ -44,6 +45,7 @@ class Pod:
     workload: str = ""
     containers: Mapping[str, Container] = field(default_factory=dict)
     addresses: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
@@ -86,6 +88,11 @@ def parse_pod(document: Any, annotations: Collection[str] | None = None) -> Pod 
         workload=_workload(metadata, labels),
         containers=_containers(spec, status),
         addresses=_addresses(spec, status),
+        names=tuple(
+            _text(one.get("name"))
+            for part in ("containers", "initContainers", "ephemeralContainers")
+            for one in _listed(spec.get(part))
+        ),
     )
 
 

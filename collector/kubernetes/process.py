@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import errno
 import functools
 import json
 import logging
+import os
 import queue
 import select
 import socket
@@ -120,7 +122,9 @@ class Following:
             self._due.update(dict.fromkeys(("all", *self._pods, "done")))
         while self._due:
             what = next(iter(self._due))
-            if not self._tell(self._message(what)):
+            pod = self._pods.get(what)
+            # of a namespace that is not known nobody knows what it says; it is told of with that
+            if (pod is None or pod.namespace in self._index.namespaces()) and not self._tell(self._message(what)):
                 return
             del self._due[what]
 
@@ -148,7 +152,9 @@ class Following:
         if pod is None:
             return json.dumps({"kind": "gone", "uid": what}).encode()
         chosen = {identifier: self._selected(pod, container) for identifier, container in pod.containers.items()}
-        told = wire.Told(pod, chosen, self._selected(pod, None), wire.labels_text(pod.labels))
+        # one whose name is not known yet may be any of them
+        otherwise = all(self._selected(pod, Container(name)) for name in pod.names or ("",))
+        told = wire.Told(pod, chosen, otherwise, wire.labels_text(pod.labels))
         message = wire.pack(told)
         if len(message) <= wire.LIMIT:
             return message
@@ -161,7 +167,7 @@ class Following:
             said = f"{pod.namespace}/{pod.name}: {odd}"
             if said not in self._odd and len(self._odd) < ODD:
                 self._odd.add(said)
-                log.warning("%s: neither enabled nor disabled; it counts as if it were not there", said)
+                log.warning("%.200r: neither enabled nor disabled; it counts as if it were not there", said)
         return verdict.selected
 
 
@@ -228,7 +234,9 @@ class Process:
             ),
             Follower(server, "/api/v1/namespaces", {}, _Queue("namespaces", self._events, wake), parse_namespace),
         ]
-        child.drop_privileges([*confine.network_rules(), *confine.account_rules(settings.directories)], network=True)
+        child.drop_privileges(
+            [*confine.network_rules(), *confine.account_rules([os.path.dirname(settings.ca_path)])], network=True
+        )
         self._said: dict[str, int] = {}
         self._next_said = 0.0
 
@@ -285,7 +293,11 @@ class Process:
             self._loader.send(message)
         except (BlockingIOError, InterruptedError):
             return False
-        except OSError:  # the loader is gone; the next one comes with a socket of its own
+        except OSError as error:
+            if error.errno == errno.EMSGSIZE:  # the host's limit is lower than that of wire.py
+                log.error("a pod is too large to be told of (net.core.wmem_default)")
+                return True
+            # the loader is gone; the next one comes with a socket of its own
             self._loader.close()
             self._loader = None
             return False

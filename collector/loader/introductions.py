@@ -4,7 +4,7 @@ processes, roles, ends.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from collector import abi
 from collector.attribution.owners import Provider
@@ -21,11 +21,18 @@ def library_names(names: Mapping[int, str], *, now_ns: int) -> bytes:
 
 
 def introductions(
-    maps: Mapping[str, int], shard: int, shards: int, *, provider: Provider | None, now_ns: int
+    maps: Mapping[str, int],
+    shard: int,
+    shards: int,
+    *,
+    provider: Provider | None,
+    now_ns: int,
+    owned: Callable[[int, int], bytes] | None = None,
 ) -> Iterator[_Portion]:
     """Portions of (events for one message, connections in them) about the open connections of a shard. ``maps``: the
     kernel's, by name; ``provider`` answers for the processes; None when process ids here are not the kernel's: then the
-    kernel tells the names, with the next connection of each. Raises OSError.
+    kernel tells the names, with the next connection of each. ``owned`` makes the event that says whose a process is, for a
+    ring; None where nobody says it. Raises OSError.
     """
     named: set[int] = set()  # a shard keeps one name of a process, whatever ring it came by
     events: list[bytes] = []
@@ -36,6 +43,7 @@ def introductions(
         for pid in {entry.tgid, entry.told} - named if provider is not None else ():
             named.add(pid)
             owner = provider.owner(pid) if provider is not None else None
+            events += (owned(pid, entry.ring),) if owned is not None else ()
             events += (owner.event(ts_ns=now_ns, ring=entry.ring),) if owner is not None else ()
         events.append(entry.introduction(now_ns))
         told += 1

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-import os
+import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 
 from collector.clock import SystemClock
+from collector.errors import PreflightError
 from collector.loader.libraries import Libraries
 from collector.loader.mapped import Proc
 from collector.loader.owning import RING_BYTES, Owning
 from collector.loader.ringbuffer import Ring
 from collector.loader.selecting import OwnedSelection
-from collector.settings import LoaderSettings
+from collector.settings import LoaderSettings, OwnerSettings
+
+log = logging.getLogger("loader")
+
+
+def without_process_ids(settings: OwnerSettings) -> None:
+    """In a pid namespace of our own the kernel's process ids say nothing. Raises PreflightError where pods are selected."""
+    if not settings.default:
+        raise PreflightError("pods cannot be selected from a pid namespace of our own: hostPID: true is missing")
+    log.warning("records name no pods, and all are captured: a pid namespace of our own (hostPID: true is missing)")
 
 
 class Ownership:
@@ -42,11 +52,13 @@ class Ownership:
         """Processes of which nobody could say whose they were."""
         return self._owning.unknown
 
-    def listen(self, fds: Sequence[int]) -> None:
+    def listen(self, fd: int) -> None:
         """The process that follows the API server tells of pods there."""
-        self._owning.listen(fds[0])
-        for fd in fds[1:]:
-            os.close(fd)
+        self._owning.listen(fd)
+
+    def introduce(self, tgid: int, ring: int) -> bytes:
+        """The event for a new shard of a process that has a connection open in that ring."""
+        return self._owning.introduce(tgid, ring, time.monotonic(), self._clock.monotonic_ns())
 
     def turn(self) -> None:
         """Each turn of the loop, before the rings are read."""
@@ -62,7 +74,7 @@ class Ownership:
         self._send(self._owning.answers(time.monotonic(), self._clock.monotonic_ns(), decide))
 
     def introduction(self) -> bytes:
-        """What a new shard is told: who has which address. It asks for the owners of processes itself."""
+        """What a new shard is told: who has which address."""
         return b"".join(self._owning.all_peers(self._clock.monotonic_ns()))
 
     def come(self, libraries: Libraries) -> None:

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from collector import abi
 from collector.attribution.containers import Place
 from collector.attribution.hostfiles import HostFiles
+from collector.attribution.owners import began_at
 from collector.attribution.places import Places
 from collector.errors import ProtocolError
 from collector.kubernetes import wire
@@ -102,7 +103,9 @@ class Owning:
         self._pods: socket.socket | None = None
         self._coming: set[str] | None = None  # the pods that have come since "all"
         self._changed = self.peers_changed = False
-        self._pending: set[int] = set()
+        self.synced = not settings.kubernetes  # is it known which pods there are?
+        self.adopted = False  # and has a loader before us known it?
+        self._due: set[int] = set()  # processes of which something else may be known by now
         self._peers: dict[str, bytes] = {}  # by address, as they were told
         self._next_look = 0.0
         self.moved = False  # is a process captured, or not, that was looked at as something else before?
@@ -111,11 +114,11 @@ class Owning:
     @property
     def default(self) -> bool:
         """Is a process captured of which nothing is known?"""
-        return self._settings.everything and self._settings.host_processes
+        return self._settings.default
 
     def look(self, pid: int, now: float) -> bool:
         """Is that process captured? For those that did not ask."""
-        return self._ask(pid, 0, 0, now).answer.selected
+        return self._ask(pid, 0, 0, now)[1].selected
 
     # ---- what the API server says
 
@@ -153,9 +156,12 @@ class Owning:
     def _heard(self, data: bytes) -> None:
         document = json.loads(data)
         kind = document.get("kind") if isinstance(document, dict) else None
+        changed = self._changed, self.peers_changed
         self._changed = self.peers_changed = True
         if kind == "pod":
             told = wire.unpack(document)
+            if self._told.get(told.pod.uid) == told and told.pod.uid in self._index:
+                self._changed, self.peers_changed = changed
             self._index.put(told.pod)
             self._told[told.pod.uid] = told
             if self._coming is not None:
@@ -168,6 +174,7 @@ class Owning:
             for uid in set(self._told) - self._coming:
                 self._remove(uid)
             self._coming = None
+            self.synced = True
         else:
             raise ProtocolError("of no known kind")
 
@@ -185,29 +192,35 @@ class Owning:
         for at in range(8, len(span or b""), _STEP):
             assert span is not None
             group, start_ns, tgid, ring = QUESTION.unpack_from(span, at)
-            asked = self._ask(tgid, start_ns, group, now)
+            asked, answer = self._ask(tgid, start_ns, group, now)
             if decide is not None:
-                decide(tgid, asked.answer.selected)
+                decide(tgid, answer.selected)
             if ring != NO_RING:
                 asked.rings.add(ring)
-                yield ring, self._event(tgid, asked, ring, now_ns)
+                yield ring, self._event(tgid, asked, answer, ring, now_ns)
+
+    def introduce(self, tgid: int, ring: int, now: float, now_ns: int) -> bytes:
+        """The event for a shard that is new, of a process with an open connection in that ring."""
+        asked, answer = self._ask(tgid, 0, 0, now)
+        asked.rings.add(ring)
+        return self._event(tgid, asked, answer, ring, now_ns)
 
     def changes(self, now: float, now_ns: int) -> Iterator[tuple[int, bytes]]:
         """(ring, event) for the processes of which something else is known than was told."""
-        if now < self._next_look or not self._changed and not self._pending:
+        if now < self._next_look or not self._changed and not self._due:
             return
-        tgids = list(self._asked) if self._changed else [tgid for tgid in self._pending if tgid in self._asked]
-        self._next_look, self._changed, self._pending = now + CHANGE_SECONDS, False, set()
+        tgids = list(self._asked) if self._changed else [tgid for tgid in self._due if tgid in self._asked]
+        self._next_look, self._changed, self._due = now + CHANGE_SECONDS, False, set()
         for tgid in tgids:
             asked = self._asked[tgid]
             answer = self._answer(asked.place, asked.since, now)
             if answer.pending:
-                self._pending.add(tgid)
+                self._due.add(tgid)
             if answer != asked.answer:
                 self.moved |= answer.selected != asked.answer.selected
                 asked.answer = answer
                 for ring in asked.rings:
-                    yield ring, self._event(tgid, asked, ring, now_ns)
+                    yield ring, self._event(tgid, asked, answer, ring, now_ns)
 
     def peers(self, now_ns: int) -> list[bytes]:
         """Events for every shard: who has which address, as far as that is other than was told."""
@@ -229,26 +242,30 @@ class Owning:
             for address in told.pod.addresses
         }
 
-    def _event(self, tgid: int, asked: _Asked, ring: int, now_ns: int) -> bytes:
-        answer = asked.answer
-        return abi.pack_owner(tgid, answer.fields, start_ns=asked.start_ns, flags=answer.flags, ts_ns=now_ns, ring=ring)
+    def _event(self, tgid: int, asked: _Asked, answer: Answer, ring: int, now_ns: int) -> bytes:
+        fields = answer.fields if self._settings.fields else b""
+        return abi.pack_owner(tgid, fields, start_ns=asked.start_ns, flags=answer.flags, ts_ns=now_ns, ring=ring)
 
-    def _ask(self, tgid: int, start_ns: int, group: int, now: float) -> _Asked:
+    def _ask(self, tgid: int, start_ns: int, group: int, now: float) -> tuple[_Asked, Answer]:
+        """What is known of a process, and the answer now. One that differs from what was told before is told wherever it was
+        asked for, with the next `changes`.
+        """
         asked = self._asked.get(tgid)
-        place = self._places.find(tgid, start_ns, group, now)
-        if asked is None or start_ns and asked.start_ns and asked.start_ns != start_ns:
+        place, start_ns = self._places.find(tgid, start_ns, group, now)
+        if asked is None or start_ns and asked.start_ns and not began_at(start_ns, asked.start_ns):
             self.unknown += place is None
-            asked = self._asked[tgid] = _Asked(start_ns, place, now, Answer())
+            asked = self._asked[tgid] = _Asked(start_ns, place, now, self._answer(place, now, now))
             while len(self._asked) > PROCESSES:
                 self._asked.popitem(last=False)
-        elif place is not None and place != asked.place:  # it was moved, or its number is another one's that did not ask yet
+        elif place is not None and place != asked.place:  # it was moved
             asked.place, asked.since = place, now
-        asked.start_ns = asked.start_ns or start_ns
+        if start_ns > asked.start_ns:  # exactly, as the kernel tells it, or not known before
+            asked.start_ns = start_ns
         self._asked.move_to_end(tgid)
-        asked.answer = self._answer(asked.place, asked.since, now)
-        if asked.answer.pending:
-            self._pending.add(tgid)
-        return asked
+        answer = self._answer(asked.place, asked.since, now)
+        if answer.pending or answer != asked.answer:
+            self._due.add(tgid)
+        return asked, answer
 
     # ---- the answer
 
@@ -262,7 +279,8 @@ class Owning:
         if place.pod:
             known = self._files.pod(place.pod, place.containers, now)
             waits = settings.kubernetes and now - since < settings.wait_seconds
-            return Answer(fragment({**known, "node": settings.node}), settings.everything, pending=waits)
+            selected = settings.everything or self.adopted and not self.synced  # as the loader before us has decided
+            return Answer(fragment({**known, "node": settings.node}), selected, pending=waits)
         named = {"node": settings.node}
         if place.containers:
             named.update(self._files.docker(place.containers))

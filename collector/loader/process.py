@@ -33,7 +33,7 @@ from collector.loader.libraries import Libraries
 from collector.loader.mapped import Proc
 from collector.loader.newcomers import RING_BYTES as NEWCOMERS_BYTES
 from collector.loader.newcomers import Newcomers
-from collector.loader.ownership import Ownership
+from collector.loader.ownership import Ownership, without_process_ids
 from collector.loader.probes import sources as probe_sources
 from collector.loader.probes.attachments import Attachments
 from collector.loader.probes.newcomers import Newcomers as NewcomersSource
@@ -150,6 +150,7 @@ class Loader:
             len(self._senders),
             now_ns=self._clock.monotonic_ns(),
             provider=self._owners if self._nested is None else None,
+            owned=self._owners_of.introduce if self._owners_of is not None else None,
         ):
             self._senders[shard].introduce((b"".join(events),), wall_offset_ns=self._wall)
             told += count
@@ -371,7 +372,9 @@ class Loader:
     def _choose(self) -> None:
         """Whose the processes are, if that is asked for, and which are captured."""
         settings, maps = self._settings, self._loaded.maps
-        if settings.owners is not None and self._nested is None:
+        if settings.owners is not None and self._nested is not None:
+            without_process_ids(settings.owners)
+        elif settings.owners is not None:
             self._owners_of = Ownership(maps, settings, self._clock, self._tell_owner, self._tell_all)
             self._selection = self._owners_of.selection
         if self._selection is None:
@@ -398,8 +401,9 @@ class Loader:
                     self._selection.update(message["ours"])
                 elif message.get("kind") == "new_shard" and self._loaded.maps:
                     self._forget_names(message["number"])
-                elif message.get("kind") == "pods" and self._owners_of is not None:
-                    self._owners_of.listen(message["fds"])
+                elif message.get("kind") == "pods":
+                    for fd in message["fds"]:
+                        (self._owners_of.listen if self._owners_of is not None else os.close)(fd)
                 elif message.get("kind") == "share" and self._loaded.maps:
                     entries.leave_out(self._loaded.maps["beyond"], ALL_CONNECTIONS - message["share"])
         for sender in self._senders:

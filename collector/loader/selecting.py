@@ -5,6 +5,7 @@ one that made it (bpf/owners.h), until it was found out whose it is; all are loo
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Collection, Iterator
 
 from collector.loader.bits import Bits
@@ -13,6 +14,8 @@ from collector.loader.owning import Owning
 from collector.loader.selection import WORDS
 
 LOOK_SECONDS = 30.0  # between two looks at all processes: what went wrong meanwhile is put right
+LEAST_SECONDS = 0.5  # the same, when something changes all the time
+SLICE_SECONDS = 0.02  # of a turn
 
 
 class OwnedSelection:
@@ -23,7 +26,8 @@ class OwnedSelection:
         self._owning = owning
         self._proc = proc or Proc()
         self._ours: frozenset[int] = frozenset()
-        self._next_look = 0.0
+        self._next_look, self._looked = 0.0, -LEAST_SECONDS
+        self._to_look_at: list[int] = []
         self._chosen: list[int] = []  # processes that are captured from now on
         self._stopped = False
 
@@ -31,8 +35,9 @@ class OwnedSelection:
         """Before anything is attached, once in the life of the programs: nobody is known, so the default decides."""
         self._bits.fill(not self._owning.default)
 
-    def adopt(self, known: Collection[int]) -> None:
-        """The bits stay as the loader before us has left them, but for those of processes of ours that are gone."""
+    def adopt(self, known: Collection[int]) -> None:  # noqa: ARG002 - as of the other kind
+        """The bits stay as the loader before us has left them, until it is known which pods there are."""
+        self._owning.adopted = True
 
     def update(self, ours: Collection[int]) -> None:
         """``ours``: the processes of the collector, this one aside."""
@@ -41,17 +46,26 @@ class OwnedSelection:
             self._bits.put(pid, True)
 
     def turn(self, now: float) -> None:
-        """Look at all processes, from time to time and when something has changed."""
-        if now >= self._next_look or self._owning.moved:
-            self._next_look = now + LOOK_SECONDS
+        """Look at all processes, from time to time and soon after something has changed, some of them a turn."""
+        if self._waits():
+            return
+        if now >= self._next_look or self._owning.moved and now >= self._looked + LEAST_SECONDS:
+            self._next_look, self._looked = now + LOOK_SECONDS, now
             self._owning.moved = False
-            for pid in self._proc.pids():
-                self.decide(pid, self._owning.look(pid, now))
+            self._to_look_at = self._proc.pids()
+        until = time.monotonic() + SLICE_SECONDS
+        while self._to_look_at and time.monotonic() < until:
+            pid = self._to_look_at.pop()
+            self.decide(pid, self._owning.look(pid, now))
+
+    def _waits(self) -> bool:
+        """Does the loader before us know better than we do yet?"""
+        return self._owning.adopted and not self._owning.synced
 
     def decide(self, pid: int, selected: bool) -> None:
         """From now on."""
         left_alone = not selected or pid in self._ours or self._stopped
-        if self._bits.get(pid) != left_alone:
+        if self._bits.get(pid) != left_alone and not self._waits():
             self._bits.put(pid, left_alone)
             if not left_alone:
                 self._chosen.append(pid)

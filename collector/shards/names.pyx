@@ -70,18 +70,22 @@ cdef bint told_owner(ctx_t* ctx, event_header* h) noexcept nogil:
     """Keep who owns a process. Is that news for its connections?"""
     cdef name_t* place = place_of(ctx, h.tgid)
     cdef const char* fields = <const char*>h + sizeof(event_header)
-    cdef owner_t* owner = place.owner
-    cdef bint was_unselected = place.unselected
-    cdef bint was_pending = place.pending_ns != 0
+    cdef owner_t* owner
+    cdef bint was_unselected, was_pending
     ctx.owners = 1
     if h.pos:
+        if place.start_ns and place.start_ns != h.pos:      # the number is another process's by now
+            forget_owner(ctx, place)
+            ctx.names_version += 1
         place.start_ns = h.pos
-    if h.flags & OWNER_F_PENDING:
-        if owner == NULL and not was_pending:
+    owner = place.owner
+    was_unselected = place.unselected
+    was_pending = place.pending_ns != 0
+    if h.flags & OWNER_F_PENDING and not h.flags & OWNER_F_UNSELECTED:
+        if not was_pending:
             place.pending_ns = h.ts_ns if h.ts_ns else 1
             ctx.pending_owners += 1
-        return False
-    if was_pending:
+    elif was_pending:
         place.pending_ns = 0
         ctx.pending_owners -= 1
     place.unselected = h.flags & OWNER_F_UNSELECTED != 0
@@ -97,7 +101,7 @@ cdef bint told_owner(ctx_t* ctx, event_header* h) noexcept nogil:
             if place.owner != NULL:
                 place.owner.len = h.len_cap
                 memcpy(place.owner.fields, fields, h.len_cap)
-    return was_pending or was_unselected != place.unselected
+    return (was_pending and place.pending_ns == 0) or was_unselected != place.unselected
 
 
 cdef name_t* process_entry(ctx_t* ctx, uint32_t tgid) noexcept nogil:

@@ -22,8 +22,9 @@ cdef inline uint32_t place_of(const uint8_t* address) noexcept nogil:
     cdef uint64_t mixed
     cdef uint64_t pair[2]
     memcpy(pair, words, 16)
-    mixed = (pair[0] ^ pair[1]) * <uint64_t>0x9E3779B97F4A7C15
-    return <uint32_t>(mixed >> 40)
+    mixed = pair[0] ^ pair[1]
+    mixed ^= mixed >> 32        # neighbours differ in the last bytes, which are the uppermost bits here
+    return <uint32_t>((mixed * <uint64_t>0x9E3779B97F4A7C15) >> 40)
 
 
 cdef int told_peer(ctx_t* ctx, event_peer* e) noexcept nogil:
@@ -34,6 +35,8 @@ cdef int told_peer(ctx_t* ctx, event_peer* e) noexcept nogil:
     cdef peer_t* peers
     cdef peer_t* entry
     cdef peer_t* place = NULL
+    cdef peer_t* nobody = NULL      # a place that is free, or of an address that nobody has any more
+    cdef peer_t* oldest = NULL
     cdef owner_t* owner = NULL
     if ctx.peers == NULL:
         ctx.peers = calloc(PEERS, sizeof(peer_t))
@@ -42,11 +45,19 @@ cdef int told_peer(ctx_t* ctx, event_peer* e) noexcept nogil:
     peers = <peer_t*>ctx.peers
     for i in range(PROBES):
         entry = &peers[(at + <uint32_t>i) & (PEERS - 1)]
-        if entry.used == 0 or memcmp(entry.address, e.address, 16) == 0:
+        if entry.used == 0:
+            if nobody == NULL:
+                nobody = entry
+            break
+        if memcmp(entry.address, e.address, 16) == 0:
             place = entry
             break
-        if place == NULL or entry.used < place.used:
-            place = entry
+        if entry.owner == NULL and nobody == NULL:
+            nobody = entry
+        if oldest == NULL or entry.used < oldest.used:
+            oldest = entry
+    if place == NULL:
+        place = nobody if nobody != NULL else oldest
     if (place.owner != NULL and place.owner.len == e.h.len_cap and memcmp(place.address, e.address, 16) == 0
             and memcmp(place.owner.fields, fields, e.h.len_cap) == 0):
         return 0

@@ -241,7 +241,8 @@ cdef class Pipeline:
         cdef uint32_t i
         cdef size_t before
         ctx.counters[C_EVENTS] += 1
-        self.advance(h.ts_ns)
+        if h.type != EVENT_OWNER and h.type != EVENT_PEER:     # which stand in front of what happened before them
+            self.advance(h.ts_ns)
         if sample < event_bytes(h.type):
             ctx.counters[C_BAD_EVENTS] += 1
             return
@@ -462,8 +463,9 @@ cdef class Pipeline:
                     self.reached(conn, i, e.final_pos[i], e.h.ts_ns)
             if e.h.reason == CLOSE_RESET:
                 flow_told(ctx, &conn.flow, FACT_RESET)
-        if conn.holds & HOLD_OWNER and e.h.reason == CLOSE_NORMAL:
+        if conn.holds & HOLD_OWNER and (e.h.reason == CLOSE_NORMAL or e.h.reason == CLOSE_RESET):
             conn.over = 1       # what is complete waits on
+            table_arm(ctx, &self.table, conn, e.h.ts_ns)
             return
         table_close(ctx, &self.table, conn,
                     MARK_END_UNSEEN if e.h.reason == CLOSE_SWEPT or e.h.reason == CLOSE_REPLACED else 0)

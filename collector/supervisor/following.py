@@ -65,11 +65,12 @@ class Following:
         lives = (self.child.lives, self._loader.lives)
         if lives == self._lives or not self.child.ready or not self._loader.ready:
             return
-        self._lives = lives
         theirs, loaders = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs, loaders:
-            self.child.tell({"kind": "loader"}, [theirs.fileno()])
-            self._loader.tell({"kind": "pods"}, [loaders.fileno()])
+            if self.child.tell({"kind": "loader"}, [theirs.fileno()]) and self._loader.tell(
+                {"kind": "pods"}, [loaders.fileno()]
+            ):
+                self._lives = lives  # else once more, with the next turn
 
     def _read_token(self) -> str:
         """The one before where there is none: it may be being replaced."""

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from tests.kubernetes.cluster import apply, get, kubectl
+from tests.kubernetes.cluster import apply, get, helm, kubectl, roll_out
 from tests.kubernetes.shop import IMAGE, PLAIN, Shop
-from tests.kubernetes.test_chart import installed  # noqa: F401 - a fixture
+from tests.kubernetes.test_chart import CHART, NAMESPACE, RELEASE, installed  # noqa: F401 - a fixture
 from tests.kubernetes.topic import Topic
 
 pytestmark = [pytest.mark.live, pytest.mark.slow, pytest.mark.timeout(1200)]
@@ -57,6 +57,12 @@ def test_a_hundred_pods_that_start_and_end(
 ) -> None:
     shop, mark = shops[0], uuid.uuid4().hex
     server = shop.server.address
+    # everything: else the first moments of a pod are not seen, until the loader has looked at it (docs/kubernetes.md)
+    everything = [
+        word for name in ("allNamespaces", "hostProcesses") for word in ("--set", f"config.agent.mirror.{name}=true")
+    ]
+    helm("upgrade", RELEASE, str(CHART), "-n", NAMESPACE, "--reuse-values", "--wait", *everything)
+    roll_out(f"ds/{installed}", NAMESPACE)
     talking = threading.Event()
 
     def talk() -> None:

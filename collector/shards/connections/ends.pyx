@@ -79,6 +79,7 @@ cdef void change_source(ctx_t* ctx, conn_t* conn, uint8_t source) noexcept:
     conn.source = source
     conn.flags |= CONN_TLS
     conn.holds = 0          # no library takes a file for a connection
+    conn.owner_due_ns = 0
     conn.flags &= ~(CONN_OPENED | CONN_JOINED) & 0xFF
     for i in range(2):
         conn.stream[i].known = 0

@@ -355,7 +355,7 @@ cdef void keep_ghost(ctx_t* ctx, conn_t* conn) noexcept nogil:
     cdef int i
     cdef ghost_t* entry
     cdef ghost_t* place = NULL
-    if not conn.role and not socket_known(conn) and not conn.holds and conn.tls == NULL:
+    if not conn.role and not socket_known(conn) and not conn.holds & ~HOLD_OWNER and conn.tls == NULL:
         return
     for i in range(GHOST_PROBES):
         entry = &ctx.ghosts[(at + <uint64_t>i) & (GHOSTS - 1)]
@@ -376,7 +376,7 @@ cdef void keep_ghost(ctx_t* ctx, conn_t* conn) noexcept nogil:
     place.role = conn.role
     place.source = conn.source
     place.tls = conn.flags & CONN_TLS != 0
-    place.holds = conn.holds
+    place.holds = conn.holds & ~HOLD_OWNER & 0xFF       # what waited for that has just gone out
     if place.facts != NULL:
         free(place.facts)
         place.facts = NULL

@@ -270,7 +270,7 @@ cdef inline void count_bodies(ctx_t* ctx, uint32_t marks) noexcept nogil:
 
 cdef inline void count_owner(ctx_t* ctx, uint32_t tgid) noexcept nogil:
     cdef const name_t* entry = process_entry(ctx, tgid)
-    ctx.counters[C_OWNER_UNKNOWN] += entry != NULL and entry.pending_ns != 0
+    ctx.counters[C_OWNER_UNKNOWN] += entry != NULL and entry.pending_ns != 0 and entry.owner == NULL
 
 
 cdef void emit_record(ctx_t* ctx, flow_t* flow, exchange_t* ex, uint64_t end_ns) noexcept:

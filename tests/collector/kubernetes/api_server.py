@@ -30,6 +30,7 @@ class ApiServer:
         self.refuses = 0  # with this status, when it is one
         self.cut = 0  # counts up: every watch under way is cut off
         self.end = 0  # likewise: ended as after timeoutSeconds
+        self.ends_at_once = False  # each watch
         self.asked: list[dict[str, str]] = []
         self.token = "token-1"
 
@@ -115,7 +116,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
-        cut, end = self.api.cut, self.api.end
+        cut, end = self.api.cut, self.api.end - self.api.ends_at_once
         while True:
             with self.api.changed:
                 if version < self.api.compacted:

@@ -166,6 +166,16 @@ def test_nobody_there(tmp_path: Path) -> None:
         Server("127.0.0.1", 1, str(tmp_path / "none"), tls=False).list(PATH, {})
 
 
+def test_watches_that_end_at_once_are_not_asked_for_over_and_over(followed: tuple[ApiServer, Known, Follower]) -> None:
+    api, _known, follower = followed
+    wait_for(lambda: follower.counts.watches >= 1)
+    api.ends_at_once = True
+    api.disturb("end")
+    before = follower.counts.watches
+    time.sleep(1.0)
+    assert follower.counts.watches - before < 30
+
+
 def test_inside_of_a_cluster_and_outside() -> None:
     found = Server.inside({"KUBERNETES_SERVICE_HOST": "10.96.0.1", "KUBERNETES_SERVICE_PORT": "443"})
     assert found is not None and (found.host, found.port, found.tls) == ("10.96.0.1", 443, True)

@@ -89,8 +89,27 @@ def test_only_what_has_changed(told: Told) -> None:
     assert told.take() == []
 
 
-def test_a_label_of_a_namespace_concerns_its_pods(told: Told) -> None:
+def test_a_pod_whose_namespace_is_not_known_waits_for_it(told: Told) -> None:
+    listed(told)
     told.following.heard("pods", "put", pod("3", namespace="other"))
+    assert told.take() == [] and not told.following.waiting
+    told.following.heard("namespaces", "put", namespace("other", **{"wallarm-mirror": "enabled"}))
+    (message,) = told.take()
+    assert (message["uid"], message["otherwise"]) == ("3", True)
+
+
+def test_a_container_that_is_not_known_yet_may_be_a_sidecar() -> None:
+    found = Told(Scope(sidecars=frozenset({"istio-proxy"})))
+    found.following.all_again()
+    found.following.heard("namespaces", "replace", [namespace("shop")])
+    both = {"containers": [{"name": "app"}, {"name": "istio-proxy"}]}
+    one = {"containers": [{"name": "app"}]}
+    pods = [parse_pod({**document(uid), "spec": spec, "status": {}}) for uid, spec in (("1", both), ("2", one))]
+    found.following.heard("pods", "replace", pods)
+    assert [message["otherwise"] for message in found.take()[1:3]] == [False, True]
+
+
+def test_a_label_of_a_namespace_concerns_its_pods(told: Told) -> None:
     listed(told)
     told.following.heard("namespaces", "put", namespace("shop"))
     assert told.take() == [], "nothing new"

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from collector import abi
+from collector.attribution.containers import Place
 from collector.attribution.hostfiles import HostFiles
 from collector.attribution.places import Places
 from collector.kubernetes import wire
@@ -54,16 +55,16 @@ class World:
         self.memory.close()
         os.close(self._fd)
 
-    def process(self, tgid: int, groups: str) -> None:
+    def process(self, tgid: int, groups: str, state: str = "S", ticks: int = 0) -> None:
         """Its files."""
         place = self.directory / "proc" / str(tgid)
         place.mkdir(exist_ok=True)
         (place / "cgroup").write_text(groups)
-        (place / "stat").write_text(f"{tgid} (x) S " + " ".join(["0"] * 18) + f" {tgid} 0")
+        (place / "stat").write_text(f"{tgid} (x) {state} " + " ".join(["0"] * 18) + f" {ticks or tgid} 0")
 
-    def ask(self, tgid: int, ring: int = 0, group: int = 0) -> None:
+    def ask(self, tgid: int, ring: int = 0, group: int = 0, start: int = 0) -> None:
         """As bpf/owners.h does."""
-        entry = struct.pack("=II", QUESTION.size, 0) + QUESTION.pack(group, 0, tgid, ring)
+        entry = struct.pack("=II", QUESTION.size, 0) + QUESTION.pack(group, start, tgid, ring)
         start = 2 * 4096 + self._at % RING_BYTES
         self.memory[start : start + len(entry)] = entry
         self._at += len(entry)
@@ -286,3 +287,82 @@ def test_a_process_that_is_moved_is_told_of_wherever_it_was_asked_for(world: Wor
     assert [fields.get("pod") for _tgid, fields, _flags in world.told()] == ["cart-0"]
     world.say(pod(pod=Pod(UID, "shop", "cart-0", {"app": "new"}, containers=POD.containers)))
     assert [fields["tag"] for _tgid, fields, _flags in world.told()] == ['{"app":"new"}'] * 2
+
+
+def test_one_that_has_ended_is_not_where_it_seems_to_be(world: World) -> None:
+    """In version 1 it is in the root."""
+    world.process(7, "4:memory:/\n", state="Z")
+    world.ask(7)
+    assert world.told() == [(7, {"node": "n1"}, 0)] and world.owning.unknown == 1
+
+
+def test_a_number_that_is_used_again(world: World) -> None:
+    """By a process of which nobody can say where it was, behind a look at all processes."""
+    world.process(7, GROUPS)
+    world.say(ALL, pod(), DONE)
+    assert world.owning.look(7, 100.0)
+    world.process(7, "", ticks=9000)
+    world.ask(7, start=9000 * 10_000_000)
+    assert world.told() == [(7, {"node": "n1"}, 0)] and world.owning.unknown == 1
+
+
+def test_what_changes_is_told_wherever_it_was_asked_for(world: World) -> None:
+    """Even if it is asked for once more before that is noticed."""
+    world.process(7, GROUPS)
+    world.say(ALL, pod(), DONE)
+    world.ask(7, ring=1)
+    world.told()
+    world.say(pod(selected=False))
+    world.ask(7, ring=2)
+    assert [flags for _tgid, _fields, flags in world.told()] == [abi.F_UNSELECTED] * 3, "the answer, and both rings"
+    world.say(pod())
+    assert world.owning.look(7, 300.0)
+    assert [flags for _tgid, _fields, flags in world.told()] == [0, 0]
+
+
+@pytest.mark.parametrize("world", [{"everything": False}], indirect=True)
+def test_a_pod_that_is_not_known_yet_is_not_captured(world: World) -> None:
+    world.process(7, GROUPS)
+    world.ask(7)
+    (found,) = [*world.owning.answers(100.0, 7)]
+    assert found[1][8 + 46] == abi.F_PENDING | abi.F_UNSELECTED
+    world.say(ALL, pod(), DONE)
+    assert [flags for _tgid, _fields, flags in world.told()] == [0]
+
+
+@pytest.mark.parametrize("world", [{"everything": False}], indirect=True)
+def test_a_loader_behind_another_one_lets_its_choice_stand_until_it_knows_better(world: World) -> None:
+    world.owning.adopted = True
+    world.process(7, GROUPS)
+    assert world.owning.look(7, 100.0) and not world.owning.synced
+    world.say(ALL, DONE)
+    assert world.owning.synced and not world.owning.look(7, 200.0)
+
+
+def test_a_shard_that_is_new(world: World) -> None:
+    """It is told of processes with open connections, and of what changes later."""
+    world.process(7, GROUPS)
+    world.say(ALL, pod(), DONE)
+    assert b'"pod":"cart-0"' in world.owning.introduce(7, 3, 100.0, 7)
+    world.say(pod(selected=False))
+    assert [flags for _tgid, _fields, flags in world.told()] == [abi.F_UNSELECTED]
+
+
+@pytest.mark.parametrize("world", [{"fields": False}], indirect=True)
+def test_selection_without_names(world: World) -> None:
+    world.process(7, GROUPS)
+    world.say(ALL, pod(selected=False), DONE)
+    world.ask(7)
+    assert world.told() == [(7, {}, abi.F_UNSELECTED)]
+
+
+def test_groups_of_which_the_tree_says_nothing(tmp_path: Path) -> None:
+    """Where version 1 sorts containers, what version 2 has is a service that they share."""
+    tree = tmp_path / "tree"
+    service, container = tree / "system.slice/containerd.service", tree / f"kubepods/pod{UID}/{CONTAINER}"
+    for directory in (service, container):
+        directory.mkdir(parents=True)
+    (tree / "cgroup.procs").touch()
+    places = Places(str(tmp_path / "proc"), trees=(str(tree),))
+    assert places.find(7, 0, container.stat().st_ino, 100.0)[0] == Place(UID, (CONTAINER,))
+    assert places.find(7, 0, service.stat().st_ino, 200.0)[0] is None

@@ -157,6 +157,66 @@ def test_another_process_does_not_matter() -> None:
     assert named(c.request(GET).response(OK).records()) == ["cart-0"]
 
 
+def test_what_is_known_when_the_wait_is_over() -> None:
+    """The kubelet's files have named it; the API server has not told of it yet."""
+    c = before(CART, flags=abi.F_PENDING)
+    assert c.request(GET).response(OK).records() == []
+    c.wait(2)
+    assert named(c.records()) == ["cart-0"] and c.counters()["owner_unknown_records"] == 0
+
+
+def test_what_is_not_known_and_not_wanted_until_it_is() -> None:
+    c = before(b"", flags=abi.F_PENDING | abi.F_UNSELECTED)
+    c.request(GET).response(OK).wait(5)
+    assert c.records() == []
+    owner(c, CART)
+    assert named(c.request(GET).response(OK).records()) == ["cart-0"]
+
+
+def test_a_reset_connection_waits_as_well() -> None:
+    c = before(b"", flags=abi.F_PENDING)
+    c.request(GET).response(OK)
+    c.now += MS
+    c.feed(abi.pack_close(c.conn, ts_ns=c.now, final_in=c.positions[0], final_out=c.positions[1], reason=abi.RESET))
+    assert c.records() == []
+    owner(c, CART)
+    assert named(c.records()) == ["cart-0"] and c.counters()["connections"] == 0
+
+
+def test_a_number_that_is_used_again_by_one_that_is_looked_for() -> None:
+    c = before(CART, start_ns=5)
+    owner(c, b"", start_ns=6, flags=abi.F_PENDING)
+    c.feed(abi.pack_process(100, b"other", ts_ns=c.now, start_ns=6))
+    c.request(GET).response(OK).wait(5)
+    assert named(c.records()) == [None]
+    c = before(b"", start_ns=5, flags=abi.F_UNSELECTED)
+    owner(c, SHOP, start_ns=6)
+    assert named(c.request(GET).response(OK).records()) == ["shop-0"]
+
+
+def test_a_connection_that_gives_way_while_it_waits() -> None:
+    """It goes on, and its next records wait no longer than others."""
+    c = before(b"", flags=abi.F_PENDING)
+    c.request(GET).response(OK)
+    c.pipe.set_budget(0)
+    assert named(c.records()) == [None]
+    c.pipe.set_budget(1 << 28)
+    c.request(GET).response(OK).wait(2)
+    (record,) = c.records()
+    assert record["path"] == "/x" and c.counters()["timed_out"] == 0
+    c.close()
+    assert c.counters()["connections"] == 0
+
+
+def test_the_loaders_time_is_not_that_of_the_events() -> None:
+    """What it says stands in front of what happened before."""
+    c = Conversation(role=abi.SERVER, source=1, conn=(5 << 4, 100, -1))  # whose socket is not known yet
+    c.request(GET).response(OK)
+    c.feed(abi.pack_owner(200, CART, ts_ns=c.now + 60 * SECOND))
+    c.feed(abi.pack_peer(bytes(16), CART, ts_ns=c.now + 60 * SECOND))
+    assert c.records() == [], "it still waits"
+
+
 # ---- addresses ----
 
 
@@ -185,6 +245,30 @@ def test_an_address_that_was_given_to_another_one_later() -> None:
     c.wait(1000)
     (record,) = c.records()
     assert "peerPod" not in record and "no_response" in record["words"]
+
+
+def test_all_pods_of_a_node() -> None:
+    """Neighbours, as a node's pods have them."""
+    pipe = pipeline()
+    for prefix in ("10.244.3.{}", "fd00::3:{:x}"):
+        addresses = [prefix.format(number) for number in range(1, 250)]
+        for number, host in enumerate(addresses):
+            pipe.feed(abi.pack_peer(abi.address16(host), b'"peerPod":"p%d"' % number, ts_ns=1), 0)
+        for number, host in enumerate(addresses):
+            c = Conversation(pipe, conn=ident(100, 5, 1000 + number), remote=(host, 4000), local=(host, 80))
+            (record,) = c.request(GET).response(OK).close().records()
+            assert record["peerPod"] == f"p{number}"
+
+
+def test_addresses_that_nobody_has_any_more_give_way_first() -> None:
+    c = before(CART)
+    peer(c, "10.0.0.2", b'"peerPod":"client-0"')
+    for number in range(20_000):
+        host = f"10.9.{number >> 8 & 255}.{number & 255}"
+        peer(c, host, b'"peerPod":"short"')
+        peer(c, host, b"")
+    (record,) = c.request(GET).response(OK).records()
+    assert record["peerPod"] == "client-0"
 
 
 def test_more_addresses_than_there_is_room_for() -> None:
