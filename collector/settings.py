@@ -584,6 +584,7 @@ class HealthStart(Start):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KubernetesStart(Start):
-    """Descriptors: its own counters."""
+    """Descriptors: its own counters. ``token``: of the account, at first; it may be root's alone to read."""
 
     settings: KubernetesSettings
+    token: str

@@ -30,6 +30,12 @@ LINE_BYTES = 8 << 20  # of one event; etcd holds no larger object than 1.5 MiB
 Parse = Callable[[Mapping[str, Any]], Any]  # what is wanted of an object, which may be large
 
 
+def read_token(path: str) -> str:
+    """Of an account. Raises OSError, ValueError."""
+    with open(path, encoding="ascii") as file:
+        return file.read().strip()
+
+
 class ApiError(Exception):
     """The server cannot be reached, refuses, or says what makes no sense. ``status``: of its answer, 0 for none."""
 
@@ -63,8 +69,9 @@ def _version(document: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """Where it is and who we are. ``token_path`` is read anew for each request, for the kubelet renews the token;
-    ``ca_path`` of the authorities that may sign its certificate. Without TLS (a proxy beside us) both may be empty.
+    """Where it is and who we are. ``token_path`` is read anew for each request, for the kubelet renews the token; or
+    ``token`` says what it is now. ``ca_path`` of the authorities that may sign its certificate. Without TLS (a proxy beside
+    us) both may be empty.
     """
 
     host: str
@@ -74,6 +81,7 @@ class Server:
     tls: bool = True
     page: int = PAGE
     silent_seconds: float = SILENT_SECONDS
+    token: Callable[[], str] | None = None
 
     @classmethod
     def inside(cls, environment: Mapping[str, str] = os.environ, account: str = ACCOUNT) -> Server | None:
@@ -128,6 +136,11 @@ class Server:
                     return
                 yield _event(path, line)
 
+    def _token(self) -> str:
+        if self.token is not None:
+            return self.token()
+        return read_token(self.token_path) if self.token_path else ""
+
     @contextlib.contextmanager
     def _answer(self, path: str, query: Mapping[str, str], seconds: float) -> Iterator[http.client.HTTPResponse]:
         connection: http.client.HTTPConnection
@@ -138,9 +151,8 @@ class Server:
             else:
                 connection = http.client.HTTPConnection(self.host, self.port, timeout=CONNECT_SECONDS)
             headers = {"Accept": "application/json", "User-Agent": "ebpf-api-collector"}
-            if self.token_path:
-                with open(self.token_path, encoding="ascii") as file:
-                    headers["Authorization"] = f"Bearer {file.read().strip()}"
+            if token := self._token():
+                headers["Authorization"] = f"Bearer {token}"
         except (OSError, ValueError) as error:
             raise ApiError(str(error)) from error
         with contextlib.closing(connection):

@@ -1,6 +1,6 @@
 """The process that follows the API server: pods of this node and namespaces, by list and watch, and which containers are
-captured; it tells the loader of each pod (kubernetes/wire.py). Without privilege: it can open the files of its account and
-connect, and nothing else.
+captured; it tells the loader of each pod (kubernetes/wire.py). Without privilege: it can open the certificates of its
+account and connect, and nothing else; the token comes from the supervisor, for the kubelet may have given it to root alone.
 
 Two threads wait for the server, one for each resource; the main thread alone knows what they have said. While the loader
 does not read, what has changed meanwhile is told once, as it is then.
@@ -215,7 +215,8 @@ class Process:
         self._woken, wake = socket.socketpair()
         self._woken.setblocking(False)
         wake.setblocking(False)
-        server = Server(settings.host, settings.port, settings.token_path, settings.ca_path, settings.tls)
+        self._token = child.start.token
+        server = Server(settings.host, settings.port, ca_path=settings.ca_path, tls=settings.tls, token=lambda: self._token)
         pods = {"fieldSelector": f"spec.nodeName={settings.node}"}
         self._followers = [
             Follower(
@@ -242,6 +243,8 @@ class Process:
             for message in self._child.hear():
                 if message.get("kind") == "loader":
                     self._use(message["fds"][0])
+                elif message.get("kind") == "token":
+                    self._token = str(message["token"])
             self._take()
             self._following.send()
             self._say()

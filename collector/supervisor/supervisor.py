@@ -385,7 +385,7 @@ class Supervisor:
             self._watch(child, now)
         self._handover.turn(self.loader)
         if self._following is not None:
-            self._following.turn()
+            self._following.turn(now)
         self._watch_memory(now)
         self._watch_cpu(now)
         self._tell_health(now)

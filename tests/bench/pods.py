@@ -76,7 +76,9 @@ def follow(api: ApiServer, port: int, pods: int, changes: int) -> None:
         "kubernetes", "kubernetes", "collector.kubernetes.process", 0, Counters(memory.block(0), KUBERNETES_NAMES)
     )
     settings = KubernetesSettings(host="127.0.0.1", port=port, token_path="", ca_path="", node="n1", tls=False)
-    child.start(KubernetesStart(log_level="WARN", block=0, blocks=1, uid=None, settings=settings), [memory.fd], "/")
+    child.start(
+        KubernetesStart(log_level="WARN", block=0, blocks=1, uid=None, settings=settings, token=""), [memory.fd], "/"
+    )
     assert child.pid is not None
     try:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

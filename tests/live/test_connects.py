@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from collector import status
+from tests.collector.kubernetes.api_server import running
 from tests.live import connects
 from tests.live.harness import Collector, wait_for
 from tests.live.kafka_broker import Broker, free_port, needs_broker
@@ -109,3 +110,28 @@ def run_through(collector: Collector, broker: Broker) -> None:
         wait_for(lambda: totals("sink_spool_records") == 0, 30)
     finally:
         load.stop()
+
+
+def test_the_api_server_and_nothing_else(live: None, tmp_path: Path) -> None:
+    """In Kubernetes, with the server away for a while, and its follower killed."""
+    with running("") as (api, server):
+        api.token = ""
+        place = f"127.0.0.1:{server.port}"
+        api.change("ADDED", "1")
+        collector = Traced(tmp_path, COLLECTOR_KUBERNETES="on", COLLECTOR_KUBERNETES_API=f"http://{place}", NODE_NAME="n1")
+        try:
+            wait_for(lambda: collector.metric("collector_kubernetes_pods") == 1, 30)
+            api.refuses = 503
+            api.disturb("cut")
+            wait_for(lambda: collector.metric("collector_kubernetes_behind") == 1, 30)
+            victim = collector.child("kubernetes.process")
+            subprocess.run(["kill", "-9", str(victim)], check=True)
+            wait_for(lambda: collector.child("kubernetes.process") not in (0, victim), 20)
+            api.refuses = 0
+            wait_for(lambda: collector.metric("collector_kubernetes_behind") == 0, 60)
+        finally:
+            code = collector.stop()
+    assert code == 0, collector.log()[-2000:]
+    seen = connects.calls(collector.connects)
+    assert not connects.strange(seen, [place])
+    assert sum(call.name == "connect" and call.to == place for call in seen) >= 4, "two resources, and two lives"
