@@ -42,15 +42,20 @@ class Lab:
     url: str
     stack: ExitStack
     uids: dict[str, str] = field(default_factory=dict)
+    containers: dict[str, tuple[str, ...]] = field(default_factory=dict)  # by pod
 
     def namespace(self, name: str, kind: str = "ADDED", **labels: str) -> None:
         """New or changed."""
         self.api.tell(NAMESPACES, kind, {"metadata": {"name": name, "labels": labels}})
 
-    def pod(self, name: str, namespace: str = "shop", kind: str = "ADDED", **annotations: str) -> str:
-        """A pod with one container, called `app`; returns that one's id. Annotations have `__` for a slash."""
+    def container(self, name: str, container: str = "app") -> str:
+        """The id of a container of that pod."""
+        return uuid.uuid5(uuid.UUID(self.uids.setdefault(name, str(uuid.uuid4()))), container).hex * 2
+
+    def pod(self, name: str, namespace: str = "shop", kind: str = "ADDED", **annotations: str) -> None:
+        """A pod with the `containers` of that name, or one, called `app`. Annotations have `__` for a slash."""
+        containers = self.containers.get(name, ("app",))
         uid = self.uids.setdefault(name, str(uuid.uuid4()))
-        container = uid.replace("-", "") * 2
         named = {key.replace("__", "/"): text for key, text in annotations.items()}
         metadata = {
             "uid": uid,
@@ -60,15 +65,23 @@ class Lab:
             "annotations": named,
             "ownerReferences": [{"kind": "StatefulSet", "name": "owner", "controller": True}],
         }
-        spec = {"nodeName": "n1", "serviceAccountName": "robot", "containers": [{"name": "app", "image": "shop:1"}]}
-        status = {"containerStatuses": [{"name": "app", "containerID": f"containerd://{container}"}]}
+        spec = {
+            "nodeName": "n1",
+            "serviceAccountName": "robot",
+            "containers": [{"name": container, "image": "shop:1"} for container in containers],
+        }
+        status = {
+            "containerStatuses": [
+                {"name": container, "containerID": f"containerd://{self.container(name, container)}"}
+                for container in containers
+            ]
+        }
         self.api.tell(PATH, kind, {"metadata": metadata, "spec": spec, "status": status})
-        return container
 
-    def group(self, name: str) -> Path:
-        """Of the container of a pod, which may be told of later."""
-        uid = self.uids.setdefault(name, str(uuid.uuid4()))
-        path = f"kubepods/besteffort/pod{uid}/{uid.replace('-', '') * 2}"
+    def group(self, name: str, container: str = "app") -> Path:
+        """Of a container of a pod, which may be told of later."""
+        identifier = self.container(name, container)
+        path = f"kubepods/besteffort/pod{self.uids[name]}/{identifier}"
         return self.stack.enter_context(cgroup.group(path))
 
     def server(self, name: str) -> int:

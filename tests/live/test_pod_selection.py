@@ -5,6 +5,7 @@ changes under way.
 from __future__ import annotations
 
 import http.client
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.bench.tls import certificate
+from tests.conftest import skip_or_fail
 from tests.live import cgroup
 from tests.live.harness import Collector, wait_for
 from tests.live.kafka_broker import free_port
@@ -229,3 +231,78 @@ def test_tls_of_selected_pods_only(lab: Lab, tmp_path: Path) -> None:  # noqa: F
         followed(c, lambda path: ask("stock-0", path), True, "stock-on")
     finally:
         assert c.stop() == 0, c.log()
+
+
+PROXY = """global
+ maxconn 64
+defaults
+ mode http
+ timeout connect 5s
+ timeout client 30s
+ timeout server 30s
+frontend inbound
+ bind 127.0.0.1:{inbound}
+ default_backend app
+backend app
+ server app 127.0.0.1:{app}
+frontend outbound
+ bind 127.0.0.1:{outbound}
+ default_backend elsewhere
+backend elsewhere
+ server elsewhere 127.0.0.1:{elsewhere}
+"""
+# An application that, asked, asks another one by way of the proxy beside it
+ASKS = """
+import http.server, sys, urllib.request
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def do_GET(self):
+        body = urllib.request.urlopen("http://127.0.0.1:" + sys.argv[2] + self.path + "/further").read()
+        self.send_response(200); self.send_header("Content-Length", str(len(body))); self.end_headers()
+        self.wfile.write(body)
+    def log_message(self, *args): pass
+http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+"""
+
+
+@pytest.mark.parametrize("sidecars", ["istio-proxy,linkerd-proxy", "none"])
+def test_each_exchange_once_beside_a_sidecar(lab: Lab, tmp_path: Path, sidecars: str) -> None:  # noqa: F811
+    """What is asked of an application, and what it asks, both by way of the proxy in its pod: recorded where the application
+    takes part in it. Without the rule the proxy's own ends are there as well.
+    """
+    haproxy = shutil.which("haproxy") or skip_or_fail("needs haproxy")
+    lab.namespace("shop")
+    lab.containers["cart-0"] = ("app", "istio-proxy")
+    lab.pod("cart-0")
+    lab.pod("stock-0")
+    ports = {name: free_port() for name in ("inbound", "outbound", "app")}
+    ports["elsewhere"] = lab.server("stock-0")
+    (tmp_path / "haproxy.cfg").write_text(PROXY.format(**ports))
+    programs = {
+        "app": [sys.executable, "-c", ASKS, str(ports["app"]), str(ports["outbound"])],
+        "istio-proxy": [str(haproxy), "-db", "-f", str(tmp_path / "haproxy.cfg")],
+    }
+    for container, command in programs.items():
+        process = cgroup.start(lab.group("cart-0", container), command)
+        lab.stack.callback(process.wait)
+        lab.stack.callback(process.kill)
+    wait_for(lambda: answers(ports["inbound"]), 20)
+    c = collector(tmp_path, lab, COLLECTOR_HOST_PROCESSES="false", COLLECTOR_SIDECARS=sidecars)
+    try:
+        wanted = {
+            ("/order", "1", "cart-0", "app"),
+            ("/order/further", "2", "cart-0", "app"),
+            ("/order/further", "1", "stock-0", "app"),
+        }
+        if sidecars == "none":
+            wanted |= {
+                (path, direction, "cart-0", "istio-proxy") for path in ("/order", "/order/further") for direction in "12"
+            }
+        for name in ("app", "elsewhere"):  # until the pods are known to be captured
+            wait_for(lambda name=name: answers(ports[name], f"/warm-{name}") and recorded(c, f"/warm-{name}"), 20)  # type: ignore[misc]
+        assert answers(ports["inbound"], "/order")
+        c.wait_records("/order", len(wanted))
+        found = [(one["path"], one["direction"], one.get("pod"), one.get("container")) for one in c.records("/order")]
+    finally:
+        assert c.stop() == 0, c.log()
+    assert sorted(found) == sorted(wanted), "each once"
