@@ -37,6 +37,7 @@ COPY deploy/image/trim deploy/image/sbom.py /tmp/image/
 RUN apt-get update \
     && apt-get install -y --no-install-recommends /tmp/image/*.deb ca-certificates python3 python3-bpfcc python3-seccomp \
     && sh /tmp/image/trim system \
+    && find / -xdev -type f -perm -4000 -exec chmod u-s {} + \
     && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/log/* /var/cache/debconf/*
 COPY --from=build /opt/collector /opt/collector
 # What the image consists of, for scanners. The places that are written to: with a read-only root, volumes or tmpfs.
