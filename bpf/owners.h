@@ -25,44 +25,57 @@ static __always_inline void ask_owner(struct event_process *e)
 
 #define NO_RING 0xffffffff
 
-/* A process begins a program: is it captured? */
+/*
+ * Number of a control group (version 2) -> what becomes of a process that begins a program in it: GROUP_CAPTURED,
+ * GROUP_LEFT_ALONE, or GROUP_AS_IT_IS, as its parent. Written by the loader, where owners decide who is captured.
+ */
+BPF_TABLE("lru_hash", u64, u8, groups, 16384);
+
+enum group_verdict { GROUP_CAPTURED = 0, GROUP_LEFT_ALONE = 1, GROUP_AS_IT_IS = 2 };
+
+/*
+ * Set the bit of a process that makes no call at this moment. Nobody else changes it now: so adding or subtracting it changes
+ * no other one of the word (kernels before 5.12 have no other atomic operation).
+ */
+static __always_inline void leave_alone(u32 tgid, bool alone)
+{
+    u32 word = (tgid & (MAX_PIDS - 1)) >> 6;
+    u64 bit = 1ULL << (tgid & 63);
+    u64 *bits = pid_bits.lookup(&word);
+    if (!bits || !!(*bits & bit) == alone)
+        return;
+    if (alone)
+        __sync_fetch_and_add(bits, bit);
+    else
+        __sync_fetch_and_add(bits, -bit);
+}
+
+/* A process begins a program: is it captured? The loader is waked for a group that it does not know. */
 static __always_inline void ask_selection(u32 tgid)
 {
     struct owner_question q = {};
     q.cgroup_id = bpf_get_current_cgroup_id();
+    u8 *verdict = groups.lookup(&q.cgroup_id);
+    u64 wake = verdict ? 1 /* BPF_RB_NO_WAKEUP */ : 2 /* BPF_RB_FORCE_WAKEUP */;
+    if (verdict && *verdict != GROUP_AS_IT_IS)
+        leave_alone(tgid, *verdict == GROUP_LEFT_ALONE);
 #ifdef IDENTITY_SOCKET
     q.start_ns = start_of_current();
 #endif
     q.tgid = tgid;
     q.ring = NO_RING;
-    owners.ringbuf_output(&q, sizeof(q), 1 /* BPF_RB_NO_WAKEUP */);
+    owners.ringbuf_output(&q, sizeof(q), wake);
 }
 
 #ifdef IDENTITY_SOCKET
 
-/*
- * A new process is captured if its parent is, until the loader has looked at it. Its bit is what the last process of
- * that number had left, and nobody else changes it now: so adding or subtracting it changes no other one of the word
- * (kernels before 5.12 have no other atomic operation). Threads have no bit of their own.
- */
+/* A new process is captured if its parent is, until it begins a program. Threads have no bit of their own. */
 int raw_process_fork(struct bpf_raw_tracepoint_args *ctx)
 {
     u64 task = ctx->args[1];
     u32 child = read_u32(task + TASK_TGID);
-    if (read_u32(task + TASK_PID) != child)
-        return 0;
-    u32 word = (child & (MAX_PIDS - 1)) >> 6;
-    u64 bit = 1ULL << (child & 63);
-    u64 *bits = pid_bits.lookup(&word);
-    if (!bits)
-        return 0;
-    bool left_alone = !traced(bpf_get_current_pid_tgid() >> 32);
-    if (!!(*bits & bit) == left_alone)
-        return 0;
-    if (left_alone)
-        __sync_fetch_and_add(bits, bit);
-    else
-        __sync_fetch_and_add(bits, -bit);
+    if (read_u32(task + TASK_PID) == child)
+        leave_alone(child, !traced(bpf_get_current_pid_tgid() >> 32));
     return 0;
 }
 

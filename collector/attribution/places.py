@@ -56,6 +56,10 @@ class Places:
             return self._known.get(group), start_ns
         return None, start_ns
 
+    def of_group(self, group: int) -> Place | None:
+        """Where processes of the group of that number are, as far as that is known."""
+        return self._known.get(group) if group > ROOT_GROUP else None
+
     def _keep(self, group: int, place: Place) -> None:
         self._known[group] = place
         while len(self._known) > KNOWN:

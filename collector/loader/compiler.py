@@ -118,6 +118,7 @@ MAPS = (
     "beyond",
     "conns",
     "further",
+    "groups",
     "libraries",
     "objects",
     "owners",

@@ -45,7 +45,7 @@ class Ownership:
         self._owning = Owning(Ring(maps["owners"], RING_BYTES), settings.owners)
         self.selection: OwnedSelection | None = None
         if settings.owners.selects and not settings.pids and not settings.names:
-            self.selection = OwnedSelection(maps["pid_bits"], self._owning, Proc(settings.proc))
+            self.selection = OwnedSelection(maps["pid_bits"], maps["groups"], self._owning, Proc(settings.proc))
 
     @property
     def unknown(self) -> int:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from collector import abi
-from collector.attribution.containers import Place
+from collector.attribution.containers import Place, parse_cgroups
 from collector.attribution.hostfiles import HostFiles
 from collector.attribution.owners import began_at
 from collector.attribution.places import Places
@@ -34,6 +34,7 @@ QUESTION = struct.Struct("=QQII")  # bpf/owners.h struct owner_question
 _STEP = 8 + QUESTION.size
 NO_RING = 0xFFFFFFFF  # of a process that begins a program: only its selection is asked for
 PROCESSES = 16384  # that are remembered
+GROUPS = 16384  # the same of control groups; entries of bpf/owners.h groups
 CHANGE_SECONDS = 0.1  # between two looks at who has changed
 MESSAGES_A_TURN = 256
 
@@ -61,6 +62,12 @@ class _Asked:
     since: float
     answer: Answer
     rings: set[int] = field(default_factory=set)
+
+
+def _own_groups() -> str:
+    with contextlib.suppress(OSError), open("/proc/self/cgroup", encoding="utf-8", errors="replace") as file:
+        return file.read()
+    return ""
 
 
 def fragment(fields: Mapping[str, str]) -> bytes:
@@ -108,6 +115,9 @@ class Owning:
         self._due: set[int] = set()  # processes of which something else may be known by now
         self._peers: dict[str, bytes] = {}  # by address, as they were told
         self._next_look = 0.0
+        self.groups: collections.OrderedDict[int, Place] = collections.OrderedDict()  # that processes were in, by number
+        self.new_groups: list[int] = []  # those that nobody has taken yet
+        self._own = parse_cgroups(_own_groups())
         self.moved = False  # is a process captured, or not, that was looked at as something else before?
         self.unknown = 0  # processes of which nobody could say in which container they were
 
@@ -119,6 +129,20 @@ class Owning:
     def look(self, pid: int, now: float) -> bool:
         """Is that process captured? For those that did not ask."""
         return self._ask(pid, 0, 0, now)[1].selected
+
+    def captures(self, place: Place, now: float) -> bool | None:
+        """Is it captured, whatever begins there? None where that is not known, or where it matters who begins it: outside of
+        pods, and where we are.
+        """
+        if not place.pod or place == self._own or self._index.find(place) is None:
+            return None
+        return self._answer(place, now, now).selected
+
+    def _new_group(self, group: int, place: Place) -> None:
+        self.groups[group] = place
+        self.new_groups.append(group)
+        while len(self.groups) > GROUPS:
+            self.groups.popitem(last=False)
 
     # ---- what the API server says
 
@@ -195,6 +219,8 @@ class Owning:
             asked, answer = self._ask(tgid, start_ns, group, now)
             if decide is not None:
                 decide(tgid, answer.selected)
+                if group not in self.groups and (place := self._places.of_group(group)) is not None:
+                    self._new_group(group, place)
             if ring != NO_RING:
                 asked.rings.add(ring)
                 yield ring, self._event(tgid, asked, answer, ring, now_ns)

@@ -208,7 +208,8 @@ class Loader:
         self._calm, self._pressing = select.epoll(), select.epoll()
         for poll in (self._calm, self._pressing):
             poll.register(channel, select.EPOLLIN)
-            for fd in self._loaded.rings:
+            asked = [self._loaded.maps["owners"]] if isinstance(self._selection, OwnedSelection) else []
+            for fd in [*self._loaded.rings, *asked]:
                 poll.register(fd, select.EPOLLIN | select.EPOLLET)
         for sender in self._senders:
             self._pressing.register(int(sender.socket.getsockopt(zmq.FD)), select.EPOLLIN)

@@ -1,13 +1,17 @@
 """Which processes are captured where their owners decide: a bit for each, as in selection.py. A process is captured as the
-one that made it (bpf/owners.h), until it was found out whose it is; all are looked at again when something changes.
+one that made it (bpf/owners.h), or as all that begin a program in its control group, until it was found out whose it is; all
+are looked at again when something changes.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import struct
 import time
 from collections.abc import Collection, Iterator
 
+from collector.loader import kernel
 from collector.loader.bits import Bits
 from collector.loader.mapped import Proc
 from collector.loader.owning import Owning
@@ -16,13 +20,17 @@ from collector.loader.selection import WORDS
 LOOK_SECONDS = 30.0  # between two looks at all processes: what went wrong meanwhile is put right
 LEAST_SECONDS = 0.5  # the same, when something changes all the time
 SLICE_SECONDS = 0.02  # of a turn
+CAPTURED, LEFT_ALONE, AS_IT_IS = 0, 1, 2  # bpf/owners.h enum group_verdict
 
 
 class OwnedSelection:
-    """``bits``: the descriptor of the map; ``owning`` decides. It has the methods of selection.py's, and more."""
+    """``bits`` and ``groups``: the descriptors of the maps pid_bits and groups; ``owning`` decides. It has the methods of
+    selection.py's, and more.
+    """
 
-    def __init__(self, bits: int, owning: Owning, proc: Proc | None = None) -> None:
+    def __init__(self, bits: int, groups: int, owning: Owning, proc: Proc | None = None) -> None:
         self._bits = Bits(bits, WORDS)
+        self._groups = groups
         self._owning = owning
         self._proc = proc or Proc()
         self._ours: frozenset[int] = frozenset()
@@ -38,6 +46,9 @@ class OwnedSelection:
     def adopt(self, known: Collection[int]) -> None:  # noqa: ARG002 - as of the other kind
         """The bits stay as the loader before us has left them, until it is known which pods there are."""
         self._owning.adopted = True
+        for key in list(kernel.map_keys(self._groups, 8)):  # they are asked for again
+            with contextlib.suppress(FileNotFoundError):
+                kernel.map_delete(self._groups, key)
 
     def update(self, ours: Collection[int]) -> None:
         """``ours``: the processes of the collector, this one aside."""
@@ -53,6 +64,11 @@ class OwnedSelection:
             self._next_look, self._looked = now + LOOK_SECONDS, now
             self._owning.moved = False
             self._to_look_at = self._proc.pids()
+            self._owning.new_groups = list(self._owning.groups)
+        new, self._owning.new_groups = self._owning.new_groups, []
+        for group in new:
+            if (place := self._owning.groups.get(group)) is not None:
+                self._decide_group(group, self._owning.captures(place, now))
         until = time.monotonic() + SLICE_SECONDS
         while self._to_look_at and time.monotonic() < until:
             pid = self._to_look_at.pop()
@@ -69,6 +85,12 @@ class OwnedSelection:
             self._bits.put(pid, left_alone)
             if not left_alone:
                 self._chosen.append(pid)
+
+    def _decide_group(self, group: int, captured: bool | None) -> None:
+        """What becomes of who begins a program there."""
+        verdict = AS_IT_IS if captured is None else CAPTURED if captured else LEFT_ALONE
+        with contextlib.suppress(OSError):  # no room: the kernel asks again
+            kernel.map_update(self._groups, struct.pack("=Q", group), struct.pack("=B", verdict))
 
     def captures(self, pid: int) -> bool:
         """Is it captured?"""

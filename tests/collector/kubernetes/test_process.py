@@ -124,7 +124,7 @@ def test_a_new_list_says_who_is_gone(told: Told) -> None:
     listed(told)
     told.following.heard("pods", "replace", [pod("2")])
     assert ("gone", "1") in [(message["kind"], message["uid"]) for message in told.take()]
-    told.following.heard("namespaces", "replace", [])
+    told.following.heard("namespaces", "replace", [namespace("shop", **{"wallarm-mirror": "enabled"})])
     assert kinds(told.take()) == ["2"]
 
 
@@ -151,7 +151,7 @@ def test_a_pod_that_is_too_large_keeps_its_name() -> None:
     found.following.all_again()
     statuses = [{"name": f"c{i}" + "x" * 50, "containerID": f"c://{i:064x}", "image": "i" * 200} for i in range(2000)]
     large = parse_pod({**document("1"), "status": {"containerStatuses": statuses}})
-    found.following.heard("namespaces", "replace", [])
+    found.following.heard("namespaces", "replace", [namespace("shop")])
     found.following.heard("pods", "replace", [large])
     _all, message, _done = found.take()
     told = wire.unpack(message)

@@ -284,7 +284,7 @@ def test_a_process_that_is_moved_is_told_of_wherever_it_was_asked_for(world: Wor
     assert [fields.get("pod") for _tgid, fields, _flags in world.told()] == [None]
     world.process(7, GROUPS)
     world.ask(7, ring=2)
-    assert [fields.get("pod") for _tgid, fields, _flags in world.told()] == ["cart-0"]
+    assert [fields.get("pod") for _tgid, fields, _flags in world.told()] == ["cart-0"] * 3, "the answer, and both rings"
     world.say(pod(pod=Pod(UID, "shop", "cart-0", {"app": "new"}, containers=POD.containers)))
     assert [fields["tag"] for _tgid, fields, _flags in world.told()] == ['{"app":"new"}'] * 2
 
