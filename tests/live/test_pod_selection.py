@@ -178,6 +178,31 @@ def test_workers_that_began_no_program(lab: Lab, prefork: Callable[[str], int], 
         assert c.stop() == 0, c.log()
 
 
+def test_programs_that_live_for_a_moment(lab: Lab, tmp_path: Path) -> None:  # noqa: F811
+    """In a container that is selected, while what starts them, of the host, is not."""
+    lab.namespace("shop", **{"wallarm-mirror": "enabled"})
+    lab.pod("cart-0")
+    lab.pod("alien-0", **{"mirror.wallarm.com__enabled": "false"})
+    group, other = lab.group("cart-0"), lab.group("alien-0")
+    port = lab.server("stock-0")
+    c = collector(tmp_path, lab, COLLECTOR_ALL_NAMESPACES="false", COLLECTOR_HOST_PROCESSES="false")
+    try:
+
+        def ask(directory: Path, path: str) -> None:
+            assert cgroup.start(directory, ["curl", "-s", f"http://127.0.0.1:{port}{path}"]).wait(20) == 0
+
+        wait_for(lambda: [ask(group, "/warm"), time.sleep(0.3), c.records("/warm")][2], 20)
+        for number in range(20):
+            ask(group, f"/moment-{number}-")
+            ask(other, f"/moment-not-{number}-")
+        wait_for(lambda: len(c.records("/moment-")) >= 20, 10, quiet=True)
+        found = sorted(record["path"] for record in c.records("/moment-"))
+        assert found == sorted(f"/moment-{number}-" for number in range(20))
+        assert {record["pod"] for record in c.records("/moment-")} == {"cart-0"}
+    finally:
+        assert c.stop() == 0, c.log()
+
+
 def test_everything_but_one_pod(lab: Lab, tmp_path: Path) -> None:  # noqa: F811
     """The environment-driven default; host processes too."""
     lab.namespace("shop")
