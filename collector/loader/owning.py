@@ -136,7 +136,7 @@ class Owning:
         """
         if not place.pod or place == self._own or self._index.find(place) is None:
             return None
-        return self._answer(place, now, now).selected
+        return self._answer(place, now).selected
 
     def _new_group(self, group: int, place: Place) -> None:
         self.groups[group] = place
@@ -239,8 +239,8 @@ class Owning:
         self._next_look, self._changed, self._due = now + CHANGE_SECONDS, False, set()
         for tgid in tgids:
             asked = self._asked[tgid]
-            answer = self._answer(asked.place, asked.since, now)
-            if answer.pending:
+            answer = self._answer(asked.place, now)
+            if answer.pending and now - asked.since < self._settings.wait_seconds:  # files may have it
                 self._due.add(tgid)
             if answer != asked.answer:
                 self.moved |= answer.selected != asked.answer.selected
@@ -280,7 +280,7 @@ class Owning:
         place, start_ns = self._places.find(tgid, start_ns, group, now)
         if asked is None or start_ns and asked.start_ns and not began_at(start_ns, asked.start_ns):
             self.unknown += place is None
-            asked = self._asked[tgid] = _Asked(start_ns, place, now, self._answer(place, now, now))
+            asked = self._asked[tgid] = _Asked(start_ns, place, now, self._answer(place, now))
             while len(self._asked) > PROCESSES:
                 self._asked.popitem(last=False)
         elif place is not None and place != asked.place:  # it was moved
@@ -288,14 +288,14 @@ class Owning:
         if start_ns > asked.start_ns:  # exactly, as the kernel tells it, or not known before
             asked.start_ns = start_ns
         self._asked.move_to_end(tgid)
-        answer = self._answer(asked.place, asked.since, now)
+        answer = self._answer(asked.place, now)
         if answer.pending or answer != asked.answer:
             self._due.add(tgid)
         return asked, answer
 
     # ---- the answer
 
-    def _answer(self, place: Place | None, since: float, now: float) -> Answer:
+    def _answer(self, place: Place | None, now: float) -> Answer:
         settings = self._settings
         if place is None:
             return Answer(fragment({"node": settings.node}), settings.everything and settings.host_processes)
@@ -304,9 +304,8 @@ class Owning:
             return self._of_pod(place, found.pod.uid, now)
         if place.pod:
             known = self._files.pod(place.pod, place.containers, now)
-            waits = settings.kubernetes and now - since < settings.wait_seconds
             selected = settings.everything or self.adopted and not self.synced  # as the loader before us has decided
-            return Answer(fragment({**known, "node": settings.node}), selected, pending=waits)
+            return Answer(fragment({**known, "node": settings.node}), selected, pending=settings.kubernetes)
         named = {"node": settings.node}
         if place.containers:
             named.update(self._files.docker(place.containers))

@@ -5,7 +5,7 @@ the two bodies, the times and the marks.
 """
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.string cimport memcpy, strlen
+from libc.string cimport memcmp, memcpy, strlen
 
 from collector.abi cimport DIR_IN, SOURCE_GNUTLS, SOURCE_GO, SOURCE_NSS, SOURCE_OPENSSL, SOURCE_SYSCALL
 from collector.shards.memory cimport buf_copy, buf_free, buf_reserve, buf_t
@@ -270,7 +270,9 @@ cdef inline void count_bodies(ctx_t* ctx, uint32_t marks) noexcept nogil:
 
 cdef inline void count_owner(ctx_t* ctx, uint32_t tgid) noexcept nogil:
     cdef const name_t* entry = process_entry(ctx, tgid)
-    ctx.counters[C_OWNER_UNKNOWN] += entry != NULL and entry.pending_ns != 0 and entry.owner == NULL
+    if entry != NULL and entry.pending_ns != 0:     # unless the kubelet's files have named it
+        ctx.counters[C_OWNER_UNKNOWN] += (entry.owner == NULL or entry.owner.len < 11
+                                          or memcmp(entry.owner.fields, b'"namespace"', 11) != 0)
 
 
 cdef void emit_record(ctx_t* ctx, flow_t* flow, exchange_t* ex, uint64_t end_ns) noexcept:

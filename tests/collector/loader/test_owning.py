@@ -140,7 +140,7 @@ def test_a_pod_that_never_comes(world: World) -> None:
     world.process(7, GROUPS)
     world.ask(7)
     assert [*world.owning.answers(100.0, 7)][0][1][8 + 46] == abi.F_PENDING
-    assert world.told() == [(7, {"node": "n1"}, 0)]
+    assert world.told() == []  # the shard waits no longer than it was told
 
 
 def test_the_kubelets_files_name_what_the_server_does_not(world: World) -> None:

@@ -241,7 +241,7 @@ def test_a_broker_that_hangs_is_known_and_loses_nothing(broker: Broker) -> None:
         wait_for(out.settled, 30)
         with broker.stopped():
             out.submit(finished(b"while"))
-            wait_for(lambda: not out.up, 4)
+            wait_for(lambda: not out.up, 20)
         wait_for(out.settled, 30)
         wait_for(lambda: out.up, 3)
         assert (out.totals.delivered, out.totals.failed) == (2, 0)
