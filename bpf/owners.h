@@ -34,8 +34,8 @@ BPF_TABLE("lru_hash", u64, u8, groups, 16384);
 enum group_verdict { GROUP_CAPTURED = 0, GROUP_LEFT_ALONE = 1, GROUP_AS_IT_IS = 2 };
 
 /*
- * Set the bit of a process that makes no call at this moment. Nobody else changes it now: so adding or subtracting it changes
- * no other one of the word (kernels before 5.12 have no other atomic operation).
+ * Set the bit of a process that makes no call at this moment. Nobody else changes it now: so adding or subtracting it
+ * changes no other one of the word (kernels before 5.12 have no other atomic operation).
  */
 static __always_inline void leave_alone(u32 tgid, bool alone)
 {
