@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import shutil
 import signal
 import socket
@@ -14,6 +15,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from collector.config import IGNORED_PORTS
 from tests.conftest import skip_or_fail
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "collector-tests"
@@ -74,11 +76,21 @@ def needs_broker() -> None:
             skip_or_fail(f"needs {program} for a Kafka broker")
 
 
+_PORTS = sorted(set(range(11000, 32000)) - set(IGNORED_PORTS))
+
+
 def free_port() -> int:
-    """A TCP port that nobody uses now."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+    """A TCP port that nobody uses now, and that no client is given before its server is there: it is not one of those that
+    the kernel hands out (net.ipv4.ip_local_port_range begins with 32768).
+    """
+    while True:
+        port = random.SystemRandom().choice(_PORTS)
+        with socket.socket() as sock:
+            try:
+                sock.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        return port
 
 
 USER, PASSWORDS = "alice", {"PLAIN": "plain-secret", "SCRAM-SHA-256": "secret-256", "SCRAM-SHA-512": "secret-512"}
