@@ -29,7 +29,7 @@ static __always_inline void ask_owner(struct event_process *e)
  * Number of a control group (version 2) -> what becomes of a process that begins a program in it: GROUP_CAPTURED,
  * GROUP_LEFT_ALONE, or GROUP_AS_IT_IS, as its parent. Written by the loader, where owners decide who is captured.
  */
-BPF_TABLE("lru_hash", u64, u8, groups, 16384);
+BPF_TABLE("lru_hash", u64, u8, groups, 4096);
 
 enum group_verdict { GROUP_CAPTURED = 0, GROUP_LEFT_ALONE = 1, GROUP_AS_IT_IS = 2 };
 

@@ -34,7 +34,7 @@ QUESTION = struct.Struct("=QQII")  # bpf/owners.h struct owner_question
 _STEP = 8 + QUESTION.size
 NO_RING = 0xFFFFFFFF  # of a process that begins a program: only its selection is asked for
 PROCESSES = 16384  # that are remembered
-GROUPS = 16384  # the same of control groups; entries of bpf/owners.h groups
+GROUPS = 4096  # the same of control groups; entries of bpf/owners.h groups
 CHANGE_SECONDS = 0.1  # between two looks at who has changed
 MESSAGES_A_TURN = 256
 
