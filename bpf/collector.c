@@ -94,7 +94,7 @@ static __always_inline void note_compat(u32 tgid)
         return;
     struct unseen *u = unseen_process(tgid);
     if (u)
-        u->compat += 1;
+        lock_xadd(&u->compat, 1);
 #endif
 }
 
@@ -119,7 +119,7 @@ int tp_io_uring(void *ctx)
     count(STAT_IO_URING, 1);
     struct unseen *u = unseen_process(tgid);
     if (u)
-        u->rings += 1;
+        lock_xadd(&u->rings, 1);
     return 0;
 }
 
@@ -143,7 +143,7 @@ int tp_io_uring_submit(struct tp_submit *ctx)
         return 0;
     struct unseen *u = unseen_process(tgid);
     if (u)
-        u->operations += 1;
+        lock_xadd(&u->operations, 1);
     return 0;
 }
 
@@ -352,7 +352,7 @@ int raw_exit(struct bpf_raw_tracepoint_args *ctx)
     if (tail[2] == 0x23) { /* __USER32_CS */
         struct unseen *u = unseen_process(bpf_get_current_pid_tgid() >> 32);
         if (u)
-            u->compat += 1;
+            lock_xadd(&u->compat, 1);
     }
     if (tail[0] > 511 || tail[2] != 0x33)
         return 0;

@@ -10,7 +10,7 @@
 
 #define UNPLACED (~0ULL) /* a position that nobody knows */
 
-#define PROCESS_CONNECTIONS (MAX_CONNS / 2) /* of one process: it cannot push all others out of the table */
+#define PROCESS_CONNECTIONS (s32)(MAX_CONNS / 2) /* of one process: it cannot push all others out of the table */
 
 static __always_inline struct process *process_of(u32 tgid)
 {
@@ -18,7 +18,7 @@ static __always_inline struct process *process_of(u32 tgid)
     if (p)
         return p;
     struct process fresh = {};
-    processes.update(&tgid, &fresh);
+    processes.insert(&tgid, &fresh); /* not update: another thread may have counted in its own meanwhile */
     return processes.lookup(&tgid);
 }
 
@@ -82,7 +82,7 @@ static __always_inline void blank(struct conn *c, u32 tgid, u32 fd, u32 role)
 static __always_inline bool remember(u64 name, struct conn *c)
 {
     struct process *p = process_of(c->tgid);
-    if (p && p->connections >= PROCESS_CONNECTIONS) {
+    if (p && (s32)p->connections >= PROCESS_CONNECTIONS) {
         count(STAT_PROCESS_FULL, 1);
         return false;
     }
@@ -92,7 +92,7 @@ static __always_inline bool remember(u64 name, struct conn *c)
     }
     count(STAT_ENTRIES_MADE, 1);
     if (p)
-        p->connections += 1;
+        lock_xadd(&p->connections, 1);
     return true;
 }
 
@@ -101,8 +101,8 @@ static __always_inline void end_connection(u64 name, struct conn *c, u32 reason)
 {
     u32 tgid = c->tgid;
     struct process *p = processes.lookup(&tgid);
-    if (p && p->connections)
-        p->connections -= 1;
+    if (p && (s32)p->connections > 0) /* it may be a younger entry than the connection */
+        lock_xadd(&p->connections, -1);
     count(STAT_ENTRIES_ENDED, 1);
     if (c->opened || c->bound)
         send_close(c, reason);

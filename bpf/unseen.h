@@ -13,7 +13,7 @@ static __always_inline struct unseen *unseen_process(u32 tgid)
 #else
     bpf_get_current_comm(fresh.comm, sizeof(fresh.comm)); /* the thread's: the loader asks for the process's */
 #endif
-    unseen_processes.update(&tgid, &fresh);
+    unseen_processes.insert(&tgid, &fresh); /* not update: another thread may have counted in its own meanwhile */
     return unseen_processes.lookup(&tgid);
 }
 

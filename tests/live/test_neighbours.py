@@ -112,6 +112,7 @@ ERROR supervisor: health is unresponsive (no heartbeat for 5.0 s); killing it
 
 @pytest.mark.parametrize(("kind", "number"), [("slow", 930), ("many", 12_000), ("resets", 440)])
 def test_attacks_on_the_port_touch_nothing_else(collector: Collector, kind: str, number: int) -> None:
+    wait_for(lambda: "loader: attached: hooks" in collector.log())  # lines of children come by a thread of their own
     before = len(collector.log())
     supervisor, health = collector.process.pid, collector.child("health.process")
     supervisor_threads = threads(supervisor)
