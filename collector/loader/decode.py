@@ -7,10 +7,13 @@ branch_setup_xol_ops and push_setup_xol_ops of arch/x86/kernel/uprobes.c.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection, Iterator
+from typing import TYPE_CHECKING
 
-import capstone
-from capstone import x86
+if TYPE_CHECKING:
+    import capstone
+
 
 # In the order of the arguments, System V AMD64 ABI section 3.2.3.
 ARGUMENTS = ("rdi", "rsi", "rdx", "rcx", "r8", "r9")
@@ -18,19 +21,21 @@ _LEGACY = {"rdi": "di", "rsi": "si", "rdx": "dx", "rcx": "cx"}
 _ENDS = frozenset({"ret", "hlt", "ud2", "int3"})
 
 
-def _decoder() -> capstone.Cs:
-    """One for x86-64, with details."""
+@functools.cache
+def decoder() -> capstone.Cs:
+    """One for x86-64, with details. Whoever decodes asks for it once before it confines itself: capstone takes 8 MiB, which
+    the loader, who only names the sources, need not hold, and to make one looks for a module that may be missing, in files.
+    """
+    import capstone
+
     found = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
     found.detail = True
     return found
 
 
-_DECODER = _decoder()  # here, once: to make one looks for a module of capstone's that may be missing, in files
-
-
 def instructions(code: bytes, address: int) -> Iterator[capstone.CsInsn]:
     """Those of a piece of code, up to the first bytes that are none."""
-    yield from _DECODER.disasm(code, address)
+    yield from decoder().disasm(code, address)
 
 
 def emulated(instruction: capstone.CsInsn) -> bool:
@@ -67,6 +72,9 @@ def written(instruction: capstone.CsInsn) -> set[str]:
 
 def target(instruction: capstone.CsInsn) -> int | None:
     """Where a direct call or jump goes; None for any other instruction."""
+    import capstone
+    from capstone import x86
+
     if not (instruction.group(capstone.CS_GRP_CALL) or instruction.group(capstone.CS_GRP_JUMP)):
         return None
     operand = instruction.operands[0]

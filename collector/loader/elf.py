@@ -8,9 +8,12 @@ import array
 import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from elftools.elf.elffile import ELFFile
-from elftools.elf.sections import SymbolTableSection
+if TYPE_CHECKING:
+    from elftools.elf.elffile import ELFFile
+    from elftools.elf.sections import SymbolTableSection
+
 
 _TABLES = (".dynsym", ".symtab")  # what a file exports; what a file that was not stripped has too
 _SYMBOL_BYTES = 24  # of Elf64_Sym: name (4), info, other, section (2), value (8), size (8)
@@ -46,6 +49,8 @@ def code(elf: ELFFile, function: Function) -> bytes:
 
 def find(elf: ELFFile, names: Collection[str]) -> dict[str, Function]:
     """The functions of these names that the file defines. Only for 64-bit little-endian files: else there are none."""
+    from elftools.elf.sections import SymbolTableSection
+
     out: dict[str, Function] = {}
     if elf.elfclass != 64 or not elf.little_endian:
         return out

@@ -27,7 +27,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from collector import control
-from collector.loader import locate
+from collector.loader import decode, locate
 from collector.loader.probes import sources as probe_sources
 from collector.loader.probes.probe import Source
 
@@ -230,6 +230,8 @@ def main() -> None:
     """Entry of the server."""
     import elftools.elf.elffile  # noqa: F401  (here, once)
     import elftools.elf.sections  # noqa: F401
+
+    decode.decoder()  # the same
 
     # the terminal signals the whole group: the order of the end is the loader's business
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -17,11 +17,12 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Collection, Iterator
-
-from elftools.elf.dynamic import DynamicSegment
-from elftools.elf.elffile import ELFFile
+from typing import TYPE_CHECKING
 
 from collector.loader.elf import Function, file_offset
+
+if TYPE_CHECKING:
+    from elftools.elf.elffile import ELFFile
 
 WINDOW_BYTES = 1 << 20  # read at once
 FUNCTIONS = 1 << 22  # of one program at most
@@ -234,6 +235,8 @@ def _module_data(elf: ELFFile, table_address: int) -> Iterator[dict[int, int]]:
 
 def _relocations(elf: ELFFile) -> Iterator[tuple[int, int]]:
     """(address, addend) of each R_X86_64_RELATIVE."""
+    from elftools.elf.dynamic import DynamicSegment
+
     tags: dict[str, int] = {}
     for segment in elf.iter_segments("PT_DYNAMIC"):
         if isinstance(segment, DynamicSegment):

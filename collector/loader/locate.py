@@ -23,6 +23,7 @@ from typing import Any
 
 from collector import cgroups, cores, runtime
 from collector.confine import READER, limit_calls, limit_files
+from collector.loader import decode
 from collector.loader.probes import sources
 from collector.loader.probes.probe import LIBRARY_BYTES, VALUES, Found, Site, Source, Unsupported
 
@@ -177,6 +178,8 @@ def main() -> int:
     source = next(source for source in sources(sys.argv[3:]) if source.name == sys.argv[2])
     import elftools.elf.elffile  # noqa: F401  (while files can be opened)
     import elftools.elf.sections  # noqa: F401
+
+    decode.decoder()  # the same
 
     confine(None if uid < 0 else uid)
     sys.stdout.write(json.dumps(answer(source, 0)) + "\n")

@@ -30,7 +30,7 @@ REMEMBERED = 8192  # files
 REMEMBERED_SITES = 256  # of one that is remembered
 # What reading programs may take: a part of a CPU, and so many seconds at once, as at the start
 PROGRAMS_PART, PROGRAMS_SECONDS = 0.2, 20.0
-QUIET_SECONDS = 300.0  # without anything to read, until the server goes; it takes 10 MiB, and a tenth of a second to start
+QUIET_SECONDS = 30.0  # without anything to read, until the server goes; it takes 20 MiB, and a tenth of a second to start
 RESTART_SECONDS = 1.0
 WARN_SECONDS = 60.0
 

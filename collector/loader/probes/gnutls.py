@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-
-from elftools.elf.elffile import ELFFile
+from typing import TYPE_CHECKING
 
 from collector.loader import decode
 from collector.loader import elf as elf_files
 from collector.loader.elf import Function
 from collector.loader.probes.probe import Build, Found, Probe, Program, ProgramType, Site, Source, Unsupported, Uprobe
+
+if TYPE_CHECKING:
+    from elftools.elf.elffile import ELFFile
 
 _LIBRARY = re.compile(r"/libgnutls(?!xx|-dane|-openssl)[^/]*\.so[^/]*$")  # those are built on it
 _VERSION = re.compile(rb"\x00(3\.[0-9]+\.[0-9]+)\x00")

@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-
-import capstone
-from capstone import x86
-from elftools.elf.elffile import ELFFile
+from typing import TYPE_CHECKING
 
 from collector.loader import decode, gopclntab
 from collector.loader import elf as elf_files
 from collector.loader.elf import Function
 from collector.loader.probes.probe import Build, Found, Probe, Program, ProgramType, Site, Source, Unsupported, Uprobe
+
+if TYPE_CHECKING:
+    import capstone
+    from elftools.elf.elffile import ELFFile
 
 _TLS = "crypto/tls.(*Conn)."
 READ, WRITE, CLOSE, WRITE_RECORD = _TLS + "Read", _TLS + "Write", _TLS + "Close", _TLS + "writeRecordLocked"
@@ -155,6 +156,8 @@ def _state(code: Sequence[capstone.CsInsn]) -> tuple[int, int, int]:
 
 def _load(one: capstone.CsInsn) -> tuple[int, int]:
     """(offset, bytes) of what is loaded from an object that rax points to; (-1, 0) if it does no such thing."""
+    from capstone import x86
+
     if one.mnemonic not in ("mov", "movzx") or len(one.operands) != 2:
         return -1, 0
     to, source = one.operands
@@ -205,6 +208,8 @@ def _keeps(code: Sequence[capstone.CsInsn], arguments: Sequence[str]) -> bool:
     """Do the slots of the first arguments, from rbp + 16 on, hold these registers from the prologue on, and does nothing
     else ever go there? False when that cannot be seen.
     """
+    from capstone import x86
+
     depth = 0  # rsp at the entry minus rsp
     base = 0  # the same of rbp
     intact = set(arguments)  # that hold what they held at the entry
@@ -238,12 +243,17 @@ def _keeps(code: Sequence[capstone.CsInsn], arguments: Sequence[str]) -> bool:
 
 
 def _is_register(one: capstone.CsInsn, operand: int, name: str) -> bool:
+    from capstone import x86
+
     found = one.operands[operand]
     return bool(found.type == x86.X86_OP_REG and one.reg_name(found.reg) == name)
 
 
 def _stores(one: capstone.CsInsn) -> tuple[str, int] | None:
     """(base register, displacement) of what it writes to on the stack."""
+    import capstone
+    from capstone import x86
+
     for operand in one.operands:
         if operand.type == x86.X86_OP_MEM and operand.access & capstone.CS_AC_WRITE:
             base = one.reg_name(operand.mem.base) if operand.mem.base else ""

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-
-from elftools.elf.elffile import ELFFile
+from typing import TYPE_CHECKING
 
 from collector.loader import elf as elf_files
 from collector.loader.probes.probe import Build, Found, Probe, Program, ProgramType, Site, Source, Unsupported, Uprobe
+
+if TYPE_CHECKING:
+    from elftools.elf.elffile import ELFFile
 
 _LIBRARY = re.compile(r"/(libssl3|libnspr4)\.so$")
 # program -> the functions it is attached to, and whether at their return; in the order of attaching

@@ -10,16 +10,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
-
-import capstone
-from capstone import x86
-from elftools.elf.elffile import ELFFile
+from typing import TYPE_CHECKING, NamedTuple
 
 from collector.loader import decode
 from collector.loader import elf as elf_files
 from collector.loader.elf import Function
 from collector.loader.probes.probe import Build, Found, Probe, Program, ProgramType, Site, Source, Unsupported, Uprobe
+
+if TYPE_CHECKING:
+    import capstone
+    from elftools.elf.elffile import ELFFile
 
 # libssl3.so is that of NSS; Java's libraries with BoringSSL inside are unpacked into files that are deleted at once
 _LIBRARY = re.compile(r"/lib(ssl(?!3\.so$)|crypto|netty_tcnative|conscrypt)[^/]*\.so[^/]*$")
@@ -172,6 +172,8 @@ def _values(codes: Mapping[str, bytes]) -> tuple[int, ...]:
 
 def _load(instruction: capstone.CsInsn, bases: tuple[str, ...] = ("rdi",)) -> tuple[int, int]:
     """(displacement, bytes) of what is loaded from an object in one of these registers; (-1, 0) if it does no such thing."""
+    from capstone import x86
+
     if instruction.mnemonic != "mov" or len(instruction.operands) != 2:
         return -1, 0
     to, source = instruction.operands
@@ -207,6 +209,8 @@ def _alpn(code: bytes) -> tuple[int, int]:
 
 def _references(code: bytes) -> int:
     """SSL_free counts a word of the object down, at once for all processors."""
+    from capstone import x86
+
     for instruction in decode.instructions(code, 0):
         if instruction.mnemonic in ("lock xadd", "xadd", "lock dec", "lock sub") and instruction.operands:
             where = instruction.operands[0]
