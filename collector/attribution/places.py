@@ -5,6 +5,7 @@ the kernel programs tell, when it has ended.
 from __future__ import annotations
 
 import collections
+import contextlib
 import os
 from collections.abc import Iterator, Sequence
 
@@ -17,16 +18,21 @@ TREE_SECONDS = 0.2  # between two looks at all groups
 MOST_GROUPS = 50_000
 # Where the tree of version 2 may be: of the host's first process, or mounted for us, before what our own namespace shows
 TREES = tuple(f"{root}/sys/fs/cgroup{part}" for root in ("/proc/1/root", "/host", "") for part in ("", "/unified"))
+MOUNTED = ("/sys/fs/cgroup", "/sys/fs/cgroup/unified")
 _FIRST_LINE = "0::"
 _ENDED = (b"Z", b"X", b"x")  # states of proc_pid_stat(5)
 
 
 class Places:
-    """``proc``: where processes are seen; ``trees``: candidates for the mounted tree of version 2. Not thread-safe."""
+    """``proc``: where processes are seen; ``trees``: candidates for the mounted tree of version 2; ``mounted``: where it is
+    mounted for us, from the root of our namespace on. Not thread-safe.
+    """
 
-    def __init__(self, proc: str = "/proc", trees: Sequence[str] = TREES) -> None:
+    def __init__(self, proc: str = "/proc", trees: Sequence[str] = TREES, mounted: Sequence[str] = MOUNTED) -> None:
         self._proc = proc
         self._tree = next((tree for tree in trees if os.path.exists(f"{tree}/cgroup.procs")), "")
+        self._mounted = mounted
+        self._root: str | None = None
         self._known: collections.OrderedDict[int, Place] = collections.OrderedDict()
         self._next_look = 0.0
 
@@ -44,7 +50,8 @@ class Places:
             place = parse_cgroups(text)
             # where only version 1 sorts containers, many of them share one group of version 2
             unified = next((line for line in text.splitlines() if line.startswith(_FIRST_LINE)), "")
-            if group > ROOT_GROUP and parse_cgroups(unified) == place:
+            # it may have been moved since it was in that group
+            if group > ROOT_GROUP and parse_cgroups(unified) == place and self._number(unified) == group:
                 self._keep(group, place)
             return place, start_ns or began_ns
         if group > ROOT_GROUP and self._tree and now >= self._next_look:
@@ -59,6 +66,30 @@ class Places:
     def of_group(self, group: int) -> Place | None:
         """Where processes of the group of that number are, as far as that is known."""
         return self._known.get(group) if group > ROOT_GROUP else None
+
+    def _number(self, line: str) -> int:
+        """Of the group that a line of /proc/PID/cgroup names, 0 when that cannot be seen."""
+        if not self._tree or not line:
+            return 0
+        if self._root is None:
+            self._root = self._our_root()
+        path = os.path.normpath(f"/{self._root}/{line.removeprefix(_FIRST_LINE)}").lstrip("/")
+        with contextlib.suppress(OSError):
+            return os.stat(f"{self._tree}/{path}").st_ino
+        return 0
+
+    def _our_root(self) -> str:
+        """The path, in the tree, of the group that /proc/PID/cgroup shows us as `/`: in a cgroup namespace of our own it is not
+        the tree's root (cgroup_namespaces(7)).
+        """
+        for mounted in self._mounted:
+            with contextlib.suppress(OSError):
+                if os.path.exists(f"{mounted}/cgroup.procs"):
+                    number = os.stat(mounted).st_ino
+                    if number != os.stat(self._tree).st_ino:
+                        return next((path for found, path in _groups(self._tree) if found == number), "")
+                    break
+        return ""
 
     def _keep(self, group: int, place: Place) -> None:
         self._known[group] = place

@@ -34,6 +34,8 @@ class World:
     def __init__(self, directory: Path, **settings: Any) -> None:
         self.directory = directory
         (directory / "proc").mkdir()
+        (directory / "tree").mkdir()
+        (directory / "tree/cgroup.procs").touch()
         self._fd = os.memfd_create("ring")
         os.truncate(self._fd, 2 * 4096 + RING_BYTES)
         self.memory = mmap.mmap(self._fd, 2 * 4096 + RING_BYTES)
@@ -41,7 +43,7 @@ class World:
         self.owning = Owning(
             Ring(self._fd, RING_BYTES, memfd=True),
             OwnerSettings(node="n1", kubernetes=True, **settings),
-            Places(str(directory / "proc"), trees=()),
+            Places(str(directory / "proc"), trees=(str(directory / "tree"),), mounted=(str(directory / "tree"),)),
             HostFiles(roots=(str(directory / "host"),)),
         )
         self.follower, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -61,6 +63,12 @@ class World:
         place.mkdir(exist_ok=True)
         (place / "cgroup").write_text(groups)
         (place / "stat").write_text(f"{tgid} (x) {state} " + " ".join(["0"] * 18) + f" {ticks or tgid} 0")
+
+    def group(self, path: str) -> int:
+        """The number of a group of version 2, which is made if it is not there."""
+        place = self.directory / "tree" / path.strip("/")
+        place.mkdir(parents=True, exist_ok=True)
+        return place.stat().st_ino
 
     def ask(self, tgid: int, ring: int = 0, group: int = 0, start: int = 0) -> None:
         """As bpf/owners.h does."""
@@ -258,12 +266,47 @@ def test_a_process_that_has_ended(world: World) -> None:
     """Its group is known by number, as another process was in it."""
     world.process(7, GROUPS)
     world.say(ALL, pod(), DONE)
-    world.ask(7, group=4711)
-    world.ask(9, group=4711)
-    world.ask(10, group=4712)
+    its = world.group(GROUPS.strip().removeprefix("0::"))
+    world.ask(7, group=its)
+    world.ask(9, group=its)
+    world.ask(10, group=world.group("other"))
     told = world.told()
     assert [fields.get("pod") for _tgid, fields, _flags in told] == ["cart-0", "cart-0", None]
     assert world.owning.unknown == 1
+
+
+def test_a_group_is_not_known_by_a_process_that_has_left_it(world: World) -> None:
+    """It asked while it was in a group of the host, and is in the pod's when that is looked at."""
+    world.process(7, GROUPS)
+    world.process(8, "0::/system.slice/x.service\n")
+    world.say(ALL, pod(), DONE)
+    service = world.group("system.slice/x.service")
+    world.group(GROUPS.strip().removeprefix("0::"))
+    for tgid in (7, 8, 9):
+        world.ask(tgid, group=service)
+    told = [(fields.get("pod"), fields.get("workload")) for _tgid, fields, _flags in world.told()]
+    assert told == [("cart-0", None), (None, "Unit/x.service"), (None, "Unit/x.service")]
+
+
+def test_groups_as_a_control_group_namespace_shows_them(tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    ours, theirs = tree / "kubepods/podours/c", tree / f"kubepods/pod{UID}/{CONTAINER}"
+    for directory in (ours, theirs):
+        directory.mkdir(parents=True)
+    for directory in (tree, ours):
+        (directory / "cgroup.procs").touch()
+    places = Places(str(tmp_path / "proc"), trees=(str(tree),), mounted=(str(ours),))
+    for tgid, path in ((7, f"/../../pod{UID}/{CONTAINER}"), (8, "/")):
+        place = tmp_path / "proc" / str(tgid)
+        place.mkdir(parents=True)
+        (place / "cgroup").write_text(f"0::{path}\n")
+        (place / "stat").write_text(f"{tgid} (x) S " + " ".join(["0"] * 18) + " 1 0")
+    assert places.find(7, 0, theirs.stat().st_ino, 100.0)[0] == Place(UID, (CONTAINER,))
+    assert places.of_group(theirs.stat().st_ino) == Place(UID, (CONTAINER,))
+    places.find(8, 0, ours.stat().st_ino, 100.0)
+    assert places.of_group(ours.stat().st_ino) == Place()
+    places.find(8, 0, theirs.parent.stat().st_ino, 100.0)
+    assert places.of_group(theirs.parent.stat().st_ino) is None
 
 
 def test_where_only_version_1_sorts_containers_groups_are_not_taken_for_each_other(world: World) -> None:
@@ -271,8 +314,9 @@ def test_where_only_version_1_sorts_containers_groups_are_not_taken_for_each_oth
     world.process(7, f"4:memory:/kubepods/pod{UID}/{CONTAINER}\n{shared}")
     world.process(8, f"4:memory:/kubepods/pod{UID.replace('0', '1')}/{'1' * 64}\n{shared}")
     world.say(ALL, pod(), DONE)
-    world.ask(7, group=4711)
-    world.ask(8, group=4711)
+    shared_group = world.group("system.slice/containerd.service")
+    world.ask(7, group=shared_group)
+    world.ask(8, group=shared_group)
     told = {tgid: fields.get("pod") for tgid, fields, _flags in world.told()}
     assert told[7] == "cart-0" and told[8] is None
 
