@@ -79,8 +79,8 @@ class Places:
         return 0
 
     def _our_root(self) -> str:
-        """The path, in the tree, of the group that /proc/PID/cgroup shows us as `/`: in a cgroup namespace of our own it is not
-        the tree's root (cgroup_namespaces(7)).
+        """The path, in the tree, of the group that /proc/PID/cgroup shows us as `/`: in a cgroup namespace of our own it is
+        not the tree's root (cgroup_namespaces(7)).
         """
         for mounted in self._mounted:
             with contextlib.suppress(OSError):
