@@ -55,12 +55,15 @@ class Answer:
 
 @dataclass(slots=True)
 class _Asked:
-    """A process that was asked for. ``place``: None when nobody can say."""
+    """A process that was asked for. ``place``: None when nobody can say. ``new``: it has begun a program in a group that the
+    loader before us had not decided on.
+    """
 
     start_ns: int
     place: Place | None
     since: float
     answer: Answer
+    new: bool = False
     rings: set[int] = field(default_factory=set)
 
 
@@ -111,7 +114,8 @@ class Owning:
         self._coming: set[str] | None = None  # the pods that have come since "all"
         self._changed = self.peers_changed = False
         self.synced = not settings.kubernetes  # is it known which pods there are?
-        self.adopted = False  # and has a loader before us known it?
+        self.before: frozenset[int] | None = None  # the groups that a loader before us has decided on
+        self._answers: dict[Place, Answer] = {}  # of pods: each for all its processes
         self._due: set[int] = set()  # processes of which something else may be known by now
         self._peers: dict[str, bytes] = {}  # by address, as they were told
         self._next_look = 0.0
@@ -129,6 +133,10 @@ class Owning:
     def look(self, pid: int, now: float) -> bool:
         """Is that process captured? For those that did not ask."""
         return self._ask(pid, 0, 0, now)[1].selected
+
+    def waits(self) -> bool:
+        """Does the loader before us know better than we do yet?"""
+        return self.before is not None and not self.synced
 
     def captures(self, place: Place, now: float) -> bool | None:
         """Is it captured, whatever begins there? None where that is not known, or where it matters who begins it: outside of
@@ -182,6 +190,7 @@ class Owning:
         kind = document.get("kind") if isinstance(document, dict) else None
         changed = self._changed, self.peers_changed
         self._changed = self.peers_changed = True
+        self._answers.clear()
         if kind == "pod":
             told = wire.unpack(document)
             if self._told.get(told.pod.uid) == told and told.pod.uid in self._index:
@@ -216,7 +225,7 @@ class Owning:
         for at in range(8, len(span or b""), _STEP):
             assert span is not None
             group, start_ns, tgid, ring = QUESTION.unpack_from(span, at)
-            asked, answer = self._ask(tgid, start_ns, group, now)
+            asked, answer = self._ask(tgid, start_ns, group, now, begins=ring == NO_RING)
             if decide is not None:
                 decide(tgid, answer.selected)
                 if group not in self.groups and (place := self._places.of_group(group)) is not None:
@@ -239,7 +248,7 @@ class Owning:
         self._next_look, self._changed, self._due = now + CHANGE_SECONDS, False, set()
         for tgid in tgids:
             asked = self._asked[tgid]
-            answer = self._answer(asked.place, now)
+            answer = self._answer(asked.place, now, asked.new)
             if answer.pending and now - asked.since < self._settings.wait_seconds:  # files may have it
                 self._due.add(tgid)
             if answer != asked.answer:
@@ -272,15 +281,18 @@ class Owning:
         fields = answer.fields if self._settings.fields else b""
         return abi.pack_owner(tgid, fields, start_ns=asked.start_ns, flags=answer.flags, ts_ns=now_ns, ring=ring)
 
-    def _ask(self, tgid: int, start_ns: int, group: int, now: float) -> tuple[_Asked, Answer]:
+    def _ask(self, tgid: int, start_ns: int, group: int, now: float, *, begins: bool = False) -> tuple[_Asked, Answer]:
         """What is known of a process, and the answer now. One that differs from what was told before is told wherever it was
-        asked for, with the next `changes`.
+        asked for, with the next `changes`. ``begins``: it has just begun a program.
         """
         asked = self._asked.get(tgid)
         place, start_ns = self._places.find(tgid, start_ns, group, now)
-        if asked is None or start_ns and asked.start_ns and not began_at(start_ns, asked.start_ns):
+        if asked is not None and start_ns and asked.start_ns and not began_at(start_ns, asked.start_ns):
+            asked = None  # another process has its number
+        first = asked is None
+        if asked is None:
             self.unknown += place is None
-            asked = self._asked[tgid] = _Asked(start_ns, place, now, self._answer(place, now))
+            asked = self._asked[tgid] = _Asked(start_ns, place, now, Answer())
             while len(self._asked) > PROCESSES:
                 self._asked.popitem(last=False)
         elif place is not None and place != asked.place:  # it was moved
@@ -288,23 +300,29 @@ class Owning:
         if start_ns > asked.start_ns:  # exactly, as the kernel tells it, or not known before
             asked.start_ns = start_ns
         self._asked.move_to_end(tgid)
-        answer = self._answer(asked.place, now)
+        if begins and self.before is not None:
+            asked.new = group not in self.before
+        answer = self._answer(asked.place, now, asked.new)
+        if first:
+            asked.answer = answer
         if answer.pending or answer != asked.answer:
             self._due.add(tgid)
         return asked, answer
 
     # ---- the answer
 
-    def _answer(self, place: Place | None, now: float) -> Answer:
+    def _answer(self, place: Place | None, now: float, new: bool = False) -> Answer:
         settings = self._settings
         if place is None:
             return Answer(fragment({"node": settings.node}), settings.everything and settings.host_processes)
+        if (answer := self._answers.get(place)) is not None:
+            return answer
         found = self._index.find(place)
         if found is not None:
             return self._of_pod(place, found.pod.uid, now)
         if place.pod:
             known = self._files.pod(place.pod, place.containers, now)
-            selected = settings.everything or self.adopted and not self.synced  # as the loader before us has decided
+            selected = settings.everything or self.waits() and not new  # as the loader before us has decided
             return Answer(fragment({**known, "node": settings.node}), selected, pending=settings.kubernetes)
         named = {"node": settings.node}
         if place.containers:
@@ -332,4 +350,7 @@ class Owning:
             "image": described.image if described is not None else "",
             "tag": told.labels,
         }
-        return Answer(fragment(fields), selected)
+        answer = Answer(fragment(fields), selected)
+        if described is not None:  # else files may say more by and by
+            self._answers[place] = answer
+        return answer

@@ -44,11 +44,8 @@ class OwnedSelection:
         self._bits.fill(not self._owning.default)
 
     def adopt(self, known: Collection[int]) -> None:  # noqa: ARG002 - as of the other kind
-        """The bits stay as the loader before us has left them, until it is known which pods there are."""
-        self._owning.adopted = True
-        for key in list(kernel.map_keys(self._groups, 8)):  # they are asked for again
-            with contextlib.suppress(FileNotFoundError):
-                kernel.map_delete(self._groups, key)
+        """Bits and groups stay as the loader before us has left them, until it is known which pods there are."""
+        self._owning.before = frozenset(int.from_bytes(key, "little") for key in kernel.map_keys(self._groups, 8))
 
     def update(self, ours: Collection[int]) -> None:
         """``ours``: the processes of the collector, this one aside."""
@@ -58,8 +55,11 @@ class OwnedSelection:
 
     def turn(self, now: float) -> None:
         """Look at all processes, from time to time and soon after something has changed, some of them a turn."""
-        if self._waits():
+        if self._owning.waits():
             return
+        if self._owning.before is not None:
+            self._forget_groups(self._owning.before)
+            self._owning.before = None
         if now >= self._next_look or self._owning.moved and now >= self._looked + LEAST_SECONDS:
             self._next_look, self._looked = now + LOOK_SECONDS, now
             self._owning.moved = False
@@ -74,14 +74,16 @@ class OwnedSelection:
             pid = self._to_look_at.pop()
             self.decide(pid, self._owning.look(pid, now))
 
-    def _waits(self) -> bool:
-        """Does the loader before us know better than we do yet?"""
-        return self._owning.adopted and not self._owning.synced
+    def _forget_groups(self, groups: frozenset[int]) -> None:
+        """They are asked for again."""
+        for group in groups - self._owning.groups.keys():
+            with contextlib.suppress(FileNotFoundError):
+                kernel.map_delete(self._groups, struct.pack("=Q", group))
 
     def decide(self, pid: int, selected: bool) -> None:
-        """From now on."""
+        """From now on. While the loader before us knows better, nobody is captured who was not."""
         left_alone = not selected or pid in self._ours or self._stopped
-        if self._bits.get(pid) != left_alone and not self._waits():
+        if self._bits.get(pid) != left_alone and (left_alone or not self._owning.waits()):
             self._bits.put(pid, left_alone)
             if not left_alone:
                 self._chosen.append(pid)

@@ -3,12 +3,12 @@ one told or asked for longest ago gives way. And the names of libraries, as EVEN
 numbers.
 """
 
-from libc.stdint cimport uint32_t
-from libc.stdlib cimport free, malloc
+from libc.stdint cimport uint8_t, uint32_t
+from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcmp, memcpy, memset
 
 from collector.abi cimport event_header, event_library, event_process, OWNER_F_PENDING, OWNER_F_UNSELECTED
-from collector.shards.state cimport ctx_t, library_t, name_t, owner_t, LIBRARIES, NAMES, NAME_PROBES
+from collector.shards.state cimport ctx_t, library_t, name_t, owner_t, LIBRARIES, NAMES, NAME_PROBES, OWNER_TEXTS
 
 cdef extern from "string.h" nogil:
     size_t strnlen(const char* s, size_t most)
@@ -38,7 +38,7 @@ cdef name_t* place_of(ctx_t* ctx, uint32_t tgid) noexcept nogil:
 
 
 cdef void forget_owner(ctx_t* ctx, name_t* entry) noexcept nogil:
-    free(entry.owner)
+    release_owner(entry.owner)
     entry.owner = NULL
     entry.unselected = 0
     if entry.pending_ns:
@@ -51,6 +51,47 @@ cdef void forget_owners(ctx_t* ctx) noexcept nogil:
     cdef uint32_t i
     for i in range(NAMES if ctx.names != NULL else 0):
         forget_owner(ctx, &ctx.names[i])
+    for i in range(OWNER_TEXTS if ctx.owner_texts != NULL else 0):
+        release_owner(ctx.owner_texts[i])
+    free(ctx.owner_texts)
+    ctx.owner_texts = NULL
+
+
+cdef owner_t* shared_owner(ctx_t* ctx, const char* fields, uint32_t length) noexcept nogil:
+    """The text of an owner, once for all processes of a container: `release_owner` gives it back. NULL when memory is out.
+    Two texts with the same place in the table take it from one another, and are kept as often as they are told then.
+    """
+    cdef uint32_t hashed = 2166136261       # FNV-1a
+    cdef uint32_t i
+    cdef owner_t** place
+    cdef owner_t* owner
+    for i in range(length):
+        hashed = (hashed ^ <uint8_t>fields[i]) * <uint32_t>16777619
+    if ctx.owner_texts == NULL:
+        ctx.owner_texts = <owner_t**>calloc(OWNER_TEXTS, sizeof(owner_t*))
+        if ctx.owner_texts == NULL:
+            return NULL
+    place = &ctx.owner_texts[hashed & (OWNER_TEXTS - 1)]
+    owner = place[0]
+    if owner == NULL or owner.len != length or memcmp(owner.fields, fields, length) != 0:
+        owner = <owner_t*>malloc(sizeof(owner_t) + length)
+        if owner == NULL:
+            return NULL
+        owner.len = length
+        owner.references = 1
+        memcpy(owner.fields, fields, length)
+        release_owner(place[0])
+        place[0] = owner
+    owner.references += 1
+    return owner
+
+
+cdef void release_owner(owner_t* owner) noexcept nogil:
+    """Whoever had it needs it no more; NULL is nobody's."""
+    if owner != NULL:
+        owner.references -= 1
+        if owner.references == 0:
+            free(owner)
 
 
 cdef void told_process(ctx_t* ctx, event_process* p) noexcept nogil:
@@ -94,13 +135,8 @@ cdef bint told_owner(ctx_t* ctx, event_header* h) noexcept nogil:
             or owner != NULL and owner.len == h.len_cap and memcmp(owner.fields, fields, h.len_cap) == 0):
         if owner != NULL or place.comm[0]:
             ctx.names_version += 1      # it may stand in what was made for connections already
-        free(owner)
-        place.owner = NULL
-        if h.len_cap:
-            place.owner = <owner_t*>malloc(sizeof(owner_t) + h.len_cap)
-            if place.owner != NULL:
-                place.owner.len = h.len_cap
-                memcpy(place.owner.fields, fields, h.len_cap)
+        place.owner = shared_owner(ctx, fields, h.len_cap) if h.len_cap else NULL
+        release_owner(owner)
     return (was_pending and place.pending_ns == 0) or was_unselected != place.unselected
 
 

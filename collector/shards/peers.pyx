@@ -6,10 +6,11 @@ told: what is left of older ones keeps what they had.
 """
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free, malloc
+from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy
 
 from collector.abi cimport event_peer
+from collector.shards.names cimport release_owner, shared_owner
 from collector.shards.state cimport conn_t, ctx_t, owner_t
 
 cdef enum:
@@ -62,12 +63,10 @@ cdef int told_peer(ctx_t* ctx, event_peer* e) noexcept nogil:
             and memcmp(place.owner.fields, fields, e.h.len_cap) == 0):
         return 0
     if e.h.len_cap:
-        owner = <owner_t*>malloc(sizeof(owner_t) + e.h.len_cap)
+        owner = shared_owner(ctx, fields, e.h.len_cap)
         if owner == NULL:
             return -1
-        owner.len = e.h.len_cap
-        memcpy(owner.fields, fields, e.h.len_cap)
-    free(place.owner)
+    release_owner(place.owner)
     place.owner = owner
     memcpy(place.address, e.address, 16)
     place.since_ns = e.h.ts_ns
@@ -100,6 +99,6 @@ cdef void forget_peers(ctx_t* ctx) noexcept nogil:
     if ctx.peers == NULL:
         return
     for i in range(PEERS):
-        free((<peer_t*>ctx.peers)[i].owner)
+        release_owner((<peer_t*>ctx.peers)[i].owner)
     free(ctx.peers)
     ctx.peers = NULL

@@ -328,8 +328,11 @@ cdef enum:
     NAMES = 32768                 # processes whose names a shard knows; a power of two
     NAME_PROBES = 16
 
-cdef struct owner_t:              # told by EVENT_OWNER
+    OWNER_TEXTS = 1024            # of which it is known who has the same; a power of two
+
+cdef struct owner_t:              # told by EVENT_OWNER; one for all that are told the same (names.pyx)
     uint32_t len
+    uint32_t references
     char fields[1]                # of its records: `"name":"value",...`
 
 
@@ -396,6 +399,7 @@ cdef struct ctx_t:
     uint64_t share_ns             # when it became larger last
     uint32_t share                # of the connections, in SHARES: what there is CPU for (supervisor/thermostat.py)
     name_t* names                 # NAMES of them, by hash of tgid
+    owner_t** owner_texts         # OWNER_TEXTS of them, by hash of the text; NULL: none was told
     uint32_t names_version        # changes when a known process, or a library, is told another name
     uint32_t names_told
     uint32_t pending_owners       # so many processes whose owner is looked for

@@ -1,5 +1,5 @@
-"""Write what comes from declarations into the chart's values.schema.json: the variables of `env` (collector/config.py) and
-the policy (collector/policy/schema.py). The rest of that file is written by hand.
+"""Write what comes from declarations into the chart's values.schema.json: the variables of `env` (collector/config.py), the
+policy (collector/policy/schema.py), and what values.yaml has a value for. The rest of that file is written by hand.
 
     python deploy/helm/schema.py [--check]     --check: changes nothing; exit code 1 when the file is not as it would be
 """
@@ -10,6 +10,8 @@ import json
 import sys
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from collector import config
 from collector.config_setting import Setting
@@ -87,9 +89,27 @@ def _env() -> dict[str, Any]:
     return {"type": "object", "additionalProperties": False, "properties": dict(sorted(properties.items()))}
 
 
+def _require(schema: dict[str, Any], values: dict[str, Any]) -> None:
+    """What templates cannot do without must be there: maps with names of their own, and what is not empty by itself.
+    `--set config.agent=null` takes it away, and they would fail at that with words that help nobody. Lists and maps with
+    names of others may be taken away: that is how one is rid of what stands in them.
+    """
+    properties = schema.get("properties", {})
+    required = []
+    for name, value in values.items():
+        if name in properties and "properties" in properties[name]:
+            _require(properties[name], value)
+            required.append(name)
+        elif name in properties and not isinstance(value, dict | list) and value not in ("", None):
+            required.append(name)
+    if required:
+        schema["required"] = required
+
+
 def text() -> str:
     """The whole file as it should be."""
     document = json.loads(FILE.read_text())
+    _require(document, yaml.safe_load((FILE.parent / "values.yaml").read_text()))
     found = {key: value for key, value in policy.SCHEMA.items() if key not in ("$schema", "title")}
     document["definitions"]["env"] = _env()
     document["definitions"]["policy"] = found

@@ -8,7 +8,7 @@ import runpy
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -228,6 +228,8 @@ def test_monitors_only_where_the_cluster_knows_the_kind() -> None:
         ({"config": {"agent": {"mirror": {"filters": [{"pod_label": {"a": "b"}}]}}}}, "pod_label"),
         ({"config": {"agent": {"mirror": {"filters": [{}]}}}}, "filters"),
         ({"config": {"agent": {"mirror": {"filters": {"namespace": "a"}}}}}, "filters"),
+        ({"config": {"agent": {"mirror": {"filters": [{"pod_labels": {"version": 1.0}}]}}}}, "version"),
+        ({"config": {"agent": {"mirror": {"filters": [{"pod_labels": {"observed": True}}]}}}}, "observed"),
         ({"config": {"agent": {"loadBalancerTrustedCIDRs": ["10.0.0.0"]}}}, "loadBalancerTrustedCIDRs"),
         ({"config": {"policy": {"preset": "secret"}}}, "preset"),
         ({"config": {"policy": {"document": {"version": 1, "redact": {}}}}}, "document"),
@@ -247,6 +249,48 @@ def test_monitors_only_where_the_cluster_knows_the_kind() -> None:
 )
 def test_a_wrong_value_is_refused_by_name(values: dict[str, Any], words: str) -> None:
     assert words in helm.refusal(changed(**values))
+
+
+def paths(values: dict[str, Any], above: str = "") -> Iterator[str]:
+    """Of everything that has a value by itself."""
+    for plain, value in values.items():
+        name = plain.replace(".", "\\.")
+        yield above + name
+        if isinstance(value, dict):
+            yield from paths(value, f"{above}{name}.")
+
+
+DEFAULTS = yaml.safe_load((helm.CHART / "values.yaml").read_text())
+
+
+@pytest.mark.parametrize("path", sorted(paths(DEFAULTS)))
+def test_what_is_taken_away_is_missed_by_name_or_not_at_all(path: str) -> None:
+    """`--set config.agent=null`: helm takes it away, and templates find nothing there."""
+    done = helm.run("template", "shop", helm.CHART, "--set", f"config.kafka.brokers=b:9092,{path}=null")
+    if done.returncode:
+        last = path.rpartition(".")[2]
+        assert f"missing property '{last}'" in done.stderr or "where do the records go" in done.stderr
+    else:
+        assert "null" not in done.stdout.replace("/dev/null", "")
+
+
+def test_names_that_look_like_numbers_are_texts() -> None:
+    tls = {"enabled": True, "certManager": {"enabled": True, "issuerRef": {"name": "i"}, "commonName": "a: b"}}
+    values = changed(config={"kafka": {"tls": tls}, "programCache": {"hostPath": "/var/a, type: File"}})
+    made = kubernetes.read(helm.template(values, *ADDONS, release="123", namespace="456"))
+    for one in made:
+        assert one["metadata"].get("namespace", "456") == "456"
+        assert one["metadata"]["labels"]["app.kubernetes.io/instance"] == "123"
+    (daemonset,) = (one for one in made if one["kind"] == "DaemonSet")
+    cache = next(one for one in daemonset["spec"]["template"]["spec"]["volumes"] if one["name"] == "programs")
+    assert cache["hostPath"] == {"path": "/var/a, type: File", "type": "DirectoryOrCreate"}
+    (certificate,) = (one for one in made if one["kind"] == "Certificate")
+    assert certificate["spec"]["commonName"] == "a: b"
+
+
+def test_a_name_that_is_cut_ends_in_a_letter() -> None:
+    made = kubernetes.read(helm.template(helm.BROKERS, release="a" * 49 + ".b"))
+    assert {one["metadata"]["name"] for one in made if one["kind"] == "DaemonSet"} == {"a" * 49}
 
 
 TLS = {"enabled": True}

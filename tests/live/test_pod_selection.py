@@ -203,6 +203,61 @@ def test_programs_that_live_for_a_moment(lab: Lab, tmp_path: Path) -> None:  # n
         assert c.stop() == 0, c.log()
 
 
+def test_a_group_is_not_taken_for_the_one_that_its_first_process_went_to(lab: Lab, tmp_path: Path) -> None:  # noqa: F811
+    """What a container runtime starts begins in a group of the host and enters the pod's at once."""
+    lab.namespace("shop", **{"wallarm-mirror": "enabled"})
+    for name in ("cart-0", "stock-0"):
+        lab.pod(name)
+    into, port = lab.group("cart-0") / "cgroup.procs", lab.server("stock-0")
+    services = [lab.stack.enter_context(cgroup.group(f"system.slice/service-{n}.service")) for n in range(30)]
+    c = collector(tmp_path, lab, COLLECTOR_ALL_NAMESPACES="false", COLLECTOR_HOST_PROCESSES="false")
+    try:
+        wait_for(lambda: answers(port, "/ready") and recorded(c, "/ready"), 20)
+        for service in services:
+            process = cgroup.start(service, ["sh", "-c", f"echo $$ > {into}; exec sleep 0.2"])
+            time.sleep(0.1)
+            process.wait()
+        for number, service in enumerate(services):
+            cgroup.start(service, ["curl", "-s", "-o", "/dev/null", f"http://127.0.0.1:{port}/host-{number}-"]).wait()
+        wait_for(lambda: len(recorded(c, "/host-")) == len(services), 20)
+        time.sleep(0.5)
+        assert not [record for record in c.records("/host-") if record["direction"] == "2"]
+    finally:
+        assert c.stop() == 0
+
+
+def test_nobody_is_chosen_while_the_server_is_away(lab: Lab, tmp_path: Path) -> None:  # noqa: F811
+    """Not by a loader either that does not know which pods there are."""
+    lab.namespace("shop", **{"wallarm-mirror": "enabled"})
+    lab.namespace("other")
+    lab.pod("stock-0")
+    selected = lab.server("stock-0")
+    c = collector(tmp_path, lab, COLLECTOR_ALL_NAMESPACES="false", COLLECTOR_HOST_PROCESSES="true")
+    try:
+        wait_for(lambda: answers(selected, "/ready") and recorded(c, "/ready"), 20)
+        lab.api.refuses = 500
+        lab.api.disturb("cut")
+        wait_for(lambda: c.metric("collector_kubernetes_behind") == 1, 20)
+        victims = {name: c.child(name) for name in ("kubernetes.process", "loader.process")}
+        for victim in victims.values():
+            cgroup.kill(victim)
+        wait_for(lambda: all(c.child(name) not in (0, pid) for name, pid in victims.items()), 30)
+        wait_for(lambda: c.page("readyz").strip() == "ok", 30)
+        new = lab.server("new-0")
+        for number in range(5):
+            assert answers(new, f"/new-{number}") and answers(selected, f"/old-{number}")
+        wait_for(lambda: len(recorded(c, "/old-")) == 5, 20)
+        assert not recorded(c, "/new-")
+        lab.pod("new-0", namespace="other")
+        lab.api.refuses = 0
+        wait_for(lambda: c.metric("collector_kubernetes_behind") == 0, 60)
+        followed(c, lambda path: answers(selected, path), True, "selected")
+        followed(c, lambda path: answers(new, path), False, "not-selected")
+        assert not recorded(c, "/new-")
+    finally:
+        assert c.stop() == 0
+
+
 def test_everything_but_one_pod(lab: Lab, tmp_path: Path) -> None:  # noqa: F811
     """The environment-driven default; host processes too."""
     lab.namespace("shop")

@@ -25,6 +25,7 @@ class ApiServer:
         self.changed = threading.Condition()
         self.objects: dict[str, dict[str, dict[str, Any]]] = {PATH: {}, NAMESPACES: {}}
         self.events: list[tuple[int, str, str, dict[str, Any]]] = []  # version, path, kind, object
+        self.lists: dict[tuple[str, int], list[dict[str, Any]]] = {}  # of which there are further pages, by version
         self.version = 100
         self.compacted = 0
         self.refuses = 0  # with this status, when it is one
@@ -94,7 +95,7 @@ class Handler(BaseHTTPRequestHandler):
         elif "watch" in query:
             self.watch(url.path, int(query["resourceVersion"]))
         else:
-            self.list(url.path, int(query["limit"]), int(query.get("continue", "0")))
+            self.list(url.path, int(query["limit"]), query.get("continue", ""))
 
     def answer(self, document: Any, status: int = 200) -> None:
         data = json.dumps(document).encode()
@@ -104,12 +105,18 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(data)
 
-    def list(self, path: str, limit: int, first: int) -> None:
+    def list(self, path: str, limit: int, more: str) -> None:
+        """A page. All pages show what was there when the first one was asked for, as etcd's do."""
         with self.api.changed:
-            items, version = list(self.api.objects[path].values()), self.api.version
-        metadata = {"resourceVersion": str(version)}
-        if first + limit < len(items):
-            metadata["continue"] = str(first + limit)
+            if more:
+                asked, _, at = more.partition("/")
+                version, first, items = int(asked), int(at), self.api.lists[path, int(asked)]
+            else:
+                version, first, items = self.api.version, 0, list(self.api.objects[path].values())
+            metadata = {"resourceVersion": str(version)}
+            if first + limit < len(items):
+                metadata["continue"] = f"{version}/{first + limit}"
+                self.api.lists[path, version] = items
         self.answer({"kind": "List", "metadata": metadata, "items": items[first : first + limit]})
 
     def watch(self, path: str, version: int) -> None:

@@ -189,6 +189,8 @@ def test_churn_with_everything_that_goes_wrong(followed: tuple[ApiServer, Known,
     api, known, _follower = followed
     rng = random.Random(7)
     for number in range(2000):
+        if number % 10 == 0:
+            time.sleep(0.01)  # it is to be there while things change
         what = rng.random()
         uid = str(rng.randrange(300))
         if what < 0.5:
@@ -201,4 +203,5 @@ def test_churn_with_everything_that_goes_wrong(followed: tuple[ApiServer, Known,
             api.disturb(rng.choice(["cut", "end"]))
         elif what < 0.97:
             api.compact()
+    assert known.lists > 1
     wait_for(lambda: same(api, known), 60)

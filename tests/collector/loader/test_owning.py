@@ -7,6 +7,7 @@ import mmap
 import os
 import socket
 import struct
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -376,11 +377,37 @@ def test_a_pod_that_is_not_known_yet_is_not_captured(world: World) -> None:
 
 @pytest.mark.parametrize("world", [{"everything": False}], indirect=True)
 def test_a_loader_behind_another_one_lets_its_choice_stand_until_it_knows_better(world: World) -> None:
-    world.owning.adopted = True
-    world.process(7, GROUPS)
-    assert world.owning.look(7, 100.0) and not world.owning.synced
+    """What begins in a control group that the other one had not decided on was not chosen by anybody."""
+    its = world.group(GROUPS.strip().removeprefix("0::"))
+    world.owning.before = frozenset({its})
+    for tgid, groups in ((7, GROUPS), (8, GROUPS), (9, GROUPS.replace(CONTAINER, "1" * 64))):
+        world.process(tgid, groups)
+    assert world.owning.look(7, 100.0) and world.owning.waits()
+    decided: dict[int, bool] = {}
+    world.ask(8, ring=NO_RING, group=its)
+    world.ask(9, ring=NO_RING, group=world.group("new"))
+    world.ask(9, ring=0)
+    events = [*world.owning.answers(100.0, 7, decided.__setitem__)]
+    assert decided == {8: True, 9: False}
+    assert [event[8 + 46] for _ring, event in events] == [abi.F_PENDING | abi.F_UNSELECTED]
     world.say(ALL, DONE)
-    assert world.owning.synced and not world.owning.look(7, 200.0)
+    assert not world.owning.waits() and not world.owning.look(7, 200.0)
+
+
+def test_the_text_of_a_container_is_kept_once(world: World) -> None:
+    long = Pod(UID, "shop", "cart-0", {}, node="n1", containers={CONTAINER: Container("app", "cart:" + "1" * 8192)})
+    for tgid in range(10, 1010):
+        world.process(tgid, GROUPS)
+    world.say(ALL, pod(pod=long), DONE)
+    tracemalloc.start()
+    try:
+        for tgid in range(10, 1010):
+            assert len(world.owning.introduce(tgid, 0, 100.0, 7)) > 8192
+        assert tracemalloc.get_traced_memory()[0] < 2 << 20
+    finally:
+        tracemalloc.stop()
+    world.say(pod(pod=long, selected=False))
+    assert not world.owning.look(10, 100.0), "what is known is not kept longer than it is true"
 
 
 def test_a_shard_that_is_new(world: World) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import psutil
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -301,6 +302,30 @@ def test_whatever_is_told_in_whatever_order(told: list[tuple[int, bytes, int]]) 
     if not unwanted:
         assert len(records) == len(told) + 1
     assert c.counters()["connections"] == 0
+
+
+def test_a_text_is_kept_once_for_all_processes_of_a_container() -> None:
+    pipe = pipeline()
+    fields = CART[:-1] + b"x" * 8192 + b'"'
+    before = psutil.Process().memory_info().rss
+    for tgid in range(200, 20_200):
+        pipe.feed(abi.pack_owner(tgid, fields, ts_ns=1_000_000_000), 0)
+    assert psutil.Process().memory_info().rss - before < 32 << 20, "160 MiB, if each had its own"
+    c = Conversation(pipe, conn=ident(20_000, 5, 1))
+    (record,) = c.request(GET).response(OK).records()
+    assert record["pod"] == "cart-0" + "x" * 8192
+
+
+@given(st.lists(st.tuples(st.integers(200, 240), st.integers(0, 3000)), max_size=200))
+def test_texts_that_share_a_place_and_processes_that_change_theirs(told: list[tuple[int, int]]) -> None:
+    pipe = pipeline()
+    last: dict[int, int] = {}
+    for tgid, number in told:
+        pipe.feed(abi.pack_owner(tgid, b'"pod":"p%d"' % number if number else b"", ts_ns=1_000_000_000), 0)
+        last[tgid] = number
+    for tgid, number in last.items():
+        (record,) = Conversation(pipe, conn=ident(tgid, 5, tgid)).request(GET).response(OK).close().records()
+        assert record.get("pod") == (f"p{number}" if number else None)
 
 
 def damaged(pipe: Pipeline, event: bytes) -> None:

@@ -1,29 +1,33 @@
-{{/* Names and labels. */}}
+{{/* Names and labels. They are texts, whatever they look like: a release may be called 123. */}}
+{{- define "collector.end" -}}
+{{- regexReplaceAll "[-.]+$" . "" -}}
+{{- end -}}
+
 {{- define "collector.name" -}}
-{{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 63 | include "collector.end" -}}
 {{- end -}}
 
 {{- define "collector.fullname" -}}
 {{- if .Values.fullnameOverride -}}
-{{- .Values.fullnameOverride | trunc 50 | trimSuffix "-" -}}
+{{- .Values.fullnameOverride | trunc 50 | include "collector.end" -}}
 {{- else if contains (include "collector.name" .) .Release.Name -}}
-{{- .Release.Name | trunc 50 | trimSuffix "-" -}}
+{{- .Release.Name | trunc 50 | include "collector.end" -}}
 {{- else -}}
-{{- printf "%s-%s" .Release.Name (include "collector.name" .) | trunc 50 | trimSuffix "-" -}}
+{{- printf "%s-%s" .Release.Name (include "collector.name" .) | trunc 50 | include "collector.end" -}}
 {{- end -}}
 {{- end -}}
 
 {{/* Of a selector: the release is among them, so that two releases in one namespace leave each other's pods alone. */}}
 {{- define "collector.selectorLabels" -}}
-app.kubernetes.io/name: {{ include "collector.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ include "collector.name" . | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 app.kubernetes.io/component: agent
 {{- end -}}
 
 {{- define "collector.labels" -}}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
-app.kubernetes.io/name: {{ include "collector.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ include "collector.name" . | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end -}}
@@ -117,7 +121,7 @@ become a list with commas, other lists and maps JSON.
 {{- define "collector.capabilities" -}}
 {{- $capture := list "BPF" "PERFMON" "SYS_PTRACE" "CHECKPOINT_RESTORE" "DAC_OVERRIDE" -}}
 {{- $children := list "CHOWN" "SETUID" "SETGID" "SETPCAP" "KILL" -}}
-{{- concat $capture $children .Values.agent.extraCapabilities | uniq | join ", " -}}
+{{- concat $capture $children (default list .Values.agent.extraCapabilities) | uniq | join ", " -}}
 {{- end -}}
 
 {{/* Cluster-wide, so the namespace is a part of it: the same release in two namespaces needs two. */}}
