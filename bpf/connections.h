@@ -41,8 +41,7 @@ static __always_inline bool send_process(u32 tgid, u32 ring, u32 own)
     }
 #endif
     e.cgroup_id = bpf_get_current_cgroup_id();
-    ask_owner(&e);
-    return put(ring, &e, sizeof(e), 0);
+    return ask_owner(&e) && put(ring, &e, sizeof(e), 0);
 }
 
 #define TOLD_NS 10000000000ULL /* a name that was told longer ago is told again with the next connection */

@@ -194,6 +194,7 @@ enum stat {
     STAT_LEFT_OUT = 17,       /* connections without any event: there is no CPU for them */
     STAT_LEFT_OUT_BYTES = 18, /* of these, and of others that a shard has left out */
     STAT_QUIC = 19,           /* connections of QUIC, which is not read; both ends, if both are here */
+    STAT_OWNERS_LOST = 20,    /* questions about owners for which there was no room (owners.h) */
     STATS_IN_USE,
     STATS = 24
 };

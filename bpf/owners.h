@@ -10,17 +10,29 @@ struct owner_question {
     u32 ring;
 };
 
-/* To the loader, which looks often enough: nobody is waked. Full, for nobody may look: no answer. */
-BPF_RINGBUF_OUTPUT(owners, 16);
+/* To the loader, which looks often enough: nobody is waked. It may be full, where nobody has looked for long. */
+BPF_RINGBUF_OUTPUT(owners, 64);
+BPF_ARRAY(owners_wanted, u32, 1); /* written by the loader: does it answer at all? */
 
-static __always_inline void ask_owner(struct event_process *e)
+static __always_inline bool ask(struct owner_question *q, u64 flags)
+{
+    u32 zero = 0;
+    u32 *wanted = owners_wanted.lookup(&zero);
+    if (!wanted || !*wanted || !owners.ringbuf_output(q, sizeof(*q), flags))
+        return true;
+    count(STAT_OWNERS_LOST, 1);
+    return false;
+}
+
+/* False when there is no room: its name must not be told either, so that it is tried again. */
+static __always_inline bool ask_owner(struct event_process *e)
 {
     struct owner_question q = {};
     q.cgroup_id = e->cgroup_id;
     q.start_ns = e->start_ns;
     q.tgid = e->h.tgid;
     q.ring = e->h.ring;
-    owners.ringbuf_output(&q, sizeof(q), 1 /* BPF_RB_NO_WAKEUP */);
+    return ask(&q, 1 /* BPF_RB_NO_WAKEUP */);
 }
 
 #define NO_RING 0xffffffff
@@ -64,7 +76,8 @@ static __always_inline void ask_selection(u32 tgid)
 #endif
     q.tgid = tgid;
     q.ring = NO_RING;
-    owners.ringbuf_output(&q, sizeof(q), wake);
+    if (!ask(&q, wake) && !verdict)
+        leave_alone(tgid, true); /* nobody was asked, so nobody has chosen it: until all are looked at again */
 }
 
 #ifdef IDENTITY_SOCKET

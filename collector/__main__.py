@@ -13,7 +13,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from collector import __version__, cgroups, config, config_pages, cores, descriptor_sets, errors, files, logs, memory_plan
+from collector import (
+    __version__,
+    cgroups,
+    config,
+    config_kubernetes,
+    config_pages,
+    cores,
+    descriptor_sets,
+    errors,
+    files,
+    logs,
+    memory_plan,
+)
 from collector.errors import CollectorError, ConfigError
 from collector.policy import describing
 from collector.policy.source import InForce, Source
@@ -555,7 +567,7 @@ def _announcement(
     settings: config.Config, output: destinations.Output, ports: Sequence[int], pids: Sequence[int], policy: InForce
 ) -> str:
     """The one line of every start: what is captured, where it goes, what is in it."""
-    what = "HTTP of all processes"
+    what = f"HTTP of {config_kubernetes.captured(settings)}"
     if pids:
         what = "HTTP of process " + ", ".join(map(str, pids))
     if ports:

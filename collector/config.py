@@ -590,6 +590,10 @@ def load(environ: Mapping[str, str] | None = None) -> Config:
     for value in values.values():
         if value.source != "default" and value.setting.effect == NOT_YET:
             warnings.append(f"{value.source} is set, but does not act yet")
+    if config.COLLECTOR_FILTERS and config.COLLECTOR_ALL_NAMESPACES:
+        warnings.append(
+            "COLLECTOR_FILTERS selects nothing more where COLLECTOR_ALL_NAMESPACES is true: all pods are captured"
+        )
     return config
 
 

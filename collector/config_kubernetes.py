@@ -130,6 +130,14 @@ def node_name(config: Config) -> str:
     return config.NODE_NAME or os.uname().nodename.lower()
 
 
+def captured(config: Config) -> str:
+    """Whose HTTP, in words."""
+    pods = "all pods" if config.COLLECTOR_ALL_NAMESPACES else "selected pods"
+    if not selects(config) or config.COLLECTOR_ALL_NAMESPACES and config.COLLECTOR_HOST_PROCESSES:
+        return "all processes"
+    return f"{pods} and the node's own processes" if config.COLLECTOR_HOST_PROCESSES else pods
+
+
 def selects(config: Config) -> bool:
     """Is perhaps not everything captured?"""
     return (

@@ -170,8 +170,11 @@ def parse_api(text: str) -> str:
     """http://HOST:PORT of this host, or "" for `account`; raises ValueError."""
     if text.strip() == "account":
         return ""
-    if not re.fullmatch(r"http://(127(\.\d{1,3}){3}|localhost|\[::1\]):\d{1,5}/?", text.strip()):
+    found = re.fullmatch(r"http://(127\.[\d.]+|localhost|\[::1\]):(\d{1,5})/?", text.strip())
+    if not found or not 0 < int(found[2]) < 65536:
         raise ValueError
+    if found[1].startswith("127."):
+        ipaddress.IPv4Address(found[1])  # ValueError
     return text.strip().rstrip("/")
 
 
@@ -189,7 +192,11 @@ def parse_filters_text(text: str) -> str:
     """COLLECTOR_FILTERS; raises ValueError, and ConfigError that says where."""
     from collector.kubernetes.selection import parse_filters
 
-    parse_filters(json.loads(text), "COLLECTOR_FILTERS")
+    try:
+        entries = json.loads(text)
+    except RecursionError:  # lists in lists in lists
+        raise ValueError from None
+    parse_filters(entries, "COLLECTOR_FILTERS")
     return text
 
 

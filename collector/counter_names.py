@@ -112,6 +112,7 @@ LOADER_NAMES = (
     "library_reads",
     "kernel_quic",
     "processes_without_place",
+    "kernel_owners_lost",
 )
 KUBERNETES_NAMES = COMMON
 SHARD_NAMES = (

@@ -62,4 +62,12 @@ METRICS: tuple[Metric, ...] = (
         "processes_without_place",
         "Processes that had ended, and their control group with them, before anybody could see whose they were.",
     ),
+    Metric(
+        "collector_owner_questions_lost",
+        COUNTER,
+        "loader",
+        "kernel_owners_lost",
+        "Questions of the kernel whose a process is that found no room, for the loader was away or stopped: such processes "
+        "have no name until they are asked for again, and are not captured where that depends on it.",
+    ),
 )

@@ -45,12 +45,13 @@ class HostFiles:
     def docker(self, containers: Sequence[str]) -> Mapping[str, str]:
         """Container and image, as Docker names them."""
         for container in containers:
-            if container not in self._named:
-                self._named[container] = self._describe(container)
+            found = self._named.get(container)
+            if found is None and (found := self._describe(container)):  # else the file may come
+                self._named[container] = found
                 while len(self._named) > KNOWN:
                     self._named.popitem(last=False)
-            if self._named[container]:
-                return self._named[container]
+            if found:
+                return found
         return {}
 
     def _look(self) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import os
+import time
 from collections.abc import Iterator, Sequence
 
 from collector.attribution.containers import Place, parse_cgroups
@@ -14,7 +15,8 @@ from collector.attribution.owners import began_at, parse_stat
 
 KNOWN = 8192  # groups that are remembered
 ROOT_GROUP = 1  # its number: of processes that version 2 has not sorted
-TREE_SECONDS = 0.2  # between two looks at all groups
+TREE_SECONDS = 0.02  # between two looks at all groups, and
+TREE_SHARE = 10  # so many times what the last one took
 MOST_GROUPS = 50_000
 # Where the tree of version 2 may be: of the host's first process, or mounted for us, before what our own namespace shows
 TREES = tuple(f"{root}/sys/fs/cgroup{part}" for root in ("/proc/1/root", "/host", "") for part in ("", "/unified"))
@@ -34,7 +36,7 @@ class Places:
         self._mounted = mounted
         self._root: str | None = None
         self._known: collections.OrderedDict[int, Place] = collections.OrderedDict()
-        self._next_look = 0.0
+        self._looked, self._next_look = -1.0, 0.0
 
     def find(self, tgid: int, start_ns: int, group: int, now: float) -> tuple[Place | None, int]:
         """(where it is, when it began) of a process that began at ``start_ns`` (CLOCK_BOOTTIME; 0 for any) and was in the
@@ -55,13 +57,24 @@ class Places:
                 self._keep(group, place)
             return place, start_ns or began_ns
         if group > ROOT_GROUP and self._tree and now >= self._next_look:
-            self._next_look = now + TREE_SECONDS
+            began = time.monotonic()
             for number, path in _groups(self._tree):
                 place = parse_cgroups(f"{_FIRST_LINE}{path}")
                 if number not in self._known and (place.pod or place.containers):  # for the same reason
                     self._keep(number, place)
+            self._looked, self._next_look = now, now + max(TREE_SECONDS, TREE_SHARE * (time.monotonic() - began))
             return self._known.get(group), start_ns
         return None, start_ns
+
+    def may_look(self, now: float) -> bool:
+        """Is it time for the next look at all groups?"""
+        return now >= self._next_look
+
+    def may_be_found(self, group: int, since: float) -> bool:
+        """Could `find` say more by and by of who was in that group at ``since``, and has ended? Once all groups were looked
+        at after that, it could not.
+        """
+        return group > ROOT_GROUP and bool(self._tree) and self._looked < since
 
     def of_group(self, group: int) -> Place | None:
         """Where processes of the group of that number are, as far as that is known."""

@@ -46,6 +46,7 @@ class Pod:
     containers: Mapping[str, Container] = field(default_factory=dict)
     addresses: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
+    lasting: frozenset[str] | None = None  # of those that are not of the beginning alone; None: not known
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
@@ -93,6 +94,7 @@ def parse_pod(document: Any, annotations: Collection[str] | None = None) -> Pod 
             for part in ("containers", "initContainers", "ephemeralContainers")
             for one in _listed(spec.get(part))
         ),
+        lasting=frozenset(_text(one.get("name")) for one in _listed(spec.get("containers"))) or None,
     )
 
 
@@ -218,6 +220,7 @@ class Index:
             pod_annotations=pod.annotations,
             node=pod.node,
             container=found.container.name if found.container else "",
+            beside=pod.lasting,
         )
 
     def __contains__(self, uid: str) -> bool:

@@ -153,13 +153,14 @@ class Following:
             return json.dumps({"kind": "gone", "uid": what}).encode()
         chosen = {identifier: self._selected(pod, container) for identifier, container in pod.containers.items()}
         # one whose name is not known yet may be any of them
-        otherwise = all(self._selected(pod, Container(name)) for name in pod.names or ("",))
-        told = wire.Told(pod, chosen, otherwise, wire.labels_text(pod.labels))
+        named = {name: self._selected(pod, Container(name)) for name in pod.names}
+        otherwise = all(named.values()) if named else self._selected(pod, Container(""))
+        told = wire.Told(pod, chosen, otherwise, wire.labels_text(pod.labels), named)
         message = wire.pack(told)
         if len(message) <= wire.LIMIT:
             return message
         # thousands of containers, or hundreds of names of tens of KiB: what it is called is what matters
-        return wire.pack(replace(told, pod=replace(pod, containers={}, addresses=()), selected={}, labels=""))
+        return wire.pack(replace(told, pod=replace(pod, containers={}, addresses=()), selected={}, labels="", named={}))
 
     def _selected(self, pod: Pod, container: Container | None) -> bool:
         verdict = self._scope.verdict(self._index.candidate(Found(pod, container)))

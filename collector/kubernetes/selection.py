@@ -43,6 +43,7 @@ class Candidate:
     pod_annotations: Mapping[str, str] = field(default_factory=dict)
     node: str = ""
     container: str = ""
+    beside: frozenset[str] | None = None  # the containers of its pod, but those that begin before; None: not known
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +95,7 @@ class Scope:
     def verdict(self, candidate: Candidate) -> Verdict:
         """Of one container: six steps, the first of which that applies decides. A sidecar passes on what the application
         beside it sends and receives, so it is left out whoever else is captured: else each exchange would be there twice.
+        Where nothing is beside it, as in a gateway of Istio's, it is none.
         """
         odd: list[str] = []
         namespace = _said(NAMESPACE_LABELS, candidate.namespace_labels, odd)
@@ -108,7 +110,8 @@ class Scope:
             selected, reason = True, Reason.FILTER
         else:
             selected, reason = self.everything, Reason.DEFAULT
-        if selected and candidate.container in self.sidecars:
+        alone = candidate.beside is not None and not candidate.beside - self.sidecars
+        if selected and candidate.container in self.sidecars and not alone:
             selected, reason = False, Reason.SIDECAR
         return Verdict(selected, reason, tuple(odd))
 
@@ -164,8 +167,12 @@ def _any_of(value: Any, where: str) -> frozenset[str]:
     """
     if isinstance(value, bool):
         value = "true" if value else "false"
-    if not isinstance(value, str | int) or not str(value).strip(" ,"):
+    if not isinstance(value, str | int):
         raise ConfigError(f"{where}: a text is wanted, and not {_kind(value)}")
+    if not str(value).strip(" ,"):
+        raise ConfigError(f"{where}: a text is wanted, and not nothing")
+    if "*" in str(value) and ".pod_annotations." not in where:
+        raise ConfigError(f"{where}: names and labels have no '*'; they are compared as they are")
     return frozenset(part.strip() for part in str(value).split(",") if part.strip())
 
 

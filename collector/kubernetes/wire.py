@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from collector.errors import ProtocolError
@@ -25,14 +25,15 @@ _TEXTS = ("uid", "namespace", "name", "node", "service_account", "workload", "la
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """A pod, and which of its containers are captured, by id; ``otherwise``: one that it has not told of yet. ``labels``:
-    all, as JSON text; empty when that is longer than LABELS_BYTES.
+    """A pod, and which of its containers are captured, by id; ``otherwise``: one that it has not told of yet; ``named``: the
+    same where its name is known from elsewhere. ``labels``: all, as JSON text; empty when that is longer than LABELS_BYTES.
     """
 
     pod: Pod
     selected: Mapping[str, bool]
     otherwise: bool
     labels: str = ""
+    named: Mapping[str, bool] = field(default_factory=dict)
 
 
 def pack(told: Told) -> bytes:
@@ -53,6 +54,7 @@ def pack(told: Told) -> bytes:
             for container, described in pod.containers.items()
         },
         "otherwise": told.otherwise,
+        "named": dict(told.named),
         "addresses": list(pod.addresses),
     }
     return json.dumps(document, separators=(",", ":")).encode()
@@ -69,7 +71,7 @@ def unpack(document: Mapping[str, Any]) -> Told:
     try:
         texts = {name: document[name] for name in _TEXTS}
         containers, hashes, addresses = document["containers"], document["hashes"], document["addresses"]
-        otherwise = document["otherwise"]
+        otherwise, named = document["otherwise"], dict(document["named"])
         if not all(isinstance(text, str) for text in (*texts.values(), *hashes, *hashes.values(), *addresses, *containers)):
             raise ProtocolError("a pod: texts are wanted")
         described, selected = dict[str, Container](), dict[str, bool]()
@@ -79,8 +81,10 @@ def unpack(document: Mapping[str, Any]) -> Told:
             described[container], selected[container] = Container(name, image), chosen
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ProtocolError(f"a pod: {type(error).__name__}") from None
+    if not all(isinstance(chosen, bool) for chosen in named.values()):
+        raise ProtocolError("a pod: truth values are wanted")
     if not isinstance(otherwise, bool) or not texts["uid"]:
         raise ProtocolError("a pod: without name")
     labels = texts.pop("labels")
     pod = Pod(**texts, annotations=hashes, containers=described, addresses=tuple(addresses))
-    return Told(pod, selected, otherwise, labels)
+    return Told(pod, selected, otherwise, labels, named)

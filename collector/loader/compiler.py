@@ -113,6 +113,7 @@ STATS: Mapping[str, str] = {
     "kernel_left_out": "LEFT_OUT",
     "kernel_left_out_bytes": "LEFT_OUT_BYTES",
     "kernel_quic": "QUIC",
+    "kernel_owners_lost": "OWNERS_LOST",
 }
 MAPS = (
     "beyond",
@@ -122,6 +123,7 @@ MAPS = (
     "libraries",
     "objects",
     "owners",
+    "owners_wanted",
     "pid_bits",
     "processes",
     "questions",

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
+import struct
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 
 from collector.clock import SystemClock
 from collector.errors import PreflightError
+from collector.loader import kernel
 from collector.loader.libraries import Libraries
 from collector.loader.mapped import Proc
 from collector.loader.owning import RING_BYTES, Owning
@@ -16,6 +20,8 @@ from collector.loader.selecting import OwnedSelection
 from collector.settings import LoaderSettings, OwnerSettings
 
 log = logging.getLogger("loader")
+
+EVENTS = 1024  # of one message
 
 
 def without_process_ids(settings: OwnerSettings) -> None:
@@ -42,7 +48,9 @@ class Ownership:
         self._clock = clock
         self._tell = tell
         self._tell_all = tell_all
+        self._processes, self._rings = maps["processes"], range(settings.rings)
         self._owning = Owning(Ring(maps["owners"], RING_BYTES), settings.owners)
+        kernel.map_update(maps["owners_wanted"], bytes(4), struct.pack("=I", 1))
         self.selection: OwnedSelection | None = None
         if settings.owners.selects and not settings.pids and not settings.names:
             self.selection = OwnedSelection(maps["pid_bits"], maps["groups"], self._owning, Proc(settings.proc))
@@ -72,6 +80,16 @@ class Ownership:
         """What was asked up to now: to be called when the end of a span is known, and before a shard is told of it."""
         decide = self.selection.decide if self.selection is not None else None
         self._send(self._owning.answers(time.monotonic(), self._clock.monotonic_ns(), decide))
+        if self._owning.overflowed:
+            self._tell_everybody()
+
+    def _tell_everybody(self) -> None:
+        """Nobody knows who could not ask: so all shards are told of all processes, and all are looked at again."""
+        self._owning.overflowed, self._owning.moved = False, True
+        tgids = [int.from_bytes(key, sys.byteorder) for key in kernel.map_keys(self._processes, 4)]
+        events = self._owning.everybody(tgids, self._rings, time.monotonic(), self._clock.monotonic_ns())
+        while portion := b"".join(itertools.islice(events, EVENTS)):
+            self._tell_all(portion)
 
     def introduction(self) -> bytes:
         """What a new shard is told: who has which address."""

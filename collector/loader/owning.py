@@ -13,14 +13,14 @@ import json
 import logging
 import socket
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from collector import abi
 from collector.attribution.containers import Place, parse_cgroups
 from collector.attribution.hostfiles import HostFiles
 from collector.attribution.owners import began_at
-from collector.attribution.places import Places
+from collector.attribution.places import ROOT_GROUP, Places
 from collector.errors import ProtocolError
 from collector.kubernetes import wire
 from collector.kubernetes.pods import Index, Pod
@@ -29,7 +29,7 @@ from collector.settings import OwnerSettings
 
 log = logging.getLogger("loader")
 
-RING_BYTES = 16 * 4096
+RING_BYTES = 64 * 4096
 QUESTION = struct.Struct("=QQII")  # bpf/owners.h struct owner_question
 _STEP = 8 + QUESTION.size
 NO_RING = 0xFFFFFFFF  # of a process that begins a program: only its selection is asked for
@@ -63,6 +63,7 @@ class _Asked:
     place: Place | None
     since: float
     answer: Answer
+    group: int = 0
     new: bool = False
     rings: set[int] = field(default_factory=set)
 
@@ -114,14 +115,17 @@ class Owning:
         self._coming: set[str] | None = None  # the pods that have come since "all"
         self._changed = self.peers_changed = False
         self.synced = not settings.kubernetes  # is it known which pods there are?
+        self._left_out: bool | None = None  # None: to be looked at
         self.before: frozenset[int] | None = None  # the groups that a loader before us has decided on
         self._answers: dict[Place, Answer] = {}  # of pods: each for all its processes
+        self._nowhere: set[int] = set()  # processes that had ended, whose groups are still to be looked for
         self._due: set[int] = set()  # processes of which something else may be known by now
         self._peers: dict[str, bytes] = {}  # by address, as they were told
         self._next_look = 0.0
         self.groups: collections.OrderedDict[int, Place] = collections.OrderedDict()  # that processes were in, by number
         self.new_groups: list[int] = []  # those that nobody has taken yet
         self._own = parse_cgroups(_own_groups())
+        self.overflowed = False  # have questions perhaps found no room?
         self.moved = False  # is a process captured, or not, that was looked at as something else before?
         self.unknown = 0  # processes of which nobody could say in which container they were
 
@@ -191,6 +195,7 @@ class Owning:
         changed = self._changed, self.peers_changed
         self._changed = self.peers_changed = True
         self._answers.clear()
+        self._left_out = None
         if kind == "pod":
             told = wire.unpack(document)
             if self._told.get(told.pod.uid) == told and told.pod.uid in self._index:
@@ -222,6 +227,7 @@ class Owning:
     ) -> Iterator[tuple[int, bytes]]:
         """(ring, event) for what was asked since the last call; ``decide`` is told whether each process is captured."""
         span = self._ring.drain(RING_BYTES)
+        self.overflowed |= len(span or b"") > RING_BYTES - _STEP
         for at in range(8, len(span or b""), _STEP):
             assert span is not None
             group, start_ns, tgid, ring = QUESTION.unpack_from(span, at)
@@ -240,15 +246,27 @@ class Owning:
         asked.rings.add(ring)
         return self._event(tgid, asked, answer, ring, now_ns)
 
+    def everybody(self, tgids: Iterable[int], rings: Iterable[int], now: float, now_ns: int) -> Iterator[bytes]:
+        """Events for all these processes, of which something may not have been asked, and for those that have asked, as if
+        each had asked for all rings.
+        """
+        rings = frozenset(rings)
+        for tgid in tgids:
+            self._ask(tgid, 0, 0, now)
+        for tgid, asked in self._asked.items():
+            asked.rings |= rings
+            yield self._event(tgid, asked, asked.answer, 0, now_ns)
+
     def changes(self, now: float, now_ns: int) -> Iterator[tuple[int, bytes]]:
         """(ring, event) for the processes of which something else is known than was told."""
-        if now < self._next_look or not self._changed and not self._due:
+        nowhere = self._look_for(now) if self._nowhere and self._places.may_look(now) else ()
+        if not nowhere and (now < self._next_look or not self._changed and not self._due):
             return
-        tgids = list(self._asked) if self._changed else [tgid for tgid in self._due if tgid in self._asked]
+        tgids = list(self._asked) if self._changed else [tgid for tgid in {*self._due, *nowhere} if tgid in self._asked]
         self._next_look, self._changed, self._due = now + CHANGE_SECONDS, False, set()
         for tgid in tgids:
             asked = self._asked[tgid]
-            answer = self._answer(asked.place, now, asked.new)
+            answer = self._answer_for(asked, now)
             if answer.pending and now - asked.since < self._settings.wait_seconds:  # files may have it
                 self._due.add(tgid)
             if answer != asked.answer:
@@ -256,6 +274,20 @@ class Owning:
                 asked.answer = answer
                 for ring in asked.rings:
                     yield ring, self._event(tgid, asked, answer, ring, now_ns)
+
+    def _look_for(self, now: float) -> list[int]:
+        """Where processes were that had ended before anybody looked: those of which it is known now, or will never be."""
+        settled = []
+        for tgid in list(self._nowhere):
+            asked = self._asked.get(tgid)
+            if asked is not None and asked.place is None:
+                asked.place, _start_ns = self._places.find(tgid, asked.start_ns, asked.group, now)
+                if asked.place is None and self._places.may_be_found(asked.group, asked.since):
+                    continue
+                self.unknown += asked.place is None
+            self._nowhere.discard(tgid)
+            settled.append(tgid)
+        return settled
 
     def peers(self, now_ns: int) -> list[bytes]:
         """Events for every shard: who has which address, as far as that is other than was told."""
@@ -291,18 +323,28 @@ class Owning:
             asked = None  # another process has its number
         first = asked is None
         if asked is None:
-            self.unknown += place is None
             asked = self._asked[tgid] = _Asked(start_ns, place, now, Answer())
             while len(self._asked) > PROCESSES:
                 self._asked.popitem(last=False)
         elif place is not None and place != asked.place:  # it was moved
             asked.place, asked.since = place, now
+        moved = not first and place is None and group > ROOT_GROUP and group != asked.group
+        if moved and not asked.group:  # it was looked at without having asked: before it was put into its container?
+            moved = asked.place is not None and not asked.place.pod and not asked.place.containers
+        if moved:  # and it has ended: it is not where it was seen
+            asked.place, asked.since = None, now
+        asked.group = group or asked.group
+        if (first or moved) and place is None:
+            if self._places.may_be_found(asked.group, now):
+                self._nowhere.add(tgid)
+            else:
+                self.unknown += 1
         if start_ns > asked.start_ns:  # exactly, as the kernel tells it, or not known before
             asked.start_ns = start_ns
         self._asked.move_to_end(tgid)
         if begins and self.before is not None:
             asked.new = group not in self.before
-        answer = self._answer(asked.place, now, asked.new)
+        answer = self._answer_for(asked, now)
         if first:
             asked.answer = answer
         if answer.pending or answer != asked.answer:
@@ -311,10 +353,25 @@ class Owning:
 
     # ---- the answer
 
-    def _answer(self, place: Place | None, now: float, new: bool = False) -> Answer:
+    def _answer_for(self, asked: _Asked, now: float) -> Answer:
+        if asked.place is not None:
+            return self._answer(asked.place, now, asked.new)
         settings = self._settings
-        if place is None:
-            return Answer(fragment({"node": settings.node}), settings.everything and settings.host_processes)
+        # it may be anybody's, that of a pod of which nothing is wanted too
+        selected = settings.everything and settings.host_processes and not self._leaves_out()
+        pending = self._places.may_be_found(asked.group, asked.since)
+        return Answer(fragment({"node": settings.node}), selected or pending and settings.everything, pending=pending)
+
+    def _leaves_out(self) -> bool:
+        """Is there a pod of which nothing is wanted?"""
+        if self._left_out is None:
+            self._left_out = any(
+                not any((told.otherwise, *told.selected.values(), *told.named.values())) for told in self._told.values()
+            )
+        return self._left_out
+
+    def _answer(self, place: Place, now: float, new: bool = False) -> Answer:
+        settings = self._settings
         if (answer := self._answers.get(place)) is not None:
             return answer
         found = self._index.find(place)
@@ -339,7 +396,11 @@ class Owning:
             if container in pod.containers:
                 described, selected = pod.containers[container], told.selected[container]
                 break
-        name = described.name if described is not None else self._files.pod(uid, place.containers, now).get("container", "")
+        if described is not None:
+            name = described.name
+        else:
+            name = self._files.pod(uid, place.containers, now).get("container", "")
+            selected = told.named.get(name, told.otherwise)
         fields = {
             "namespace": pod.namespace,
             "pod": pod.name,

@@ -170,7 +170,7 @@ cdef void exchange_request(ctx_t* ctx, flow_t* flow, exchange_t* ex, const reque
             and filtered(ctx, flow.conn, fields, unlisted)):
         ex.flags |= EX_DROP
         return
-    ex.noise = noise_of(fields)
+    ex.noise = noise_of(request, fields)
     if ctx.ignore_noise >> ex.noise & 1:
         ex.flags |= EX_DROP
         ctx.counters[C_FILTERED_NOISE] += 1

@@ -2,7 +2,7 @@
 
 from libc.stdint cimport uint8_t
 
-from collector.shards.http.fields cimport fields_t
+from collector.shards.http.fields cimport fields_t, request_t
 
 cdef enum:  # noise
     NOISE_NONE = 0
@@ -12,5 +12,5 @@ cdef enum:  # noise
     NOISE_BALANCER
     NOISES
 
-cdef uint8_t noise_of(const fields_t* fields) noexcept nogil
+cdef uint8_t noise_of(const request_t* request, const fields_t* fields) noexcept nogil
 cdef const char* noise_name(uint8_t noise) noexcept nogil

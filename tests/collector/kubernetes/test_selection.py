@@ -152,5 +152,15 @@ def test_a_sidecar_is_never_captured() -> None:
         found = scope.verdict(Candidate("shop", pod_annotations=said, container="istio-proxy"))
         assert (found.selected, found.reason) == (False, Reason.SIDECAR)
         assert scope.verdict(Candidate("shop", pod_annotations=said, container="app")).selected
+        beside = frozenset({"istio-proxy", "app"})
+        found = scope.verdict(Candidate("shop", pod_annotations=said, container="istio-proxy", beside=beside))
+        assert found.reason is Reason.SIDECAR
     disabled = Candidate("shop", pod_annotations={"mirror.wallarm.com/enabled": "false"}, container="istio-proxy")
     assert scope.verdict(disabled).reason is Reason.POD_DISABLED
+
+
+def test_a_proxy_with_nothing_beside_it_is_no_sidecar() -> None:
+    """Istio's gateways have one container, which is called as its sidecars are."""
+    scope = Scope(True, (), frozenset({"istio-proxy", "linkerd-proxy"}))
+    for beside in ({"istio-proxy"}, {"istio-proxy", "linkerd-proxy"}):
+        assert scope.verdict(Candidate("istio-system", container="istio-proxy", beside=frozenset(beside))).selected

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from collector.config import load
+from collector.config_kubernetes import captured
 from collector.errors import ConfigError
 from collector.settings import KubernetesSettings, LoaderSettings
 
@@ -53,13 +54,45 @@ def test_nobody_to_ask() -> None:
         KubernetesSettings.of(load({"COLLECTOR_KUBERNETES": "on"}))
 
 
-@pytest.mark.parametrize("text", ["http://api.example.org:80", "https://127.0.0.1:6443", "http://127.0.0.1", "x"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "http://api.example.org:80",
+        "https://127.0.0.1:6443",
+        "http://127.0.0.1",
+        "x",
+        "http://127.0.0.1:99999",
+        "http://127.999.1.1:80",
+    ],
+)
 def test_other_addresses_are_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="COLLECTOR_KUBERNETES_API"):
         load({"COLLECTOR_KUBERNETES_API": text})
 
 
-@pytest.mark.parametrize("text", ["{}", "[1]", '[{"namespce": "a"}]', "[", '[{"namespace": []}]'])
+FILTERS = ["{}", "[1]", '[{"namespce": "a"}]', "[", '[{"namespace": []}]', "[" * 50_000, '[{"namespace": ","}]']
+
+
+@pytest.mark.parametrize("text", [*FILTERS, '[{"node_name": "worker-*"}]'], ids=range(8))
 def test_filters_that_are_none(text: str) -> None:
     with pytest.raises(ConfigError, match="COLLECTOR_FILTERS"):
         load({"COLLECTOR_FILTERS": text})
+
+
+def test_filters_that_select_nothing_more_are_warned_of() -> None:
+    filters = {"COLLECTOR_FILTERS": '[{"namespace": "shop"}]'}
+    assert any("COLLECTOR_FILTERS" in text for text in load(filters).warnings)
+    assert not load({**filters, "COLLECTOR_ALL_NAMESPACES": "false"}).warnings
+
+
+@pytest.mark.parametrize(
+    ("everything", "host", "words"),
+    [
+        ("true", "true", "all processes"),
+        ("true", "false", "all pods"),
+        ("false", "true", "selected pods and the node's own processes"),
+        ("false", "false", "selected pods"),
+    ],
+)
+def test_the_start_says_whose_http_is_captured(everything: str, host: str, words: str) -> None:
+    assert captured(load({"COLLECTOR_ALL_NAMESPACES": everything, "COLLECTOR_HOST_PROCESSES": host})) == words

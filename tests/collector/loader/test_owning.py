@@ -276,6 +276,85 @@ def test_a_process_that_has_ended(world: World) -> None:
     assert world.owning.unknown == 1
 
 
+@pytest.mark.parametrize("selected", [True, False])
+def test_processes_that_had_ended_wait_for_the_next_look_at_all_groups(world: World, selected: bool) -> None:
+    """Which is not made for each of them: what they said must not go out meanwhile."""
+    world.say(ALL, pod(selected=selected), DONE)
+    world.ask(8, group=world.group("other"))
+    assert [*world.owning.answers(100.0, 7)]
+    its = world.group(GROUPS.strip().removeprefix("0::"))
+    world.ask(9, group=its)
+    ((_ring, event),) = world.owning.answers(100.001, 7)
+    assert event[8 + 46] == abi.F_PENDING
+    (found,) = [one for one in world.told() if one[0] == 9]
+    assert found[1]["pod"] == "cart-0" and found[2] == (0 if selected else abi.F_UNSELECTED)
+    assert world.owning.unknown == 1, "the other one"
+
+
+def test_a_process_that_was_moved_and_has_ended_is_not_where_it_was_seen(world: World) -> None:
+    world.say(ALL, pod(selected=False), DONE)
+    world.process(9, "0::/system.slice/x.service\n")
+    world.ask(9, ring=NO_RING, group=world.group("system.slice/x.service"))
+    assert not world.told()
+    world.process(9, "", state="Z")
+    world.ask(9, group=world.group(GROUPS.strip().removeprefix("0::")))
+    assert [(fields.get("pod"), flags) for _tgid, fields, flags in world.told()][-1] == ("cart-0", abi.F_UNSELECTED)
+    world.ask(9, group=world.group("other"))
+    assert [(fields.get("pod"), flags) for _tgid, fields, flags in world.told()][-1] == (None, abi.F_UNSELECTED)
+
+
+def test_a_process_that_was_looked_at_before_it_was_put_into_its_container(world: World) -> None:
+    world.say(ALL, pod(selected=False), DONE)
+    world.process(9, "0::/user.slice\n")
+    assert world.owning.look(9, 100.0)
+    world.process(9, "", state="Z")
+    world.ask(9, group=world.group("gone"))
+    assert [flags for _tgid, _fields, flags in world.told()][-1] == abi.F_UNSELECTED
+
+
+def test_after_questions_that_found_no_room_all_are_told_of_all(world: World) -> None:
+    for tgid in (7, 8):
+        world.process(tgid, GROUPS)
+    world.say(ALL, pod(), DONE)
+    for _ in range(RING_BYTES // 32):
+        world.ask(7)
+    assert [*world.owning.answers(100.0, 7)] and world.owning.overflowed
+    told = {struct.unpack_from("=I", event, 8 + 24)[0]: event for event in world.owning.everybody([8], [0, 1], 100.0, 7)}
+    assert set(told) == {7, 8} and all(b'"pod":"cart-0"' in event for event in told.values())
+    world.say(pod(selected=False))
+    assert sorted((tgid, flags) for tgid, _fields, flags in world.told()) == [(7, 2), (7, 2), (8, 2), (8, 2)], "in each ring"
+
+
+def test_what_nobody_can_say_whose_it_is_is_left_out_where_a_pod_is(world: World) -> None:
+    world.say(ALL, pod(), DONE)
+    world.ask(8, group=world.group("other"))
+    assert [flags for _tgid, _fields, flags in world.told()] == [0]
+    world.say(pod(selected=False))
+    assert [(tgid, flags) for tgid, _fields, flags in world.told()] == [(8, abi.F_UNSELECTED)]
+    world.ask(9, group=world.group("another"))
+    assert [(tgid, flags) for tgid, _fields, flags in world.told()] == [(9, abi.F_UNSELECTED)]
+
+
+def test_a_container_is_chosen_by_the_name_that_files_give_it(tmp_path: Path) -> None:
+    """Its status comes seconds later."""
+    logs = tmp_path / "host/var/log/containers"
+    logs.mkdir(parents=True)
+    (logs / f"cart-0_shop_app-{CONTAINER}.log").touch()
+    (tmp_path / f"host/var/log/pods/shop_cart-0_{UID}/app").mkdir(parents=True)
+    world = World(tmp_path)
+    try:
+        early = Pod(UID, "shop", "cart-0", node="n1", names=("app", "istio-proxy"))
+        world.process(7, GROUPS)
+        world.process(8, GROUPS.replace(CONTAINER, "2" * 64))
+        world.say(ALL, wire.pack(wire.Told(early, {}, False, "", {"app": True, "istio-proxy": False})), DONE)
+        world.ask(7)
+        world.ask(8)
+        told = {tgid: (fields.get("container"), flags) for tgid, fields, flags in world.told()}
+        assert told == {7: ("app", 0), 8: (None, abi.F_UNSELECTED)}
+    finally:
+        world.close()
+
+
 def test_a_group_is_not_known_by_a_process_that_has_left_it(world: World) -> None:
     """It asked while it was in a group of the host, and is in the pod's when that is looked at."""
     world.process(7, GROUPS)
