@@ -73,6 +73,8 @@ class Ownership:
         self._owning.hear()
         self.answer()
         self._send(self._owning.changes(time.monotonic(), self._clock.monotonic_ns()))
+        if self.selection is None:
+            self._owning.moved.clear()
         if self._owning.peers_changed and (events := self._owning.peers(self._clock.monotonic_ns())):
             self._tell_all(b"".join(events))
 
@@ -85,7 +87,9 @@ class Ownership:
 
     def _tell_everybody(self) -> None:
         """Nobody knows who could not ask: so all shards are told of all processes, and all are looked at again."""
-        self._owning.overflowed, self._owning.moved = False, True
+        self._owning.overflowed = False
+        if self.selection is not None:
+            self.selection.look_again()
         tgids = [int.from_bytes(key, sys.byteorder) for key in kernel.map_keys(self._processes, 4)]
         events = self._owning.everybody(tgids, self._rings, time.monotonic(), self._clock.monotonic_ns())
         while portion := b"".join(itertools.islice(events, EVENTS)):

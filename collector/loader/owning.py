@@ -14,7 +14,7 @@ import logging
 import socket
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from collector import abi
 from collector.attribution.containers import Place, parse_cgroups
@@ -56,7 +56,7 @@ class Answer:
 @dataclass(slots=True)
 class _Asked:
     """A process that was asked for. ``place``: None when nobody can say. ``new``: it has begun a program in a group that the
-    loader before us had not decided on.
+    loader before us had not decided on: it is not captured unless it is known soon that it should be.
     """
 
     start_ns: int
@@ -126,7 +126,7 @@ class Owning:
         self.new_groups: list[int] = []  # those that nobody has taken yet
         self._own = parse_cgroups(_own_groups())
         self.overflowed = False  # have questions perhaps found no room?
-        self.moved = False  # is a process captured, or not, that was looked at as something else before?
+        self.moved: set[int] = set()  # processes that are captured now, or not, and were looked at as something else before
         self.unknown = 0  # processes of which nobody could say in which container they were
 
     @property
@@ -270,7 +270,8 @@ class Owning:
             if answer.pending and now - asked.since < self._settings.wait_seconds:  # files may have it
                 self._due.add(tgid)
             if answer != asked.answer:
-                self.moved |= answer.selected != asked.answer.selected
+                if answer.selected != asked.answer.selected:
+                    self.moved.add(tgid)
                 asked.answer = answer
                 for ring in asked.rings:
                     yield ring, self._event(tgid, asked, answer, ring, now_ns)
@@ -342,7 +343,7 @@ class Owning:
         if start_ns > asked.start_ns:  # exactly, as the kernel tells it, or not known before
             asked.start_ns = start_ns
         self._asked.move_to_end(tgid)
-        if begins and self.before is not None:
+        if self.before is not None and (begins or group > ROOT_GROUP):
             asked.new = group not in self.before
         answer = self._answer_for(asked, now)
         if first:
@@ -355,7 +356,10 @@ class Owning:
 
     def _answer_for(self, asked: _Asked, now: float) -> Answer:
         if asked.place is not None:
-            return self._answer(asked.place, now, asked.new)
+            answer = self._answer(asked.place, now)
+            if answer.pending and asked.new and self.waits() and not self._settings.everything:
+                return replace(answer, selected=now < asked.since + self._settings.wait_seconds / 2)
+            return answer
         settings = self._settings
         # it may be anybody's, that of a pod of which nothing is wanted too
         selected = settings.everything and settings.host_processes and not self._leaves_out()
@@ -370,7 +374,7 @@ class Owning:
             )
         return self._left_out
 
-    def _answer(self, place: Place, now: float, new: bool = False) -> Answer:
+    def _answer(self, place: Place, now: float) -> Answer:
         settings = self._settings
         if (answer := self._answers.get(place)) is not None:
             return answer
@@ -379,7 +383,7 @@ class Owning:
             return self._of_pod(place, found.pod.uid, now)
         if place.pod:
             known = self._files.pod(place.pod, place.containers, now)
-            selected = settings.everything or self.waits() and not new  # as the loader before us has decided
+            selected = settings.everything or self.waits()  # as the loader before us has decided
             return Answer(fragment({**known, "node": settings.node}), selected, pending=settings.kubernetes)
         named = {"node": settings.node}
         if place.containers:

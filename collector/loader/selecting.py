@@ -35,6 +35,7 @@ class OwnedSelection:
         self._proc = proc or Proc()
         self._ours: frozenset[int] = frozenset()
         self._next_look, self._looked = 0.0, -LEAST_SECONDS
+        self._again = False  # are all to be looked at soon?
         self._to_look_at: list[int] = []
         self._chosen: list[int] = []  # processes that are captured from now on
         self._stopped = False
@@ -53,22 +54,32 @@ class OwnedSelection:
         for pid in self._ours:
             self._bits.put(pid, True)
 
+    def look_again(self) -> None:
+        """Soon, at all processes."""
+        self._again = True
+
     def turn(self, now: float) -> None:
-        """Look at all processes, from time to time and soon after something has changed, some of them a turn."""
+        """Look at all processes, from time to time and soon after something has changed, some of them a turn: first at those
+        that are known to have changed, for the others may be many.
+        """
+        moved, self._owning.moved = self._owning.moved, set()
         if self._owning.waits():
+            for pid in moved:
+                self.decide(pid, self._owning.look(pid, now))
             return
         if self._owning.before is not None:
             self._forget_groups(self._owning.before)
             self._owning.before = None
-        if now >= self._next_look or self._owning.moved and now >= self._looked + LEAST_SECONDS:
-            self._next_look, self._looked = now + LOOK_SECONDS, now
-            self._owning.moved = False
+        self._again |= bool(moved)
+        if now >= self._next_look or self._again and now >= self._looked + LEAST_SECONDS:
+            self._next_look, self._looked, self._again = now + LOOK_SECONDS, now, False
             self._to_look_at = self._proc.pids()
             self._owning.new_groups = list(self._owning.groups)
         new, self._owning.new_groups = self._owning.new_groups, []
         for group in new:
             if (place := self._owning.groups.get(group)) is not None:
                 self._decide_group(group, self._owning.captures(place, now))
+        self._to_look_at += moved  # taken from the end
         until = time.monotonic() + SLICE_SECONDS
         while self._to_look_at and time.monotonic() < until:
             pid = self._to_look_at.pop()

@@ -20,8 +20,12 @@ from collector.attribution.hostfiles import HostFiles
 from collector.attribution.places import Places
 from collector.kubernetes import wire
 from collector.kubernetes.pods import Container, Pod
+from collector.loader import selecting
+from collector.loader.mapped import Proc
 from collector.loader.owning import NO_RING, QUESTION, RING_BYTES, Owning
 from collector.loader.ringbuffer import Ring
+from collector.loader.selecting import OwnedSelection
+from collector.loader.selection import WORDS
 from collector.settings import OwnerSettings
 
 UID, CONTAINER = "0d5c6c4e-7b1b-4a54-9a51-0c3f8f1e2d3c", "c0ffee" * 10 + "beef"
@@ -456,7 +460,9 @@ def test_a_pod_that_is_not_known_yet_is_not_captured(world: World) -> None:
 
 @pytest.mark.parametrize("world", [{"everything": False}], indirect=True)
 def test_a_loader_behind_another_one_lets_its_choice_stand_until_it_knows_better(world: World) -> None:
-    """What begins in a control group that the other one had not decided on was not chosen by anybody."""
+    """What begins in a control group that the other one had not decided on was not chosen by anybody: it is held for a
+    moment, in which the API server's word may come, and left alone then.
+    """
     its = world.group(GROUPS.strip().removeprefix("0::"))
     world.owning.before = frozenset({its})
     for tgid, groups in ((7, GROUPS), (8, GROUPS), (9, GROUPS.replace(CONTAINER, "1" * 64))):
@@ -467,8 +473,10 @@ def test_a_loader_behind_another_one_lets_its_choice_stand_until_it_knows_better
     world.ask(9, ring=NO_RING, group=world.group("new"))
     world.ask(9, ring=0)
     events = [*world.owning.answers(100.0, 7, decided.__setitem__)]
-    assert decided == {8: True, 9: False}
-    assert [event[8 + 46] for _ring, event in events] == [abi.F_PENDING | abi.F_UNSELECTED]
+    assert decided == {8: True, 9: True}
+    assert [event[8 + 46] for _ring, event in events] == [abi.F_PENDING]
+    assert [(tgid, flags) for tgid, _fields, flags in world.told()] == [(9, abi.F_PENDING | abi.F_UNSELECTED)]
+    assert world.owning.moved == {9}
     world.say(ALL, DONE)
     assert not world.owning.waits() and not world.owning.look(7, 200.0)
 
@@ -516,3 +524,35 @@ def test_groups_of_which_the_tree_says_nothing(tmp_path: Path) -> None:
     places = Places(str(tmp_path / "proc"), trees=(str(tree),))
     assert places.find(7, 0, container.stat().st_ino, 100.0)[0] == Place(UID, (CONTAINER,))
     assert places.find(7, 0, service.stat().st_ino, 200.0)[0] is None
+
+
+class Crowd(Proc):
+    """A node with many processes: 7, and others that are none of a pod."""
+
+    def pids(self) -> list[int]:
+        """Of all, and 7 would be the last to be looked at."""
+        return [7, *range(1000, 2000)]
+
+
+@pytest.mark.parametrize("world", [{"everything": False, "host_processes": False}], indirect=True)
+def test_who_has_changed_is_looked_at_first(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many others there are. The time is such that a turn looks at one process."""
+    ticks = iter(range(1_000_000))
+    monkeypatch.setattr("collector.loader.selecting.time.monotonic", lambda: next(ticks) * selecting.SLICE_SECONDS * 0.6)
+    bits = os.memfd_create("bits")
+    os.truncate(bits, WORDS * 8)
+    selection = OwnedSelection(bits, -1, world.owning, Crowd())
+    os.close(bits)
+    selection.begin()
+    world.process(7, GROUPS)
+    world.say(ALL, pod(selected=False), DONE)
+    world.ask(7)
+    world.told()
+    for turn in range(3):
+        selection.turn(100.0 + turn)
+    for selected in (True, False, True):
+        world.say(pod(selected=selected))
+        world.told()
+        selection.turn(world.now)
+        assert selection.captures(7) == selected
+        selection.turn(world.now)  # and another one in its turn
