@@ -17,6 +17,7 @@ from collector.kubernetes.selection import Candidate
 
 GONE_PODS = 1024  # that are remembered; the oldest give way
 CONFIG_HASHES = ("kubernetes.io/config.mirror", "kubernetes.io/config.hash")  # of static pods: what their paths say
+HASH_LETTERS = 64
 _STATUSES = ("containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses")
 
 
@@ -82,7 +83,7 @@ def parse_pod(document: Any, annotations: Collection[str] | None = None) -> Pod 
         annotations={
             name: text
             for name, text in _texts(metadata.get("annotations")).items()
-            if annotations is None or name in annotations or name in CONFIG_HASHES
+            if annotations is None or name in annotations or name in CONFIG_HASHES and len(text) <= HASH_LETTERS
         },
         node=_text(spec.get("nodeName")),
         service_account=_text(spec.get("serviceAccountName")),

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from collector.errors import ProtocolError
-from collector.kubernetes.pods import CONFIG_HASHES, Container, Pod
+from collector.kubernetes.pods import CONFIG_HASHES, HASH_LETTERS, Container, Pod
 
 LIMIT = 200_000  # bytes of a message: the kernel takes 212,992 by default (net.core.wmem_default)
 LABELS_BYTES = 8192  # of a pod, as JSON: beyond that a record says nothing of them
@@ -48,7 +48,11 @@ def pack(told: Told) -> bytes:
         "service_account": pod.service_account,
         "workload": pod.workload,
         "labels": told.labels,
-        "hashes": {name: pod.annotations[name] for name in CONFIG_HASHES if name in pod.annotations},
+        "hashes": {
+            name: pod.annotations[name]
+            for name in CONFIG_HASHES
+            if name in pod.annotations and len(pod.annotations[name]) <= HASH_LETTERS
+        },
         "containers": {
             container: [described.name, described.image, told.selected.get(container, told.otherwise)]
             for container, described in pod.containers.items()

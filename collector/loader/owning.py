@@ -417,5 +417,7 @@ class Owning:
         }
         answer = Answer(fragment(fields), selected)
         if described is not None:  # else files may say more by and by
+            if len(self._answers) >= PROCESSES:  # containers in containers
+                self._answers.clear()
             self._answers[place] = answer
         return answer

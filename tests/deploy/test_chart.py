@@ -244,6 +244,11 @@ def test_monitors_only_where_the_cluster_knows_the_kind() -> None:
         ({"agent": {"updateStrategy": {"rollingUpdate": {"maxSurge": 1}}}}, "maxSurge"),
         ({"agent": {"tolerations": {"operator": "Exists"}}}, "tolerations"),
         ({"image": {"digest": "latest"}}, "digest"),
+        ({"nameOverride": "a: b"}, "nameOverride"),
+        ({"fullnameOverride": "Foo Bar"}, "fullnameOverride"),
+        ({"agent": {"podLabels": {"app.kubernetes.io/instance": "x"}}}, "instance"),
+        ({"agent": {"podAnnotations": {"prometheus.io/port": "1"}}}, "prometheus.io/port"),
+        ({"agent": {"extraLabels": {"app.kubernetes.io/name": "x"}}}, "kubernetes.io/name"),
     ],
     ids=lambda value: json.dumps(value) if isinstance(value, dict) else "",
 )

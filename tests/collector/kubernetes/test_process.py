@@ -158,6 +158,16 @@ def test_a_pod_that_is_too_large_keeps_its_name() -> None:
     assert (told.pod.name, told.pod.containers) == ("pod-1", {})
 
 
+def test_an_annotation_that_is_no_hash_does_not_keep_a_pod_from_being_told_of() -> None:
+    found = Told()
+    found.following.all_again()
+    annotations = {"kubernetes.io/config.hash": "x" * 220_000, "kubernetes.io/config.mirror": "0" * 32}
+    found.following.heard("namespaces", "replace", [namespace("shop")])
+    found.following.heard("pods", "replace", [pod("1", annotations=annotations)])
+    _all, message, _done = found.take()
+    assert wire.unpack(message).pod.annotations == {"kubernetes.io/config.mirror": "0" * 32}
+
+
 def test_odd_values_are_said_once(told: Told, caplog: pytest.LogCaptureFixture) -> None:
     listed(told)
     for _ in range(3):
