@@ -1,11 +1,11 @@
-"""scripts/bench: pipeline, core, hostile, overhead, tls, spool, day, start, image, websocket, pods."""
+"""scripts/bench: pipeline, core, hostile, overhead, tls, spool, day, start, image, websocket, pods, sizing."""
 
 from __future__ import annotations
 
 import importlib
 import sys
 
-NAMES = ("pipeline", "core", "hostile", "overhead", "tls", "spool", "day", "start", "image", "websocket", "pods")
+NAMES = ("pipeline", "core", "hostile", "overhead", "tls", "spool", "day", "start", "image", "websocket", "pods", "sizing")
 
 if __name__ == "__main__":
     if len(sys.argv) < 2 or sys.argv[1] not in NAMES:
