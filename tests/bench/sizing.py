@@ -76,8 +76,8 @@ def main(arguments: list[str]) -> None:
                     while delivered() < 2 * answered and time.monotonic() < deadline:
                         time.sleep(0.1)
                     print(  # noqa: T201
-                        f"{answered / took:8.0f} requests/s: {100 * cpu / took:6.1f} % of a core, {held(pid):6.1f} MiB of PSS, "
-                        f"{delivered():.0f} of {2 * answered} records"
+                        f"{answered / took:8.0f} requests/s: {100 * cpu / took:6.1f} % of a core, "
+                        f"{held(pid):6.1f} MiB of PSS, {delivered():.0f} of {2 * answered} records"
                     )
                 finally:
                     collector.stop()
