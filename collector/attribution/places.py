@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import fcntl
 import os
+import struct
 import time
 from collections.abc import Iterator, Sequence
 
@@ -16,12 +18,15 @@ from collector.attribution.owners import began_at, parse_stat
 KNOWN = 8192  # groups that are remembered
 ROOT_GROUP = 1  # its number: of processes that version 2 has not sorted
 TREE_SECONDS = 0.02  # between two looks at all groups, and
-TREE_SHARE = 10  # so many times what the last one took
+TREE_SHARE = 50  # so many times what the last one took
 MOST_GROUPS = 50_000
 # Where the tree of version 2 may be: of the host's first process, or mounted for us, before what our own namespace shows
 TREES = tuple(f"{root}/sys/fs/cgroup{part}" for root in ("/proc/1/root", "/host", "") for part in ("", "/unified"))
 MOUNTED = ("/sys/fs/cgroup", "/sys/fs/cgroup/unified")
 _FIRST_LINE = "0::"
+_PIDFD_INFO = struct.Struct("=QQ48s")  # mask, cgroupid, and what is not asked for
+_PIDFD_INFO_CGROUPID = 1 << 2
+_PIDFD_GET_INFO = 3 << 30 | _PIDFD_INFO.size << 16 | 0xFF << 8 | 11
 _ENDED = (b"Z", b"X", b"x")  # states of proc_pid_stat(5)
 
 
@@ -34,6 +39,7 @@ class Places:
         self._proc = proc
         self._tree = next((tree for tree in trees if os.path.exists(f"{tree}/cgroup.procs")), "")
         self._mounted = mounted
+        self._ask_kernel = proc == "/proc"
         self._root: str | None = None
         self._known: collections.OrderedDict[int, Place] = collections.OrderedDict()
         self._looked, self._next_look = -1.0, 0.0
@@ -53,7 +59,7 @@ class Places:
             # where only version 1 sorts containers, many of them share one group of version 2
             unified = next((line for line in text.splitlines() if line.startswith(_FIRST_LINE)), "")
             # it may have been moved since it was in that group
-            if group > ROOT_GROUP and parse_cgroups(unified) == place and self._number(unified) == group:
+            if group > ROOT_GROUP and parse_cgroups(unified) == place and self._is_in(tgid, group, unified):
                 self._keep(group, place)
             return place, start_ns or began_ns
         if group > ROOT_GROUP and self._tree and now >= self._next_look:
@@ -79,6 +85,11 @@ class Places:
     def of_group(self, group: int) -> Place | None:
         """Where processes of the group of that number are, as far as that is known."""
         return self._known.get(group) if group > ROOT_GROUP else None
+
+    def _is_in(self, tgid: int, group: int, line: str) -> bool:
+        """Is that process in that group now, whose path this is?"""
+        number = kernel_says(tgid) if self._ask_kernel else None
+        return group == (self._number(line) if number is None else number)
 
     def _number(self, line: str) -> int:
         """Of the group that a line of /proc/PID/cgroup names, 0 when that cannot be seen."""
@@ -126,6 +137,25 @@ class Places:
         if start_ns and not began_at(start_ns, found[1]):
             return None
         return text, found[1]
+
+
+def kernel_says(tgid: int) -> int | None:
+    """The number of the group of version 2 that a process of our /proc is in, by PIDFD_GET_INFO (include/uapi/linux/pidfd.h,
+    kernel 6.13 and later). None when it does not say.
+    """
+    try:
+        fd = os.pidfd_open(tgid)
+    except OSError:
+        return None
+    info = bytearray(_PIDFD_INFO.pack(_PIDFD_INFO_CGROUPID, 0, b""))
+    try:
+        fcntl.ioctl(fd, _PIDFD_GET_INFO, info)
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
+    mask, number, _rest = _PIDFD_INFO.unpack(info)
+    return number if mask & _PIDFD_INFO_CGROUPID else None
 
 
 def _groups(tree: str) -> Iterator[tuple[int, str]]:
