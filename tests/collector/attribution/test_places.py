@@ -5,15 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 
-import pytest
-
 from collector.attribution.places import kernel_says
+from tests.conftest import skip_or_fail
 from tests.live import cgroup
 
 
 def test_a_process_in_a_group_of_its_own() -> None:
     if cgroup.tree() is None or os.geteuid() != 0:
-        pytest.skip("no groups of version 2 can be made")
+        skip_or_fail("no groups of version 2 can be made")
     with cgroup.group("collector-places") as directory:
         process = cgroup.start(directory, ["sleep", "60"])
         try:
