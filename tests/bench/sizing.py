@@ -49,6 +49,7 @@ def main(arguments: list[str]) -> None:
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         os.chmod(directory, 0o755)
+        (directory / "broker").mkdir()
         broker = Broker(directory / "broker")
         broker.start()
         nginx = Nginx(directory, f"location / {{ return 200 '{body}'; }}")
