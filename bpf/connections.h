@@ -85,10 +85,20 @@ static __always_inline bool remember(u64 name, struct conn *c)
         count(STAT_PROCESS_FULL, 1);
         return false;
     }
+#ifdef IDENTITY_SOCKET
+    /* Not update: two threads may come with the first calls of a socket at the same moment, and an entry that is
+     * replaced is another connection's at once, while the first thread still writes to it. */
+    if (conns.insert(&name, c)) {
+        if (!conns.lookup(&name))
+            count(STAT_MAP_FULL, 1);
+        return false;
+    }
+#else
     if (conns.update(&name, c)) {
         count(STAT_MAP_FULL, 1);
         return false;
     }
+#endif
     count(STAT_ENTRIES_MADE, 1);
     if (p)
         lock_xadd(&p->connections, 1);

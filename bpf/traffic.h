@@ -164,12 +164,18 @@ static __always_inline u32 meet_call(void)
     if (!moved) {
         bool udp = false;
         c = meet(name, k.id, k.fd, k.dir, n, 0, &udp);
-        if (!c)
-            return udp && begins_as_quic(base, buffers, n) ? QUIC : DONE;
-        /* its positions are those before this call */
-        at = c->pos[k.dir & 1];
-        c->pos[k.dir & 1] += n;
-        c->counter[k.dir & 1] += (u32)n;
+        if (udp)
+            return begins_as_quic(base, buffers, n) ? QUIC : DONE;
+        if (c) {
+            /* its positions are those before this call */
+            at = c->pos[k.dir & 1];
+            c->pos[k.dir & 1] += n;
+            c->counter[k.dir & 1] += (u32)n;
+        } else {
+            c = conns.lookup(&name); /* another thread has made it meanwhile */
+            if (!c || !move_on(name, c, k.dir, n, &at))
+                return DONE;
+        }
     }
 #else
     if (c) {
