@@ -18,7 +18,8 @@ from collector.attribution.owners import began_at, parse_stat
 KNOWN = 8192  # groups that are remembered
 ROOT_GROUP = 1  # its number: of processes that version 2 has not sorted
 TREE_SECONDS = 0.02  # between two looks at all groups, and
-TREE_SHARE = 50  # so many times what the last one took
+TREE_SHARE = 50  # so many times what the last one took, but no more than
+TREE_MOST_SECONDS = 0.4  # this: records wait for it, and not for longer than COLLECTOR_POD_WAIT_MS
 MOST_GROUPS = 50_000
 # Where the tree of version 2 may be: of the host's first process, or mounted for us, before what our own namespace shows
 TREES = tuple(f"{root}/sys/fs/cgroup{part}" for root in ("/proc/1/root", "/host", "") for part in ("", "/unified"))
@@ -68,7 +69,8 @@ class Places:
                 place = parse_cgroups(f"{_FIRST_LINE}{path}")
                 if number not in self._known and (place.pod or place.containers):  # for the same reason
                     self._keep(number, place)
-            self._looked, self._next_look = now, now + max(TREE_SECONDS, TREE_SHARE * (time.monotonic() - began))
+            pause = max(TREE_SECONDS, TREE_SHARE * (time.monotonic() - began))
+            self._looked, self._next_look = now, now + min(pause, TREE_MOST_SECONDS)
             return self._known.get(group), start_ns
         return None, start_ns
 
