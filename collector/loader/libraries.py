@@ -40,6 +40,7 @@ SLICE_SECONDS = 0.002  # of a look, or of attaching, at a time
 # Whole looks without a library before the supervisor lets go of it, and before it is released: who maps it in between is
 # seen from the beginning.
 ABSENT_LOOKS, RELEASE_LOOKS = 2, 3
+NEWCOMERS_LOOKS = 6  # before it is released while there are processes that are to be looked at
 LIBRARIES = 4096  # at a time: a bound for those who map file after file
 WITNESSES = 8  # places of a library of which one may tell it from others
 PATHS = 8192  # whose sources are remembered
@@ -444,6 +445,8 @@ class Libraries:
             file.absent = 0 if name in self._seen else file.absent + 1
             if file.absent >= RELEASE_LOOKS and not file.library.busy:
                 del self._files[name]
+        # whom nobody has looked at yet may have mapped it in this moment; where that never ends, it does not count for ever
+        newcomers = self._newcomers is not None and self._newcomers.waiting
         for library in list(self._libraries.values()):
             if library in self._used:
                 if library.absent >= ABSENT_LOOKS:
@@ -451,7 +454,7 @@ class Libraries:
                 library.absent = 0
                 continue
             library.absent += 1
-            if library.absent >= RELEASE_LOOKS and not library.busy:
+            if library.absent >= (NEWCOMERS_LOOKS if newcomers else RELEASE_LOOKS) and not library.busy:
                 self._release(library)
             elif library.absent == ABSENT_LOOKS:
                 self._attachments.withdraw(library.target.key)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 
 from tests.events import validate
@@ -18,6 +20,7 @@ from tests.live import connects
 from tests.live.kafka_broker import free_port
 
 HERE = Path(__file__).resolve().parent
+RELEASE_SECONDS = 2.0  # in which the probes of a library are closed that nobody has any more
 START_SECONDS = 150  # compiling included, on a machine with much else to do
 
 
@@ -100,6 +103,22 @@ class Collector:
         self._at += whole
         self._lines += data[:whole].split(b"\n")[:-1]
         return True
+
+    def forget_records(self) -> None:
+        """Empty the output, and read it from its beginning again. (Its size does not tell: by the next look it may be longer
+        than it was before.)
+        """
+        self.output.write_bytes(b"")
+        self._at, self._lines, self._records = 0, [], {}
+
+    def settled(self) -> bool:
+        """Are the probes of libraries those that stay? Released ones are there for another moment: what they record says
+        nothing of the next exchange.
+        """
+        lines = re.finditer(r"^(\S+) .*: (attached|released): library .*?(\w+:\w+:\d+)\)?$", self.log(), re.MULTILINE)
+        last = {line[3]: line for line in lines}
+        leaving = [datetime.fromisoformat(line[1]).timestamp() for line in last.values() if line[2] == "released"]
+        return time.time() - max(leaving, default=0.0) > RELEASE_SECONDS
 
     def wait_records(self, part: str, count: int, seconds: float = 10) -> list[dict]:
         """At least ``count`` records whose path contains ``part``, and then a moment for surplus ones."""

@@ -177,7 +177,7 @@ def test_grpc(collector: Collector, made: bed.Bed, client: str, server: str, cle
     try:
         if not clear:
             call(1)
-            assert wait_for(lambda: whole() == set(expected) or call(1), 20)
+            assert wait_for(lambda: (whole() == set(expected) and collector.settled()) or call(1), 20)
         begun = time.time()
         call(MESSAGES)
         counts = {method: count * len(expected) for method, count in METHODS.items()}

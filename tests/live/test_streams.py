@@ -64,7 +64,7 @@ def test_a_chat(collector: Collector, tmp_path: Path, run: str) -> None:
     try:
         if files:  # until the probes are in the library
             wait_for(lambda: talk(f"{scheme}://127.0.0.1:{server.port}/warm", 99, 1, tmp_path).wait(30) == 0
-                     and len(collector.records("/warm")) > 1, 30)  # fmt: skip
+                     and len(collector.records("/warm")) > 1 and collector.settled(), 30)  # fmt: skip
         clients = [talk(f"{scheme}://127.0.0.1:{server.port}/{run}{n}", n, MESSAGES, tmp_path) for n in range(CLIENTS)]
         assert [client.wait(60) for client in clients] == [0] * CLIENTS
         for n in range(CLIENTS):

@@ -175,7 +175,7 @@ def test_two_containers_of_one_image_are_told_once_and_a_copy_too(live: None, fo
         for player in players:
             player.go()
             compare(collector, player.exchanges(), "/plain/")
-            collector.output.write_bytes(b"")
+            collector.forget_records()
         # the second container changes its file: a copy, under the same device and inode number
         library = mounts[1] / "libssl.so.3"
         before = library.stat()
@@ -188,7 +188,7 @@ def test_two_containers_of_one_image_are_told_once_and_a_copy_too(live: None, fo
         for player in players:
             player.go()
             compare(collector, player.exchanges(), "/plain/")
-            collector.output.write_bytes(b"")
+            collector.forget_records()
 
 
 def test_500_processes_of_one_library(live: None, folder: Path, tmp_path: Path) -> None:
@@ -201,7 +201,7 @@ def test_500_processes_of_one_library(live: None, folder: Path, tmp_path: Path) 
             for player in players[::50]:
                 player.go()
                 compare(collector, player.exchanges(), "/plain/")
-                collector.output.write_bytes(b"")
+                collector.forget_records()
             assert len(re.findall(r"attached: library '[^']*/libssl\.so\.3'", collector.log())) == 1
         finally:
             assert collector.stop() == 0, collector.log()
@@ -220,7 +220,7 @@ def test_processes_that_live_for_a_moment_on_a_library_that_is_known(live: None,
             player = Player(folder, "plain")
             player.go()
             compare(collector, player.exchanges(), "/plain/")
-            collector.output.write_bytes(b"")
+            collector.forget_records()
     finally:
         assert collector.stop() == 0, collector.log()
         waiting.go()

@@ -22,10 +22,12 @@ from collector.loader import forkserver, kernel, libraries, reading
 from collector.loader.catalogue import NUMBERS, SIZE, Catalogue
 from collector.loader.choice import Choice
 from collector.loader.demand import WATCHED
-from collector.loader.libraries import Libraries
+from collector.loader.libraries import NEWCOMERS_LOOKS, RELEASE_LOOKS, Libraries
 from collector.loader.mapped import Mapping, Proc, Process, mappings
+from collector.loader.newcomers import RING_BYTES, Newcomers
 from collector.loader.probes.attachments import Attachments, Target
 from collector.loader.probes.probe import SOCKET, TPX, Build, Found, Probe
+from collector.loader.ringbuffer import Ring, memfd_ring
 from tests.collector.loader.test_demand import ask, state
 from tests.conftest import skip_or_fail
 from tests.demo import build, pair
@@ -234,6 +236,21 @@ def test_a_library_that_is_mapped_again_before_it_is_released_keeps_its_probes(t
             found.turn(time.monotonic())
         assert recorder.held and len(recorder.places) == 6
     assert wait_for(lambda: turned(lambda: not recorder.held), 30)
+
+
+def test_no_library_is_released_while_somebody_who_has_just_begun_may_map_it(tmp_path: Path, look: Look, told: int) -> None:
+    path = build.library("demo", tmp_path)
+    recorder = Recorder(multi=True)
+    newcomers = Newcomers(Ring(memfd_ring(RING_BYTES), RING_BYTES, memfd=True), told)
+    found = look(recorder, newcomers=newcomers)
+    with mapped(path):
+        assert turn_until(found, lambda: len(recorder.places) == 6)
+    newcomers.add(os.getpid(), time.monotonic() + 3600)
+    for _ in range(RELEASE_LOOKS + 1):
+        whole_looks(found, 0)
+        assert recorder.held
+    whole_looks(found, NEWCOMERS_LOOKS)
+    assert not recorder.held, "but not for ever, where somebody always has just begun"
 
 
 @contextlib.contextmanager

@@ -96,9 +96,9 @@ class Outcome:
 
 
 def seen(collector: Collector, pair: Pair, number: int) -> bool:
-    """All sides of a warming exchange are recorded, with their addresses."""
+    """All sides of a warming exchange are recorded, with their addresses, and so will be those of the next."""
     sides = {(r["direction"], r["path"].split("/")[1]) for r in collector.records(f"/{number}/40") if r["ip"] != "0.0.0.0:0"}
-    return set(pair.roles()) <= sides
+    return set(pair.roles()) <= sides and collector.settled()
 
 
 class Run:

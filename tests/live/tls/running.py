@@ -111,7 +111,7 @@ class Records:
 
     def seen(self, number: int) -> bool:
         """All sides of this exchange are there, out of TLS, with their addresses: in a process whose TLS works on memory the
-        probes that those need come with its first exchanges (docs/tls.md).
+        probes that those need come with its first exchanges (docs/tls.md). And so will be those of the next one.
         """
         self.read()
         sides = {
@@ -119,7 +119,7 @@ class Records:
             for r in self.found
             if r["tls"] == "true" and r["path"].split("/")[-2] == str(number) and r["ip"] != NO_PEER
         }
-        return len(sides) == len(roles(self._pair))
+        return len(sides) == len(roles(self._pair)) and self._collector.settled()
 
     def wait(self, count: int, quiet: float = 5) -> list[dict[str, Any]]:
         """``count`` records of the plan and a moment for surplus ones; or all there are after some quiet."""
