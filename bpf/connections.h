@@ -162,10 +162,27 @@ static __always_inline bool same_socket(u64 name, struct conn *c)
 }
 
 /*
- * A file without an entry that `n` bytes have just gone through: the entry of its socket, or NULL when it is no stream
- * socket (`udp`: but one of UDP). Whether bytes went by before, and who opened it, is in the socket's own counters.
+ * Both sides of HTTP/2 speak first, and a program may do so in one thread while another one reads: then the kernel has
+ * counted the bytes of a call that is still to be reported. Our role where `m` of the bytes of a call say that it was
+ * the first of its direction; `in` and `out`: what went by before it.
  */
-static __always_inline struct conn *meet(u64 name, u64 id, u64 fd, u32 dir, u64 n, u32 role, bool *udp)
+static __always_inline u32 begins_in_two_calls(const u8 *b, u64 m, u32 dir, u64 in, u64 out)
+{
+    bool preface = m >= 8 && http2_preface(b);
+    if (!preface && (m < 9 || no_settings(b, 0)))
+        return ROLE_UNKNOWN;
+    bool client = preface == (dir == DIR_OUT);
+    if (dir == DIR_OUT ? out != client : in) /* its SYN counts */
+        return ROLE_UNKNOWN;
+    return client ? ROLE_CLIENT : ROLE_SERVER;
+}
+
+/*
+ * A file without an entry that `n` bytes have just gone through: the entry of its socket, or NULL when it is no stream
+ * socket (`udp`: but one of UDP). Whether bytes went by before, and who opened it, is in the socket's own counters;
+ * `sniffed` of the bytes are in scratch memory.
+ */
+static __always_inline struct conn *meet(u64 name, u64 id, u64 fd, u32 dir, u64 n, u64 sniffed, u32 role, bool *udp)
 {
     u16 family = 0;
     u64 sk = sock_of(name);
@@ -190,7 +207,9 @@ static __always_inline struct conn *meet(u64 name, u64 id, u64 fd, u32 dir, u64 
         c->reset = state == TCP_CLOSE;
     }
     if (kind == 1) {
-        u64 in = total_in(sk), out = total_out(sk);
+        /* looked at once: what another thread moves meanwhile is for its own call to report */
+        u32 read = counter_of(sk, DIR_IN), written = counter_of(sk, DIR_OUT);
+        u64 in = total_in(sk, read), out = total_out(sk, written);
         if ((dir == DIR_IN ? in : out) < n)
             return 0; /* these bytes are not of this socket: the descriptor was given away while the call waited */
         if (dir == DIR_IN)
@@ -198,14 +217,25 @@ static __always_inline struct conn *meet(u64 name, u64 id, u64 fd, u32 dir, u64 
         else
             out -= n;
         c->counted = 1;
-        c->counter[DIR_IN] = counter_of(sk, DIR_IN) - (dir == DIR_IN ? (u32)n : 0);
-        c->counter[DIR_OUT] = counter_of(sk, DIR_OUT) - (dir == DIR_OUT ? (u32)n : 0);
+        c->counter[DIR_IN] = read - (dir == DIR_IN ? (u32)n : 0);
+        c->counter[DIR_OUT] = written - (dir == DIR_OUT ? (u32)n : 0);
         if (in == 1 && fin_was_read(sk))
             in = 0;
         if (!in && out <= 1) {
             c->start = START_SEEN;
             c->role = out ? ROLE_CLIENT : ROLE_SERVER;
             out = 0;
+        } else {
+            u32 begins = begins_in_two_calls(s->sniff.bytes, sniffed, dir, in, out);
+            if (begins) { /* what nobody reports after all is a hole */
+                c->start = START_SEEN;
+                c->role = begins;
+                if (dir == DIR_IN)
+                    c->counter[DIR_OUT] -= (u32)out - (begins == ROLE_CLIENT);
+                else
+                    c->counter[DIR_IN] -= (u32)in;
+                in = out = 0;
+            }
         }
         c->pos[DIR_IN] = in;
         c->pos[DIR_OUT] = out;

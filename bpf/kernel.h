@@ -142,10 +142,10 @@ static __always_inline bool last_close(u64 file)
 }
 
 /*
- * Bytes that the program has read so far (the peer's FIN counts as one once it was read), 64 bits wide. More may arrive
- * while we look: two looks that agree are a consistent one.
+ * Bytes that the program had read when the counter stood at `counter` (the peer's FIN counts as one once it was read),
+ * 64 bits wide. More may arrive while we look: two looks that agree are a consistent one.
  */
-static __always_inline u64 total_in(u64 sk)
+static __always_inline u64 total_in(u64 sk, u32 counter)
 {
     u64 received = 0;
     u32 next = 0;
@@ -156,11 +156,11 @@ static __always_inline u64 total_in(u64 sk)
         if (read_u32(sk + TCP_RCV_NXT) == next)
             break;
     }
-    return received - (u32)(next - counter_of(sk, DIR_IN));
+    return received - (u32)(next - counter);
 }
 
-/* Bytes that were written to it so far; an active opener's SYN counts as one. */
-static __always_inline u64 total_out(u64 sk)
+/* Likewise what was written to it; an active opener's SYN counts as one. */
+static __always_inline u64 total_out(u64 sk, u32 counter)
 {
     u64 acked = 0;
     u32 una = 0;
@@ -171,7 +171,7 @@ static __always_inline u64 total_out(u64 sk)
         if (read_u32(sk + TCP_SND_UNA) == una)
             break;
     }
-    return acked + (u32)(counter_of(sk, DIR_OUT) - una);
+    return acked + (s64)(s32)(counter - una); /* what was written since then may be acknowledged already */
 }
 
 static __always_inline void ends_of(u64 sk, struct conn *c)

@@ -54,6 +54,13 @@ static __always_inline bool usual_frame(const u8 *b)
     return !(headers * no_settings(b, 1) * ping * window);
 }
 
+/* Does a client of HTTP/2 begin so (RFC 9113 section 3.4)? */
+static __always_inline bool http2_preface(const u8 *b)
+{
+    return FOUR(b[0], b[1], b[2], b[3]) == FOUR('P', 'R', 'I', ' ') &&
+           FOUR(b[4], b[5], b[6], b[7]) == FOUR('*', ' ', 'H', 'T');
+}
+
 /* What a datagram of QUIC begins with, as far as it matters for the beginning of a connection (quic.h). */
 enum quic_packet { QUIC_OTHER = 0, QUIC_INITIAL = 1, QUIC_RETRY = 2 };
 #define QUIC_ID_BYTES 20   /* the longest connection id (RFC 9000 section 17.2) */

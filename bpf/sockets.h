@@ -107,7 +107,7 @@ static __always_inline int on_opened(u64 id, u64 fd, u32 role)
     if (old)
         end_connection(name, old, CLOSE_REPLACED);
     bool udp = false;
-    meet(name, id, fd, DIR_IN, 0, role, &udp);
+    meet(name, id, fd, DIR_IN, 0, 0, role, &udp);
     return 0;
 }
 

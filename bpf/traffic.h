@@ -152,6 +152,7 @@ static __always_inline u32 meet_call(void)
     if (!name)
         return DONE;
     struct conn *c = conns.lookup(&name);
+    u64 m = first_bytes(s, base, buffers, n);
 #ifdef IDENTITY_SOCKET
     bool moved = false;
     if (c) {
@@ -163,7 +164,7 @@ static __always_inline u32 meet_call(void)
     }
     if (!moved) {
         bool udp = false;
-        c = meet(name, k.id, k.fd, k.dir, n, 0, &udp);
+        c = meet(name, k.id, k.fd, k.dir, n, m, 0, &udp);
         if (udp)
             return begins_as_quic(base, buffers, n) ? QUIC : DONE;
         if (c) {
@@ -184,7 +185,6 @@ static __always_inline u32 meet_call(void)
             return DONE;
     } else {
         /* nothing is stored on a miss: files, pipes and eventfds never fill the map */
-        u64 m = first_bytes(s, base, buffers, n);
         bool record = like_a_record(&s->sniff, m) && inside_library(k.id);
         if (!record && !starts_usually(&s->sniff, m)) /* whether it is of UDP nobody can say: by its content only */
             return on_socket(&k) && m >= QUIC_HEADER_REST && quic_packet(s->sniff.bytes) ? QUIC : DONE;
@@ -204,14 +204,12 @@ static __always_inline u32 meet_call(void)
     if (at == UNPLACED)
         return DONE;
     if (c->state == CONN_WAITING) {
-        u64 m = first_bytes(s, base, buffers, n);
         if (!starts_usually(&s->sniff, m)) {
             c->tls |= like_a_record(&s->sniff, m);
             return claimed(c, &k, base, buffers, n);
         }
         c->state = CONN_HTTP;
     } else if (c->state == CONN_UNDECIDED) {
-        u64 m = first_bytes(s, base, buffers, n);
         if (!decide(c, &s->sniff, m, n, k.dir))
             return claimed(c, &k, base, buffers, n);
     } else if (c->state == CONN_IGNORED) {

@@ -73,6 +73,9 @@ RECIPES = {
     "mixed": Recipe(
         "matrix/mixed.c", ("gcc", *C_FLAGS, "{source}", "-o", "{out}/mixed", "-luring", "-pthread"), ("{out}/mixed",)
     ),
+    "overlap": Recipe(
+        "matrix/overlap.c", ("gcc", *C_FLAGS, "{source}", "-o", "{out}/overlap", "-pthread"), ("{out}/overlap",)
+    ),
     "tls-openssl": Recipe(
         "tls/openssl.c",
         ("gcc", *C_FLAGS, "{source}", "-o", "{out}/openssl", *STATIC_OPENSSL, "-pthread"),
