@@ -161,6 +161,12 @@ static __always_inline bool same_socket(u64 name, struct conn *c)
     return x[0] == y[0] && x[1] == y[1];
 }
 
+/* Likewise, and not connected anew since it was reset? */
+static __always_inline bool still(u64 name, struct conn *c)
+{
+    return same_socket(name, c) && (!c->reset || read_u8(c->sk + SK_STATE) == TCP_CLOSE);
+}
+
 /*
  * Both sides of HTTP/2 speak first, and a program may do so in one thread while another one reads: then the kernel has
  * counted the bytes of a call that is still to be reported. Our role where `m` of the bytes of a call say that it was
@@ -268,7 +274,7 @@ static __always_inline bool move_on(u64 name, struct conn *c, u32 dir, u64 n, u6
     u32 now = counter_of(c->sk, dir);
     u32 went = now - c->counter[d];
     if (went != (u32)n) {
-        if (!same_socket(name, c) || (c->reset && read_u8(c->sk + SK_STATE) != TCP_CLOSE)) /* or connected anew */
+        if (!still(name, c))
             return false;
         if (!went && c->early[d] < (u32)n) {
             /* another thread's call has counted these bytes already, or they are of a socket whose descriptor was

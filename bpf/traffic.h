@@ -115,7 +115,9 @@ static __always_inline u32 on_bytes(const struct call *k, u64 base, u64 buffers,
 #endif
     if (c->state == CONN_IGNORED) {
 #ifdef IDENTITY_SOCKET
-        if (!c->counted && !same_socket(name, c)) /* its end was not seen: nothing else would show that */
+        /* nothing else would show that its end was not seen: of a process that is killed nobody closes what was reset
+         */
+        if ((!c->counted || c->reset) && !still(name, c))
             return stash(k, base, buffers, n);
 #endif
         return claimed(c, k, base, buffers, n);

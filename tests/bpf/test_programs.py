@@ -39,7 +39,7 @@ VERIFIED_LIMIT = {
         "exit_sendmsg": 9_000,
         "exit_recvmmsg": 16_000,
         "exit_accept4": 3_000,
-        "meet": 320_000,
+        "meet": 360_000,
         "gather": 130_000,
         "quic": 180_000,
         "library_return": 300_000,

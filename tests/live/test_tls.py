@@ -314,3 +314,56 @@ def test_tls_behind_socks_has_the_ends_of_its_socket(collector: Collector, folde
     records = [r for r in collector.wait_records("/socks/", 12) if r["process_name"] == "curl"]
     assert len(records) == 6
     assert {(r["destIp"], r["tls"], tuple(r["mark"])) for r in records} == {(f"127.0.0.1:{port}", "true", ())}
+
+
+KILLED = """
+import os, socket, ssl, struct, sys, threading
+at_server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+at_server.load_cert_chain(*sys.argv[1:3])
+at_client = ssl.create_default_context()
+at_client.check_hostname, at_client.verify_mode = False, ssl.CERT_NONE
+listener = socket.create_server(("127.0.0.1", 0), backlog=500)
+kept = []
+
+def serve():
+    while True:
+        one = at_server.wrap_socket(listener.accept()[0], server_side=True)
+        kept.append(one)
+        one.recv(1000)
+        one.sendall(b"HTTP/1.1 200 OK\\r\\nContent-Length: 0\\r\\n\\r\\n")
+
+threading.Thread(target=serve, daemon=True).start()
+for number in range(200):
+    one = at_client.wrap_socket(socket.create_connection(listener.getsockname()))
+    one.sendall(b"GET /killed/tls/%s/%d HTTP/1.1\\r\\nHost: h\\r\\n\\r\\n" % (sys.argv[3].encode(), number))
+    assert one.recv(1000)
+    one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    one.close()
+os.setuid(65534)
+os.kill(os.getpid(), 9)
+"""
+
+
+def test_connections_inside_tls_hide_no_later_ones(collector: Collector, folder: Path) -> None:
+    """Reset, and their process killed before it closed them: what the kernel knows them by is another's at once."""
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Ok) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        port = int(server.server_address[1])
+        for turn in range(3):
+            command = [sys.executable, "-c", KILLED, str(folder / "cert.pem"), str(folder / "key.pem"), str(turn)]
+            assert subprocess.run(command, check=False).returncode == -9
+            for number in range(100):
+                with socket.create_connection(("127.0.0.1", port)) as connection:
+                    connection.sendall(b"GET /killed/clear/%d/%d HTTP/1.1\r\nHost: h\r\n\r\n" % (turn, number))
+                    assert connection.recv(1000)
+        server.shutdown()
+    assert not [r for r in collector.wait_records("/killed/clear/", 600) if r["mark"]]
+    assert len(collector.records("/killed/tls/")) == 3 * 2 * 200
+
+
+class Ok(socketserver.BaseRequestHandler):
+    """One exchange, and the end of the connection."""
+
+    def handle(self) -> None:
+        self.request.recv(1000)
+        self.request.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
