@@ -519,7 +519,7 @@ class Loader:
 
     def _read_stats(self) -> None:
         now = time.monotonic()
-        totals = self._statistics.read(now)
+        totals = self._statistics.read(now, sweep=not self._stopped)
         if self._libraries is not None:
             counters = self._counters
             counters["libraries"], counters["libraries_failed"], counters["library_reads"] = self._libraries.figures()

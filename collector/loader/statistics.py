@@ -34,8 +34,10 @@ class Statistics:
         self._next_warning = self._next_runs = 0.0
         self._refused = 0
 
-    def read(self, now: float) -> Mapping[str, int]:
-        """All of compiler.STATS since the programs were loaded; those that are exported are counters now."""
+    def read(self, now: float, *, sweep: bool) -> Mapping[str, int]:
+        """All of compiler.STATS since the programs were loaded; those that are exported are counters now. ``sweep``: may
+        entries be ended, which makes events?
+        """
         totals: dict[str, int] = {}
         if not self._maps:
             return totals
@@ -44,7 +46,8 @@ class Statistics:
             totals[name] = sum(struct.unpack(f"={self._cpus}Q", value)) if value else 0
             if name != "null_accepts":
                 self._counters[name] = totals[name]
-        self._sweep.turn(now)
+        if sweep:
+            self._sweep.turn(now)
         self._watch_table(totals, now)
         self._count_runs(now)
         return totals
