@@ -168,14 +168,16 @@ static __always_inline bool still(u64 name, struct conn *c)
 }
 
 /*
- * Both sides of HTTP/2 speak first, and a program may do so in one thread while another one reads: then the kernel has
- * counted the bytes of a call that is still to be reported. Our role where `m` of the bytes of a call say that it was
- * the first of its direction; `in` and `out`: what went by before it.
+ * The first call of a connection that we are told of may be the second one: both sides of HTTP/2 speak first, and a
+ * program may do so in one thread while another one reads; and an answer may be read before the call that writes the
+ * request returns. The kernel has counted the bytes of that call, and they are still to be reported. Our role where `m`
+ * of the bytes of a call say that it was the first of its direction; `in` and `out`: what went by before it.
  */
 static __always_inline u32 begins_in_two_calls(const u8 *b, u64 m, u32 dir, u64 in, u64 out)
 {
     bool preface = m >= 8 && http2_preface(b);
-    if (!preface && (m < 9 || no_settings(b, 0)))
+    bool answer = m >= 4 && dir == DIR_IN && FOUR(b[0], b[1], b[2], b[3]) == FOUR('H', 'T', 'T', 'P');
+    if (!preface && !answer && (m < 9 || no_settings(b, 0)))
         return ROLE_UNKNOWN;
     bool client = preface == (dir == DIR_OUT);
     if (dir == DIR_OUT ? out != client : in) /* its SYN counts */

@@ -79,6 +79,17 @@ static __always_inline bool on_socket(const struct call *k)
     return k->call >= CALL_RECVFROM && k->call <= CALL_SENDMMSG;
 }
 
+/* Is this an answer, and the call that writes the request has not returned? So it is not one that nobody asked for. */
+static __always_inline bool answered_ahead(const struct conn *c, u32 dir)
+{
+#ifdef IDENTITY_SOCKET
+    return dir == DIR_IN && c->role == ROLE_CLIENT && c->counted && !(c->ended & 2) &&
+           counter_of(c->sk, DIR_OUT) != c->counter[DIR_OUT];
+#else
+    return false;
+#endif
+}
+
 /*
  * `n` bytes have gone through a call. They lie at `base` (`buffers` 0), or in the `buffers` buffers of the vector
  * there. The common case is settled here: a connection that is captured already, or no socket. All else is for MEET.
@@ -126,12 +137,8 @@ static __always_inline u32 on_bytes(const struct call *k, u64 base, u64 buffers,
         return stash(k, base, buffers, n);
     if (at == UNPLACED)
         return DONE;
-#ifdef IDENTITY_SOCKET
-    /* the answer is not one that nobody asked for, although the request's event comes behind it */
-    if (k->dir == DIR_IN && c->role == ROLE_CLIENT && c->counted && !(c->ended & 2) &&
-        counter_of(c->sk, DIR_OUT) != c->counter[DIR_OUT])
+    if (answered_ahead(c, k->dir))
         send_ahead(c, k->id);
-#endif
     if (c->tls) {
         u32 next = claimed(c, k, base, buffers, n);
         if (next)
@@ -228,6 +235,8 @@ static __always_inline u32 meet_call(void)
         count(STAT_DROPPED_BYTES, n);
         return DONE;
     }
+    if (answered_ahead(c, k.dir))
+        send_ahead(c, k.id);
     return capture_call(c, &k, name, at, base, buffers, n);
 }
 

@@ -190,6 +190,43 @@ def test_an_urgent_byte_is_a_hole_and_no_shift(collector: Collector, echoing: Se
         assert r["path"] in (f"{path}/1", f"{path}/2") or r["mark"], r
 
 
+def test_a_first_answer_that_is_read_before_its_request_is_written(collector: Collector) -> None:
+    """A request that is refused while its body is being sent: the call that sends it returns after the one that reads."""
+    size = 16 << 20
+    request = b"POST %s HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n"
+
+    def serve(sock: socket.socket) -> None:
+        path = sock.recv(1000).split(b" ")[1]
+        sock.sendall(answer(path, b""))
+        assert answered.wait(10)
+        left = request % (path, size) + bytes(size)
+        sock.recv(len(left) - 1000, socket.MSG_WAITALL)
+        echo(sock)
+
+    server = Server(serve)
+    for n in range(5):
+        answered = threading.Event()
+        with server.connect() as sock:
+            whole = request % (b"/early/%d/refused" % n, size) + b"x" * size
+            writes = threading.Thread(target=sock.sendall, args=(whole,))
+            writes.start()
+            time.sleep(0.1)  # until it waits for room
+            assert sock.recv(65536).startswith(b"HTTP/1.1 200") and writes.is_alive()
+            answered.set()
+            writes.join()
+            http(sock, GET % b"/early/%d/next" % n)
+    records = collector.wait_records("/early/", 20)
+    server.close()
+    pairs = {(r["path"].rpartition("/")[2], r["direction"], r["requestSize"], *sorted(r["words"])) for r in records}
+    cut, rest = ("request_body_cut",), ()
+    assert pairs == {
+        ("refused", "1", str(size), *cut),
+        ("refused", "2", str(size), *cut),
+        ("next", "1", "0", *rest),
+        ("next", "2", "0", *rest),
+    }
+
+
 def test_half_closed_and_reset_connections_end_once(collector: Collector, echoing: Server) -> None:
     """FINs are no bytes: neither a hole nor a doubt comes from them, in whatever order they are sent."""
     for n in range(20):
