@@ -357,7 +357,9 @@ def test_connections_inside_tls_hide_no_later_ones(collector: Collector, folder:
                     connection.sendall(b"GET /killed/clear/%d/%d HTTP/1.1\r\nHost: h\r\n\r\n" % (turn, number))
                     assert connection.recv(1000)
         server.shutdown()
-    assert not [r for r in collector.wait_records("/killed/clear/", 600) if r["mark"]]
+    # where descriptors are the identity, a server's addresses may become known too late
+    allowed = {"peer_unknown"} if "identity descriptor" in collector.log() else set()
+    assert not [r for r in collector.wait_records("/killed/clear/", 600) if r["words"] - allowed]
     assert len(collector.records("/killed/tls/")) == 3 * 2 * 200
 
 

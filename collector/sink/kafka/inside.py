@@ -155,6 +155,7 @@ def discard(producer: KafkaProducer) -> None:
     """End a client without waiting for what it holds."""
     producer._unregister_cleanup()
     producer._sender.force_close()
+    producer._closed = True  # or its __del__ waits for what it holds, wherever the garbage is collected, and raises
 
 
 def records(data: bytes | memoryview) -> Iterator[tuple[bytes | None, bytes, list[tuple[str, bytes]]]]:

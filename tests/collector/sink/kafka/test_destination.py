@@ -376,7 +376,10 @@ def test_a_new_client_sends_the_records_that_are_by_themselves_too(broker: Broke
         with broker.stopped():
             out.submit(batch(b"1", b"2", b"3"))
             wait_for(lambda: len(destination._singles) == 3)
+            old = destination._producer
             destination._renew("a test")
+            assert old is not None
+            old.close(timeout=0)  # as its __del__ does: it does not wait for what it had, nor complain
         wait_for(out.settled, 60)
         assert (out.totals.delivered, out.totals.failed, out.gone) == (4, 0, "") and not destination._singles
     assert {message.value for message in consumed(broker, name, 4)} == {b"0", b"1", b"2", b"3"}
