@@ -175,11 +175,12 @@ static __always_inline bool still(u64 name, struct conn *c)
  */
 static __always_inline u32 begins_in_two_calls(const u8 *b, u64 m, u32 dir, u64 in, u64 out)
 {
+    u32 first4 = FOUR(b[0], b[1], b[2], b[3]);
     bool preface = m >= 8 && http2_preface(b);
-    bool answer = m >= 4 && dir == DIR_IN && FOUR(b[0], b[1], b[2], b[3]) == FOUR('H', 'T', 'T', 'P');
-    if (!preface && !answer && (m < 9 || no_settings(b, 0)))
+    bool of_client = m >= 4 && (dir == DIR_IN ? first4 == FOUR('H', 'T', 'T', 'P') : usual_method(first4));
+    if (!preface && !of_client && (m < 9 || no_settings(b, 0)))
         return ROLE_UNKNOWN;
-    bool client = preface == (dir == DIR_OUT);
+    bool client = of_client || preface == (dir == DIR_OUT);
     if (dir == DIR_OUT ? out != client : in) /* its SYN counts */
         return ROLE_UNKNOWN;
     return client ? ROLE_CLIENT : ROLE_SERVER;
