@@ -126,8 +126,7 @@ static __always_inline u32 on_bytes(const struct call *k, u64 base, u64 buffers,
 #endif
     if (c->state == CONN_IGNORED) {
 #ifdef IDENTITY_SOCKET
-        /* nothing else would show that its end was not seen: of a process that is killed nobody closes what was reset
-         */
+        /* was its end not seen? Nobody closes what was reset when its process is killed, and no counter tells */
         if ((!c->counted || c->reset) && !still(name, c))
             return stash(k, base, buffers, n);
 #endif
